@@ -1,0 +1,27 @@
+//! What compare-and-swap compares.
+
+use std::fmt;
+
+/// The datastore's version of one key, and of the whole store: a commit gets the next one.
+///
+/// Revisions grow and order all writes of one store. Revision 0 is before every write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The version of an IPAM block at which an address was assigned; a release presents it, so that a late release
+/// cannot free somebody else's newer allocation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct SequenceNumber(pub u64);
+
+impl fmt::Display for SequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}

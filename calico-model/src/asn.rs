@@ -36,7 +36,8 @@ impl FromStr for AsNumber {
 
     /// Reads `65000` or the dotted form `1.10`.
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let fault = || ParseError::new(text, "an AS number from 1 to 4294967295, or in dotted form such as 1.10");
+        let fault =
+            || ParseError::new(text, "an AS number from 1 to 4294967295, or in dotted form such as 1.10");
         let number = match text.split_once('.') {
             Some((high, low)) => {
                 let high: u16 = high.parse().map_err(|_| fault())?;
@@ -103,7 +104,8 @@ impl FromStr for Community {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let fault = || ParseError::new(text, "a community: aa:nn with 16-bit halves, or aa:nn:mm with 32-bit parts");
+        let fault =
+            || ParseError::new(text, "a community: aa:nn with 16-bit halves, or aa:nn:mm with 32-bit parts");
         let parts: Vec<&str> = text.split(':').collect();
         match parts.as_slice() {
             [a, b] => Ok(Self::Standard(a.parse().map_err(|_| fault())?, b.parse().map_err(|_| fault())?)),

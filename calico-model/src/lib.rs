@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod asn;
+pub mod datastore;
 pub mod label;
 pub mod learned;
 pub mod net;

@@ -221,7 +221,8 @@ const CIDR: &str = "a network such as 192.168.0.0/16 or fd00::/64, with no bits 
 fn parse_cidr(whole: &str, addr: &str, len: &str) -> Result<Cidr, ParseError> {
     let fault = || ParseError::new(whole, CIDR);
     let addr: IpAddr = addr.parse().map_err(|_| fault())?;
-    let canonical_len = !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit()) && (len == "0" || !len.starts_with('0'));
+    let canonical_len =
+        !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit()) && (len == "0" || !len.starts_with('0'));
     let prefix_len: u8 = if canonical_len { len.parse().map_err(|_| fault())? } else { return Err(fault()) };
     let cidr = Cidr::holding(addr, prefix_len).ok_or_else(fault)?;
     if cidr.addr() == addr { Ok(cidr) } else { Err(fault()) }
@@ -288,7 +289,8 @@ impl FromStr for InterfaceAddr {
 
     /// Reads `addr/len`; a bare address gets the full length.
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let fault = || ParseError::new(text, "an address with an optional prefix length, such as 172.16.6.47/24");
+        let fault =
+            || ParseError::new(text, "an address with an optional prefix length, such as 172.16.6.47/24");
         let (addr, len) = text.split_once('/').map_or((text, None), |(a, l)| (a, Some(l)));
         let addr: IpAddr = addr.parse().map_err(|_| fault())?;
         let len = match len {
@@ -405,9 +407,9 @@ impl FromStr for Protocol {
         if let Some((_, protocol)) = Self::NAMES.iter().find(|(n, _)| *n == text) {
             return Ok(*protocol);
         }
-        text.parse()
-            .map(Protocol)
-            .map_err(|_| ParseError::new(text, "TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 0 to 255"))
+        text.parse().map(Protocol).map_err(|_| {
+            ParseError::new(text, "TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 0 to 255")
+        })
     }
 }
 
@@ -450,7 +452,17 @@ mod tests {
 
     #[test]
     fn a_cidr_refuses_what_another_calico_would_read_differently() {
-        for text in ["10.0.0.1/8", "010.0.0.0/8", "10.0.0.0/08", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "", "/8", "fd00::1/64"] {
+        for text in [
+            "10.0.0.1/8",
+            "010.0.0.0/8",
+            "10.0.0.0/08",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "",
+            "/8",
+            "fd00::1/64",
+        ] {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
         }
     }

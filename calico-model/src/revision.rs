@@ -16,7 +16,9 @@ impl fmt::Display for Revision {
 
 /// The version of an IPAM block at which an address was assigned; a release presents it, so that a late release
 /// cannot free somebody else's newer allocation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct SequenceNumber(pub u64);
 

@@ -1,0 +1,329 @@
+//! The datastore: a small, strict key/value contract that every store keeps in the same way.
+//!
+//! `commit` is the only way to write. It takes several writes, each with a [`Precondition`], and either all of them
+//! happen at one new [`Revision`] or none does and the error names the key that stood in the way. A store that cannot
+//! be atomic says so ([`Atomicity::InOrder`]), applies in order and stops at the first failure; every plan that the
+//! Calico crates write is therefore ordered so that each of its prefixes is safe on its own.
+//!
+//! Reading is `get`, `list` (one consistent revision) and `watch` (each later change, once, in order). A watch that was
+//! away too long fails with [`WatchError::TooOld`]; the answer is to list again, which
+//! `datastore::syncer` does.
+//!
+//! The contract is executable: the suite in `datastore::contract` (feature `strategies`) is what a store must pass.
+
+use std::fmt;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+
+use crate::net::ParseError;
+use crate::revision::Revision;
+
+/// A key: an absolute path such as `/calico/ipam/v2/config`.
+///
+/// It begins with `/`, has no empty segment, no NUL or other control character, and is at most 1,024 bytes long.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Box<str>);
+
+impl Key {
+    /// Returns the path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Key {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let sound = text.len() <= 1024
+            && text.strip_prefix('/').is_some_and(|path| path.split('/').all(|segment| !segment.is_empty()))
+            && !text.chars().any(char::is_control);
+        if sound {
+            Ok(Self(text.into()))
+        } else {
+            Err(ParseError::new(
+                text,
+                "a datastore key: an absolute path of non-empty segments, at most 1024 bytes",
+            ))
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A folder of keys: a path that ends with `/`, so that `ns1` never matches `ns10`. `/` alone is the whole store.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix(Box<str>);
+
+impl Prefix {
+    /// Makes the folder of a path; a `/` is put at the end when it is missing.
+    ///
+    /// # Errors
+    /// When the path is not absolute or has an empty segment or a control character.
+    pub fn new(path: &str) -> Result<Self, ParseError> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        if path.is_empty() {
+            return Ok(Self("/".into()));
+        }
+        let key: Key = path.parse()?;
+        Ok(Self(format!("{key}/").into()))
+    }
+
+    /// Returns the path, which ends with `/`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Reports whether `key` is inside the folder.
+    #[must_use]
+    pub fn contains(&self, key: &Key) -> bool {
+        key.0.starts_with(&*self.0)
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A key with its value, and the revision of the commit that wrote it last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// The value, any bytes; Calico writes JSON.
+    pub value: Vec<u8>,
+    /// The revision at which this value was written.
+    pub revision: Revision,
+}
+
+/// All entries of a folder at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The entries in key order.
+    pub entries: Vec<Entry>,
+    /// The revision of the whole store at that instant: a watch from here misses nothing and repeats nothing.
+    pub revision: Revision,
+}
+
+/// What must be true of a key for a write to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing: the write always happens.
+    Any,
+    /// The key does not exist.
+    Absent,
+    /// The key exists and was last written at this revision.
+    At(Revision),
+}
+
+/// One change to one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The key to change.
+    pub key: Key,
+    /// The new value, or `None` to delete the key. Deleting a key that is not there changes nothing.
+    pub value: Option<Vec<u8>>,
+    /// What must be true of the key beforehand.
+    pub precondition: Precondition,
+}
+
+impl Write {
+    /// Makes a write that sets `key` to `value`.
+    #[must_use]
+    pub fn put(key: Key, value: Vec<u8>, precondition: Precondition) -> Self {
+        Self { key, value: Some(value), precondition }
+    }
+
+    /// Makes a write that deletes `key`.
+    #[must_use]
+    pub fn delete(key: Key, precondition: Precondition) -> Self {
+        Self { key, value: None, precondition }
+    }
+}
+
+/// How a store carries out a commit of several writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Atomicity {
+    /// All writes or none, at one revision.
+    Atomic,
+    /// One after the other, stopping at the first failure: earlier writes stay.
+    InOrder,
+}
+
+/// A cause from below the store, kept whole for the chain of an error report.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A store that could not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store cannot be reached, or did not answer in time. Worth retrying.
+    #[error("the datastore {store} did not answer while {action}")]
+    Unavailable {
+        /// Which store: a file's path or a server's address, without secrets.
+        store: String,
+        /// What was attempted, as `reading /calico/...`.
+        action: String,
+        /// What went wrong below.
+        #[source]
+        source: Cause,
+    },
+    /// The store refused the credentials, or these credentials may not do this.
+    #[error("the datastore {store} refused access while {action}: check the user, password and certificates")]
+    Unauthorized {
+        /// Which store.
+        store: String,
+        /// What was attempted.
+        action: String,
+    },
+    /// The store cannot be used at all as it is: not a datastore, made by a newer version, unreadable.
+    #[error("the datastore {store} cannot be used: {problem}")]
+    Unusable {
+        /// Which store.
+        store: String,
+        /// What is wrong with it and what to do about it.
+        problem: String,
+    },
+}
+
+/// A commit that did not happen, or may not have.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// A precondition did not hold; nothing was written (or, on an [`Atomicity::InOrder`] store, nothing from this
+    /// write on). Read the key again, plan again.
+    #[error("{key} was changed by another writer")]
+    Conflict {
+        /// The key whose precondition failed.
+        key: Key,
+        /// The revision the key has, or `None` when it does not exist.
+        actual: Option<Revision>,
+    },
+    /// The commit cannot be carried out as it stands: empty, one key twice, too many or too large writes.
+    #[error("the datastore cannot take this commit: {problem}")]
+    Refused {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The store went away before it answered: the commit may or may not have happened. Read before trying again.
+    #[error("the datastore {store} went away during a commit, whose outcome is unknown")]
+    OutcomeUnknown {
+        /// Which store.
+        store: String,
+        /// What went wrong below.
+        #[source]
+        source: Cause,
+    },
+    /// The store could not be asked; nothing was written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// One thing that a watch reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// A key was written.
+    Put(Entry),
+    /// A key was deleted.
+    Deleted {
+        /// The key.
+        key: Key,
+        /// The revision of the commit that deleted it.
+        revision: Revision,
+    },
+    /// Everything up to this revision, which was the newest when the watch began, has been delivered. Comes once.
+    InSync(Revision),
+}
+
+/// A watch that ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// Changes after the asked-for revision are no longer kept: list again and watch from there.
+    #[error("the datastore no longer keeps the changes since revision {from}: list again")]
+    TooOld {
+        /// The revision that was asked for.
+        from: Revision,
+    },
+    /// The store went away and did not come back in time. Watch again from the last revision seen.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A running watch. Dropping it ends it.
+#[async_trait]
+pub trait Watch: Send {
+    /// Waits for the next event. Cancel-safe: an event is delivered by exactly one call.
+    ///
+    /// # Errors
+    /// After an error the watch is over and every further call fails alike.
+    async fn next(&mut self) -> Result<WatchEvent, WatchError>;
+}
+
+/// A store of keys and values with compare-and-swap commits and watches.
+#[async_trait]
+pub trait Datastore: Send + Sync + 'static {
+    /// Reads one key, or `None` when it does not exist.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError>;
+
+    /// Reads all keys of a folder at one revision, in key order.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError>;
+
+    /// Carries out all writes, or none, and returns the revision they got.
+    ///
+    /// # Errors
+    /// When a precondition fails, the writes are refused, or the store cannot be asked; see [`CommitError`].
+    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, CommitError>;
+
+    /// Begins to watch a folder: every change with a revision greater than `from`, once and in order.
+    ///
+    /// # Errors
+    /// When changes since `from` are no longer kept, or the store cannot be asked.
+    async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Box<dyn Watch>, WatchError>;
+
+    /// Says whether a commit of several writes is atomic.
+    fn atomicity(&self) -> Atomicity;
+}
+
+/// Checks what every store checks of a commit before it starts.
+///
+/// # Errors
+/// [`CommitError::Refused`] when there is no write, or two writes name one key.
+pub fn check_commit(writes: &[Write]) -> Result<(), CommitError> {
+    let mut keys: Vec<&Key> = writes.iter().map(|write| &write.key).collect();
+    keys.sort_unstable();
+    if keys.is_empty() {
+        return Err(CommitError::Refused { problem: "it has no writes".to_owned() });
+    }
+    match keys.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(CommitError::Refused { problem: format!("it writes {} twice", pair[0]) }),
+        None => Ok(()),
+    }
+}

@@ -11,10 +11,15 @@
 //!
 //! The contract is executable: the suite in `datastore::contract` (feature `strategies`) is what a store must pass.
 
+pub mod memory;
+
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
 use async_trait::async_trait;
+
+pub use memory::MemoryStore;
 
 use crate::net::ParseError;
 use crate::revision::Revision;
@@ -48,6 +53,13 @@ impl FromStr for Key {
                 "a datastore key: an absolute path of non-empty segments, at most 1024 bytes",
             ))
         }
+    }
+}
+
+// `Ord` and `Hash` of a key are those of its text, as `Borrow` demands: maps of keys can be searched by path.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -260,7 +272,8 @@ pub enum WatchEvent {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
-    /// Changes after the asked-for revision are no longer kept: list again and watch from there.
+    /// Changes after the asked-for revision are no longer kept, or the store has not come that far (it was replaced
+    /// by an older one): list again and watch from there.
     #[error("the datastore no longer keeps the changes since revision {from}: list again")]
     TooOld {
         /// The revision that was asked for.
@@ -298,6 +311,9 @@ pub trait Datastore: Send + Sync + 'static {
 
     /// Carries out all writes, or none, and returns the revision they got.
     ///
+    /// A commit that changes nothing, because it only deletes what is not there, gets no revision of its own and
+    /// returns the store's newest. Putting the value that a key already has is a change.
+    ///
     /// # Errors
     /// When a precondition fails, the writes are refused, or the store cannot be asked; see [`CommitError`].
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, CommitError>;
@@ -312,15 +328,35 @@ pub trait Datastore: Send + Sync + 'static {
     fn atomicity(&self) -> Atomicity;
 }
 
+/// The most writes that one commit may have.
+pub const MAX_WRITES: usize = 128;
+
+/// The most bytes that the values of one commit may have together: 1 MiB.
+pub const MAX_COMMIT_BYTES: usize = 1024 * 1024;
+
 /// Checks what every store checks of a commit before it starts.
 ///
+/// The limits are those of an etcd server as it is installed, so that what one store takes every store takes.
+///
 /// # Errors
-/// [`CommitError::Refused`] when there is no write, or two writes name one key.
+/// [`CommitError::Refused`] when there is no write, when two writes name one key, when there are more than
+/// [`MAX_WRITES`] writes, or when their values together are larger than [`MAX_COMMIT_BYTES`].
 pub fn check_commit(writes: &[Write]) -> Result<(), CommitError> {
     let mut keys: Vec<&Key> = writes.iter().map(|write| &write.key).collect();
     keys.sort_unstable();
     if keys.is_empty() {
         return Err(CommitError::Refused { problem: "it has no writes".to_owned() });
+    }
+    if keys.len() > MAX_WRITES {
+        return Err(CommitError::Refused {
+            problem: format!("it has {} writes, and at most {MAX_WRITES} fit into one", keys.len()),
+        });
+    }
+    let bytes: usize = writes.iter().filter_map(|write| write.value.as_ref()).map(Vec::len).sum();
+    if bytes > MAX_COMMIT_BYTES {
+        return Err(CommitError::Refused {
+            problem: format!("its values are {bytes} bytes, and at most {MAX_COMMIT_BYTES} fit into one"),
+        });
     }
     match keys.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(CommitError::Refused { problem: format!("it writes {} twice", pair[0]) }),

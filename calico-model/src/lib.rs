@@ -9,6 +9,7 @@ pub mod net;
 pub mod revision;
 
 pub use asn::{AsNumber, Community, RouterId};
+pub use datastore::{Datastore, MemoryStore};
 pub use label::Labels;
 pub use learned::{LearnedRoute, LearnedRoutes};
 pub use net::{Cidr, Family, InterfaceAddr, Mac, ParseError, Protocol};

@@ -7,6 +7,7 @@ pub mod label;
 pub mod learned;
 pub mod net;
 pub mod revision;
+pub mod selector;
 
 pub use asn::{AsNumber, Community, RouterId};
 pub use datastore::{Datastore, MemoryStore};
@@ -14,3 +15,4 @@ pub use label::Labels;
 pub use learned::{LearnedRoute, LearnedRoutes};
 pub use net::{Cidr, Family, InterfaceAddr, Mac, ParseError, Protocol};
 pub use revision::{Revision, SequenceNumber};
+pub use selector::{LabelSource, Selector, SelectorError};

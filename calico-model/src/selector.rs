@@ -166,6 +166,12 @@ impl Selector {
         matches!(*self.0, Expr::Global)
     }
 
+    /// Reports whether `global()` occurs anywhere in it.
+    #[must_use]
+    pub fn uses_global(&self) -> bool {
+        self.0.any(&|expr| matches!(expr, Expr::Global))
+    }
+
     /// Returns the tree.
     #[must_use]
     pub fn expr(&self) -> &Expr {

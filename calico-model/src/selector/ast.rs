@@ -79,6 +79,25 @@ impl Expr {
         if let Expr::Not(inner) = expr { *inner } else { Expr::Not(Box::new(expr)) }
     }
 
+    /// Reports whether `test` holds for this node or one below it.
+    pub(crate) fn any(&self, test: &impl Fn(&Expr) -> bool) -> bool {
+        let below = match self {
+            Expr::Not(inner) => inner.any(test),
+            Expr::And(terms) | Expr::Or(terms) => terms.iter().any(|term| term.any(test)),
+            Expr::All
+            | Expr::Global
+            | Expr::Has(_)
+            | Expr::Equals { .. }
+            | Expr::NotEquals { .. }
+            | Expr::In { .. }
+            | Expr::NotIn { .. }
+            | Expr::Contains { .. }
+            | Expr::StartsWith { .. }
+            | Expr::EndsWith { .. } => false,
+        };
+        below || test(self)
+    }
+
     /// Makes the values of a set: sorted, each once.
     pub(crate) fn set(mut values: Vec<Box<str>>) -> Box<[Box<str>]> {
         values.sort_unstable();

@@ -1,0 +1,183 @@
+//! Names: checked once when made, trusted everywhere after.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::net::{ParseError, serde_as_text};
+
+/// Reports whether `text` is a DNS subdomain (RFC 1123): dot-separated labels of lower-case letters, digits and
+/// inner dashes, at most 253 characters.
+fn is_dns_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_word)
+}
+
+fn is_dns_word(word: &str) -> bool {
+    let edge = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let bytes = word.as_bytes();
+    edge(bytes.first())
+        && edge(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+fn is_dns_label(text: &str) -> bool {
+    text.len() <= 63 && is_dns_word(text)
+}
+
+fn is_interface_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    (1..=15).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != ".."
+}
+
+macro_rules! names {
+    ($($(#[$meta:meta])* $name:ident: $check:ident, $expected:literal;)*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Returns the text of the name.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseError;
+
+            fn from_str(text: &str) -> Result<Self, ParseError> {
+                if $check(text) { Ok(Self(text.into())) } else { Err(ParseError::new(text, $expected)) }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        serde_as_text!($name);
+    )*};
+}
+
+names! {
+    /// The name of a resource: a DNS subdomain.
+    Name: is_dns_subdomain, "a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters";
+    /// The name of a node: a DNS subdomain, by default the lower-cased host name.
+    NodeName: is_dns_subdomain, "a node name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters";
+    /// The name of a namespace: a DNS label.
+    Namespace: is_dns_label, "a namespace: lower-case letters, digits and '-', beginning and ending with a letter or digit, at most 63 characters";
+    /// The name of a network interface as the kernel takes it, at most 15 characters.
+    InterfaceName: is_interface_name, "an interface name: 1 to 15 letters, digits, '_', '.' or '-'";
+}
+
+impl Namespace {
+    /// Returns the namespace `default`, which is meant when none is named.
+    #[must_use]
+    pub fn default_namespace() -> Self {
+        Self("default".into())
+    }
+}
+
+/// Any node name is also a resource name: the Node itself carries it.
+impl From<NodeName> for Name {
+    fn from(node: NodeName) -> Self {
+        Self(node.0)
+    }
+}
+
+/// Any resource name is also a node name.
+impl From<Name> for NodeName {
+    fn from(name: Name) -> Self {
+        Self(name.0)
+    }
+}
+
+/// The name of a [`WorkloadEndpoint`](crate::resource::WorkloadEndpoint) is made of what it belongs to: segments
+/// joined by `-`, with every `-` inside a segment doubled.
+///
+/// # Examples
+/// ```
+/// use calico_model::name::workload_endpoint_name;
+/// assert_eq!(workload_endpoint_name(&["node-1", "k8s", "pod-name", "eth0"])?.as_str(), "node--1-k8s-pod--name-eth0");
+/// # Ok::<(), calico_model::ParseError>(())
+/// ```
+///
+/// # Errors
+/// When a segment is empty or begins or ends with `-`, or the whole is not a [`Name`].
+pub fn workload_endpoint_name(segments: &[&str]) -> Result<Name, ParseError> {
+    for segment in segments {
+        if segment.is_empty() || segment.starts_with('-') || segment.ends_with('-') {
+            return Err(ParseError::new(
+                segment,
+                "part of a workload endpoint's name: not empty, with no '-' at either end",
+            ));
+        }
+    }
+    segments.iter().map(|segment| segment.replace('-', "--")).collect::<Vec<_>>().join("-").parse()
+}
+
+/// Splits the name of a workload endpoint into its segments; the inverse of [`workload_endpoint_name`].
+#[must_use]
+pub fn workload_endpoint_segments(name: &str) -> Vec<String> {
+    let mut segments = vec![String::new()];
+    let mut chars = name.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '-' {
+            segments.last_mut().expect("there is always a segment").push(c);
+        } else if chars.next_if_eq(&'-').is_some() {
+            segments.last_mut().expect("there is always a segment").push('-');
+        } else {
+            segments.push(String::new());
+        }
+    }
+    segments
+}
+
+/// Returns the name of a Kubernetes pod's host interface: `cali` and 11 hex digits of the SHA-1 of `namespace.pod`.
+#[must_use]
+pub fn pod_interface_name(namespace: &str, pod: &str) -> InterfaceName {
+    use sha1::Digest;
+    let digest = sha1::Sha1::digest(format!("{namespace}.{pod}").as_bytes());
+    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    InterfaceName(format!("cali{}", &hex[..11]).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_subdomains() {
+        for good in ["a", "node-1", "default-ipv4-ippool", "a.b-c.d"] {
+            assert!(good.parse::<Name>().is_ok(), "{good}");
+        }
+        for bad in ["", "A", "-a", "a-", "a..b", "a_b", "a/b", &"a".repeat(254)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn workload_endpoint_names_round_trip() {
+        for segments in [&["node-1", "k8s", "pod-name", "eth0"][..], &["n", "cni", "a--b", "eth0"]] {
+            let name = workload_endpoint_name(segments).unwrap();
+            assert_eq!(workload_endpoint_segments(name.as_str()), segments);
+        }
+        assert!(workload_endpoint_name(&["-n", "k8s"]).is_err());
+        assert!(workload_endpoint_name(&["", "k8s"]).is_err());
+    }
+
+    #[test]
+    fn a_pod_interface_is_named_by_the_digest_of_namespace_and_pod() {
+        // printf default.nginx | sha1sum
+        assert_eq!(pod_interface_name("default", "nginx").as_str(), "calic440f455693");
+    }
+}

@@ -1,0 +1,41 @@
+//! Calico's resources in their checked form.
+//!
+//! A resource is an [`Object`]: [`Metadata`] and a spec, where the spec is a struct of this module such as [`IpPool`]
+//! or [`NetworkPolicy`]. [`Resource`] is an object of any kind. Outside, a resource is JSON (or YAML) as the
+//! `projectcalico.org/v3` API has it; [`Document`] is that outside form, kept whole.
+//!
+//! The conversion from outside to inside happens once, at the datastore's door, gathers every fault, and never makes
+//! half a value.
+
+pub mod bgp;
+pub mod block;
+mod document;
+pub mod endpoint;
+mod kind;
+mod metadata;
+mod node;
+pub mod policy;
+mod pool;
+mod profile;
+mod sets;
+mod settings;
+mod tier;
+
+pub use bgp::{BgpConfiguration, BgpPeer};
+pub use document::{API_VERSION, Document, ReadError};
+pub use endpoint::{EndpointPort, HostEndpoint, WorkloadEndpoint};
+pub use kind::{Kind, Object, ObjectId, Resource, ResourceKey, Scope, Spec};
+pub use metadata::Metadata;
+pub use node::{Node, NodeBgp};
+pub use policy::{
+    Action, EntityRule, GlobalNetworkPolicy, Http, Icmp, NetworkPolicy, Policy, PolicyType, PortMatch, Rule,
+    ServiceAccounts,
+};
+pub use pool::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation};
+pub use profile::{DEFAULT_ALLOW_PROFILE, Profile};
+pub use sets::{GlobalNetworkSet, NetworkSet};
+pub use settings::{ClusterInformation, EndpointToHostAction, FelixConfiguration, ProgramClusterRoutes};
+pub use tier::{DefaultAction, Tier};
+
+#[cfg(test)]
+mod tests;

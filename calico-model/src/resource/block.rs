@@ -1,0 +1,376 @@
+//! The stored form of IPAM's data: blocks, affinities, handles and the configuration.
+//!
+//! These are the JSON shapes and keys of Calico's etcd datastore (`/calico/ipam/v2/...`), with unknown fields kept.
+//! What they *mean*, and every change to them, is `calico-ipam`'s; the route programmer and the BGP speaker read them to
+//! learn where addresses live.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::datastore::{Key, Prefix};
+use crate::name::NodeName;
+use crate::net::{Cidr, Family, ParseError, serde_as_text};
+use crate::revision::SequenceNumber;
+
+const IPAM: &str = "/calico/ipam/v2/";
+
+/// Who a block belongs to: a node, or something that is none.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A node: written `host:NAME`.
+    Host(NodeName),
+    /// A user of addresses that is no node, such as `load-balancer`: written `virtual:NAME`.
+    Virtual(NodeName),
+}
+
+impl Owner {
+    /// Returns the node, when the owner is one.
+    #[must_use]
+    pub fn host(&self) -> Option<&NodeName> {
+        match self {
+            Owner::Host(node) => Some(node),
+            Owner::Virtual(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owner::Host(name) => write!(f, "host:{name}"),
+            Owner::Virtual(name) => write!(f, "virtual:{name}"),
+        }
+    }
+}
+
+impl FromStr for Owner {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let fault = || ParseError::new(text, "the owner of a block: host:NAME or virtual:NAME");
+        let (kind, name) = text.split_once(':').ok_or_else(fault)?;
+        let name = name.parse().map_err(|_| fault())?;
+        match kind {
+            "host" => Ok(Owner::Host(name)),
+            "virtual" => Ok(Owner::Virtual(name)),
+            _ => Err(fault()),
+        }
+    }
+}
+
+serde_as_text!(Owner);
+
+/// A block as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredBlock {
+    /// The block's network.
+    pub cidr: Cidr,
+    /// Who it belongs to; `None` is nobody.
+    pub affinity: Option<Owner>,
+    /// When it was claimed, in RFC 3339.
+    #[serde(default, rename = "affinityClaimTime", skip_serializing_if = "Option::is_none")]
+    pub affinity_claim_time: Option<String>,
+    /// For each address of the block, which of the attributes its allocation has; `None` is free.
+    pub allocations: Vec<Option<usize>>,
+    /// The free addresses, the one that is free longest first.
+    pub unallocated: Vec<usize>,
+    /// Whose the allocations are; several addresses may share one entry.
+    pub attributes: Vec<StoredAttributes>,
+    /// Grows with every assignment and release.
+    #[serde(default, rename = "sequenceNumber")]
+    pub sequence_number: SequenceNumber,
+    /// For each allocated address (its ordinal as text), the sequence number at which it was assigned.
+    #[serde(default, rename = "sequenceNumberForAllocation", deserialize_with = "null_as_empty")]
+    pub sequence_number_for_allocation: BTreeMap<String, SequenceNumber>,
+    /// Whether the block is being deleted; readers treat it as absent.
+    #[serde(default)]
+    pub deleted: bool,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// Whose an allocation is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredAttributes {
+    /// The handle it can be released by.
+    pub handle_id: Option<String>,
+    /// Notes: `node`, `pod`, `namespace`, `type`, ...
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub secondary: BTreeMap<String, String>,
+    /// When it was released, in RFC 3339, while the address cools down.
+    #[serde(default, rename = "releasedAt", skip_serializing_if = "Option::is_none")]
+    pub released_at: Option<String>,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+impl StoredBlock {
+    /// Returns the node the block belongs to, unless it is being deleted.
+    #[must_use]
+    pub fn host(&self) -> Option<&NodeName> {
+        if self.deleted { None } else { self.affinity.as_ref()?.host() }
+    }
+
+    /// Walks the allocated addresses with whose they are; addresses that are cooling down are not allocated.
+    pub fn allocated(&self) -> impl Iterator<Item = (IpAddr, &StoredAttributes)> {
+        self.allocations.iter().enumerate().filter_map(|(ordinal, index)| {
+            let attributes = self.attributes.get((*index)?)?;
+            let addr = self.cidr.nth(ordinal as u128)?;
+            (attributes.released_at.is_none() && !self.deleted).then_some((addr, attributes))
+        })
+    }
+
+    /// Walks the addresses that live on other nodes than the block's: each with the node it was assigned to.
+    pub fn borrowed(&self) -> impl Iterator<Item = (IpAddr, NodeName)> {
+        self.allocated().filter_map(|(addr, attributes)| {
+            let node: NodeName = attributes.secondary.get("node")?.parse().ok()?;
+            (Some(&node) != self.host()).then_some((addr, node))
+        })
+    }
+}
+
+/// How far the claim of a block by a host has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AffinityState {
+    /// The block is the host's. What old data without a state means.
+    #[default]
+    Confirmed,
+    /// The host wants the block and does not have it yet.
+    Pending,
+    /// The host is giving the block back.
+    PendingDeletion,
+}
+
+/// The claim of a block by a host, as it is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredAffinity {
+    /// How far the claim has come.
+    #[serde(default, deserialize_with = "empty_as_default")]
+    pub state: AffinityState,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// What a handle holds, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredHandle {
+    /// The handle.
+    #[serde(rename = "id")]
+    pub handle_id: String,
+    /// How many addresses it holds in each block.
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub block: BTreeMap<Cidr, u64>,
+    /// Whether the handle is being deleted; readers treat it as absent.
+    #[serde(default)]
+    pub deleted: bool,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// The cluster's IPAM configuration, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredIpamConfig {
+    /// Whether a host takes addresses only from its own blocks.
+    #[serde(default)]
+    pub strict_affinity: bool,
+    /// Whether a host may claim further blocks.
+    #[serde(default = "yes")]
+    pub auto_allocate_blocks: bool,
+    /// How many blocks a host may have in each family; 0 is unlimited.
+    #[serde(default, rename = "maxBlocksPerHost", skip_serializing_if = "is_zero")]
+    pub max_blocks_per_host: u32,
+    /// For how many seconds a released address is not assigned again.
+    #[serde(default, rename = "ipCooldownSeconds", skip_serializing_if = "is_zero")]
+    pub ip_cooldown_seconds: u32,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+impl Default for StoredIpamConfig {
+    fn default() -> Self {
+        Self {
+            strict_affinity: false,
+            auto_allocate_blocks: true,
+            max_blocks_per_host: 0,
+            ip_cooldown_seconds: 0,
+            unknown: Map::new(),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Go writes an empty map as `null`.
+fn null_as_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
+}
+
+/// Old data has an empty text for the default state.
+fn empty_as_default<'de, D: Deserializer<'de>>(from: D) -> Result<AffinityState, D::Error> {
+    let value = Value::deserialize(from)?;
+    if value.as_str() == Some("") {
+        return Ok(AffinityState::default());
+    }
+    AffinityState::deserialize(value).map_err(serde::de::Error::custom)
+}
+
+fn family_word(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+fn ipam_key(path: &str) -> Key {
+    format!("{IPAM}{path}").parse().expect("networks and node names have no slash and no control character")
+}
+
+fn ipam_prefix(path: &str) -> Prefix {
+    Prefix::new(&format!("{IPAM}{path}"))
+        .expect("networks and node names have no slash and no control character")
+}
+
+/// Returns the key of the IPAM configuration.
+#[must_use]
+pub fn config_key() -> Key {
+    ipam_key("config")
+}
+
+/// Returns the key of a block.
+#[must_use]
+pub fn block_key(cidr: &Cidr) -> Key {
+    ipam_key(&format!("assignment/{}/block/{}", family_word(cidr.family()), cidr.key_form()))
+}
+
+/// Returns the folder of all blocks of a family.
+#[must_use]
+pub fn blocks_prefix(family: Family) -> Prefix {
+    ipam_prefix(&format!("assignment/{}/block", family_word(family)))
+}
+
+/// Returns the folder of all blocks of both families.
+#[must_use]
+pub fn all_blocks_prefix() -> Prefix {
+    ipam_prefix("assignment")
+}
+
+/// Reads the key of a block; `None` when it is none.
+#[must_use]
+pub fn block_from_key(key: &Key) -> Option<Cidr> {
+    let path = key.as_str().strip_prefix(IPAM)?.strip_prefix("assignment/")?;
+    let (family, cidr) = path.split_once("/block/")?;
+    Cidr::from_key_form(cidr).ok().filter(|cidr| family_word(cidr.family()) == family)
+}
+
+/// Returns the key of an owner's affinity to a block.
+#[must_use]
+pub fn affinity_key(owner: &Owner, cidr: &Cidr) -> Key {
+    ipam_key(&format!("{}/{}/block/{}", owner_folder(owner), family_word(cidr.family()), cidr.key_form()))
+}
+
+/// Returns the folder of an owner's affinities in a family.
+#[must_use]
+pub fn affinities_prefix(owner: &Owner, family: Family) -> Prefix {
+    ipam_prefix(&format!("{}/{}/block", owner_folder(owner), family_word(family)))
+}
+
+/// Returns the folders of all affinities: those of nodes and those of others.
+#[must_use]
+pub fn all_affinities_prefixes() -> [Prefix; 2] {
+    [ipam_prefix("host"), ipam_prefix("virtual")]
+}
+
+/// Reads the key of an affinity; `None` when it is none.
+#[must_use]
+pub fn affinity_from_key(key: &Key) -> Option<(Owner, Cidr)> {
+    let path = key.as_str().strip_prefix(IPAM)?;
+    let (owner, cidr) = path.split_once("/block/")?;
+    let mut parts = owner.split('/');
+    let (kind, name, family) = (parts.next()?, parts.next()?, parts.next()?);
+    let name = name.parse().ok()?;
+    let owner = match kind {
+        "host" => Owner::Host(name),
+        "virtual" => Owner::Virtual(name),
+        _ => return None,
+    };
+    let cidr = Cidr::from_key_form(cidr).ok().filter(|cidr| family_word(cidr.family()) == family)?;
+    parts.next().is_none().then_some((owner, cidr))
+}
+
+fn owner_folder(owner: &Owner) -> String {
+    match owner {
+        Owner::Host(name) => format!("host/{name}"),
+        Owner::Virtual(name) => format!("virtual/{name}"),
+    }
+}
+
+/// Returns the key of a handle, or `None` when the handle is empty or has a character that no key may have.
+#[must_use]
+pub fn handle_key(handle: &str) -> Option<Key> {
+    if handle.contains('/') { None } else { format!("{IPAM}handle/{handle}").parse().ok() }
+}
+
+/// Returns the folder of all handles.
+#[must_use]
+pub fn handles_prefix() -> Prefix {
+    ipam_prefix("handle")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_of_calico_and_read_back() {
+        let block: Cidr = "10.0.0.0/26".parse().unwrap();
+        let owner: Owner = "host:node1".parse().unwrap();
+        assert_eq!(block_key(&block).as_str(), "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26");
+        assert_eq!(block_from_key(&block_key(&block)), Some(block));
+        assert_eq!(
+            affinity_key(&owner, &block).as_str(),
+            "/calico/ipam/v2/host/node1/ipv4/block/10.0.0.0-26"
+        );
+        assert_eq!(affinity_from_key(&affinity_key(&owner, &block)), Some((owner, block)));
+        let six: Cidr = "fd00::40/122".parse().unwrap();
+        assert_eq!(block_key(&six).as_str(), "/calico/ipam/v2/assignment/ipv6/block/fd00::40-122");
+        assert_eq!(handle_key("a/b"), None);
+    }
+
+    #[test]
+    fn a_block_written_by_another_calico_keeps_what_we_do_not_know() {
+        let text = r#"{"cidr":"10.0.0.0/30","affinity":"host:n1","allocations":[0,null,null,null],"unallocated":[1,2,3],
+            "attributes":[{"handle_id":"h","secondary":{"node":"n2"},"future":1}],"sequenceNumber":7,
+            "sequenceNumberForAllocation":null,"deleted":false,"hostAffinity":"host:n1"}"#;
+        let block: StoredBlock = serde_json::from_str(text).unwrap();
+        let again = serde_json::to_value(&block).unwrap();
+        assert_eq!(again["hostAffinity"], "host:n1");
+        assert_eq!(again["attributes"][0]["future"], 1);
+        let borrowed: Vec<_> = block.borrowed().collect();
+        assert_eq!(borrowed, [("10.0.0.0".parse().unwrap(), "n2".parse().unwrap())]);
+    }
+
+    #[test]
+    fn an_affinity_without_a_state_is_confirmed() {
+        for text in ["{}", r#"{"state":""}"#, r#"{"state":"confirmed"}"#] {
+            let affinity: StoredAffinity = serde_json::from_str(text).unwrap();
+            assert_eq!(affinity.state, AffinityState::Confirmed, "{text}");
+        }
+    }
+}

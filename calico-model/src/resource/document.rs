@@ -1,0 +1,252 @@
+//! The outside form of a resource: its JSON, kept whole.
+
+use serde_json::{Map, Value, json};
+
+use super::{Kind, Metadata, ObjectId, Resource, ResourceKey, Scope};
+use crate::name::{Name, Namespace};
+use crate::revision::Revision;
+use crate::wire::{Faults, FromWire, Path, Report, ToWire, merge, quoted};
+
+/// The API version of every resource.
+pub const API_VERSION: &str = "projectcalico.org/v3";
+
+/// A document that is not a resource we can use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// It is not JSON at all.
+    #[error("{what} is not JSON: {problem}")]
+    NotJson {
+        /// Which document.
+        what: String,
+        /// What the parser says.
+        problem: String,
+    },
+    /// Its `apiVersion` is not ours.
+    #[error("apiVersion {0} is not known: write projectcalico.org/v3")]
+    UnknownVersion(String),
+    /// Its `kind` is not one of ours.
+    #[error("kind {0} is not known")]
+    UnknownKind(String),
+    /// It breaks rules.
+    #[error("{what} is invalid: {faults}")]
+    Invalid {
+        /// Which resource.
+        what: String,
+        /// Everything that is wrong with it.
+        faults: Faults,
+    },
+    /// It has fields that do not exist. Only a user's input is refused for this.
+    #[error("{what} has {} that {kind} does not know: {}", if fields.len() == 1 { "a field" } else { "fields" }, fields.join(", "))]
+    UnknownFields {
+        /// Which resource.
+        what: String,
+        /// Its kind.
+        kind: Kind,
+        /// The paths of the fields.
+        fields: Vec<String>,
+    },
+}
+
+/// A resource as it is stored and shown: JSON, with every field, known or not.
+///
+/// # Examples
+/// ```
+/// use calico_model::resource::{Document, Resource};
+/// let text = r#"{"apiVersion": "projectcalico.org/v3", "kind": "IPPool",
+///                "metadata": {"name": "default"}, "spec": {"cidr": "192.168.0.0/16"}}"#;
+/// let Resource::IpPool(pool) = Document::from_json(text.as_bytes())?.check_input()? else { panic!() };
+/// assert_eq!(pool.spec.block_size, 26);
+/// # Ok::<(), calico_model::resource::ReadError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    kind: Kind,
+    value: Value,
+}
+
+impl Document {
+    /// Reads JSON text.
+    ///
+    /// # Errors
+    /// When the text is not JSON, or not of a known API version and kind.
+    pub fn from_json(text: &[u8]) -> Result<Self, ReadError> {
+        let value = serde_json::from_slice(text).map_err(|error| ReadError::NotJson {
+            what: "the value".to_owned(),
+            problem: error.to_string(),
+        })?;
+        Self::from_value(value)
+    }
+
+    /// Takes a JSON value.
+    ///
+    /// # Errors
+    /// When it is not of a known API version and kind.
+    pub fn from_value(value: Value) -> Result<Self, ReadError> {
+        let text = |key: &str| value.get(key).map_or_else(|| "(none)".to_owned(), quoted);
+        if value.get("apiVersion").and_then(Value::as_str) != Some(API_VERSION) {
+            return Err(ReadError::UnknownVersion(text("apiVersion")));
+        }
+        let kind = value.get("kind").and_then(Value::as_str).and_then(Kind::from_api_name);
+        let kind = kind.ok_or_else(|| ReadError::UnknownKind(text("kind")))?;
+        Ok(Self { kind, value })
+    }
+
+    /// Returns the kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Returns the JSON.
+    #[must_use]
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Returns the JSON, to change it.
+    pub fn value_mut(&mut self) -> &mut Value {
+        &mut self.value
+    }
+
+    /// Returns a field of the metadata that is text.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.value.get("metadata")?.get(key)?.as_str()
+    }
+
+    /// Sets a field of the metadata.
+    pub fn set_metadata(&mut self, key: &str, text: &str) {
+        if let Some(metadata) = self.value.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert(key.to_owned(), Value::String(text.to_owned()));
+        }
+    }
+
+    /// Removes a field of the metadata.
+    pub fn remove_metadata(&mut self, key: &str) {
+        if let Some(metadata) = self.value.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove(key);
+        }
+    }
+
+    /// Returns the key, when the name and namespace are sound.
+    #[must_use]
+    pub fn key(&self) -> Option<ResourceKey> {
+        let name: Name = self.metadata("name")?.parse().ok()?;
+        let namespace: Option<Namespace> = match self.kind.scope() {
+            Scope::Cluster => None,
+            Scope::Namespaced => Some(self.metadata("namespace")?.parse().ok()?),
+        };
+        Some(ResourceKey { kind: self.kind, id: ObjectId { namespace, name } })
+    }
+
+    /// Checks a document from the datastore: fields that we do not know are let be.
+    ///
+    /// # Errors
+    /// [`ReadError::Invalid`] with every fault.
+    pub fn check(&self) -> Result<Resource, ReadError> {
+        self.read().map(|(resource, _)| resource)
+    }
+
+    /// Checks a document that a user wrote: a field that we do not know is an error too.
+    ///
+    /// # Errors
+    /// [`ReadError::Invalid`] with every fault, or [`ReadError::UnknownFields`].
+    pub fn check_input(&self) -> Result<Resource, ReadError> {
+        let (resource, unknown) = self.read()?;
+        if unknown.is_empty() {
+            return Ok(resource);
+        }
+        Err(ReadError::UnknownFields { what: self.label(), kind: self.kind, fields: unknown })
+    }
+
+    /// Returns how many faults a check finds.
+    pub(crate) fn faults(&self) -> usize {
+        let mut report = Report::default();
+        self.read_into(&mut report);
+        report.faults.len()
+    }
+
+    fn read(&self) -> Result<(Resource, Vec<String>), ReadError> {
+        let mut report = Report::default();
+        let resource = self.read_into(&mut report);
+        match resource {
+            Some(resource) if report.faults.is_empty() => Ok((resource, report.unknown)),
+            _ => Err(ReadError::Invalid { what: self.label(), faults: Faults(report.faults) }),
+        }
+    }
+
+    fn read_into(&self, report: &mut Report) -> Option<Resource> {
+        let empty = Value::Object(Map::new());
+        let metadata_at = Path::root("metadata");
+        let metadata_value = self.value.get("metadata").unwrap_or(&empty);
+        let metadata = Metadata::from_wire(metadata_value, metadata_at, report);
+        if let Some(metadata) = &metadata {
+            let namespace = metadata.namespace.is_some();
+            if namespace && self.kind.scope() == Scope::Cluster {
+                let rule = format!("must be absent: a {} belongs to the whole cluster", self.kind);
+                report.fault(metadata_at.key("namespace"), metadata_value.get("namespace"), rule);
+            }
+            if !namespace && self.kind.scope() == Scope::Namespaced {
+                report.fault(
+                    metadata_at.key("namespace"),
+                    None,
+                    format!("is required: a {} lives in one", self.kind),
+                );
+            }
+        }
+        if let Some(object) = self.value.as_object() {
+            const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+            report.unknown.extend(object.keys().filter(|key| !KNOWN.contains(&key.as_str())).cloned());
+        }
+        let spec = self.value.get("spec").filter(|spec| !spec.is_null()).unwrap_or(&empty);
+        // A spec is read even when the metadata is faulty, so that its faults are reported too.
+        let placeholder = || Metadata::named("unnamed".parse().expect("a constant name"));
+        let sound = metadata.is_some();
+        let metadata = metadata.unwrap_or_else(placeholder);
+        let resource = Resource::spec_from_wire(self.kind, metadata, spec, Path::root("spec"), report);
+        resource.filter(|_| sound)
+    }
+
+    fn label(&self) -> String {
+        match self.metadata("name") {
+            Some(name) => format!("{} {name:?}", self.kind),
+            None => format!("{} without a name", self.kind),
+        }
+    }
+
+    /// Returns this document with `resource` written over it: what is not understood stays.
+    #[must_use]
+    pub fn merged_with(&self, resource: &Resource) -> Document {
+        let before = self.check().map_or(Value::Null, |before| Document::from(&before).value);
+        Document { kind: self.kind, value: merge(&self.value, &before, &Document::from(resource).value) }
+    }
+
+    /// Returns the bytes that the datastore keeps: JSON without `resourceVersion`, which the datastore's own revision
+    /// stands for.
+    #[must_use]
+    pub fn stored_form(&self) -> Vec<u8> {
+        let mut copy = self.clone();
+        copy.remove_metadata("resourceVersion");
+        copy.value.to_string().into_bytes()
+    }
+
+    /// Returns the document with the revision it was read at.
+    #[must_use]
+    pub fn at_revision(mut self, revision: Revision) -> Self {
+        self.set_metadata("resourceVersion", &revision.to_string());
+        self
+    }
+}
+
+impl From<&Resource> for Document {
+    fn from(resource: &Resource) -> Self {
+        let value = json!({
+            "apiVersion": API_VERSION,
+            "kind": resource.kind().as_str(),
+            "metadata": resource.metadata().to_wire(),
+            "spec": resource.spec_to_wire(),
+        });
+        Self { kind: resource.kind(), value }
+    }
+}

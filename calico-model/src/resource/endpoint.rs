@@ -1,0 +1,147 @@
+//! What is connected: workloads, and the machines' own interfaces.
+
+use std::net::IpAddr;
+
+use crate::name::{InterfaceName, Name, NodeName};
+use crate::net::{Cidr, Family, Mac, Protocol};
+use crate::wire::{Path, Report, ToWire, wire_struct};
+
+wire_struct! {
+    /// A `WorkloadEndpoint`: one interface of a container or virtual machine.
+    pub struct WorkloadEndpoint {
+        /// The orchestrator: `k8s`, `cni`, `libnetwork`, ...
+        orchestrator: String = "orchestrator" empty,
+        /// The workload, for orchestrators that have no better name for it.
+        workload: String = "workload" empty,
+        /// The node it runs on.
+        node: NodeName = "node" required,
+        /// The container, as the runtime knows it.
+        container_id: String = "containerID" empty,
+        /// The Kubernetes pod.
+        pod: String = "pod" empty,
+        /// The interface's name inside the workload.
+        endpoint: String = "endpoint" empty,
+        /// The Kubernetes service account.
+        service_account_name: String = "serviceAccountName" empty,
+        /// Its addresses, each a single one.
+        ip_networks: Vec<Cidr> = "ipNetworks" empty,
+        /// The profiles whose rules and labels it has, in order.
+        profiles: Vec<Name> = "profiles" empty,
+        /// The interface's name on the node.
+        interface_name: Option<InterfaceName> = "interfaceName" optional,
+        /// The MAC address inside the workload.
+        mac: Option<Mac> = "mac" optional,
+        /// Its named ports.
+        ports: Vec<EndpointPort> = "ports" empty,
+        /// Networks it may send from beside its own addresses.
+        allow_spoofed_source_prefixes: Vec<Cidr> = "allowSpoofedSourcePrefixes" empty,
+    }
+    check = check_workload;
+}
+
+wire_struct! {
+    /// A `HostEndpoint`: an interface of a node, guarded by policy.
+    pub struct HostEndpoint {
+        /// The node.
+        node: NodeName = "node" required,
+        /// The interface, or `*` for all of the node's.
+        interface_name: Option<HostInterface> = "interfaceName" optional,
+        /// The addresses by which rules know it, and by which it is found when no interface is named.
+        expected_ips: Vec<IpAddr> = "expectedIPs" empty,
+        /// The profiles whose rules and labels it has, in order.
+        profiles: Vec<Name> = "profiles" empty,
+        /// Its named ports.
+        ports: Vec<EndpointPort> = "ports" empty,
+    }
+    check = check_host;
+}
+
+wire_struct! {
+    /// A port with a name that rules may use.
+    pub struct EndpointPort {
+        /// The name.
+        name: String = "name" empty,
+        /// The protocol.
+        protocol: Protocol = "protocol" required,
+        /// The number.
+        port: u16 = "port" required,
+    }
+    check = check_port;
+}
+
+/// Which interfaces of a node a host endpoint stands for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostInterface {
+    /// All of them: written `*`.
+    All,
+    /// This one.
+    Named(InterfaceName),
+}
+
+impl std::str::FromStr for HostInterface {
+    type Err = crate::net::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "*" { Ok(Self::All) } else { text.parse().map(Self::Named) }
+    }
+}
+
+impl std::fmt::Display for HostInterface {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Named(name) => name.fmt(f),
+        }
+    }
+}
+
+crate::wire::wire_text!(HostInterface);
+
+impl WorkloadEndpoint {
+    /// Makes an endpoint of a node, with nothing else known of it.
+    #[must_use]
+    pub fn on(node: NodeName) -> Self {
+        Self {
+            orchestrator: String::new(),
+            workload: String::new(),
+            node,
+            container_id: String::new(),
+            pod: String::new(),
+            endpoint: String::new(),
+            service_account_name: String::new(),
+            ip_networks: Vec::new(),
+            profiles: Vec::new(),
+            interface_name: None,
+            mac: None,
+            ports: Vec::new(),
+            allow_spoofed_source_prefixes: Vec::new(),
+        }
+    }
+
+    /// Walks the endpoint's addresses of one family.
+    pub fn addrs(&self, family: Family) -> impl Iterator<Item = IpAddr> {
+        self.ip_networks.iter().map(Cidr::addr).filter(move |addr| Family::of(*addr) == family)
+    }
+}
+
+fn check_workload(endpoint: &mut WorkloadEndpoint, at: Path<'_>, report: &mut Report) {
+    let nets_at = at.key("ipNetworks");
+    for (i, net) in endpoint.ip_networks.iter().enumerate().filter(|(_, net)| !net.is_host()) {
+        report.fault(nets_at.index(i), Some(&net.to_wire()), "must be a single address");
+    }
+}
+
+fn check_host(endpoint: &mut HostEndpoint, at: Path<'_>, report: &mut Report) {
+    if endpoint.interface_name.is_none() && endpoint.expected_ips.is_empty() {
+        report.fault(at.key("interfaceName"), None, "is required when expectedIPs is empty");
+    }
+}
+
+fn check_port(port: &mut EndpointPort, at: Path<'_>, report: &mut Report) {
+    if port.port == 0 {
+        report.fault(at.key("port"), Some(&port.port.to_wire()), "must be from 1 to 65535");
+    }
+    if !port.protocol.has_ports() {
+        report.fault(at.key("protocol"), Some(&port.protocol.to_wire()), "must be TCP, UDP or SCTP");
+    }
+}

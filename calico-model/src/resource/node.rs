@@ -1,0 +1,133 @@
+//! The machines of the cluster.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::asn::{AsNumber, RouterId};
+use crate::net::{Family, InterfaceAddr, Mac};
+use crate::wire::{Path, Report, ToWire, wire_struct};
+
+wire_struct! {
+    /// A `Node`: how a machine is reached and what it is called by BGP.
+    pub struct Node {
+        /// Addresses and AS number for BGP; the addresses are also the ends of tunnels.
+        bgp: Option<NodeBgp> = "bgp" optional,
+        /// The address of the node's VXLAN device.
+        ipv4_vxlan_tunnel_addr: Option<Ipv4Addr> = "ipv4VXLANTunnelAddr" optional,
+        /// The MAC of the node's VXLAN device.
+        vxlan_tunnel_mac: Option<Mac> = "vxlanTunnelMACAddr" optional,
+        /// The address of the node's VXLAN device for IPv6.
+        ipv6_vxlan_tunnel_addr: Option<Ipv6Addr> = "ipv6VXLANTunnelAddr" optional,
+        /// The MAC of the node's VXLAN device for IPv6.
+        vxlan_tunnel_mac_v6: Option<Mac> = "vxlanTunnelMACAddrV6" optional,
+        /// What orchestrators call the node.
+        orch_refs: Vec<OrchRef> = "orchRefs" empty,
+        /// All addresses by which others may know the node.
+        addresses: Vec<NodeAddress> = "addresses" empty,
+    }
+}
+
+wire_struct! {
+    /// A node's part in BGP.
+    pub struct NodeBgp {
+        /// The AS number; the cluster's when unset.
+        as_number: Option<AsNumber> = "asNumber" optional,
+        /// The IPv4 address, with the length of the subnet it is in.
+        ipv4_address: Option<InterfaceAddr> = "ipv4Address" optional,
+        /// The IPv6 address, with the length of the subnet it is in.
+        ipv6_address: Option<InterfaceAddr> = "ipv6Address" optional,
+        /// The address of the node's IP-in-IP device.
+        ipv4_ipip_tunnel_addr: Option<Ipv4Addr> = "ipv4IPIPTunnelAddr" optional,
+        /// The cluster id when the node is a route reflector (RFC 4456).
+        route_reflector_cluster_id: Option<RouterId> = "routeReflectorClusterID" optional,
+    }
+    check = check_bgp;
+}
+
+wire_struct! {
+    /// What an orchestrator calls a node.
+    pub struct OrchRef {
+        /// The name there.
+        node_name: Option<String> = "nodeName" optional,
+        /// The orchestrator, such as `k8s`.
+        orchestrator: String = "orchestrator" required,
+    }
+}
+
+wire_struct! {
+    /// One address of a node.
+    pub struct NodeAddress {
+        /// The address, with or without a prefix length.
+        address: InterfaceAddr = "address" required,
+        /// What it is for: `CalicoNodeIP`, `InternalIP` or `ExternalIP`.
+        kind: Option<String> = "type" optional,
+    }
+}
+
+impl NodeBgp {
+    /// Makes a node's BGP part of one address.
+    #[must_use]
+    pub fn at(addr: InterfaceAddr) -> Self {
+        let (ipv4_address, ipv6_address) = match addr.addr() {
+            IpAddr::V4(_) => (Some(addr), None),
+            IpAddr::V6(_) => (None, Some(addr)),
+        };
+        Self {
+            as_number: None,
+            ipv4_address,
+            ipv6_address,
+            ipv4_ipip_tunnel_addr: None,
+            route_reflector_cluster_id: None,
+        }
+    }
+}
+
+impl Node {
+    /// Makes a node with no addresses yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            bgp: None,
+            ipv4_vxlan_tunnel_addr: None,
+            vxlan_tunnel_mac: None,
+            ipv6_vxlan_tunnel_addr: None,
+            vxlan_tunnel_mac_v6: None,
+            orch_refs: Vec::new(),
+            addresses: Vec::new(),
+        }
+    }
+
+    /// Returns the node's address of a family, with the subnet it is in.
+    #[must_use]
+    pub fn addr(&self, family: Family) -> Option<InterfaceAddr> {
+        let bgp = self.bgp.as_ref()?;
+        match family {
+            Family::V4 => bgp.ipv4_address,
+            Family::V6 => bgp.ipv6_address,
+        }
+    }
+
+    /// Returns the address and MAC of the node's VXLAN device, when both are known.
+    #[must_use]
+    pub fn vxlan(&self, family: Family) -> Option<(IpAddr, Mac)> {
+        match family {
+            Family::V4 => Some((self.ipv4_vxlan_tunnel_addr?.into(), self.vxlan_tunnel_mac?)),
+            Family::V6 => Some((self.ipv6_vxlan_tunnel_addr?.into(), self.vxlan_tunnel_mac_v6?)),
+        }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn check_bgp(bgp: &mut NodeBgp, at: Path<'_>, report: &mut Report) {
+    for (key, addr, family) in
+        [("ipv4Address", bgp.ipv4_address, Family::V4), ("ipv6Address", bgp.ipv6_address, Family::V6)]
+    {
+        if let Some(addr) = addr.filter(|addr| Family::of(addr.addr()) != family) {
+            report.fault(at.key(key), Some(&addr.to_wire()), format!("must be an {family} address"));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn document(kind: &str, metadata: Value, spec: Value) -> Document {
+    Document::from_value(json!({"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}))
+        .unwrap()
+}
+
+fn faults(document: &Document) -> Vec<String> {
+    match document.check_input() {
+        Err(ReadError::Invalid { faults, .. }) => faults.0.into_iter().map(|fault| fault.path).collect(),
+        other => panic!("expected faults, got {other:?}"),
+    }
+}
+
+#[test]
+fn every_fault_of_a_policy_is_reported_with_its_path() {
+    let policy = document(
+        "NetworkPolicy",
+        json!({"name": "Bad_Name", "namespace": "default"}),
+        json!({
+            "selector": "role = 'db'",
+            "order": "first",
+            "ingress": [
+                {"action": "Allow", "protocol": "tcp"},
+                {"action": "Permit"},
+                {"action": "Allow", "protocol": "TCP", "source": {"ports": [70000, "http", "9:1"], "nets": ["10.0.0.1/8"]}},
+            ],
+        }),
+    );
+    let expected = [
+        "metadata.name",
+        "spec.order",
+        "spec.selector",
+        "spec.ingress[0].protocol",
+        "spec.ingress[1].action",
+        "spec.ingress[2].source.nets[0]",
+        "spec.ingress[2].source.ports[0]",
+        "spec.ingress[2].source.ports[2]",
+    ];
+    assert_eq!(faults(&policy), expected);
+}
+
+#[test]
+fn unknown_fields_are_refused_from_users_and_kept_from_the_datastore() {
+    let pool = document(
+        "IPPool",
+        json!({"name": "p"}),
+        json!({"cidr": "10.0.0.0/16", "future": 1, "natOutgoing": true}),
+    );
+    let Err(ReadError::UnknownFields { fields, .. }) = pool.check_input() else { panic!("accepted") };
+    assert_eq!(fields, ["spec.future"]);
+    let Resource::IpPool(mut checked) = pool.check().unwrap() else { panic!("another kind") };
+    checked.spec.nat_outgoing = false;
+    checked.spec.disabled = true;
+    let merged = pool.merged_with(&checked.into());
+    assert_eq!(merged.value()["spec"]["future"], 1);
+    assert_eq!(merged.value()["spec"].get("natOutgoing"), None);
+    assert_eq!(merged.value()["spec"]["disabled"], true);
+}
+
+#[test]
+fn a_global_policy_knows_the_fields_of_both_its_parts_and_no_others() {
+    let spec = json!({"selector": "all()", "applyOnForward": true, "doNotTrack": true, "nonsense": 1,
+                      "ingress": [{"action": "Allow", "source": {"nonsense": 2}}]});
+    let policy = document("GlobalNetworkPolicy", json!({"name": "g"}), spec);
+    let Err(ReadError::UnknownFields { fields, .. }) = policy.check_input() else { panic!("accepted") };
+    assert_eq!(fields, ["spec.ingress[0].source.nonsense", "spec.nonsense"]);
+    let Resource::GlobalNetworkPolicy(checked) = policy.check().unwrap() else { panic!("another kind") };
+    assert!(checked.spec.global.do_not_track);
+    assert_eq!(checked.spec.types, [PolicyType::Ingress]);
+}
+
+#[test]
+fn a_pool_gets_the_block_size_of_its_family_and_obeys_its_limits() {
+    let read = |spec| document("IPPool", json!({"name": "p"}), spec).check();
+    let Resource::IpPool(six) = read(json!({"cidr": "fd00::/64"})).unwrap() else { panic!("another kind") };
+    assert_eq!(six.spec.block_size, 122);
+    for bad in [
+        json!({"cidr": "10.0.0.0/27"}),
+        json!({"cidr": "10.0.0.0/16", "blockSize": 19}),
+        json!({"cidr": "169.254.0.0/17"}),
+        json!({"cidr": "10.0.0.0/16", "ipipMode": "Always", "vxlanMode": "Always"}),
+        json!({"cidr": "fd00::/64", "ipipMode": "Always"}),
+        json!({"cidr": "10.0.0.0/16", "nodeSelector": "global()"}),
+        json!({}),
+    ] {
+        assert!(read(bad.clone()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn types_follow_the_rules_when_they_are_absent() {
+    let types = |spec: Value| {
+        let metadata = json!({"name": "p", "namespace": "default"});
+        let read = document("NetworkPolicy", metadata, spec).check().unwrap();
+        let Resource::NetworkPolicy(policy) = read else { panic!("another kind") };
+        policy.spec.types.clone()
+    };
+    let rule = json!([{"action": "Allow"}]);
+    assert_eq!(types(json!({})), [PolicyType::Ingress]);
+    assert_eq!(types(json!({"egress": rule})), [PolicyType::Egress]);
+    assert_eq!(types(json!({"ingress": rule, "egress": rule})), [PolicyType::Ingress, PolicyType::Egress]);
+}
+
+#[test]
+fn a_namespaced_kind_needs_a_namespace_and_others_refuse_one() {
+    let metadata = json!({"name": "x", "namespace": "default"});
+    assert_eq!(faults(&document("Tier", metadata, json!({}))), ["metadata.namespace"]);
+    assert_eq!(faults(&document("NetworkSet", json!({"name": "x"}), json!({}))), ["metadata.namespace"]);
+}
+
+#[test]
+fn keys_are_those_of_calico_and_read_back() {
+    let policy = document("NetworkPolicy", json!({"name": "p", "namespace": "ns1"}), json!({}));
+    let key = policy.key().unwrap();
+    let path = key.datastore_key();
+    assert_eq!(path.as_str(), "/calico/resources/v3/projectcalico.org/networkpolicies/ns1/p");
+    assert_eq!(ResourceKey::from_datastore_key(&path), Some(key));
+}
+
+#[test]
+fn a_resource_written_and_read_again_is_the_same() {
+    let spec = json!({
+        "tier": "default", "order": 10.5, "selector": "has(a)", "types": ["Ingress"],
+        "ingress": [{
+            "action": "Deny", "ipVersion": 4, "protocol": 132, "notProtocol": "UDP",
+            "source": {"nets": ["10.0.0.0/8"], "selector": "a == 'b'", "ports": [80, "1:2", "http"]},
+            "destination": {"notNets": ["10.1.0.0/16"], "notPorts": [22]},
+        }],
+    });
+    let resource =
+        document("NetworkPolicy", json!({"name": "p", "namespace": "n", "labels": {"x": "y"}}), spec);
+    let resource = resource.check_input().unwrap();
+    assert_eq!(Document::from(&resource).check_input().unwrap(), resource);
+}

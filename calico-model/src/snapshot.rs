@@ -1,0 +1,317 @@
+//! All that is known at one instant.
+//!
+//! A [`Snapshot`] is what every decision is made from. It is built by applying [`Update`]s, in whatever order and
+//! grouping they come; the same final state of the datastore always gives the same snapshot.
+//!
+//! An object that does not validate never becomes half a value: the last good form stays in force, and one that was
+//! never good is held closed (see [`Snapshot::apply`]). Both are listed in [`Snapshot::invalid`] until they are mended.
+
+use std::collections::BTreeMap;
+
+use crate::datastore::{Entry, Key};
+use crate::label::Labels;
+use crate::name::{Name, NodeName};
+use crate::net::Cidr;
+use crate::resource::block::{StoredBlock, block_from_key};
+use crate::resource::{
+    BgpConfiguration, BgpPeer, ClusterInformation, DEFAULT_ALLOW_PROFILE, Document, FelixConfiguration,
+    GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, IpReservation, Kind, NetworkPolicy,
+    NetworkSet, Node, Object, ObjectId, Profile, Resource, ResourceKey, Spec, Tier, WorkloadEndpoint,
+};
+use crate::selector::LabelSource;
+
+mod closed;
+
+/// All objects of one kind, by namespace and name.
+pub type Table<S> = BTreeMap<ObjectId, Object<S>>;
+
+/// One change to what is known.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Update {
+    /// A resource is now this.
+    Put(Box<Resource>),
+    /// A resource is gone.
+    Removed(ResourceKey),
+    /// A resource is stored that does not validate.
+    Invalid {
+        /// Its key.
+        key: ResourceKey,
+        /// What is wrong with it, for people.
+        problem: String,
+        /// What stands in for it when no good form was ever seen.
+        closed: Option<Box<Resource>>,
+    },
+    /// A block is now this.
+    PutBlock(Box<StoredBlock>),
+    /// A block is gone.
+    RemovedBlock(Cidr),
+    /// A block is stored that cannot be read.
+    InvalidBlock {
+        /// The block.
+        cidr: Cidr,
+        /// What is wrong with it, for people.
+        problem: String,
+    },
+    /// Everything that the datastore held when it was first read has been applied.
+    InSync,
+}
+
+impl Update {
+    /// Reads a stored entry; `None` when its key is not one that snapshots hold.
+    #[must_use]
+    pub fn from_entry(entry: &Entry) -> Option<Update> {
+        if let Some(cidr) = block_from_key(&entry.key) {
+            return Some(match serde_json::from_slice::<StoredBlock>(&entry.value) {
+                Ok(block) if block.cidr == cidr => Update::PutBlock(Box::new(block)),
+                Ok(block) => Update::InvalidBlock {
+                    cidr,
+                    problem: format!("it says that it is the block {}", block.cidr),
+                },
+                Err(error) => Update::InvalidBlock { cidr, problem: error.to_string() },
+            });
+        }
+        let key = ResourceKey::from_datastore_key(&entry.key)?;
+        let document = match Document::from_json(&entry.value) {
+            Ok(document) => document,
+            Err(error) => return Some(Update::Invalid { key, problem: error.to_string(), closed: None }),
+        };
+        if document.key().as_ref() != Some(&key) {
+            let problem = "its kind, namespace and name are not those of its key".to_owned();
+            return Some(Update::Invalid { key, problem, closed: None });
+        }
+        let document = document.at_revision(entry.revision);
+        Some(match document.check() {
+            Ok(resource) => Update::Put(Box::new(resource)),
+            Err(error) => {
+                let closed = closed::stand_in(&document).map(Box::new);
+                Update::Invalid { key, problem: error.to_string(), closed }
+            }
+        })
+    }
+
+    /// Makes the update for a key that is gone; `None` when it is not one that snapshots hold.
+    #[must_use]
+    pub fn from_deletion(key: &Key) -> Option<Update> {
+        block_from_key(key)
+            .map(Update::RemovedBlock)
+            .or_else(|| ResourceKey::from_datastore_key(key).map(Update::Removed))
+    }
+}
+
+macro_rules! snapshot {
+    ($($(#[$meta:meta])* $field:ident: $spec:ident),* $(,)?) => {
+        /// All that is known at one instant.
+        #[derive(Debug, Clone, Default, PartialEq)]
+        pub struct Snapshot {
+            $($(#[$meta])* pub $field: Table<$spec>,)*
+            /// The blocks of addresses that exist, by network.
+            pub blocks: BTreeMap<Cidr, StoredBlock>,
+            /// What is stored and does not validate, with what is wrong with it.
+            pub invalid: BTreeMap<Key, String>,
+            /// Whether everything that the datastore held at the start has been applied. Nothing may be written to a
+            /// kernel before.
+            pub in_sync: bool,
+        }
+
+        impl Snapshot {
+            fn put(&mut self, resource: Resource) {
+                match resource {
+                    $(Resource::$spec(object) => { self.$field.insert(object.id(), object); })*
+                }
+            }
+
+            fn remove(&mut self, key: &ResourceKey) {
+                match key.kind {
+                    $(Kind::$spec => { self.$field.remove(&key.id); })*
+                }
+            }
+
+            fn holds(&self, key: &ResourceKey) -> bool {
+                match key.kind {
+                    $(Kind::$spec => self.$field.contains_key(&key.id)),*
+                }
+            }
+        }
+
+        $(impl Held for $spec {
+            fn table(snapshot: &Snapshot) -> &Table<Self> {
+                &snapshot.$field
+            }
+        })*
+    };
+}
+
+/// A kind of which a [`Snapshot`] holds a table.
+pub trait Held: Spec {
+    /// Returns the table.
+    fn table(snapshot: &Snapshot) -> &Table<Self>;
+}
+
+snapshot! {
+    /// The pools of addresses.
+    pools: IpPool,
+    /// The addresses that are not assigned automatically.
+    reservations: IpReservation,
+    /// The nodes.
+    nodes: Node,
+    /// The workloads' interfaces.
+    workloads: WorkloadEndpoint,
+    /// The nodes' interfaces that are guarded.
+    hosts: HostEndpoint,
+    /// The profiles. The built-in one is not here: see [`Snapshot::profile`].
+    profiles: Profile,
+    /// The tiers.
+    tiers: Tier,
+    /// The policies of namespaces.
+    policies: NetworkPolicy,
+    /// The policies of the cluster.
+    global_policies: GlobalNetworkPolicy,
+    /// The network sets of namespaces.
+    network_sets: NetworkSet,
+    /// The network sets of the cluster.
+    global_network_sets: GlobalNetworkSet,
+    /// The BGP configurations.
+    bgp_configurations: BgpConfiguration,
+    /// The BGP peers outside the mesh.
+    bgp_peers: BgpPeer,
+    /// The agents' configurations.
+    felix_configurations: FelixConfiguration,
+    /// The cluster's own description.
+    cluster_informations: ClusterInformation,
+}
+
+impl Snapshot {
+    /// Applies one change.
+    ///
+    /// A resource that does not validate keeps its last good form. One that was never good is *closed*: a policy selects
+    /// as far as it can be read and allows nothing, a profile allows nothing, and any other kind is absent.
+    pub fn apply(&mut self, update: Update) {
+        match update {
+            Update::Put(resource) => {
+                self.invalid.remove(&resource.key().datastore_key());
+                self.put(*resource);
+            }
+            Update::Removed(key) => {
+                self.invalid.remove(&key.datastore_key());
+                self.remove(&key);
+            }
+            Update::Invalid { key, problem, closed } => {
+                if let Some(closed) = closed.filter(|_| !self.holds(&key)) {
+                    self.put(*closed);
+                }
+                self.invalid.insert(key.datastore_key(), problem);
+            }
+            Update::PutBlock(block) => {
+                self.invalid.remove(&crate::resource::block::block_key(&block.cidr));
+                if block.deleted {
+                    self.blocks.remove(&block.cidr);
+                } else {
+                    self.blocks.insert(block.cidr, *block);
+                }
+            }
+            Update::RemovedBlock(cidr) => {
+                self.invalid.remove(&crate::resource::block::block_key(&cidr));
+                self.blocks.remove(&cidr);
+            }
+            Update::InvalidBlock { cidr, problem } => {
+                self.invalid.insert(crate::resource::block::block_key(&cidr), problem);
+            }
+            Update::InSync => self.in_sync = true,
+        }
+    }
+
+    /// Adds a resource: a convenience for programs that build a snapshot by hand.
+    pub fn insert(&mut self, resource: impl Into<Resource>) {
+        self.apply(Update::Put(Box::new(resource.into())));
+    }
+
+    /// Returns a node.
+    #[must_use]
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.get(&Name::from(name.clone()).into()).map(|node| &node.spec)
+    }
+
+    /// Returns the enabled or disabled pool that an address or block is in.
+    #[must_use]
+    pub fn pool_of(&self, cidr: &Cidr) -> Option<&Object<IpPool>> {
+        self.pools.values().find(|pool| pool.spec.cidr.covers(cidr))
+    }
+
+    /// Returns a profile, the built-in one included. A profile that is listed but does not exist allows nothing.
+    #[must_use]
+    pub fn profile(&self, name: &Name) -> Option<std::borrow::Cow<'_, Profile>> {
+        if name.as_str() == DEFAULT_ALLOW_PROFILE {
+            return Some(std::borrow::Cow::Owned(Profile::allow_all()));
+        }
+        self.profiles.get(&name.clone().into()).map(|profile| std::borrow::Cow::Borrowed(&profile.spec))
+    }
+
+    /// Returns the agent's configuration of a node: its own over the cluster's.
+    #[must_use]
+    pub fn felix_configuration(&self, node: &NodeName) -> FelixConfiguration {
+        let named =
+            |name: &str| self.felix_configurations.get(&name.parse::<Name>().ok()?.into()).map(|c| &c.spec);
+        let cluster = named(FelixConfiguration::DEFAULT).cloned().unwrap_or_default();
+        named(&format!("node.{node}")).map_or(cluster.clone(), |own| own.or(&cluster))
+    }
+
+    /// Returns the BGP configuration of the cluster; nothing is set in it when there is none.
+    #[must_use]
+    pub fn bgp_configuration(&self) -> BgpConfiguration {
+        let name: Option<Name> = BgpConfiguration::DEFAULT.parse().ok();
+        name.and_then(|name| self.bgp_configurations.get(&name.into()))
+            .map(|c| c.spec.clone())
+            .unwrap_or_default()
+    }
+
+    /// Returns the labels of a workload as selectors see them: its own, then what its profiles add, in order.
+    #[must_use]
+    pub fn workload_labels<'s>(&'s self, endpoint: &'s Object<WorkloadEndpoint>) -> InheritedLabels<'s> {
+        InheritedLabels {
+            own: &endpoint.metadata.labels,
+            profiles: self.label_profiles(&endpoint.spec.profiles),
+        }
+    }
+
+    /// Returns the labels of a host endpoint as selectors see them: its own, then what its profiles add, in order.
+    #[must_use]
+    pub fn host_labels<'s>(&'s self, endpoint: &'s Object<HostEndpoint>) -> InheritedLabels<'s> {
+        InheritedLabels {
+            own: &endpoint.metadata.labels,
+            profiles: self.label_profiles(&endpoint.spec.profiles),
+        }
+    }
+
+    fn label_profiles<'s>(&'s self, profiles: &[Name]) -> Vec<&'s Labels> {
+        let named = |name: &Name| {
+            self.profiles.get(&name.clone().into()).map(|profile| &profile.spec.labels_to_apply)
+        };
+        profiles.iter().filter_map(named).filter(|labels| !labels.is_empty()).collect()
+    }
+}
+
+/// An endpoint's own labels and those it inherits, looked at without copying.
+#[derive(Debug, Clone)]
+pub struct InheritedLabels<'s> {
+    own: &'s Labels,
+    profiles: Vec<&'s Labels>,
+}
+
+impl InheritedLabels<'_> {
+    /// Returns all labels as one set.
+    #[must_use]
+    pub fn merged(&self) -> Labels {
+        let layers = self.profiles.iter().rev().copied().chain([self.own]);
+        layers.flat_map(Labels::iter).collect()
+    }
+}
+
+impl LabelSource for InheritedLabels<'_> {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.own.get(key).or_else(|| self.profiles.iter().find_map(|labels| labels.get(key)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! What stands in for a resource that was never valid: something that allows nothing.
+
+use serde_json::{Map, Value};
+
+use crate::resource::{Document, Kind, Resource};
+
+/// Returns the document with every field that does not validate left out and every rule removed, when it is of a kind
+/// that allows traffic.
+pub(super) fn stand_in(document: &Document) -> Option<Resource> {
+    if !matches!(document.kind(), Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::Profile) {
+        return None;
+    }
+    let mut closed = document.clone();
+    let root = closed.value_mut().as_object_mut()?;
+    root.retain(|key, _| ["apiVersion", "kind", "metadata", "spec"].contains(&key.as_str()));
+    let spec = root.entry("spec").or_insert_with(|| Value::Object(Map::new()));
+    if !spec.is_object() {
+        *spec = Value::Object(Map::new());
+    }
+    let spec = spec.as_object_mut()?;
+    if document.kind() != Kind::Profile {
+        let types = types_meant(spec);
+        spec.insert("types".to_owned(), types);
+    }
+    spec.remove("ingress");
+    spec.remove("egress");
+    let metadata = closed.value_mut().get_mut("metadata")?.as_object_mut()?;
+    metadata.retain(|key, _| ["name", "namespace", "uid"].contains(&key.as_str()));
+    keep_sound_fields(closed)
+}
+
+/// The directions that the policy names, as far as they can be read; both when they cannot.
+fn types_meant(spec: &Map<String, Value>) -> Value {
+    let given = spec.get("types").and_then(Value::as_array).filter(|types| !types.is_empty());
+    let sound = |value: &&Value| matches!(value.as_str(), Some("Ingress" | "Egress"));
+    match given {
+        Some(types) if types.iter().all(|value| sound(&value)) && types.len() <= 2 => {
+            Value::Array(types.clone())
+        }
+        _ => Value::from(["Ingress", "Egress"].map(str::to_owned).to_vec()),
+    }
+}
+
+/// Removes one field of the spec after the other until what is left validates. Without its selector a policy selects
+/// everything it could, which is the closed side.
+fn keep_sound_fields(mut closed: Document) -> Option<Resource> {
+    loop {
+        if let Ok(resource) = closed.check() {
+            return Some(resource);
+        }
+        let keys: Vec<String> = closed.value().get("spec")?.as_object()?.keys().cloned().collect();
+        let (bad, _) = keys
+            .iter()
+            .map(|key| {
+                let mut without = closed.clone();
+                if let Some(spec) = without.value_mut().get_mut("spec").and_then(Value::as_object_mut) {
+                    spec.remove(key);
+                }
+                (key, without.faults())
+            })
+            .min_by_key(|(_, faults)| *faults)?;
+        let bad = bad.clone();
+        closed.value_mut().get_mut("spec")?.as_object_mut()?.remove(&bad);
+    }
+}

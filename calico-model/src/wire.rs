@@ -1,0 +1,34 @@
+//! The door between JSON and checked types.
+//!
+//! The *wire* shape of a resource is its JSON value: lenient, and kept whole, so that what we do not know survives a
+//! read-modify-write. The *checked* shape is a Rust type in which a wrong state cannot be written down. Reading turns
+//! one into the other and gathers **every** fault, each with the path of its field; writing merges a checked value over
+//! the stored one.
+//!
+//! Each checked struct is one table of fields (the crate-internal `wire_struct!`), so that reading, writing and the
+//! list of known names cannot drift apart.
+
+mod fault;
+mod merge;
+mod scalar;
+mod table;
+
+pub use fault::{Fault, Faults};
+pub(crate) use fault::{Path, Report, quoted};
+pub(crate) use merge::merge;
+pub(crate) use scalar::{text_from_wire, wire_enum, wire_text};
+pub(crate) use table::{Fields, omitted, wire_struct};
+
+use serde_json::Value;
+
+/// A checked type that can be read from its JSON form.
+pub(crate) trait FromWire: Sized {
+    /// Reads a value; `None` means that at least one fault was reported.
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self>;
+}
+
+/// A checked type that can be written as JSON.
+pub(crate) trait ToWire {
+    /// Returns the JSON form.
+    fn to_wire(&self) -> Value;
+}

@@ -1,0 +1,103 @@
+//! What is wrong with a resource, and where.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// One thing that is wrong with a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The path of the field: `spec.ingress[2].source.ports[0]`.
+    pub path: String,
+    /// The value that was found there, as JSON cut at 80 characters; `None` when there was none.
+    pub value: Option<String>,
+    /// The rule it breaks, as the end of a sentence that begins with the path: `must be ...`.
+    pub rule: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{} = {value}: {}", self.path, self.rule),
+            None => write!(f, "{}: {}", self.path, self.rule),
+        }
+    }
+}
+
+/// All that is wrong with a resource. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Faults(pub Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [only] => only.fmt(f),
+            many => many.iter().try_for_each(|fault| write!(f, "\n  - {fault}")),
+        }
+    }
+}
+
+/// What reading a resource found: its faults, and the fields this version does not know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// Everything that breaks a rule.
+    pub(crate) faults: Vec<Fault>,
+    /// The paths of fields that no rule knows. They are kept, and only a user's input is refused for them.
+    pub(crate) unknown: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn fault(&mut self, at: Path<'_>, value: Option<&Value>, rule: impl Into<String>) {
+        self.faults.push(Fault { path: at.to_string(), value: value.map(quoted), rule: rule.into() });
+    }
+}
+
+/// A value as an error quotes it: JSON, cut so that hostile input cannot fill a log.
+pub(crate) fn quoted(value: &Value) -> String {
+    let text = match value {
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+    };
+    if text.chars().count() <= 80 { text } else { text.chars().take(77).chain("...".chars()).collect() }
+}
+
+/// Where in a resource a value stands: a list of steps held on the stack and only written out for a fault.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Path<'p> {
+    parent: Option<&'p Path<'p>>,
+    step: Step<'p>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step<'p> {
+    Key(&'p str),
+    Index(usize),
+}
+
+impl<'p> Path<'p> {
+    pub(crate) fn root(key: &'p str) -> Self {
+        Self { parent: None, step: Step::Key(key) }
+    }
+
+    pub(crate) fn key(&'p self, key: &'p str) -> Self {
+        Self { parent: Some(self), step: Step::Key(key) }
+    }
+
+    pub(crate) fn index(&'p self, index: usize) -> Self {
+        Self { parent: Some(self), step: Step::Index(index) }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Key(key) if self.parent.is_some() => write!(f, ".{key}"),
+            Step::Key(key) => f.write_str(key),
+            Step::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Values without fields: text, numbers, lists, enumerations.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::{Number, Value};
+
+use super::{FromWire, Path, Report, ToWire};
+use crate::asn::AsNumber;
+use crate::label::Labels;
+use crate::net::Protocol;
+
+/// Reads text through a type's own parser, so that the parser's words become the fault's rule.
+pub(crate) fn text_from_wire<T: FromStr<Err: fmt::Display>>(
+    value: &Value,
+    at: Path<'_>,
+    report: &mut Report,
+) -> Option<T> {
+    let Some(text) = value.as_str() else {
+        report.fault(at, Some(value), "must be text");
+        return None;
+    };
+    text.parse().map_err(|error: T::Err| report.fault(at, Some(value), error.to_string())).ok()
+}
+
+macro_rules! wire_text {
+    ($($type:ty),* $(,)?) => {$(
+        impl $crate::wire::FromWire for $type {
+            fn from_wire(
+                value: &serde_json::Value,
+                at: $crate::wire::Path<'_>,
+                report: &mut $crate::wire::Report,
+            ) -> Option<Self> {
+                $crate::wire::text_from_wire(value, at, report)
+            }
+        }
+
+        impl $crate::wire::ToWire for $type {
+            fn to_wire(&self) -> serde_json::Value {
+                serde_json::Value::String(self.to_string())
+            }
+        }
+    )*};
+}
+pub(crate) use wire_text;
+
+macro_rules! wire_enum {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vmeta])* $variant),* }
+
+        impl $name {
+            /// Returns the text that resources use.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl $crate::wire::FromWire for $name {
+            fn from_wire(
+                value: &serde_json::Value,
+                at: $crate::wire::Path<'_>,
+                report: &mut $crate::wire::Report,
+            ) -> Option<Self> {
+                match value.as_str() {
+                    $(Some($text) => Some(Self::$variant),)*
+                    _ => {
+                        let all: &[&str] = &[$($text),*];
+                        report.fault(at, Some(value), format!("must be one of {}", all.join(", ")));
+                        None
+                    }
+                }
+            }
+        }
+
+        impl $crate::wire::ToWire for $name {
+            fn to_wire(&self) -> serde_json::Value {
+                serde_json::Value::String(self.as_str().to_owned())
+            }
+        }
+    };
+}
+pub(crate) use wire_enum;
+
+wire_text!(
+    crate::net::Cidr,
+    crate::net::InterfaceAddr,
+    crate::net::Mac,
+    crate::asn::RouterId,
+    crate::asn::Community,
+    crate::name::Name,
+    crate::name::NodeName,
+    crate::name::Namespace,
+    crate::name::InterfaceName,
+    crate::selector::Selector,
+    std::net::IpAddr,
+    std::net::Ipv4Addr,
+    std::net::Ipv6Addr,
+    String,
+);
+
+impl FromWire for bool {
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        let read = value.as_bool();
+        if read.is_none() {
+            report.fault(at, Some(value), "must be true or false");
+        }
+        read
+    }
+}
+
+impl ToWire for bool {
+    fn to_wire(&self) -> Value {
+        Value::Bool(*self)
+    }
+}
+
+macro_rules! wire_unsigned {
+    ($($type:ty),*) => {$(
+        impl FromWire for $type {
+            fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+                let whole = value.as_u64().or_else(|| value.as_f64().filter(|f| f.fract() == 0.0 && *f >= 0.0).map(|f| f as u64));
+                let read = whole.and_then(|n| <$type>::try_from(n).ok());
+                if read.is_none() {
+                    report.fault(at, Some(value), format!("must be a whole number from 0 to {}", <$type>::MAX));
+                }
+                read
+            }
+        }
+
+        impl ToWire for $type {
+            fn to_wire(&self) -> Value {
+                Value::Number(Number::from(*self))
+            }
+        }
+    )*};
+}
+wire_unsigned!(u8, u16, u32);
+
+impl FromWire for f64 {
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        let read = value.as_f64().filter(|number| number.is_finite());
+        if read.is_none() {
+            report.fault(at, Some(value), "must be a number");
+        }
+        read
+    }
+}
+
+impl ToWire for f64 {
+    /// A whole number is written without a fraction, as Go does.
+    fn to_wire(&self) -> Value {
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        if self.fract() == 0.0 && self.abs() <= EXACT {
+            return Value::Number(Number::from(*self as i64));
+        }
+        Number::from_f64(*self).map_or(Value::Null, Value::Number)
+    }
+}
+
+impl FromWire for AsNumber {
+    /// A number, or text in plain or dotted form.
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        match value.as_u64() {
+            Some(number) => {
+                let read = u32::try_from(number).ok().and_then(AsNumber::new);
+                if read.is_none() {
+                    report.fault(at, Some(value), "must be an AS number from 1 to 4294967295");
+                }
+                read
+            }
+            None => text_from_wire(value, at, report),
+        }
+    }
+}
+
+impl ToWire for AsNumber {
+    fn to_wire(&self) -> Value {
+        Value::Number(Number::from(self.get()))
+    }
+}
+
+impl FromWire for Protocol {
+    /// A name, a number, or a number as text.
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        if value.is_string() {
+            return text_from_wire(value, at, report);
+        }
+        u8::from_wire(value, at, report).map(Protocol::from_number)
+    }
+}
+
+impl ToWire for Protocol {
+    fn to_wire(&self) -> Value {
+        self.name()
+            .map_or_else(|| Value::Number(Number::from(self.number())), |name| Value::String(name.to_owned()))
+    }
+}
+
+impl<T: FromWire> FromWire for Vec<T> {
+    /// Reads every item, so that each faulty one is reported.
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        let Some(items) = value.as_array() else {
+            report.fault(at, Some(value), "must be a list");
+            return None;
+        };
+        let read: Vec<T> = items
+            .iter()
+            .enumerate()
+            .filter_map(|(i, item)| T::from_wire(item, at.index(i), report))
+            .collect();
+        (read.len() == items.len()).then_some(read)
+    }
+}
+
+impl<T: ToWire> ToWire for Vec<T> {
+    fn to_wire(&self) -> Value {
+        Value::Array(self.iter().map(ToWire::to_wire).collect())
+    }
+}
+
+impl<T: FromWire> FromWire for Box<T> {
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        T::from_wire(value, at, report).map(Box::new)
+    }
+}
+
+impl<T: ToWire> ToWire for Box<T> {
+    fn to_wire(&self) -> Value {
+        T::to_wire(self)
+    }
+}
+
+impl FromWire for BTreeMap<String, String> {
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        let Some(object) = value.as_object() else {
+            report.fault(at, Some(value), "must be an object of texts");
+            return None;
+        };
+        let read: Self = object
+            .iter()
+            .filter_map(|(key, item)| Some((key.clone(), String::from_wire(item, at.key(key), report)?)))
+            .collect();
+        (read.len() == object.len()).then_some(read)
+    }
+}
+
+impl ToWire for BTreeMap<String, String> {
+    fn to_wire(&self) -> Value {
+        self.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect()
+    }
+}
+
+impl FromWire for Labels {
+    /// Checks keys and values by the rules of Kubernetes labels.
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        let map = BTreeMap::<String, String>::from_wire(value, at, report)?;
+        let before = report.faults.len();
+        for (key, text) in &map {
+            if !is_label_key(key) {
+                report.fault(at.key(key), None, "the key must be an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits");
+            }
+            if !is_label_value(text) {
+                report.fault(
+                    at.key(key),
+                    Some(&Value::String(text.clone())),
+                    "must be empty, or 1 to 63 letters, digits, '-', '_' or '.' between letters or digits",
+                );
+            }
+        }
+        (report.faults.len() == before).then(|| map.into_iter().collect())
+    }
+}
+
+impl ToWire for Labels {
+    fn to_wire(&self) -> Value {
+        self.iter().map(|(key, value)| (key.to_owned(), Value::String(value.to_owned()))).collect()
+    }
+}
+
+fn is_label_word(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    bytes.len() <= 63
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+fn is_label_value(text: &str) -> bool {
+    text.is_empty() || is_label_word(text)
+}
+
+fn is_label_key(key: &str) -> bool {
+    match key.split_once('/') {
+        Some((prefix, word)) => prefix.parse::<crate::name::Name>().is_ok() && is_label_word(word),
+        None => is_label_word(key),
+    }
+}

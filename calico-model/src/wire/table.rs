@@ -1,0 +1,137 @@
+//! Structs as tables of fields: one table reads, writes and knows its names.
+
+use serde_json::{Map, Value};
+
+use super::{FromWire, Path, Report, ToWire};
+
+/// An object being read: every field that is asked for becomes known, the rest is reported as unknown.
+pub(crate) struct Fields<'v, 'p, 'r> {
+    object: &'v Map<String, Value>,
+    at: Path<'p>,
+    report: &'r mut Report,
+    known: usize,
+    whole: bool,
+}
+
+impl<'v, 'p, 'r> Fields<'v, 'p, 'r> {
+    /// Opens an object, or reports that the value is none.
+    pub(crate) fn open(value: &'v Value, at: Path<'p>, report: &'r mut Report) -> Option<Self> {
+        match value.as_object() {
+            Some(object) => Some(Self { object, at, report, known: 0, whole: true }),
+            None => {
+                report.fault(at, Some(value), "must be an object");
+                None
+            }
+        }
+    }
+
+    /// Reads a field; `None` when it is absent, null, or faulty (and then reported).
+    pub(crate) fn optional<T: FromWire>(&mut self, key: &'static str) -> Option<T> {
+        let value = self.object.get(key)?;
+        self.known += 1;
+        if value.is_null() {
+            return None;
+        }
+        let read = T::from_wire(value, self.at.key(key), self.report);
+        self.whole &= read.is_some();
+        read
+    }
+
+    /// Reads a field that must be there.
+    pub(crate) fn required<T: FromWire>(&mut self, key: &'static str) -> Option<T> {
+        if self.object.get(key).is_none_or(Value::is_null) {
+            self.report.fault(self.at.key(key), None, "is required");
+            self.known += usize::from(self.object.contains_key(key));
+            self.whole = false;
+            return None;
+        }
+        self.optional(key)
+    }
+
+    /// Ends the reading: reports unknown fields and says whether every field was sound.
+    pub(crate) fn close(self, names: &[&str]) -> bool {
+        if self.known < self.object.len() {
+            let unknown = self.object.keys().filter(|key| !names.contains(&key.as_str()));
+            self.report.unknown.extend(unknown.map(|key| self.at.key(key).to_string()));
+        }
+        self.whole
+    }
+}
+
+/// Returns the value unless it is what an absent field means.
+pub(crate) fn omitted<T: ToWire + PartialEq + Default>(value: &T) -> Option<Value> {
+    (*value != T::default()).then(|| value.to_wire())
+}
+
+/// Declares a checked struct by the table of its fields.
+///
+/// Each row is `field: Type = "jsonName" mode`, where mode is
+/// - `required`: the field must be there;
+/// - `optional`: the type is an `Option`, absent means `None`;
+/// - `empty`: absent means `Type::default()`, which is not written;
+/// - `default(value)`: absent means `value`, and it is always written.
+///
+/// After the table, `check = function` names a `fn(&mut Self, Path, &mut Report)` for rules between fields and for
+/// defaults that depend on other fields.
+macro_rules! wire_struct {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $($(#[$fmeta:meta])* $field:ident: $type:ty = $key:literal $mode:ident $(($default:expr))?),* $(,)?
+        }
+        $(check = $check:path;)?
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name {
+            $($(#[$fmeta])* pub $field: $type),*
+        }
+
+        impl $crate::wire::FromWire for $name {
+            fn from_wire(
+                value: &serde_json::Value,
+                at: $crate::wire::Path<'_>,
+                report: &mut $crate::wire::Report,
+            ) -> Option<Self> {
+                let mut fields = $crate::wire::Fields::open(value, at, report)?;
+                $(let $field = wire_struct!(@read fields $key $mode $(($default))?);)*
+                if !fields.close(&[$($key),*]) {
+                    return None;
+                }
+                #[allow(unused_mut, reason = "only a struct with a check changes it")]
+                let mut read = Self { $($field: wire_struct!(@unwrap $field $mode)),* };
+                $(
+                    let before = report.faults.len();
+                    $check(&mut read, at, report);
+                    if report.faults.len() > before {
+                        return None;
+                    }
+                )?
+                Some(read)
+            }
+        }
+
+        impl $crate::wire::ToWire for $name {
+            fn to_wire(&self) -> serde_json::Value {
+                let mut object = serde_json::Map::new();
+                $(
+                    if let Some(value) = wire_struct!(@write (&self.$field) $mode) {
+                        object.insert($key.to_owned(), value);
+                    }
+                )*
+                serde_json::Value::Object(object)
+            }
+        }
+    };
+    (@read $fields:ident $key:literal required) => { $fields.required($key) };
+    (@read $fields:ident $key:literal optional) => { $fields.optional($key) };
+    (@read $fields:ident $key:literal empty) => { $fields.optional($key).unwrap_or_default() };
+    (@read $fields:ident $key:literal default ($default:expr)) => { $fields.optional($key).unwrap_or_else(|| $default) };
+    (@unwrap $field:ident required) => { $field? };
+    (@unwrap $field:ident $mode:ident) => { $field };
+    (@write ($value:expr) required) => { Some($crate::wire::ToWire::to_wire($value)) };
+    (@write ($value:expr) optional) => { $value.as_ref().map($crate::wire::ToWire::to_wire) };
+    (@write ($value:expr) empty) => { $crate::wire::omitted($value) };
+    (@write ($value:expr) default) => { Some($crate::wire::ToWire::to_wire($value)) };
+}
+pub(crate) use wire_struct;

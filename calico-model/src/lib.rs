@@ -35,6 +35,8 @@ pub mod resource;
 pub mod revision;
 pub mod selector;
 pub mod snapshot;
+#[cfg(any(test, feature = "strategies"))]
+pub mod strategies;
 mod wire;
 
 pub use asn::{AsNumber, Community, RouterId};

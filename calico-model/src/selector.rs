@@ -42,6 +42,8 @@ mod ast;
 mod error;
 mod eval;
 mod parse;
+#[cfg(test)]
+mod properties;
 mod restrict;
 mod rewrite;
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(super) fn check_key(key: &str) -> Result<Box<str>, SelectorError> {
             format!("a label cannot hold {c:?}; it is made of {KEY_LETTERS}"),
         )),
         None if key.is_empty() => Err(SelectorError::new(key, 0, "a label cannot be empty")),
-        None if key.len() > MAX_KEY => Err(SelectorError::new(key, MAX_KEY, LONG_KEY)),
+        None if key.len() > MAX_KEY => Err(SelectorError::new(key, MAX_KEY, long_key())),
         None => Ok(key.into()),
     }
 }
@@ -73,16 +73,20 @@ pub(super) fn check_value(value: &str) -> Result<Box<str>, SelectorError> {
 }
 
 const KEY_LETTERS: &str = "letters, digits, \"_\", \".\", \"/\" and \"-\"";
-const LONG_KEY: &str = "a label is at most 512 bytes long";
-const LONG_SELECTOR: &str = "a selector is at most 262144 bytes long";
 
 fn is_key_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'/' | b'-')
 }
 
+fn long_key() -> String {
+    format!("a label is at most {MAX_KEY} bytes long")
+}
+
 fn too_long(input: &str, length: usize) -> SelectorError {
     let end = input.char_indices().nth(KEPT).map_or(input.len(), |(at, _)| at);
-    let message = format!("{LONG_SELECTOR} and this one has {length}; split the policy or use fewer values");
+    let message = format!(
+        "a selector is at most {MAX_LENGTH} bytes long and this one has {length}; split the policy or use fewer values"
+    );
     SelectorError::new(&input[..end], 0, message)
 }
 
@@ -282,7 +286,7 @@ impl<'a> Parser<'a> {
             return Err(self.unexpected("a label"));
         }
         if key.len() > MAX_KEY {
-            return Err(self.error(start, LONG_KEY));
+            return Err(self.error(start, long_key()));
         }
         self.space();
         Ok(key.into())

@@ -1,1 +1,7 @@
-//! calico-node
+//! **The process**: what the programs `calico-node`, `calicoctl`, `calico`, `calico-ipam` and `calico-lab` share.
+//!
+//! Thin by intent: everything that decides is in the libraries; here it is joined to files, sockets and signals.
+#![deny(missing_docs)]
+
+pub mod paths;
+pub mod status;

@@ -1,0 +1,128 @@
+//! What a running agent tells of itself over its local socket.
+//!
+//! The socket (mode 0600) takes one line, a [`Question`] as JSON, and answers with one line of JSON: a [`NodeStatus`] for
+//! [`Question::Status`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Question {
+    /// How the agent is.
+    Status,
+}
+
+/// How an agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// The node's name.
+    pub node: String,
+    /// The agent's process id.
+    pub pid: u32,
+    /// The agent's version.
+    pub version: String,
+    /// When the agent started, in seconds since 1970.
+    pub started: u64,
+    /// The datastore, without secrets.
+    pub datastore: String,
+    /// Whether the datastore has been read to the end once.
+    pub in_sync: bool,
+    /// Whether the kernel is as it should be, as far as the agent could make it so.
+    pub programmed: bool,
+    /// What is wrong, one sentence each; empty when all is well.
+    pub problems: Vec<String>,
+    /// The BGP sessions; `None` when BGP is off.
+    pub bgp: Option<BgpStatus>,
+}
+
+/// How an agent's BGP speaker is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpStatus {
+    /// The node's AS number.
+    pub as_number: u32,
+    /// The BGP identifier.
+    pub router_id: String,
+    /// The sessions, sorted by address.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// How one BGP session is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// The peer's address.
+    pub address: String,
+    /// Why there is a session: `node-to-node mesh`, `global` or `node specific`.
+    pub peer_type: String,
+    /// `up`, `start` or `down`.
+    pub state: String,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+    /// The state of RFC 4271 (`Established`, `Active`, ...), or the last failure in words.
+    pub info: String,
+    /// How many routes the peer has told.
+    pub routes_received: u64,
+    /// How many routes the peer was told.
+    pub routes_sent: u64,
+}
+
+/// An agent that could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// No agent listens.
+    #[error("calico-node is not running on this host: nothing listens on {}", path.display())]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket is another user's.
+    #[error("{} may be used by root only: run this as root", path.display())]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The agent did not answer.
+    #[error("calico-node does not answer on {}", path.display())]
+    NoAnswer {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Asks the agent that listens on `socket`.
+///
+/// # Errors
+/// When no agent listens, the socket may not be used, or the agent does not answer within five seconds.
+pub async fn ask<T: for<'de> Deserialize<'de>>(socket: &Path, question: Question) -> Result<T, AskError> {
+    let path = || socket.to_owned();
+    let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning { path: path() },
+        io::ErrorKind::PermissionDenied => AskError::Forbidden { path: path() },
+        _ => AskError::NoAnswer { path: path(), source },
+    })?;
+    let exchange = async {
+        let mut stream = BufReader::new(stream);
+        let mut line = serde_json::to_string(&question)?;
+        line.push('\n');
+        stream.write_all(line.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_line(&mut answer).await?;
+        Ok(serde_json::from_str(&answer)?)
+    };
+    let patience = std::time::Duration::from_secs(5);
+    let answered = tokio::time::timeout(patience, exchange).await;
+    answered
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
+        .map_err(|source| AskError::NoAnswer { path: path(), source })
+}

@@ -106,11 +106,13 @@ pub enum AskError {
 /// When no agent listens, the socket may not be used, or the agent does not answer within five seconds.
 pub async fn ask<T: for<'de> Deserialize<'de>>(socket: &Path, question: Question) -> Result<T, AskError> {
     let path = || socket.to_owned();
-    let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of IO error are an open list")]
+    let connected = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning { path: path() },
         io::ErrorKind::PermissionDenied => AskError::Forbidden { path: path() },
         _ => AskError::NoAnswer { path: path(), source },
-    })?;
+    });
+    let stream = connected?;
     let exchange = async {
         let mut stream = BufReader::new(stream);
         let mut line = serde_json::to_string(&question)?;

@@ -11,6 +11,10 @@
 //!
 //! The contract is executable: the suite in `datastore::contract` (feature `strategies`) is what a store must pass.
 
+#[cfg(feature = "strategies")]
+pub mod contract;
+#[cfg(feature = "strategies")]
+pub mod faulty;
 pub mod memory;
 
 use std::borrow::Borrow;

@@ -1,0 +1,4 @@
+//! Integration tests of `calico-model`.
+
+#[cfg(feature = "strategies")]
+mod datastore_memory;

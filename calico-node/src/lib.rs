@@ -4,4 +4,5 @@
 #![deny(missing_docs)]
 
 pub mod paths;
+pub mod settings;
 pub mod status;

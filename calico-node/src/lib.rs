@@ -6,3 +6,4 @@
 pub mod paths;
 pub mod settings;
 pub mod status;
+pub mod telemetry;

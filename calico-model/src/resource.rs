@@ -9,24 +9,33 @@
 
 pub mod bgp;
 pub mod block;
+pub mod controllers;
 mod document;
 pub mod endpoint;
+pub mod filter;
+pub mod ipam;
 mod kind;
 mod metadata;
 mod node;
+pub mod node_status;
 pub mod policy;
 mod pool;
 mod profile;
 mod sets;
 mod settings;
+pub mod staged;
 mod tier;
 
 pub use bgp::{BgpConfiguration, BgpPeer};
+pub use controllers::KubeControllersConfiguration;
 pub use document::{API_VERSION, Document, ReadError};
 pub use endpoint::{EndpointPort, HostEndpoint, WorkloadEndpoint};
+pub use filter::BgpFilter;
+pub use ipam::{BlockAffinity, IpamBlock, IpamConfiguration, IpamHandle};
 pub use kind::{Kind, Object, ObjectId, Resource, ResourceKey, Scope, Spec};
 pub use metadata::Metadata;
 pub use node::{Node, NodeBgp};
+pub use node_status::CalicoNodeStatus;
 pub use policy::{
     Action, EntityRule, GlobalNetworkPolicy, Http, Icmp, NetworkPolicy, Policy, PolicyType, PortMatch, Rule,
     ServiceAccounts,
@@ -35,6 +44,9 @@ pub use pool::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation};
 pub use profile::{DEFAULT_ALLOW_PROFILE, Profile};
 pub use sets::{GlobalNetworkSet, NetworkSet};
 pub use settings::{ClusterInformation, EndpointToHostAction, FelixConfiguration, ProgramClusterRoutes};
+pub use staged::{
+    StagedAction, StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy,
+};
 pub use tier::{DefaultAction, Tier};
 
 #[cfg(test)]

@@ -14,9 +14,10 @@ use crate::name::{Name, NodeName};
 use crate::net::Cidr;
 use crate::resource::block::{StoredBlock, block_from_key};
 use crate::resource::{
-    BgpConfiguration, BgpPeer, ClusterInformation, DEFAULT_ALLOW_PROFILE, Document, FelixConfiguration,
-    GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, IpReservation, Kind, NetworkPolicy,
-    NetworkSet, Node, Object, ObjectId, Profile, Resource, ResourceKey, Spec, Tier, WorkloadEndpoint,
+    BgpConfiguration, BgpFilter, BgpPeer, ClusterInformation, DEFAULT_ALLOW_PROFILE, Document,
+    FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, IpReservation, Kind,
+    NetworkPolicy, NetworkSet, Node, Object, ObjectId, Profile, Resource, ResourceKey, Spec,
+    StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy, Tier, WorkloadEndpoint,
 };
 use crate::selector::LabelSource;
 
@@ -100,7 +101,10 @@ impl Update {
 }
 
 macro_rules! snapshot {
-    ($($(#[$meta:meta])* $field:ident: $spec:ident),* $(,)?) => {
+    (
+        $($(#[$meta:meta])* $field:ident: $spec:ident),*;
+        not held: $($other:ident),* $(,)?
+    ) => {
         /// All that is known at one instant.
         #[derive(Debug, Clone, Default, PartialEq)]
         pub struct Snapshot {
@@ -118,18 +122,21 @@ macro_rules! snapshot {
             fn put(&mut self, resource: Resource) {
                 match resource {
                     $(Resource::$spec(object) => { self.$field.insert(object.id(), object); })*
+                    $(Resource::$other(_) => {})*
                 }
             }
 
             fn remove(&mut self, key: &ResourceKey) {
                 match key.kind {
                     $(Kind::$spec => { self.$field.remove(&key.id); })*
+                    $(Kind::$other => {})*
                 }
             }
 
             fn holds(&self, key: &ResourceKey) -> bool {
                 match key.kind {
-                    $(Kind::$spec => self.$field.contains_key(&key.id)),*
+                    $(Kind::$spec => self.$field.contains_key(&key.id),)*
+                    $(Kind::$other => false),*
                 }
             }
         }
@@ -167,6 +174,12 @@ snapshot! {
     policies: NetworkPolicy,
     /// The policies of the cluster.
     global_policies: GlobalNetworkPolicy,
+    /// The policies of namespaces that are not in force.
+    staged_policies: StagedNetworkPolicy,
+    /// The policies of the cluster that are not in force.
+    staged_global_policies: StagedGlobalNetworkPolicy,
+    /// The Kubernetes policies that are not in force.
+    staged_kubernetes_policies: StagedKubernetesNetworkPolicy,
     /// The network sets of namespaces.
     network_sets: NetworkSet,
     /// The network sets of the cluster.
@@ -175,10 +188,14 @@ snapshot! {
     bgp_configurations: BgpConfiguration,
     /// The BGP peers outside the mesh.
     bgp_peers: BgpPeer,
+    /// The filters that BGP peers name.
+    bgp_filters: BgpFilter,
     /// The agents' configurations.
     felix_configurations: FelixConfiguration,
     /// The cluster's own description.
-    cluster_informations: ClusterInformation,
+    cluster_informations: ClusterInformation;
+    // What no decision of a node is made from.
+    not held: IpamConfiguration, BlockAffinity, IpamBlock, IpamHandle, CalicoNodeStatus, KubeControllersConfiguration,
 }
 
 impl Snapshot {

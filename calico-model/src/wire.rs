@@ -17,7 +17,7 @@ pub use fault::{Fault, Faults};
 pub(crate) use fault::{Path, Report, quoted};
 pub(crate) use merge::merge;
 pub(crate) use scalar::{text_from_wire, wire_enum, wire_text};
-pub(crate) use table::{Fields, omitted, wire_struct};
+pub(crate) use table::{Fields, joined, omitted, two_tables, wire_struct};
 
 use serde_json::Value;
 

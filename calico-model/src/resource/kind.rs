@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    BgpConfiguration, BgpPeer, ClusterInformation, FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet,
-    HostEndpoint, IpPool, IpReservation, Metadata, NetworkPolicy, NetworkSet, Node, Profile, Tier,
-    WorkloadEndpoint,
+    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, CalicoNodeStatus, ClusterInformation,
+    FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, IpReservation,
+    IpamBlock, IpamConfiguration, IpamHandle, KubeControllersConfiguration, Metadata, NetworkPolicy,
+    NetworkSet, Node, Profile, StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy,
+    Tier, WorkloadEndpoint,
 };
 use crate::datastore::{Key, Prefix};
 use crate::name::{Name, Namespace};
@@ -220,6 +222,10 @@ macro_rules! kinds {
 kinds! {
     IpPool: "IPPool", "ippools", Cluster, ["ippool", "ipp", "ipps", "pool", "pools"];
     IpReservation: "IPReservation", "ipreservations", Cluster, ["ipreservation", "reservation", "reservations"];
+    IpamConfiguration: "IPAMConfiguration", "ipamconfigurations", Cluster, ["ipamconfiguration", "ipamconfig", "ipamconfigs"];
+    BlockAffinity: "BlockAffinity", "blockaffinities", Cluster, ["blockaffinity"];
+    IpamBlock: "IPAMBlock", "ipamblocks", Cluster, ["ipamblock"];
+    IpamHandle: "IPAMHandle", "ipamhandles", Cluster, ["ipamhandle"];
     Node: "Node", "nodes", Cluster, ["node", "no", "nos"];
     WorkloadEndpoint: "WorkloadEndpoint", "workloadendpoints", Namespaced, ["workloadendpoint", "wep", "weps"];
     HostEndpoint: "HostEndpoint", "hostendpoints", Cluster, ["hostendpoint", "hep", "heps"];
@@ -227,10 +233,16 @@ kinds! {
     Tier: "Tier", "tiers", Cluster, ["tier"];
     NetworkPolicy: "NetworkPolicy", "networkpolicies", Namespaced, ["networkpolicy", "policy", "policies", "np", "nps", "pol", "pols"];
     GlobalNetworkPolicy: "GlobalNetworkPolicy", "globalnetworkpolicies", Cluster, ["globalnetworkpolicy", "gnp", "gnps"];
+    StagedNetworkPolicy: "StagedNetworkPolicy", "stagednetworkpolicies", Namespaced, ["stagednetworkpolicy", "stagedpolicy", "stagedpolicies", "snp", "snps", "spol", "spols"];
+    StagedGlobalNetworkPolicy: "StagedGlobalNetworkPolicy", "stagedglobalnetworkpolicies", Cluster, ["stagedglobalnetworkpolicy", "sgnp", "sgnps"];
+    StagedKubernetesNetworkPolicy: "StagedKubernetesNetworkPolicy", "stagedkubernetesnetworkpolicies", Namespaced, ["stagedkubernetesnetworkpolicy", "stagedkubernetespolicy", "stagedkubernetespolicies", "sknp", "sknps", "skpol", "skpols"];
     NetworkSet: "NetworkSet", "networksets", Namespaced, ["networkset", "netset", "netsets"];
     GlobalNetworkSet: "GlobalNetworkSet", "globalnetworksets", Cluster, ["globalnetworkset", "gnetset", "gnetsets"];
     BgpConfiguration: "BGPConfiguration", "bgpconfigurations", Cluster, ["bgpconfiguration", "bgpconfig", "bgpconfigs"];
     BgpPeer: "BGPPeer", "bgppeers", Cluster, ["bgppeer", "bgpp", "bgpps", "bp", "bps"];
+    BgpFilter: "BGPFilter", "bgpfilters", Cluster, ["bgpfilter", "bgpf", "bgpfs", "bf", "bfs"];
+    CalicoNodeStatus: "CalicoNodeStatus", "caliconodestatuses", Cluster, ["caliconodestatus", "nodestatus", "nodestatuses"];
+    KubeControllersConfiguration: "KubeControllersConfiguration", "kubecontrollersconfigurations", Cluster, ["kubecontrollersconfiguration", "kubecontrollersconfig", "kubecontrollersconfigs"];
     FelixConfiguration: "FelixConfiguration", "felixconfigurations", Cluster, ["felixconfiguration", "felixconfig", "felixconfigs"];
     ClusterInformation: "ClusterInformation", "clusterinformations", Cluster, ["clusterinformation", "clusterinfo", "clusterinfos"];
 }

@@ -9,7 +9,7 @@ use super::Tier;
 use crate::name::Name;
 use crate::net::{Cidr, Protocol};
 use crate::selector::Selector;
-use crate::wire::{FromWire, Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{FromWire, Path, Report, ToWire, joined, two_tables, wire_enum, wire_struct};
 
 mod check;
 mod port;
@@ -230,19 +230,8 @@ impl Deref for GlobalNetworkPolicy {
 }
 
 impl FromWire for GlobalNetworkPolicy {
-    /// The two tables share one object, so a field is unknown only when both say so.
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
-        let before = report.unknown.len();
-        let policy = Policy::from_wire(value, at, report);
-        let mut other = Report::default();
-        let global = value.is_object().then(|| GlobalPart::from_wire(value, at, &mut other)).flatten();
-        report.faults.append(&mut other.faults);
-        let mut index = 0;
-        report.unknown.retain(|path| {
-            index += 1;
-            let of_this_object = path.rsplit_once('.').is_some_and(|(parent, _)| parent == at.to_string());
-            index <= before || !of_this_object || other.unknown.contains(path)
-        });
+        let (policy, global) = two_tables(value, at, report);
         let read = Self { policy: policy?, global: global? };
         let faults = report.faults.len();
         check::global(&read, at, report);
@@ -252,11 +241,7 @@ impl FromWire for GlobalNetworkPolicy {
 
 impl ToWire for GlobalNetworkPolicy {
     fn to_wire(&self) -> Value {
-        let mut value = self.policy.to_wire();
-        if let (Value::Object(object), Value::Object(global)) = (&mut value, self.global.to_wire()) {
-            object.extend(global);
-        }
-        value
+        joined(self.policy.to_wire(), self.global.to_wire())
     }
 }
 

@@ -135,3 +135,51 @@ fn a_resource_written_and_read_again_is_the_same() {
     let resource = resource.check_input().unwrap();
     assert_eq!(Document::from(&resource).check_input().unwrap(), resource);
 }
+
+#[test]
+fn a_staged_policy_is_a_policy_that_is_not_in_force() {
+    let metadata = || json!({"name": "s", "namespace": "default"});
+    let spec = json!({"stagedAction": "Set", "selector": "a == 'b'", "ingress": [{"action": "Allow"}]});
+    let read = document("StagedNetworkPolicy", metadata(), spec).check_input().unwrap();
+    let Resource::StagedNetworkPolicy(staged) = &read else { panic!("another kind") };
+    assert_eq!(staged.spec.ingress.len(), 1);
+    assert_eq!(Document::from(&read).check_input().unwrap(), read);
+    let deletion = document("StagedNetworkPolicy", metadata(), json!({"stagedAction": "Delete", "order": 1}));
+    assert_eq!(faults(&deletion), ["spec.order"]);
+    let global = json!({"stagedAction": "Set", "applyOnForward": true, "tier": "x"});
+    let global = document("StagedGlobalNetworkPolicy", json!({"name": "g"}), global).check_input().unwrap();
+    assert_eq!(Document::from(&global).check_input().unwrap(), global);
+}
+
+#[test]
+fn a_filter_says_what_is_wrong_with_each_of_its_rules() {
+    let filter = document(
+        "BGPFilter",
+        json!({"name": "f"}),
+        json!({
+            "exportV4": [
+                {"action": "Accept", "cidr": "fd00::/64", "matchOperator": "In"},
+                {"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In", "prefixLength": {"max": 33}},
+            ],
+            "importV6": [{"action": "Reject", "cidr": "fd00::/64", "matchOperator": "Equal",
+                          "prefixLength": {"min": 64, "max": 128}}],
+        }),
+    );
+    assert_eq!(faults(&filter), ["spec.exportV4[0].cidr", "spec.exportV4[1].prefixLength"]);
+    let rule =
+        |rule: Value| faults(&document("BGPFilter", json!({"name": "f"}), json!({"importV4": [rule]})));
+    let operation = json!([{"addCommunity": {"value": "1:2"}}]);
+    assert_eq!(rule(json!({"action": "Reject", "operations": operation})), ["spec.importV4[0].operations"]);
+    assert_eq!(rule(json!({"action": "Accept", "operations": [{}]})), ["spec.importV4[0].operations[0]"]);
+    assert_eq!(rule(json!({"action": "Accept", "cidr": "10.0.0.0/8"})), ["spec.importV4[0].matchOperator"]);
+}
+
+#[test]
+fn an_ipam_configuration_that_contradicts_itself_is_refused() {
+    let read = |spec| document("IPAMConfiguration", json!({"name": "default"}), spec).check();
+    assert!(read(json!({})).is_ok());
+    assert!(read(json!({"strictAffinity": true, "maxBlocksPerHost": 4})).is_ok());
+    assert!(read(json!({"maxBlocksPerHost": 4})).is_err());
+    assert!(read(json!({"autoAllocateBlocks": false})).is_err());
+    assert!(read(json!({"ipCooldownSeconds": 1201})).is_err());
+}

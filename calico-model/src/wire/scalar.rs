@@ -101,6 +101,7 @@ wire_text!(
     crate::name::NodeName,
     crate::name::Namespace,
     crate::name::InterfaceName,
+    crate::resource::block::Owner,
     crate::selector::Selector,
     std::net::IpAddr,
     std::net::Ipv4Addr,
@@ -144,7 +145,7 @@ macro_rules! wire_unsigned {
         }
     )*};
 }
-wire_unsigned!(u8, u16, u32);
+wire_unsigned!(u8, u16, u32, u64);
 
 impl FromWire for f64 {
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
@@ -240,23 +241,65 @@ impl<T: ToWire> ToWire for Box<T> {
     }
 }
 
-impl FromWire for BTreeMap<String, String> {
+impl<T: FromWire> FromWire for Option<T> {
+    /// An item of a list that may be null.
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        if value.is_null() { Some(None) } else { T::from_wire(value, at, report).map(Some) }
+    }
+}
+
+impl<T: ToWire> ToWire for Option<T> {
+    fn to_wire(&self) -> Value {
+        self.as_ref().map_or(Value::Null, ToWire::to_wire)
+    }
+}
+
+impl<T: FromWire> FromWire for BTreeMap<String, T> {
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
         let Some(object) = value.as_object() else {
-            report.fault(at, Some(value), "must be an object of texts");
+            report.fault(at, Some(value), "must be an object");
             return None;
         };
         let read: Self = object
             .iter()
-            .filter_map(|(key, item)| Some((key.clone(), String::from_wire(item, at.key(key), report)?)))
+            .filter_map(|(key, item)| Some((key.clone(), T::from_wire(item, at.key(key), report)?)))
             .collect();
         (read.len() == object.len()).then_some(read)
     }
 }
 
-impl ToWire for BTreeMap<String, String> {
+impl<T: ToWire> ToWire for BTreeMap<String, T> {
     fn to_wire(&self) -> Value {
-        self.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect()
+        self.iter().map(|(key, value)| (key.clone(), value.to_wire())).collect()
+    }
+}
+
+impl FromWire for Value {
+    /// Any JSON, let be.
+    fn from_wire(value: &Value, _: Path<'_>, _: &mut Report) -> Option<Self> {
+        Some(value.clone())
+    }
+}
+
+impl ToWire for Value {
+    fn to_wire(&self) -> Value {
+        self.clone()
+    }
+}
+
+impl FromWire for crate::resource::block::AffinityState {
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        let read = serde_json::from_value(value.clone()).ok();
+        if read.is_none() {
+            report.fault(at, Some(value), "must be one of confirmed, pending, pendingDeletion");
+        }
+        read
+    }
+}
+
+impl ToWire for crate::resource::block::AffinityState {
+    fn to_wire(&self) -> Value {
+        serde_json::to_value(self).unwrap_or(Value::Null)
     }
 }
 

@@ -63,6 +63,39 @@ pub(crate) fn omitted<T: ToWire + PartialEq + Default>(value: &T) -> Option<Valu
     (*value != T::default()).then(|| value.to_wire())
 }
 
+/// Reads one object by two tables: a field is unknown only when neither knows it.
+pub(crate) fn two_tables<A: FromWire, B: FromWire>(
+    value: &Value,
+    at: Path<'_>,
+    report: &mut Report,
+) -> (Option<A>, Option<B>) {
+    let mut own = Report::default();
+    let first = A::from_wire(value, at, &mut own);
+    let mut other = Report::default();
+    let second = value.is_object().then(|| B::from_wire(value, at, &mut other)).flatten();
+    let here = at.to_string();
+    let of_this_object = |path: &String| path.rsplit_once('.').is_some_and(|(parent, _)| parent == here);
+    let known_to = |report: &Report, path: &String| of_this_object(path) && !report.unknown.contains(path);
+    report.faults.append(&mut own.faults);
+    report.faults.append(&mut other.faults);
+    let mut unknown: Vec<String> =
+        own.unknown.iter().filter(|path| !known_to(&other, path)).cloned().collect();
+    unknown.extend(other.unknown.iter().filter(|path| !of_this_object(path)).cloned());
+    report.unknown.append(&mut unknown);
+    (first, second)
+}
+
+/// Returns the fields of both objects as one.
+pub(crate) fn joined(first: Value, second: Value) -> Value {
+    match (first, second) {
+        (Value::Object(mut first), Value::Object(second)) => {
+            first.extend(second);
+            Value::Object(first)
+        }
+        (first, _) => first,
+    }
+}
+
 /// Declares a checked struct by the table of its fields.
 ///
 /// Each row is `field: Type = "jsonName" mode`, where mode is

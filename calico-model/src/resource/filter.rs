@@ -1,0 +1,220 @@
+//! Which routes a BGP peer may tell or be told.
+
+use crate::asn::{AsNumber, Community};
+use crate::net::{Cidr, Family};
+use crate::wire::{Path, Report, ToWire, wire_enum, wire_struct};
+
+wire_enum! {
+    /// How a route's network is compared with a rule's.
+    pub enum MatchOperator {
+        /// It is the same.
+        Equal = "Equal",
+        /// It is another.
+        NotEqual = "NotEqual",
+        /// It is the same or inside.
+        In = "In",
+        /// It is neither the same nor inside.
+        NotIn = "NotIn",
+    }
+}
+
+wire_enum! {
+    /// Where a route comes from.
+    pub enum RouteSource {
+        /// A BGP peer told it.
+        RemotePeers = "RemotePeers",
+    }
+}
+
+wire_enum! {
+    /// What kind of peer a session is with.
+    pub enum PeerType {
+        /// A peer of another AS.
+        External = "eBGP",
+        /// A peer of the same AS.
+        Internal = "iBGP",
+    }
+}
+
+wire_enum! {
+    /// What a filter rule does with a route that it matches.
+    pub enum FilterAction {
+        /// The route passes; no later rule is asked.
+        Accept = "Accept",
+        /// The route is left out; no later rule is asked.
+        Reject = "Reject",
+    }
+}
+
+wire_struct! {
+    /// A `BGPFilter`: four lists of rules, each asked in order; a route that no rule decides goes on to what comes after.
+    pub struct BgpFilter {
+        /// Rules for IPv4 routes told to the peer.
+        export_v4: Vec<FilterRule> = "exportV4" empty,
+        /// Rules for IPv4 routes that the peer tells.
+        import_v4: Vec<FilterRule> = "importV4" empty,
+        /// Rules for IPv6 routes told to the peer.
+        export_v6: Vec<FilterRule> = "exportV6" empty,
+        /// Rules for IPv6 routes that the peer tells.
+        import_v6: Vec<FilterRule> = "importV6" empty,
+    }
+    check = check_filter;
+}
+
+wire_struct! {
+    /// A rule of a filter. Every field that is set must match; a rule without any matches every route.
+    pub struct FilterRule {
+        /// The network that the route's is compared with.
+        cidr: Option<Cidr> = "cidr" optional,
+        /// How it is compared.
+        match_operator: Option<MatchOperator> = "matchOperator" optional,
+        /// The lengths that the route's prefix may have.
+        prefix_length: Option<PrefixLength> = "prefixLength" optional,
+        /// Where the route comes from.
+        source: Option<RouteSource> = "source" optional,
+        /// The interface the route goes out of; `*` stands for any text.
+        interface: Option<String> = "interface" optional,
+        /// What kind of peer the session is with.
+        peer_type: Option<PeerType> = "peerType" optional,
+        /// A community that the route carries.
+        communities: Option<CommunityMatch> = "communities" optional,
+        /// How the route's AS path begins.
+        as_path_prefix: Vec<AsNumber> = "asPathPrefix" empty,
+        /// The route's priority: `2147483647 - LOCAL_PREF`.
+        priority: Option<u32> = "priority" optional,
+        /// What is done with a route that matches.
+        action: FilterAction = "action" required,
+        /// How an accepted route is changed, in order.
+        operations: Vec<FilterOperation> = "operations" empty,
+    }
+    check = check_rule;
+}
+
+wire_struct! {
+    /// A range of prefix lengths, both ends included.
+    pub struct PrefixLength {
+        /// The shortest.
+        min: Option<u8> = "min" optional,
+        /// The longest.
+        max: Option<u8> = "max" optional,
+    }
+}
+
+wire_struct! {
+    /// Communities that a route must carry.
+    pub struct CommunityMatch {
+        /// Exactly one.
+        values: Vec<Community> = "values" required,
+    }
+    check = check_communities;
+}
+
+wire_struct! {
+    /// A change of a route: exactly one field is set.
+    pub struct FilterOperation {
+        /// A community is added.
+        add_community: Option<AddCommunity> = "addCommunity" optional,
+        /// AS numbers are put before the path; the first of them ends up first.
+        prepend_as_path: Option<PrependAsPath> = "prependASPath" optional,
+        /// The priority becomes this.
+        set_priority: Option<SetPriority> = "setPriority" optional,
+    }
+    check = check_operation;
+}
+
+wire_struct! {
+    /// A community to add.
+    pub struct AddCommunity {
+        /// The community.
+        value: Community = "value" required,
+    }
+}
+
+wire_struct! {
+    /// AS numbers to put before a path.
+    pub struct PrependAsPath {
+        /// The numbers, 1 to 10.
+        prefix: Vec<AsNumber> = "prefix" required,
+    }
+    check = check_prepend;
+}
+
+wire_struct! {
+    /// A priority to set.
+    pub struct SetPriority {
+        /// The priority, 1 to 2147483646.
+        value: u32 = "value" required,
+    }
+}
+
+fn check_filter(filter: &mut BgpFilter, at: Path<'_>, report: &mut Report) {
+    for (key, rules, family) in [
+        ("exportV4", &filter.export_v4, Family::V4),
+        ("importV4", &filter.import_v4, Family::V4),
+        ("exportV6", &filter.export_v6, Family::V6),
+        ("importV6", &filter.import_v6, Family::V6),
+    ] {
+        let list_at = at.key(key);
+        for (i, rule) in rules.iter().enumerate() {
+            let rule_at = list_at.index(i);
+            if let Some(cidr) = rule.cidr.filter(|cidr| cidr.family() != family) {
+                report.fault(
+                    rule_at.key("cidr"),
+                    Some(&cidr.to_wire()),
+                    format!("must be an {family} network"),
+                );
+            }
+            let lengths =
+                rule.prefix_length.as_ref().map_or([None, None], |lengths| [lengths.min, lengths.max]);
+            for length in lengths.into_iter().flatten().filter(|length| *length > family.bits()) {
+                let rule = format!("must be from 0 to {}", family.bits());
+                report.fault(rule_at.key("prefixLength"), Some(&length.to_wire()), rule);
+            }
+        }
+    }
+}
+
+fn check_rule(rule: &mut FilterRule, at: Path<'_>, report: &mut Report) {
+    if rule.cidr.is_some() != rule.match_operator.is_some() {
+        report.fault(at.key("matchOperator"), None, "must be given together with cidr");
+    }
+    if rule.prefix_length.is_some() && rule.cidr.is_none() {
+        report.fault(at.key("cidr"), None, "is required when prefixLength is given");
+    }
+    if !rule.operations.is_empty() && rule.action != FilterAction::Accept {
+        report.fault(at.key("operations"), None, "are only for rules that accept");
+    }
+    if rule.operations.len() > 10 {
+        report.fault(at.key("operations"), None, "must be at most 10");
+    }
+    let sound = |text: &str| {
+        (1..=15).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'*'))
+    };
+    if rule.interface.as_deref().is_some_and(|interface| !sound(interface)) {
+        report.fault(at.key("interface"), None, "must be 1 to 15 letters, digits, '_', '.', '-' or '*'");
+    }
+}
+
+fn check_communities(communities: &mut CommunityMatch, at: Path<'_>, report: &mut Report) {
+    if communities.values.len() != 1 {
+        report.fault(at.key("values"), None, "must be exactly one");
+    }
+}
+
+fn check_operation(operation: &mut FilterOperation, at: Path<'_>, report: &mut Report) {
+    let given = [
+        operation.add_community.is_some(),
+        operation.prepend_as_path.is_some(),
+        operation.set_priority.is_some(),
+    ];
+    if given.iter().filter(|given| **given).count() != 1 {
+        report.fault(at, None, "must have exactly one of addCommunity, prependASPath and setPriority");
+    }
+}
+
+fn check_prepend(prepend: &mut PrependAsPath, at: Path<'_>, report: &mut Report) {
+    if !(1..=10).contains(&prepend.prefix.len()) {
+        report.fault(at.key("prefix"), None, "must be 1 to 10 AS numbers");
+    }
+}

@@ -16,6 +16,8 @@ pub mod contract;
 #[cfg(feature = "strategies")]
 pub mod faulty;
 pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -24,6 +26,8 @@ use std::str::FromStr;
 use async_trait::async_trait;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
 
 use crate::net::ParseError;
 use crate::revision::Revision;

@@ -11,6 +11,7 @@
 //!
 //! The contract is executable: the suite in `datastore::contract` (feature `strategies`) is what a store must pass.
 
+pub mod client;
 #[cfg(feature = "strategies")]
 pub mod contract;
 #[cfg(feature = "strategies")]

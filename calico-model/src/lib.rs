@@ -5,6 +5,7 @@
 //! - [`resource`]: the resources of the `projectcalico.org/v3` API, outside form and checked form.
 //! - [`datastore`]: where they are kept: one small contract, several stores.
 //! - [`snapshot`]: all that is known at one instant, which is what every decision is made from.
+//! - `manifest` (feature `yaml`): resources as users write them.
 //! - [`learned`]: routes that BGP learned, the one noun that the speaker and the route programmer share.
 //!
 //! The crate has no clock, no runtime and no IO, except behind its features: `sqlite` and `etcd` (stores), `yaml`
@@ -29,6 +30,8 @@ pub mod asn;
 pub mod datastore;
 pub mod label;
 pub mod learned;
+#[cfg(feature = "yaml")]
+pub mod manifest;
 pub mod name;
 pub mod net;
 pub mod resource;

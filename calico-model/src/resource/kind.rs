@@ -28,6 +28,12 @@ pub enum Scope {
 pub trait Spec: Clone + PartialEq + fmt::Debug + Send + Sync + 'static {
     /// The kind this is the spec of.
     const KIND: Kind;
+
+    /// Makes an object of this kind a resource of any.
+    fn into_resource(object: Object<Self>) -> Resource;
+
+    /// Takes the object out of a resource; `None` when it is of another kind.
+    fn from_resource(resource: Resource) -> Option<Object<Self>>;
 }
 
 /// A resource of one kind: metadata and a spec.
@@ -166,7 +172,17 @@ macro_rules! kinds {
             }
         }
 
-        $(impl Spec for $spec { const KIND: Kind = Kind::$spec; })*
+        $(impl Spec for $spec {
+            const KIND: Kind = Kind::$spec;
+
+            fn into_resource(object: Object<Self>) -> Resource {
+                Resource::$spec(object)
+            }
+
+            fn from_resource(resource: Resource) -> Option<Object<Self>> {
+                if let Resource::$spec(object) = resource { Some(object) } else { None }
+            }
+        })*
 
         $(impl From<Object<$spec>> for Resource {
             fn from(object: Object<$spec>) -> Self {

@@ -1,0 +1,372 @@
+//! The typed client: resources in and out of any [`Datastore`], with the rules that span them.
+//!
+//! The store below knows keys and bytes. The client knows what a resource must be to be written (its own faults, and
+//! what it must not clash with), what may never be written, and what each kind of failure means. It has no clock and no
+//! randomness: the identifier and creation time of a new resource come from the caller, as [`Stamp`]s.
+//!
+//! What is stored beside what this version knows (fields of a newer Calico, a status) survives an update.
+//!
+//! ```
+//! # futures(async {
+//! use std::sync::Arc;
+//! use calico_model::datastore::client::{Client, Stamp};
+//! use calico_model::resource::{IpPool, Object};
+//! use calico_model::MemoryStore;
+//!
+//! let stamps = || Stamp { uid: "11e8f2a4-0000-4000-8000-000000000000".into(), created: "2026-01-01T00:00:00Z".into() };
+//! let client = Client::new(Arc::new(MemoryStore::new()), stamps);
+//! let pool = Object::new("default-ipv4-ippool".parse()?, IpPool::new("192.168.0.0/16".parse()?));
+//! client.of::<IpPool>().create(pool.clone()).await?;
+//!
+//! let clash = Object::new("second".parse()?, IpPool::new("192.168.7.0/24".parse()?));
+//! let refused = client.of::<IpPool>().create(clash).await.unwrap_err();
+//! assert!(refused.to_string().contains("default-ipv4-ippool"));
+//! # Ok(()) })?;
+//! # fn futures(f: impl Future<Output = Result<(), Box<dyn std::error::Error>>>) -> Result<(), Box<dyn std::error::Error>> {
+//! #     tokio::runtime::Builder::new_current_thread().build()?.block_on(f)
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod typed;
+
+use std::sync::Arc;
+
+use super::{CommitError, Datastore, Entry, Key, Precondition, Prefix, Write};
+use crate::name::{Name, Namespace};
+use crate::resource::{
+    ClusterInformation, DEFAULT_ALLOW_PROFILE, Document, Kind, Object, ObjectId, Profile, ReadError,
+    Resource, ResourceKey, Tier,
+};
+use crate::revision::Revision;
+use crate::wire::merge;
+
+pub use error::ClientError;
+pub use typed::{Objects, Typed};
+
+/// What marks a resource as new and its own: given once, when it is created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// A UUID that no other resource has.
+    pub uid: String,
+    /// The time, in RFC 3339.
+    pub created: String,
+}
+
+/// How often an update that names no revision is tried again when others write at the same time.
+const ATTEMPTS: usize = 16;
+
+/// All resources of a kind, or of a kind and namespace, at one revision.
+#[derive(Debug, Clone)]
+pub struct Documents {
+    /// The resources by namespace and name, each with its revision.
+    pub items: Vec<Document>,
+    /// The entries that are no such resource, and why.
+    pub corrupt: Vec<(Key, ReadError)>,
+    /// The revision of the store.
+    pub revision: Revision,
+}
+
+/// A client of a datastore. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    store: Arc<dyn Datastore>,
+    stamps: Arc<dyn Fn() -> Stamp + Send + Sync>,
+}
+
+impl Client {
+    /// Makes a client of `store`; `stamps` is asked once for each resource that is created.
+    pub fn new(store: Arc<dyn Datastore>, stamps: impl Fn() -> Stamp + Send + Sync + 'static) -> Self {
+        Self { store, stamps: Arc::new(stamps) }
+    }
+
+    /// Returns the store below.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Datastore> {
+        &self.store
+    }
+
+    /// Returns the same client for checked objects of one kind.
+    #[must_use]
+    pub fn of<S: crate::resource::Spec>(&self) -> Typed<'_, S> {
+        Typed::new(self)
+    }
+
+    /// Writes a resource that must not exist yet, and returns it as stored.
+    ///
+    /// # Errors
+    /// [`ClientError::AlreadyExists`], [`ClientError::Invalid`] when it or what it would clash with forbids it,
+    /// [`ClientError::Forbidden`] for what may never be written, or the store's own failure.
+    pub async fn create(&self, document: &Document) -> Result<Document, ClientError> {
+        let mut new = self.prepare(document)?;
+        if let Some(version) = &new.resource.metadata().resource_version {
+            let rule = "must be absent from a new resource";
+            return Err(rules::fault(
+                &new.key,
+                "metadata.resourceVersion",
+                Some(version.clone().into()),
+                rule,
+            ));
+        }
+        rules::create(self.store.as_ref(), &new.key, &new.resource).await?;
+        let stamp = (self.stamps)();
+        new.document.set_metadata("uid", &stamp.uid);
+        new.document.set_metadata("creationTimestamp", &stamp.created);
+        self.put(&new.key, new.document, Precondition::Absent).await
+    }
+
+    /// Writes a resource that exists, and returns it as stored.
+    ///
+    /// Labels, annotations and every field of the spec become what `document` says. When it has a `resourceVersion` that
+    /// is no longer the newest the update fails; without one it is made to whatever is newest.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], [`ClientError::Conflict`] when the revision is stale, and otherwise as
+    /// [`Client::create`].
+    pub async fn update(&self, document: &Document) -> Result<Document, ClientError> {
+        let new = self.prepare(document)?;
+        let asked = new.resource.metadata().resource_version.as_deref().and_then(|v| v.parse().ok());
+        let asked: Option<Revision> = asked.map(Revision);
+        for _ in 0..ATTEMPTS {
+            let stored = self.get(&new.key).await?;
+            let at = revision_of(&stored);
+            if asked.is_some_and(|asked| asked != at) {
+                break;
+            }
+            let readable = stored.check();
+            if let Ok(before) = &readable {
+                rules::update(self.store.as_ref(), &new.key, before, &new.resource).await?;
+            }
+            let next = overlay(&stored, readable.ok().as_ref(), &new.document);
+            match self.put(&new.key, next, Precondition::At(at)).await {
+                Err(ClientError::Conflict { .. }) => {}
+                done => return done,
+            }
+        }
+        Err(ClientError::Conflict { key: new.key })
+    }
+
+    /// Creates the resource, or updates it when it exists.
+    ///
+    /// # Errors
+    /// As [`Client::create`] and [`Client::update`], except for existing or not existing.
+    pub async fn apply(&self, document: &Document) -> Result<Document, ClientError> {
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            match self.update(document).await {
+                Err(ClientError::NotFound { .. }) => {}
+                done => return done,
+            }
+            let mut fresh = document.clone();
+            for key in ["resourceVersion", "uid", "creationTimestamp"] {
+                fresh.remove_metadata(key);
+            }
+            match self.create(&fresh).await {
+                Err(error @ ClientError::AlreadyExists { .. }) => last = Some(error),
+                done => return done,
+            }
+        }
+        Err(last.unwrap_or_else(|| ClientError::Busy { attempts: ATTEMPTS }))
+    }
+
+    /// Deletes a resource and returns what it was; with a revision, only when that is still the newest.
+    ///
+    /// A pool's blocks and a node's endpoints and addresses are left: releasing them first is the caller's part.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], [`ClientError::Conflict`], or [`ClientError::Forbidden`] for what every cluster has
+    /// and for a tier that has policies.
+    pub async fn delete(&self, key: &ResourceKey, at: Option<Revision>) -> Result<Document, ClientError> {
+        rules::writable(key)?;
+        for _ in 0..ATTEMPTS {
+            let Some(entry) = self.store.get(&key.datastore_key()).await? else {
+                return Err(ClientError::NotFound { key: key.clone() });
+            };
+            if at.is_some_and(|at| at != entry.revision) {
+                break;
+            }
+            rules::delete(self.store.as_ref(), key).await?;
+            let write = Write::delete(entry.key.clone(), Precondition::At(entry.revision));
+            match self.store.commit(vec![write]).await {
+                Ok(_) => return Ok(read(&entry).unwrap_or_else(|_| bare(key))),
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(ClientError::from_commit(key, error)),
+            }
+        }
+        Err(ClientError::Conflict { key: key.clone() })
+    }
+
+    /// Reads a resource, with its revision as `resourceVersion`.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFound`], [`ClientError::Corrupt`] when what is stored is no resource, or the store's failure.
+    pub async fn get(&self, key: &ResourceKey) -> Result<Document, ClientError> {
+        if is_built_in(key) {
+            return Ok(built_in_profile());
+        }
+        let entry = self.store.get(&key.datastore_key()).await?;
+        let entry = entry.ok_or_else(|| ClientError::NotFound { key: key.clone() })?;
+        read(&entry).map_err(|source| ClientError::Corrupt { key: entry.key, source })
+    }
+
+    /// Reads all resources of a kind, of one namespace or of all. The built-in profile is among the profiles.
+    ///
+    /// # Errors
+    /// When the store cannot be asked. What is stored and no resource is set apart and ends nothing.
+    pub async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Documents, ClientError> {
+        let listing = self.store.list(&folder(kind, namespace)).await?;
+        let mut items = Vec::with_capacity(listing.entries.len());
+        let mut corrupt = Vec::new();
+        for entry in &listing.entries {
+            match read(entry) {
+                Ok(document) => items.push(document),
+                Err(error) => corrupt.push((entry.key.clone(), error)),
+            }
+        }
+        if kind == Kind::Profile {
+            items.retain(|document| document.metadata("name") != Some(DEFAULT_ALLOW_PROFILE));
+            let at =
+                items.partition_point(|document| document.metadata("name") < Some(DEFAULT_ALLOW_PROFILE));
+            items.insert(at, built_in_profile());
+        }
+        Ok(Documents { items, corrupt, revision: listing.revision })
+    }
+
+    /// Makes the datastore a cluster's: the ClusterInformation (with `cluster_guid`, when it is new) and the tiers that
+    /// every cluster has. What is there already stays as it is.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn ensure_initialized(&self, version: &str, cluster_guid: &str) -> Result<(), ClientError> {
+        let information = ClusterInformation {
+            cluster_guid: cluster_guid.to_owned(),
+            cluster_type: String::new(),
+            calico_version: version.to_owned(),
+            datastore_ready: Some(true),
+            variant: "Calico".to_owned(),
+        };
+        let mut wanted = vec![Resource::from(Object::new(constant(ClusterInformation::NAME), information))];
+        wanted.extend(Tier::reserved().map(|(name, tier)| Object::new(constant(name), tier).into()));
+        for resource in wanted {
+            if self.store.get(&resource.key().datastore_key()).await?.is_some() {
+                continue;
+            }
+            match self.create(&Document::from(&resource)).await {
+                Ok(_) | Err(ClientError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what can be checked without the store, and gives the document its defaults and forced labels.
+    fn prepare(&self, document: &Document) -> Result<Prepared, ClientError> {
+        let document = rules::named(document);
+        let mut resource = document.check()?;
+        let key = resource.key();
+        rules::writable(&key)?;
+        rules::alone(&key, &resource)?;
+        rules::force_labels(&mut resource);
+        Ok(Prepared { document: document.merged_with(&resource), resource, key })
+    }
+
+    async fn put(
+        &self,
+        key: &ResourceKey,
+        document: Document,
+        precondition: Precondition,
+    ) -> Result<Document, ClientError> {
+        let write = Write::put(key.datastore_key(), document.stored_form(), precondition);
+        match self.store.commit(vec![write]).await {
+            Ok(revision) => Ok(document.at_revision(revision)),
+            Err(CommitError::Conflict { .. }) if precondition == Precondition::Absent => {
+                Err(ClientError::AlreadyExists { key: key.clone() })
+            }
+            Err(error) => Err(ClientError::from_commit(key, error)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+struct Prepared {
+    document: Document,
+    resource: Resource,
+    key: ResourceKey,
+}
+
+/// Writes `new` over `stored`: what `before` understood and `new` no longer has goes, what nobody understands stays, and
+/// so do the identifier and the creation time.
+fn overlay(stored: &Document, before: Option<&Resource>, new: &Document) -> Document {
+    let mut next = new.clone();
+    if let Some(before) = before {
+        *next.value_mut() = merge(stored.value(), Document::from(before).value(), new.value());
+    }
+    for key in ["uid", "creationTimestamp"] {
+        match stored.metadata(key) {
+            Some(text) => next.set_metadata(key, text),
+            None => next.remove_metadata(key),
+        }
+    }
+    next
+}
+
+fn read(entry: &Entry) -> Result<Document, ReadError> {
+    Document::from_json(&entry.value).map(|document| document.at_revision(entry.revision))
+}
+
+/// The revision that `get` put into the document.
+fn revision_of(document: &Document) -> Revision {
+    Revision(document.metadata("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or_default())
+}
+
+fn folder(kind: Kind, namespace: Option<&Namespace>) -> Prefix {
+    let whole = kind.datastore_prefix();
+    match namespace {
+        Some(namespace) => Prefix::new(&format!("{whole}{namespace}"))
+            .expect("a namespace has no slash and no control character"),
+        None => whole,
+    }
+}
+
+fn is_built_in(key: &ResourceKey) -> bool {
+    key.kind == Kind::Profile && key.id.name.as_str() == DEFAULT_ALLOW_PROFILE
+}
+
+fn built_in_profile() -> Document {
+    let profile: Resource = Object::new(constant(DEFAULT_ALLOW_PROFILE), Profile::allow_all()).into();
+    Document::from(&profile).at_revision(Revision(1))
+}
+
+/// What is told of a deleted entry that was no resource.
+fn bare(key: &ResourceKey) -> Document {
+    let value = serde_json::json!({
+        "apiVersion": crate::resource::API_VERSION,
+        "kind": key.kind.as_str(),
+        "metadata": {"name": key.id.name.as_str()},
+    });
+    let mut document = Document::from_value(value).expect("a known version and kind");
+    if let Some(namespace) = &key.id.namespace {
+        document.set_metadata("namespace", namespace.as_str());
+    }
+    document
+}
+
+fn constant(name: &str) -> Name {
+    name.parse().expect("a constant name")
+}
+
+/// Makes an id of a name and the namespace it may be in.
+impl From<(Option<Namespace>, Name)> for ObjectId {
+    fn from((namespace, name): (Option<Namespace>, Name)) -> Self {
+        Self { namespace, name }
+    }
+}

@@ -1,0 +1,282 @@
+//! What may be written: rules between resources, and resources that are every cluster's.
+
+use serde_json::Value;
+
+use super::ClientError;
+use crate::datastore::Datastore;
+use crate::name::{Name, workload_endpoint_name};
+use crate::resource::block::{StoredBlock, blocks_prefix};
+use crate::resource::{
+    ClusterInformation, DEFAULT_ALLOW_PROFILE, Document, IpPool, Kind, ObjectId, Policy, ReadError, Resource,
+    ResourceKey, Tier, WorkloadEndpoint,
+};
+use crate::wire::{Fault, Faults, quoted};
+
+const TIER_LABEL: &str = "projectcalico.org/tier";
+const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
+const ORCHESTRATOR_LABEL: &str = "projectcalico.org/orchestrator";
+
+/// Makes the error of one fault.
+pub(super) fn fault(
+    key: &ResourceKey,
+    path: &str,
+    value: Option<Value>,
+    rule: impl Into<String>,
+) -> ClientError {
+    let fault = Fault { path: path.to_owned(), value: value.as_ref().map(quoted), rule: rule.into() };
+    let what = format!("{} {:?}", key.kind, key.id.name.as_str());
+    ClientError::Invalid(ReadError::Invalid { what, faults: Faults(vec![fault]) })
+}
+
+/// Refuses what nobody may write or delete.
+pub(super) fn writable(key: &ResourceKey) -> Result<(), ClientError> {
+    if key.kind == Kind::Profile && key.id.name.as_str() == DEFAULT_ALLOW_PROFILE {
+        let reason = "it is built in".to_owned();
+        return Err(ClientError::Forbidden { key: key.clone(), attempted: "written or deleted", reason });
+    }
+    Ok(())
+}
+
+/// Gives a workload endpoint that has no name the one that it is constructed to have.
+pub(super) fn named(document: &Document) -> Document {
+    let mut document = document.clone();
+    let nameless = document.metadata("name").is_none_or(str::is_empty);
+    if nameless && document.kind() == Kind::WorkloadEndpoint {
+        let field = |key: &str| document.value().get("spec")?.get(key)?.as_str();
+        let segments = endpoint_segments(
+            field("node").unwrap_or_default(),
+            field("orchestrator").unwrap_or_default(),
+            ["workload", "pod", "containerID", "endpoint"].map(|key| field(key).unwrap_or_default()),
+        );
+        if let Ok(name) = workload_endpoint_name(&segments) {
+            document.set_metadata("name", name.as_str());
+        }
+    }
+    document
+}
+
+/// The parts of the name of a workload endpoint, by its orchestrator.
+fn endpoint_segments<'s>(
+    node: &'s str,
+    orchestrator: &'s str,
+    [workload, pod, container, endpoint]: [&'s str; 4],
+) -> [&'s str; 4] {
+    let third = match orchestrator {
+        "k8s" => pod,
+        "cni" => container,
+        "libnetwork" => "libnetwork",
+        _ => workload,
+    };
+    [node, orchestrator, third, endpoint]
+}
+
+/// Checks what a resource must be whatever else exists.
+pub(super) fn alone(key: &ResourceKey, resource: &Resource) -> Result<(), ClientError> {
+    let name = key.id.name.as_str();
+    if key.kind == Kind::ClusterInformation && name != ClusterInformation::NAME {
+        let rule = format!("must be {}: there is one ClusterInformation", ClusterInformation::NAME);
+        return Err(fault(key, "metadata.name", Some(name.into()), rule));
+    }
+    if let Resource::Tier(tier) = resource {
+        if name.contains('.') || name.len() > 63 {
+            let rule = "must have no dot and at most 63 characters";
+            return Err(fault(key, "metadata.name", Some(name.into()), rule));
+        }
+        if let Some((_, fixed)) = Tier::reserved().into_iter().find(|(reserved, _)| *reserved == name) {
+            return reserved_tier(key, &tier.spec, &fixed);
+        }
+    }
+    if let Resource::WorkloadEndpoint(endpoint) = resource {
+        return endpoint_name(key, &endpoint.spec);
+    }
+    Ok(())
+}
+
+fn reserved_tier(key: &ResourceKey, tier: &Tier, fixed: &Tier) -> Result<(), ClientError> {
+    if tier.order != fixed.order {
+        let rule = format!("must be {}: the tier's place is fixed", fixed.order.unwrap_or_default());
+        return Err(fault(key, "spec.order", tier.order.map(Value::from), rule));
+    }
+    if tier.default_action != fixed.default_action {
+        let rule = format!("must be {}: the tier's action is fixed", fixed.default_action);
+        return Err(fault(key, "spec.defaultAction", Some(tier.default_action.as_str().into()), rule));
+    }
+    Ok(())
+}
+
+fn endpoint_name(key: &ResourceKey, endpoint: &WorkloadEndpoint) -> Result<(), ClientError> {
+    let segments = endpoint_segments(
+        endpoint.node.as_str(),
+        &endpoint.orchestrator,
+        [&endpoint.workload, &endpoint.pod, &endpoint.container_id, &endpoint.endpoint],
+    );
+    match workload_endpoint_name(&segments) {
+        Ok(name) if name == key.id.name => Ok(()),
+        Ok(name) => {
+            let rule = format!("must be {name}, as node, orchestrator, workload and endpoint make it");
+            Err(fault(key, "metadata.name", Some(key.id.name.as_str().into()), rule))
+        }
+        Err(_) => {
+            let [_, orchestrator, third, _] = segments;
+            let missing = if orchestrator.is_empty() {
+                "spec.orchestrator"
+            } else if third.is_empty() {
+                match orchestrator {
+                    "k8s" => "spec.pod",
+                    "cni" => "spec.containerID",
+                    _ => "spec.workload",
+                }
+            } else {
+                "spec.endpoint"
+            };
+            Err(fault(
+                key,
+                missing,
+                None,
+                "is required, as the endpoint's name is made of it, and cannot begin or end with '-'",
+            ))
+        }
+    }
+}
+
+/// Sets the labels that say what the resource says elsewhere, so that selectors can ask for it.
+pub(super) fn force_labels(resource: &mut Resource) {
+    let mut forced = Vec::new();
+    if let Some(policy) = policy_of(resource) {
+        forced.push((TIER_LABEL.to_owned(), policy.tier.to_string()));
+    }
+    if let Resource::WorkloadEndpoint(endpoint) = &*resource {
+        let namespace = endpoint.metadata.namespace.as_ref().map(ToString::to_string).unwrap_or_default();
+        forced.push((NAMESPACE_LABEL.to_owned(), namespace));
+        forced.push((ORCHESTRATOR_LABEL.to_owned(), endpoint.spec.orchestrator.clone()));
+    }
+    let labels = &mut resource.metadata_mut().labels;
+    let own = labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    *labels = own.chain(forced).collect();
+}
+
+fn policy_of(resource: &Resource) -> Option<&Policy> {
+    if let Resource::NetworkPolicy(policy) = resource {
+        return Some(&policy.spec);
+    }
+    if let Resource::GlobalNetworkPolicy(policy) = resource { Some(&policy.spec) } else { None }
+}
+
+/// Checks a new resource against those that exist.
+pub(super) async fn create(
+    store: &dyn Datastore,
+    key: &ResourceKey,
+    resource: &Resource,
+) -> Result<(), ClientError> {
+    if let Resource::IpPool(pool) = resource {
+        new_pool(store, key, &pool.spec).await?;
+    }
+    match policy_of(resource) {
+        Some(policy) => tier_exists(store, key, &policy.tier).await,
+        None => Ok(()),
+    }
+}
+
+async fn new_pool(store: &dyn Datastore, key: &ResourceKey, pool: &IpPool) -> Result<(), ClientError> {
+    // A taken name is told as such, and not as an overlap of the pool with itself.
+    if store.get(&key.datastore_key()).await?.is_some() {
+        return Err(ClientError::AlreadyExists { key: key.clone() });
+    }
+    let pools = store.list(&Kind::IpPool.datastore_prefix()).await?;
+    for entry in &pools.entries {
+        // A pool that cannot be read serves no addresses, and nothing is known that could be compared.
+        let Ok(Resource::IpPool(other)) = Document::from_json(&entry.value).and_then(|other| other.check())
+        else {
+            continue;
+        };
+        if other.spec.cidr.overlaps(&pool.cidr) {
+            let rule = format!(
+                "must not overlap IPPool {:?}, which is {}",
+                other.metadata.name.as_str(),
+                other.spec.cidr
+            );
+            return Err(fault(key, "spec.cidr", Some(pool.cidr.to_string().into()), rule));
+        }
+    }
+    let blocks = store.list(&blocks_prefix(pool.cidr.family())).await?;
+    let existing =
+        blocks.entries.iter().filter_map(|entry| serde_json::from_slice::<StoredBlock>(&entry.value).ok());
+    for block in existing.filter(|block| !block.deleted && pool.cidr.covers(&block.cidr)) {
+        if block.cidr.prefix_len() != pool.block_size {
+            let rule = format!("must be {}: the block {} is in use", block.cidr.prefix_len(), block.cidr);
+            return Err(fault(key, "spec.blockSize", Some(pool.block_size.into()), rule));
+        }
+    }
+    Ok(())
+}
+
+async fn tier_exists(store: &dyn Datastore, key: &ResourceKey, tier: &Name) -> Result<(), ClientError> {
+    if Tier::reserved().iter().any(|(name, _)| *name == tier.as_str()) {
+        return Ok(());
+    }
+    let tier_key = ResourceKey { kind: Kind::Tier, id: ObjectId { namespace: None, name: tier.clone() } };
+    match store.get(&tier_key.datastore_key()).await? {
+        Some(_) => Ok(()),
+        None => Err(fault(
+            key,
+            "spec.tier",
+            Some(tier.as_str().into()),
+            "must be a tier that exists: create it first",
+        )),
+    }
+}
+
+/// Checks a changed resource against what it was.
+pub(super) async fn update(
+    store: &dyn Datastore,
+    key: &ResourceKey,
+    before: &Resource,
+    after: &Resource,
+) -> Result<(), ClientError> {
+    let fixed = |path: &str, before: String, after: String| {
+        if before == after {
+            return Ok(());
+        }
+        let rule = format!("must stay {before}: it cannot be changed");
+        Err(fault(key, path, Some(after.into()), rule))
+    };
+    if let (Resource::IpPool(before), Resource::IpPool(after)) = (before, after) {
+        fixed("spec.cidr", before.spec.cidr.to_string(), after.spec.cidr.to_string())?;
+        fixed("spec.blockSize", before.spec.block_size.to_string(), after.spec.block_size.to_string())?;
+    }
+    match (policy_of(before), policy_of(after)) {
+        (Some(before), Some(after)) if before.tier != after.tier => {
+            tier_exists(store, key, &after.tier).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to delete what every cluster has, and a tier that has policies.
+pub(super) async fn delete(store: &dyn Datastore, key: &ResourceKey) -> Result<(), ClientError> {
+    let forbidden =
+        |reason: String| Err(ClientError::Forbidden { key: key.clone(), attempted: "deleted", reason });
+    if key.kind != Kind::Tier {
+        return Ok(());
+    }
+    if Tier::reserved().iter().any(|(name, _)| *name == key.id.name.as_str()) {
+        return forbidden("every cluster has it".to_owned());
+    }
+    for kind in [Kind::NetworkPolicy, Kind::GlobalNetworkPolicy] {
+        let policies = store.list(&kind.datastore_prefix()).await?;
+        let in_tier = policies
+            .entries
+            .iter()
+            .find(|entry| tier_in(&entry.value).as_deref() == Some(key.id.name.as_str()));
+        if let Some(policy) = in_tier.and_then(|entry| ResourceKey::from_datastore_key(&entry.key)) {
+            return forbidden(format!("{policy} is in it"));
+        }
+    }
+    Ok(())
+}
+
+/// The tier that a stored policy names, whether or not the policy is sound.
+fn tier_in(policy: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(policy).ok()?;
+    Some(value.get("spec")?.get("tier")?.as_str()?.to_owned())
+}

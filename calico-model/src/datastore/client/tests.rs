@@ -1,0 +1,252 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::datastore::MemoryStore;
+use crate::resource::{IpPool, Node, NodeBgp};
+
+fn client() -> Client {
+    let count = AtomicU32::new(0);
+    let stamps = move || Stamp {
+        uid: format!("00000000-0000-4000-8000-{:012}", count.fetch_add(1, Ordering::Relaxed)),
+        created: "2026-01-02T03:04:05Z".to_owned(),
+    };
+    Client::new(Arc::new(MemoryStore::new()), stamps)
+}
+
+fn document(kind: &str, name: &str, spec: Value) -> Document {
+    let value =
+        json!({"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    Document::from_value(value).unwrap()
+}
+
+fn pool(name: &str, cidr: &str) -> Document {
+    document("IPPool", name, json!({"cidr": cidr}))
+}
+
+fn in_namespace(mut document: Document, namespace: &str) -> Document {
+    document.set_metadata("namespace", namespace);
+    document
+}
+
+#[tokio::test]
+async fn a_created_resource_has_an_identity_its_defaults_and_a_revision() {
+    let client = client();
+    let created = client.create(&pool("p", "10.0.0.0/16")).await.unwrap();
+    assert_eq!(created.metadata("uid"), Some("00000000-0000-4000-8000-000000000000"));
+    assert_eq!(created.metadata("creationTimestamp"), Some("2026-01-02T03:04:05Z"));
+    assert_eq!(created.value()["spec"]["blockSize"], 26);
+    assert_eq!(client.get(&created.key().unwrap()).await.unwrap(), created);
+    let again = client.create(&pool("p", "10.0.0.0/16")).await.unwrap_err();
+    assert!(matches!(again, ClientError::AlreadyExists { .. }), "{again}");
+}
+
+#[tokio::test]
+async fn a_new_resource_may_not_bring_a_revision() {
+    let mut document = pool("p", "10.0.0.0/16");
+    document.set_metadata("resourceVersion", "7");
+    let refused = client().create(&document).await.unwrap_err().to_string();
+    assert!(refused.contains("metadata.resourceVersion"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_update_with_a_stale_revision_is_a_conflict_and_without_one_wins() {
+    let client = client();
+    let first = client.create(&pool("p", "10.0.0.0/16")).await.unwrap();
+    let mut changed = first.clone();
+    changed.value_mut()["spec"]["disabled"] = json!(true);
+    let second = client.update(&changed).await.unwrap();
+    assert_eq!(second.metadata("uid"), first.metadata("uid"));
+    let stale = client.update(&changed).await.unwrap_err();
+    assert!(matches!(stale, ClientError::Conflict { .. }), "{stale}");
+    let third = client.update(&pool("p", "10.0.0.0/16")).await.unwrap();
+    assert_eq!(third.metadata("uid"), first.metadata("uid"));
+    assert_eq!(third.value()["spec"].get("disabled"), None);
+    let missing = client.update(&pool("q", "10.1.0.0/16")).await.unwrap_err();
+    assert!(matches!(missing, ClientError::NotFound { .. }), "{missing}");
+}
+
+#[tokio::test]
+async fn an_update_replaces_labels_and_keeps_what_nobody_here_understands() {
+    let client = client();
+    let mut old =
+        document("HostEndpoint", "h", json!({"node": "n", "interfaceName": "eth0", "future": {"a": 1}}));
+    old.value_mut()["metadata"]["labels"] = json!({"a": "1", "b": "2"});
+    old.value_mut()["status"] = json!({"seen": true});
+    client.create(&old).await.unwrap();
+    let mut new = document("HostEndpoint", "h", json!({"node": "n", "expectedIPs": ["10.0.0.1"]}));
+    new.value_mut()["metadata"]["labels"] = json!({"b": "3"});
+    let updated = client.apply(&new).await.unwrap();
+    assert_eq!(updated.value()["metadata"]["labels"], json!({"b": "3"}));
+    assert_eq!(
+        updated.value()["spec"],
+        json!({"node": "n", "expectedIPs": ["10.0.0.1"], "future": {"a": 1}})
+    );
+    assert_eq!(updated.value()["status"], json!({"seen": true}));
+}
+
+#[tokio::test]
+async fn an_update_mends_what_is_stored_and_invalid() {
+    let client = client();
+    let key = pool("p", "10.0.0.0/16").key().unwrap().datastore_key();
+    let broken = document("IPPool", "p", json!({"cidr": "10.0.0.0/16", "namespaceSelector": "((("}));
+    client.store().commit(vec![Write::put(key, broken.stored_form(), Precondition::Any)]).await.unwrap();
+    let mended = client.update(&pool("p", "10.0.0.0/16")).await.unwrap();
+    assert!(mended.check().is_ok());
+}
+
+#[tokio::test]
+async fn pools_may_not_overlap_and_keep_their_network() {
+    let client = client();
+    client.create(&pool("first", "10.0.0.0/16")).await.unwrap();
+    let refused = client.apply(&pool("second", "10.0.128.0/17")).await.unwrap_err().to_string();
+    assert!(refused.contains("second") && refused.contains("\"first\", which is 10.0.0.0/16"), "{refused}");
+    let moved = client.apply(&pool("first", "10.1.0.0/16")).await.unwrap_err().to_string();
+    assert!(moved.contains("spec.cidr") && moved.contains("must stay 10.0.0.0/16"), "{moved}");
+    let resized = document("IPPool", "first", json!({"cidr": "10.0.0.0/16", "blockSize": 28}));
+    assert!(client.apply(&resized).await.unwrap_err().to_string().contains("spec.blockSize"));
+}
+
+#[tokio::test]
+async fn a_new_pool_takes_the_block_size_of_blocks_that_exist() {
+    let client = client();
+    let block = json!({"cidr": "10.0.0.0/28", "affinity": "host:n", "allocations": [], "unallocated": [], "attributes": []});
+    let key = "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-28".parse().unwrap();
+    let write = Write::put(key, block.to_string().into_bytes(), Precondition::Any);
+    client.store().commit(vec![write]).await.unwrap();
+    let refused = client.create(&pool("p", "10.0.0.0/16")).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.blockSize") && refused.contains("10.0.0.0/28"), "{refused}");
+    client.create(&pool("elsewhere", "10.1.0.0/16")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_built_in_profile_is_always_there_and_never_written() {
+    let client = client();
+    let profile = document("Profile", DEFAULT_ALLOW_PROFILE, json!({}));
+    assert_eq!(client.get(&profile.key().unwrap()).await.unwrap().metadata("resourceVersion"), Some("1"));
+    client.create(&document("Profile", "aaa", json!({}))).await.unwrap();
+    client.create(&document("Profile", "zzz", json!({}))).await.unwrap();
+    let listed = client.list(Kind::Profile, None).await.unwrap().items;
+    let names: Vec<_> = listed.iter().filter_map(|d| d.metadata("name")).collect();
+    assert_eq!(names, ["aaa", DEFAULT_ALLOW_PROFILE, "zzz"]);
+    assert!(matches!(client.apply(&profile).await, Err(ClientError::Forbidden { .. })));
+    assert!(matches!(client.delete(&profile.key().unwrap(), None).await, Err(ClientError::Forbidden { .. })));
+}
+
+#[tokio::test]
+async fn the_tiers_of_every_cluster_stay() {
+    let client = client();
+    client.ensure_initialized("v0.1.0", "0123456789abcdef0123456789abcdef").await.unwrap();
+    client.ensure_initialized("v9", "ffffffffffffffffffffffffffffffff").await.unwrap();
+    let information = client.of::<ClusterInformation>().get(&constant("default").into()).await.unwrap();
+    assert_eq!(information.spec.cluster_guid, "0123456789abcdef0123456789abcdef");
+    assert_eq!(information.spec.datastore_ready, Some(true));
+    let moved = document("Tier", "default", json!({"order": 5}));
+    assert!(client.apply(&moved).await.unwrap_err().to_string().contains("spec.order"));
+    let turned = document("Tier", "kube-admin", json!({"order": 1000, "defaultAction": "Deny"}));
+    assert!(client.apply(&turned).await.unwrap_err().to_string().contains("spec.defaultAction"));
+    for (name, _) in Tier::reserved() {
+        let key = document("Tier", name, json!({})).key().unwrap();
+        assert!(matches!(client.delete(&key, None).await, Err(ClientError::Forbidden { .. })), "{name}");
+    }
+    assert!(client.create(&document("Tier", "a.b", json!({}))).await.is_err());
+}
+
+#[tokio::test]
+async fn a_policy_needs_its_tier_and_a_tier_with_policies_stays() {
+    let client = client();
+    let policy = in_namespace(document("NetworkPolicy", "p", json!({"tier": "security"})), "ns");
+    let refused = client.create(&policy).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.tier = \"security\""), "{refused}");
+    let tier = document("Tier", "security", json!({"order": 10}));
+    client.create(&tier).await.unwrap();
+    let created = client.create(&policy).await.unwrap();
+    assert_eq!(created.value()["metadata"]["labels"]["projectcalico.org/tier"], "security");
+    let kept = client.delete(&tier.key().unwrap(), None).await.unwrap_err().to_string();
+    assert!(kept.contains("NetworkPolicy(ns/p)"), "{kept}");
+    client.delete(&policy.key().unwrap(), None).await.unwrap();
+    client.delete(&tier.key().unwrap(), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_workload_endpoint_has_the_name_and_labels_that_it_is_made_of() {
+    let client = client();
+    let spec = json!({"node": "node-1", "orchestrator": "k8s", "pod": "pod-name", "endpoint": "eth0"});
+    let mut nameless = in_namespace(document("WorkloadEndpoint", "x", spec.clone()), "ns");
+    nameless.remove_metadata("name");
+    let created = client.create(&nameless).await.unwrap();
+    assert_eq!(created.metadata("name"), Some("node--1-k8s-pod--name-eth0"));
+    let labels = json!({"projectcalico.org/namespace": "ns", "projectcalico.org/orchestrator": "k8s"});
+    assert_eq!(created.value()["metadata"]["labels"], labels);
+    let misnamed = in_namespace(document("WorkloadEndpoint", "x", spec), "ns");
+    let refused = client.create(&misnamed).await.unwrap_err().to_string();
+    assert!(refused.contains("must be node--1-k8s-pod--name-eth0"), "{refused}");
+}
+
+#[tokio::test]
+async fn there_is_one_cluster_information() {
+    let refused = client().create(&document("ClusterInformation", "other", json!({}))).await.unwrap_err();
+    assert!(refused.to_string().contains("must be default"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_namespace_lists_its_own_and_no_sibling() {
+    let client = client();
+    for namespace in ["ns1", "ns10"] {
+        client.create(&in_namespace(document("NetworkSet", "s", json!({})), namespace)).await.unwrap();
+    }
+    let ns1 = "ns1".parse().unwrap();
+    assert_eq!(client.list(Kind::NetworkSet, Some(&ns1)).await.unwrap().items.len(), 1);
+    assert_eq!(client.list(Kind::NetworkSet, None).await.unwrap().items.len(), 2);
+}
+
+#[tokio::test]
+async fn a_corrupt_value_is_one_error_and_not_the_end_of_the_list() {
+    let client = client();
+    client.create(&pool("good", "10.0.0.0/16")).await.unwrap();
+    let key = pool("bad", "10.0.0.0/16").key().unwrap();
+    let write = Write::put(key.datastore_key(), b"not json".to_vec(), Precondition::Any);
+    client.store().commit(vec![write]).await.unwrap();
+    let listed = client.list(Kind::IpPool, None).await.unwrap();
+    assert_eq!((listed.items.len(), listed.corrupt.len()), (1, 1));
+    assert!(matches!(client.get(&key).await, Err(ClientError::Corrupt { .. })));
+    client.delete(&key, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn typed_objects_round_trip_and_are_modified() {
+    let client = client();
+    let nodes = client.of::<Node>();
+    let mut node = Node::new();
+    node.bgp = Some(NodeBgp::at("172.16.6.1/24".parse().unwrap()));
+    let created = nodes.create(Object::new(constant("node1"), node)).await.unwrap();
+    let changed = nodes
+        .modify(&created.id(), |metadata, node| {
+            metadata.labels =
+                [("rack", "a")].into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+            node.ipv4_vxlan_tunnel_addr = "192.168.0.1".parse().ok();
+        })
+        .await
+        .unwrap();
+    assert_eq!(nodes.list(None).await.unwrap().items, [changed.clone()]);
+    assert_eq!(nodes.modify(&created.id(), |_, _| {}).await.unwrap(), changed);
+    let stale = nodes.update(created.clone()).await.unwrap_err();
+    assert!(matches!(stale, ClientError::Conflict { .. }), "{stale}");
+    nodes.delete(&created.id(), None).await.unwrap();
+    assert!(matches!(nodes.get(&created.id()).await, Err(ClientError::NotFound { .. })));
+    let pools = client.of::<IpPool>().list(None).await.unwrap();
+    assert!(pools.items.is_empty());
+}
+
+#[tokio::test]
+async fn a_delete_at_a_stale_revision_is_a_conflict() {
+    let client = client();
+    let created = client.create(&pool("p", "10.0.0.0/16")).await.unwrap();
+    let first = revision_of(&created);
+    client.update(&pool("p", "10.0.0.0/16")).await.unwrap();
+    let key = created.key().unwrap();
+    assert!(matches!(client.delete(&key, Some(first)).await, Err(ClientError::Conflict { .. })));
+    client.delete(&key, None).await.unwrap();
+    assert!(matches!(client.delete(&key, None).await, Err(ClientError::NotFound { .. })));
+}

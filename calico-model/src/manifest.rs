@@ -221,13 +221,11 @@ fn chunks(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let ends: Vec<usize> = cuts.iter().skip(1).map(|(offset, _)| *offset).chain([text.len()]).collect();
     cuts.into_iter().zip(ends).filter_map(move |((start, line), end)| {
         let chunk = &text[start..end];
-        let mut blank = 0;
-        for row in chunk.lines() {
+        for (blank, row) in chunk.lines().enumerate() {
             let content = row.strip_prefix("---").unwrap_or(row).trim();
             if !(content.is_empty() || content == "..." || content.starts_with(['#', '%'])) {
                 return Some((line + blank, skip_lines(chunk, blank)));
             }
-            blank += 1;
         }
         None
     })

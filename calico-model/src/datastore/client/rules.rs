@@ -155,12 +155,25 @@ pub(super) fn force_labels(resource: &mut Resource) {
     *labels = own.chain(forced).collect();
 }
 
+/// The policy in a resource of a kind that belongs to tiers, whether in force or staged.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other kinds are an open list and have no tier")]
 fn policy_of(resource: &Resource) -> Option<&Policy> {
-    if let Resource::NetworkPolicy(policy) = resource {
-        return Some(&policy.spec);
+    match resource {
+        Resource::NetworkPolicy(policy) => Some(&policy.spec),
+        Resource::GlobalNetworkPolicy(policy) => Some(&policy.spec),
+        Resource::StagedNetworkPolicy(policy) => Some(&policy.spec),
+        Resource::StagedGlobalNetworkPolicy(policy) => Some(&policy.spec),
+        _ => None,
     }
-    if let Resource::GlobalNetworkPolicy(policy) = resource { Some(&policy.spec) } else { None }
 }
+
+/// The kinds of which [`policy_of`] knows.
+const POLICY_KINDS: [Kind; 4] = [
+    Kind::NetworkPolicy,
+    Kind::GlobalNetworkPolicy,
+    Kind::StagedNetworkPolicy,
+    Kind::StagedGlobalNetworkPolicy,
+];
 
 /// Checks a new resource against those that exist.
 pub(super) async fn create(
@@ -262,7 +275,7 @@ pub(super) async fn delete(store: &dyn Datastore, key: &ResourceKey) -> Result<(
     if Tier::reserved().iter().any(|(name, _)| *name == key.id.name.as_str()) {
         return forbidden("every cluster has it".to_owned());
     }
-    for kind in [Kind::NetworkPolicy, Kind::GlobalNetworkPolicy] {
+    for kind in POLICY_KINDS {
         let policies = store.list(&kind.datastore_prefix()).await?;
         let in_tier = policies
             .entries

@@ -229,7 +229,7 @@ async fn typed_objects_round_trip_and_are_modified() {
         })
         .await
         .unwrap();
-    assert_eq!(nodes.list(None).await.unwrap().items, [changed.clone()]);
+    assert_eq!(nodes.list(None).await.unwrap().items, std::slice::from_ref(&changed));
     assert_eq!(nodes.modify(&created.id(), |_, _| {}).await.unwrap(), changed);
     let stale = nodes.update(created.clone()).await.unwrap_err();
     assert!(matches!(stale, ClientError::Conflict { .. }), "{stale}");

@@ -7,3 +7,4 @@ pub mod paths;
 pub mod settings;
 pub mod status;
 pub mod telemetry;
+pub mod workload;

@@ -28,6 +28,7 @@
 
 pub mod asn;
 pub mod datastore;
+pub mod kubernetes;
 pub mod label;
 pub mod learned;
 #[cfg(feature = "yaml")]

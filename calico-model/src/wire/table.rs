@@ -109,15 +109,15 @@ pub(crate) fn joined(first: Value, second: Value) -> Value {
 macro_rules! wire_struct {
     (
         $(#[$meta:meta])*
-        pub struct $name:ident {
+        $vis:vis struct $name:ident {
             $($(#[$fmeta:meta])* $field:ident: $type:ty = $key:literal $mode:ident $(($default:expr))?),* $(,)?
         }
         $(check = $check:path;)?
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
-        pub struct $name {
-            $($(#[$fmeta])* pub $field: $type),*
+        $vis struct $name {
+            $($(#[$fmeta])* $vis $field: $type),*
         }
 
         impl $crate::wire::FromWire for $name {

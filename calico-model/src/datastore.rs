@@ -19,16 +19,19 @@ pub mod faulty;
 pub mod memory;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod syncer;
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
+pub use syncer::{Change, SyncState, Syncer};
 
 use crate::net::ParseError;
 use crate::revision::Revision;
@@ -335,6 +338,29 @@ pub trait Datastore: Send + Sync + 'static {
 
     /// Says whether a commit of several writes is atomic.
     fn atomicity(&self) -> Atomicity;
+}
+
+#[async_trait]
+impl<S: Datastore + ?Sized> Datastore for Arc<S> {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        (**self).get(key).await
+    }
+
+    async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
+        (**self).list(prefix).await
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, CommitError> {
+        (**self).commit(writes).await
+    }
+
+    async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Box<dyn Watch>, WatchError> {
+        (**self).watch(prefix, from).await
+    }
+
+    fn atomicity(&self) -> Atomicity {
+        (**self).atomicity()
+    }
 }
 
 /// The most writes that one commit may have.

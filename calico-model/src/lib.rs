@@ -44,7 +44,9 @@ pub mod strategies;
 mod wire;
 
 pub use asn::{AsNumber, Community, RouterId};
-pub use datastore::{Datastore, MemoryStore};
+#[cfg(feature = "sqlite")]
+pub use datastore::SqliteStore;
+pub use datastore::{Datastore, MemoryStore, Syncer};
 pub use label::Labels;
 pub use learned::{LearnedRoute, LearnedRoutes};
 pub use name::{InterfaceName, Name, Namespace, NodeName};

@@ -41,6 +41,7 @@ pub mod selector;
 pub mod snapshot;
 #[cfg(any(test, feature = "strategies"))]
 pub mod strategies;
+pub mod timestamp;
 mod wire;
 
 pub use asn::{AsNumber, Community, RouterId};

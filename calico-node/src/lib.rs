@@ -5,6 +5,8 @@
 
 pub mod paths;
 pub mod settings;
+pub mod stamp;
+pub mod startup;
 pub mod status;
 pub mod telemetry;
 pub mod workload;

@@ -1,0 +1,272 @@
+//! What an agent does once before it begins: it makes the node and the cluster's defaults known.
+//!
+//! In order: the cluster's own objects (ClusterInformation, tiers), the node's addresses and AS number, the default pools,
+//! the default configurations, and last the nodename file, which tells the CNI plugin that this node is set up.
+
+use std::io;
+use std::path::PathBuf;
+
+use calico_model::datastore::client::{Client, ClientError};
+use calico_model::resource::{
+    BgpConfiguration, ClusterInformation, FelixConfiguration, IpPool, Node, NodeBgp, Object, ObjectId,
+};
+use calico_model::{Cidr, Family, InterfaceAddr, Name, NodeName};
+
+use crate::paths::Paths;
+use crate::settings::{DefaultPool, Detection, HostAddr, NodeAddress, Settings};
+use crate::stamp::uuid;
+
+/// The version that is written into ClusterInformation.
+pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+
+/// A start that cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartupError {
+    /// No address was found and none is stored.
+    #[error(
+        "no {family} address was found for node {node}: set {variable} to the node's address, such as 10.0.0.1/24"
+    )]
+    NoAddress {
+        /// The node.
+        node: NodeName,
+        /// The family.
+        family: Family,
+        /// The variable that sets it.
+        variable: &'static str,
+    },
+    /// Another node has the address.
+    #[error(
+        "node {other} has the address {addr} already: give {node} another one in IP, or delete node {other} if it is gone"
+    )]
+    AddressInUse {
+        /// This node.
+        node: NodeName,
+        /// The other.
+        other: Name,
+        /// The address.
+        addr: std::net::IpAddr,
+    },
+    /// The datastore was locked by `calicoctl datastore migrate lock`.
+    #[error("the datastore is locked for migration: unlock it with `calicoctl datastore migrate unlock`")]
+    Locked,
+    /// An object cannot be read or written.
+    #[error("node {node} cannot be set up in the datastore")]
+    Client {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes the node known, and the cluster's defaults if they are missing. Several nodes may do so at once.
+///
+/// # Errors
+/// When the node has no address or that of another, the datastore is locked or fails, or a file cannot be written.
+pub async fn register(
+    client: &Client,
+    settings: &Settings,
+    addrs: &[HostAddr],
+    paths: &Paths,
+) -> Result<(), StartupError> {
+    let failed = |source| StartupError::Client { node: settings.node.clone(), source };
+    client.ensure_initialized(VERSION, &uuid().replace('-', "")).await.map_err(failed)?;
+    let cluster = ClusterInformation::NAME.parse::<Name>().expect("a constant name");
+    let cluster = client.of::<ClusterInformation>().get(&cluster.into()).await.map_err(failed)?;
+    if cluster.spec.datastore_ready == Some(false) {
+        return Err(StartupError::Locked);
+    }
+    register_node(client, settings, addrs).await?;
+    make_pools(client, settings, &cluster.spec.cluster_guid).await.map_err(failed)?;
+    let default: Name = "default".parse().expect("a constant name");
+    let felix =
+        FelixConfiguration { log_severity_screen: Some("Info".to_owned()), ..FelixConfiguration::new() };
+    create_if_missing(client, Object::new(default.clone(), felix)).await.map_err(failed)?;
+    create_if_missing(client, Object::new(default, BgpConfiguration::new())).await.map_err(failed)?;
+    write_file(paths.nodename_file(), settings.node.as_str())
+}
+
+async fn register_node(client: &Client, settings: &Settings, addrs: &[HostAddr]) -> Result<(), StartupError> {
+    let failed = |source| StartupError::Client { node: settings.node.clone(), source };
+    let nodes = client.of::<Node>();
+    let known = nodes.list(None).await.map_err(failed)?.items;
+    let name = Name::from(settings.node.clone());
+    let id = ObjectId::from(name.clone());
+    let stored = known.iter().find(|node| node.metadata.name == name).map(|node| node.spec.clone());
+    let wanted = described(stored.clone().unwrap_or_default(), settings, addrs)?;
+    if !settings.skip_address_check {
+        refuse_shared_address(&wanted, &name, settings, &known)?;
+    }
+    if stored.is_none() {
+        match nodes.create(Object::new(name, wanted.clone())).await {
+            Ok(_) => return Ok(()),
+            Err(ClientError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    // Only what this agent knows best is written: others may have changed the rest in the meantime.
+    let write = |_: &mut _, node: &mut Node| {
+        let bgp = node.bgp.get_or_insert_with(|| wanted.bgp.clone().unwrap_or_else(empty_bgp));
+        if let Some(found) = &wanted.bgp {
+            bgp.ipv4_address = found.ipv4_address;
+            bgp.ipv6_address = found.ipv6_address;
+            bgp.as_number = found.as_number;
+        }
+    };
+    nodes.modify(&id, write).await.map(|_| ()).map_err(failed)
+}
+
+fn empty_bgp() -> NodeBgp {
+    NodeBgp {
+        as_number: None,
+        ipv4_address: None,
+        ipv6_address: None,
+        ipv4_ipip_tunnel_addr: None,
+        route_reflector_cluster_id: None,
+    }
+}
+
+fn refuse_shared_address(
+    wanted: &Node,
+    name: &Name,
+    settings: &Settings,
+    known: &[Object<Node>],
+) -> Result<(), StartupError> {
+    for addr in Family::ALL.iter().filter_map(|family| wanted.addr(*family)).map(|addr| addr.addr()) {
+        let has = |node: &&Object<Node>| {
+            Family::ALL.iter().any(|f| node.spec.addr(*f).map(|a| a.addr()) == Some(addr))
+        };
+        if let Some(other) = known.iter().filter(|node| node.metadata.name != *name).find(has) {
+            let other = other.metadata.name.clone();
+            return Err(StartupError::AddressInUse { node: settings.node.clone(), other, addr });
+        }
+    }
+    Ok(())
+}
+
+/// Returns the node with its addresses and AS number as the settings and the machine say. Pure.
+///
+/// # Errors
+/// When an address is wanted and none is found or stored.
+pub fn described(mut node: Node, settings: &Settings, addrs: &[HostAddr]) -> Result<Node, StartupError> {
+    let stored = |family| node.addr(family);
+    let v4 =
+        address(Family::V4, &settings.ipv4, &settings.ipv4_detection, stored(Family::V4), settings, addrs)?;
+    let v6 = match &settings.ipv6 {
+        Some(wanted) => {
+            address(Family::V6, wanted, &settings.ipv6_detection, stored(Family::V6), settings, addrs)?
+        }
+        None => stored(Family::V6),
+    };
+    let bgp = node.bgp.get_or_insert_with(empty_bgp);
+    bgp.ipv4_address = v4;
+    bgp.ipv6_address = v6;
+    bgp.as_number = settings.as_number.or(bgp.as_number);
+    Ok(node)
+}
+
+fn address(
+    family: Family,
+    wanted: &NodeAddress,
+    detection: &Detection,
+    stored: Option<InterfaceAddr>,
+    settings: &Settings,
+    addrs: &[HostAddr],
+) -> Result<Option<InterfaceAddr>, StartupError> {
+    let detected = || {
+        let variable = if family == Family::V4 { "IP" } else { "IP6" };
+        let missing = || StartupError::NoAddress { node: settings.node.clone(), family, variable };
+        detection.choose(family, addrs).ok_or_else(missing).map(Some)
+    };
+    match wanted {
+        NodeAddress::Given { addr, has_prefix: true } => Ok(Some(*addr)),
+        NodeAddress::Given { addr, has_prefix: false } => {
+            let on_interface = addrs.iter().map(|host| host.addr).find(|host| host.addr() == addr.addr());
+            Ok(Some(on_interface.unwrap_or(*addr)))
+        }
+        NodeAddress::None => Ok(stored),
+        NodeAddress::Autodetect => detected(),
+        NodeAddress::Keep => stored.map_or_else(detected, |stored| Ok(Some(stored))),
+    }
+}
+
+async fn make_pools(client: &Client, settings: &Settings, cluster_guid: &str) -> Result<(), ClientError> {
+    for (family, pool, name) in [
+        (Family::V4, &settings.ipv4_pool, "default-ipv4-ippool"),
+        (Family::V6, &settings.ipv6_pool, "default-ipv6-ippool"),
+    ] {
+        let Some(pool) = pool else { continue };
+        let existing = client.of::<IpPool>().list(None).await?.items;
+        if existing.iter().any(|pool| pool.spec.cidr.family() == family) {
+            continue;
+        }
+        if let Some(spec) = default_pool(family, pool, cluster_guid) {
+            create_if_missing(client, Object::new(name.parse().expect("a constant name"), spec)).await?;
+        }
+    }
+    Ok(())
+}
+
+fn default_pool(family: Family, pool: &DefaultPool, cluster_guid: &str) -> Option<IpPool> {
+    let cidr = match (pool.cidr, family) {
+        (Some(cidr), _) => cidr,
+        (None, Family::V4) => return None,
+        (None, Family::V6) => unique_local(cluster_guid)?,
+    };
+    let mut spec = IpPool::new(cidr);
+    spec.block_size = pool.block_size.unwrap_or(spec.block_size);
+    spec.ipip_mode = pool.ipip_mode;
+    spec.vxlan_mode = pool.vxlan_mode;
+    spec.nat_outgoing = pool.nat_outgoing;
+    spec.disable_bgp_export = pool.disable_bgp_export;
+    spec.node_selector = pool.node_selector.clone();
+    Some(spec)
+}
+
+/// A unique local network (RFC 4193) that is the same for all nodes of a cluster and differs between clusters: `fd`, then
+/// the first 40 bits of the cluster's own identifier.
+fn unique_local(cluster_guid: &str) -> Option<Cidr> {
+    let bits = u64::from_str_radix(cluster_guid.get(..10)?, 16).ok()?;
+    let network = (0xfd_u128 << 120) | (u128::from(bits) << 80);
+    Cidr::holding(std::net::Ipv6Addr::from(network).into(), 48)
+}
+
+async fn create_if_missing<S: calico_model::resource::Spec>(
+    client: &Client,
+    object: Object<S>,
+) -> Result<(), ClientError>
+where
+    calico_model::resource::Resource: From<Object<S>>,
+{
+    match client.of::<S>().create(object).await {
+        Ok(_) | Err(ClientError::AlreadyExists { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a small file whole or not at all.
+pub(crate) fn write_file(path: PathBuf, text: &str) -> Result<(), StartupError> {
+    let write = || {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, text)?;
+        std::fs::rename(&fresh, &path)
+    };
+    write().map_err(|source| StartupError::File { path: path.clone(), source })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+use std::sync::Arc;
+
+use calico_model::MemoryStore;
+
+use super::*;
+
+fn settings(vars: &[(&str, &str)]) -> Settings {
+    let find = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+    Settings::read(find, None, "n1").unwrap()
+}
+
+fn addrs() -> Vec<HostAddr> {
+    vec![HostAddr { interface: "eth0".to_owned(), addr: "172.16.6.47/24".parse().unwrap() }]
+}
+
+fn ipv4(node: &Node) -> String {
+    node.addr(Family::V4).map(|addr| addr.to_string()).unwrap_or_default()
+}
+
+fn folder(test: &str) -> (Paths, PathBuf) {
+    let folder = std::env::temp_dir().join(format!("calico-startup-{test}-{}", std::process::id()));
+    let lib = folder.to_str().unwrap().to_owned();
+    (Paths::from_vars(|name| (name == "CALICO_LIB_DIR").then(|| lib.clone())), folder)
+}
+
+#[test]
+fn a_given_address_takes_its_prefix_from_the_interface_that_has_it() {
+    let node = |ip| described(Node::new(), &settings(&[("IP", ip)]), &addrs()).unwrap();
+    assert_eq!(ipv4(&node("172.16.6.47")), "172.16.6.47/24");
+    assert_eq!(ipv4(&node("10.0.0.1")), "10.0.0.1/32");
+    assert_eq!(ipv4(&node("172.16.6.47/16")), "172.16.6.47/16");
+}
+
+#[test]
+fn a_stored_address_stays_unless_another_is_asked_for() {
+    let stored = Node { bgp: Some(NodeBgp::at("10.9.9.9/8".parse().unwrap())), ..Node::new() };
+    let node = |vars: &[(&str, &str)]| described(stored.clone(), &settings(vars), &addrs()).unwrap();
+    assert_eq!(ipv4(&node(&[])), "10.9.9.9/8");
+    assert_eq!(ipv4(&node(&[("IP", "none")])), "10.9.9.9/8");
+    assert_eq!(ipv4(&node(&[("IP", "autodetect")])), "172.16.6.47/24");
+}
+
+#[test]
+fn a_node_that_finds_no_address_says_which_variable_to_set() {
+    let error = described(Node::new(), &settings(&[]), &[]).unwrap_err();
+    assert!(error.to_string().contains("set IP"), "{error}");
+}
+
+#[tokio::test]
+async fn two_nodes_set_up_one_cluster_and_a_third_may_not_take_an_address() {
+    let client = Client::new(Arc::new(MemoryStore::new()), crate::stamp::stamp);
+    let (paths, folder) = folder("cluster");
+    for (name, ip) in [("n1", "172.16.6.1/24"), ("n2", "172.16.6.2/24"), ("n1", "172.16.6.1/24")] {
+        let settings = settings(&[
+            ("NODENAME", name),
+            ("IP", ip),
+            ("AS", "65000"),
+            ("CALICO_IPV4POOL_VXLAN", "CrossSubnet"),
+        ]);
+        register(&client, &settings, &addrs(), &paths).await.unwrap();
+    }
+    assert_eq!(client.of::<Node>().list(None).await.unwrap().items.len(), 2);
+    let pools = client.of::<IpPool>().list(None).await.unwrap().items;
+    assert_eq!(pools.len(), 1);
+    assert_eq!(pools[0].metadata.name.as_str(), "default-ipv4-ippool");
+    assert_eq!(std::fs::read_to_string(paths.nodename_file()).unwrap(), "n1");
+
+    let third = settings(&[("NODENAME", "n3"), ("IP", "172.16.6.2/24")]);
+    let error = register(&client, &third, &addrs(), &paths).await.unwrap_err();
+    assert!(error.to_string().contains("n2"), "{error}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn what_others_wrote_into_the_node_stays() {
+    let client = Client::new(Arc::new(MemoryStore::new()), crate::stamp::stamp);
+    let (paths, folder) = folder("others");
+    let settings = settings(&[("IP", "172.16.6.1/24")]);
+    register(&client, &settings, &addrs(), &paths).await.unwrap();
+    let id = ObjectId::from("n1".parse::<Name>().unwrap());
+    let tunnel = "192.168.0.1".parse().ok();
+    client.of::<Node>().modify(&id, |_, node: &mut Node| node.ipv4_vxlan_tunnel_addr = tunnel).await.unwrap();
+    register(&client, &settings, &addrs(), &paths).await.unwrap();
+    assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, tunnel);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_default_ipv6_network_is_the_clusters_own() {
+    assert_eq!(unique_local("0123456789abcdef0123456789abcdef").unwrap().to_string(), "fd01:2345:6789::/48");
+    assert_eq!(unique_local("short"), None);
+}

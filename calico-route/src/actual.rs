@@ -1,0 +1,107 @@
+//! What a kernel holds: ours, to compare with, and of the rest what our routes depend on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
+
+use crate::device::{Tunnel, VxlanParams};
+use crate::route::{Installed, RouteKey};
+use crate::sysctl::Sysctl;
+
+/// What a kernel holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Actual {
+    /// Our routes. The kernel may hold several of one key, of which it uses the first.
+    pub routes: BTreeMap<RouteKey, Vec<Installed>>,
+    /// The permanent neighbours on our devices.
+    pub neighbours: BTreeMap<(InterfaceName, IpAddr), Mac>,
+    /// The forwarding entries of our VXLAN devices.
+    pub fdb: BTreeSet<FdbEntry>,
+    /// The kernel settings that are looked after. One that the kernel does not have is not here.
+    pub sysctls: BTreeMap<Sysctl, String>,
+    /// The machine: its links and the routes of others.
+    pub host: Host,
+}
+
+/// Which node a MAC address behind a VXLAN device is at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FdbEntry {
+    /// The VXLAN device.
+    pub device: InterfaceName,
+    /// The MAC address.
+    pub mac: Mac,
+    /// The node's address.
+    pub destination: IpAddr,
+}
+
+/// What only the machine knows, as a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    /// All links.
+    pub links: BTreeMap<InterfaceName, Link>,
+    /// The routes of others in the main table.
+    pub foreign: BTreeMap<RouteKey, Vec<Installed>>,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// Whether it is switched on.
+    pub state: LinkState,
+    /// The largest packet in bytes.
+    pub mtu: u32,
+    /// The hardware address, when it is an Ethernet one.
+    pub mac: Option<Mac>,
+    /// What kind of device it is.
+    pub kind: LinkKind,
+    /// Its addresses, each with its label where it has one.
+    pub addresses: BTreeMap<InterfaceAddr, Option<String>>,
+}
+
+/// Whether a link is switched on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkState {
+    /// It is off: the kernel takes no routes over it.
+    Down,
+    /// It is on.
+    Up,
+}
+
+/// What kind of device a link is, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A VXLAN device.
+    Vxlan(VxlanParams),
+    /// An IP-in-IP device.
+    Ipip,
+    /// Anything else.
+    Other,
+}
+
+impl Host {
+    /// Returns the link that holds an address.
+    #[must_use]
+    pub fn link_with(&self, addr: IpAddr) -> Option<(&InterfaceName, &Link)> {
+        self.links.iter().find(|(_, link)| link.addresses.keys().any(|held| held.addr() == addr))
+    }
+
+    /// Returns how large the packets of workloads may be so that they still fit, wrapped by any of these tunnels, through
+    /// the links that hold the node's addresses; without such a link, [`FALLBACK_MTU`] less the wrapping.
+    #[must_use]
+    pub fn workload_mtu(
+        &self,
+        node_addresses: &BTreeMap<Family, InterfaceAddr>,
+        tunnels: impl IntoIterator<Item = Tunnel>,
+    ) -> u32 {
+        let holding = |addr: &InterfaceAddr| self.link_with(addr.addr()).map(|(_, link)| link.mtu);
+        let wire = node_addresses.values().filter_map(holding).min().unwrap_or(FALLBACK_MTU);
+        let overhead = tunnels.into_iter().map(Tunnel::overhead).max().unwrap_or(0);
+        wire.saturating_sub(overhead)
+    }
+}
+
+/// The MTU that is assumed of the network when no link holds the node's address.
+pub const FALLBACK_MTU: u32 = 1460;

@@ -1,0 +1,188 @@
+//! Everything that a node's kernel is wanted to hold, and what cannot be served.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName, Mac, Name, NodeName};
+
+use crate::device::{IpipDevice, VxlanDevice};
+use crate::ownership::Ownership;
+use crate::route::{Route, RouteKey};
+use crate::sysctl::Sysctl;
+
+/// Everything that a node's kernel is wanted to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The routes, keyed as the kernel keys them.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// The VXLAN devices.
+    pub vxlan: BTreeMap<Family, VxlanDevice>,
+    /// The IP-in-IP device.
+    pub ipip: Option<IpipDevice>,
+    /// Permanent neighbours: peers' tunnel addresses, and workloads whose MAC address is known.
+    pub neighbours: BTreeMap<(InterfaceName, IpAddr), Mac>,
+    /// Which node each MAC address behind a VXLAN device is at.
+    pub fdb: BTreeMap<(InterfaceName, Mac), IpAddr>,
+    /// Kernel settings.
+    pub sysctls: BTreeMap<Sysctl, String>,
+    /// The node's own addresses. The devices that hold them carry the traffic between nodes.
+    pub node_addresses: BTreeMap<Family, InterfaceAddr>,
+    /// How ours is told from others'.
+    pub ownership: Ownership,
+    /// What cannot be served, each in a sentence.
+    pub problems: BTreeSet<Problem>,
+}
+
+impl Desired {
+    /// Makes the state in which nothing of ours exists: what a clean-up wants.
+    #[must_use]
+    pub fn nothing(ownership: Ownership) -> Self {
+        Self { ownership, ..Self::default() }
+    }
+
+    /// Adds a route unless one of a better [class](crate::route::Class) has its key. Between equals the lesser target
+    /// stays, so the order of the offers does not matter.
+    pub(crate) fn offer(&mut self, key: RouteKey, route: Route) {
+        match self.routes.entry(key) {
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(route);
+            }
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
+                let rank = |route: &Route| (route.class, route.target.clone());
+                if rank(&route) < rank(entry.get()) {
+                    entry.insert(route);
+                }
+            }
+        }
+    }
+}
+
+/// Something that the datastore asks for and that cannot be served, with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Problem {
+    /// This node is not in the datastore.
+    NodeUnknown {
+        /// The node.
+        node: NodeName,
+    },
+    /// A node has no address of the family that a route or tunnel needs.
+    NoNodeAddress {
+        /// The node.
+        node: NodeName,
+        /// The family.
+        family: Family,
+    },
+    /// A node has no address for its VXLAN device.
+    NoTunnelAddress {
+        /// The node.
+        node: NodeName,
+        /// The family.
+        family: Family,
+    },
+    /// A block belongs to a node that is not in the datastore.
+    BlockOfUnknownNode {
+        /// The block.
+        block: Cidr,
+        /// The node.
+        node: NodeName,
+    },
+    /// Two nodes have the same tunnel address or the same tunnel MAC address.
+    SharedTunnel {
+        /// The node that keeps it.
+        node: NodeName,
+        /// The node that goes without.
+        other: NodeName,
+        /// What both have.
+        what: String,
+    },
+    /// Two workloads of this node have the same address.
+    SharedAddress {
+        /// The address.
+        address: IpAddr,
+        /// The workload endpoint that has the route.
+        used: String,
+        /// The workload endpoint that goes without.
+        unused: String,
+    },
+    /// A workload has the address of a node.
+    NodeAddressOfWorkload {
+        /// The address.
+        address: IpAddr,
+        /// The workload endpoint.
+        workload: String,
+        /// The node.
+        node: NodeName,
+    },
+    /// A remote block holds the address of a node, so that its route would cut the node off.
+    BlockHoldsNode {
+        /// The block.
+        block: Cidr,
+        /// The node.
+        node: NodeName,
+        /// The node's address.
+        address: IpAddr,
+    },
+    /// A learned route has a next hop that means something only on one link.
+    LinkLocalNextHop {
+        /// The destination.
+        prefix: Cidr,
+        /// The next hop.
+        gateway: IpAddr,
+    },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::NodeUnknown { node } => write!(
+                f,
+                "node {node} is not in the datastore, so only its workloads have routes; start calico-node on it or \
+                 create the Node"
+            ),
+            Problem::NoNodeAddress { node, family } => write!(
+                f,
+                "node {node} has no {family} address, so its {family} workloads cannot be reached from other nodes; \
+                 set spec.bgp.ipv{}Address of the Node",
+                family.version()
+            ),
+            Problem::NoTunnelAddress { node, family } => write!(
+                f,
+                "node {node} has no {family} VXLAN tunnel address yet; its agent sets ipv{}VXLANTunnelAddr of the \
+                 Node when a pool has a free address for it",
+                family.version()
+            ),
+            Problem::BlockOfUnknownNode { block, node } => write!(
+                f,
+                "block {block} belongs to node {node}, which is not in the datastore; if the node is gone, release \
+                 its addresses"
+            ),
+            Problem::SharedTunnel { node, other, what } => write!(
+                f,
+                "nodes {node} and {other} both have the tunnel's {what}; only {node} is reached through the tunnel \
+                 until {other} gets its own"
+            ),
+            Problem::SharedAddress { address, used, unused } => write!(
+                f,
+                "address {address} is that of both workload endpoints {used} and {unused}; the route leads to {used} \
+                 until {unused} is deleted or given another address"
+            ),
+            Problem::NodeAddressOfWorkload { address, workload, node } => write!(
+                f,
+                "workload endpoint {workload} has the address {address} of node {node} and gets no route; give it \
+                 another address"
+            ),
+            Problem::BlockHoldsNode { block, node, address } => write!(
+                f,
+                "block {block} holds the address {address} of node {node} and gets no route; move the pool out of \
+                 the nodes' network"
+            ),
+            Problem::LinkLocalNextHop { prefix, gateway } => write!(
+                f,
+                "the learned route to {prefix} has the link-local next hop {gateway}, which cannot be reached from \
+                 elsewhere; have the peer announce a global address"
+            ),
+        }
+    }
+}

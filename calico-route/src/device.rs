@@ -1,0 +1,174 @@
+//! The tunnel devices: their names, their attributes and what they cost.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use calico_model::{Family, InterfaceAddr, InterfaceName, Mac, Name, NodeName};
+use sha1::{Digest, Sha1};
+
+/// The VXLAN device for IPv4.
+pub const VXLAN: &str = "vxlan.calico";
+/// The VXLAN device for IPv6.
+pub const VXLAN_V6: &str = "vxlan-v6.calico";
+/// The IP-in-IP device: the kernel's own fallback device, which is adopted.
+pub const IPIP: &str = "tunl0";
+
+fn device_name(name: &'static str) -> InterfaceName {
+    name.parse().expect("the names of our devices are short and plain")
+}
+
+/// Returns the name of the VXLAN device of a family.
+#[must_use]
+pub fn vxlan_device(family: Family) -> InterfaceName {
+    device_name(match family {
+        Family::V4 => VXLAN,
+        Family::V6 => VXLAN_V6,
+    })
+}
+
+/// Returns the name of the IP-in-IP device.
+#[must_use]
+pub fn ipip_device() -> InterfaceName {
+    device_name(IPIP)
+}
+
+/// Returns the MAC address of a node's VXLAN device: `66`, then the first five bytes of the SHA-1 of the node's name
+/// (with `-v6` after it for IPv6). Every node can work out every other's.
+///
+/// # Examples
+/// ```
+/// use calico_model::Family;
+/// let node1 = "node1".parse()?;
+/// assert_eq!(calico_route::vxlan_mac(&node1, Family::V4).to_string(), "66:f9:37:c3:7e:94");
+/// # Ok::<(), calico_model::ParseError>(())
+/// ```
+#[must_use]
+pub fn vxlan_mac(node: &NodeName, family: Family) -> Mac {
+    let suffix = match family {
+        Family::V4 => "",
+        Family::V6 => "-v6",
+    };
+    let digest = Sha1::digest(format!("{node}{suffix}").as_bytes());
+    let mut octets = [0x66; 6];
+    octets[1..].copy_from_slice(&digest[..5]);
+    Mac(octets)
+}
+
+/// How packets between nodes are wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tunnel {
+    /// IP-in-IP (RFC 2003).
+    Ipip,
+    /// VXLAN (RFC 7348) over this family.
+    Vxlan(Family),
+}
+
+impl Tunnel {
+    /// Returns how many bytes the wrapping adds to a packet.
+    #[must_use]
+    pub fn overhead(self) -> u32 {
+        match self {
+            Tunnel::Ipip => 20,
+            Tunnel::Vxlan(Family::V4) => 50,
+            Tunnel::Vxlan(Family::V6) => 70,
+        }
+    }
+}
+
+/// How large the packets of a device may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mtu {
+    /// This many bytes.
+    Bytes(u32),
+    /// As large as the device with the node's address can carry them wrapped.
+    Detected,
+}
+
+impl Mtu {
+    /// Reads a setting, in which 0 and unset mean detection.
+    #[must_use]
+    pub fn from_setting(setting: Option<u16>) -> Self {
+        match setting {
+            None | Some(0) => Mtu::Detected,
+            Some(bytes) => Mtu::Bytes(bytes.into()),
+        }
+    }
+}
+
+/// A VXLAN device that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VxlanDevice {
+    /// The network identifier.
+    pub vni: u32,
+    /// The UDP port.
+    pub port: u16,
+    /// The node's own address, from which wrapped packets are sent and which says what the parent device is.
+    pub local: IpAddr,
+    /// The device's MAC address.
+    pub mac: Mac,
+    /// How large its packets may be.
+    pub mtu: Mtu,
+    /// The device's own address, a single one.
+    pub address: InterfaceAddr,
+}
+
+/// The IP-in-IP device as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpipDevice {
+    /// How large its packets may be.
+    pub mtu: Mtu,
+    /// The device's own address, a single one, once the node has one.
+    pub address: Option<InterfaceAddr>,
+    /// The pools that need the device.
+    pub pools: Vec<Name>,
+}
+
+/// The attributes of a VXLAN device that cannot be changed: where one differs, the device is made anew.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VxlanParams {
+    /// The network identifier.
+    pub vni: u32,
+    /// The UDP port.
+    pub port: u16,
+    /// The address wrapped packets are sent from.
+    pub local: Option<IpAddr>,
+    /// The device they are sent over.
+    pub parent: Option<InterfaceName>,
+    /// Whether the device learns MAC addresses from traffic. Ours never do: their peers are known.
+    pub learning: bool,
+}
+
+impl fmt::Display for VxlanParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "id {} dstport {}", self.vni, self.port)?;
+        if let Some(local) = self.local {
+            write!(f, " local {local}")?;
+        }
+        if let Some(parent) = &self.parent {
+            write!(f, " dev {parent}")?;
+        }
+        f.write_str(if self.learning { " learning" } else { " nolearning" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mac_of_a_tunnel_is_that_of_calico() {
+        let node: NodeName = "node1".parse().unwrap();
+        let digest = Sha1::digest(b"node1-v6");
+        let Mac(octets) = vxlan_mac(&node, Family::V6);
+        assert_eq!(octets[0], 0x66);
+        assert_eq!(octets[1..], digest[..5]);
+        assert_ne!(vxlan_mac(&node, Family::V4), vxlan_mac(&node, Family::V6));
+    }
+
+    #[test]
+    fn a_setting_of_zero_detects() {
+        assert_eq!(Mtu::from_setting(Some(0)), Mtu::Detected);
+        assert_eq!(Mtu::from_setting(None), Mtu::Detected);
+        assert_eq!(Mtu::from_setting(Some(1400)), Mtu::Bytes(1400));
+    }
+}

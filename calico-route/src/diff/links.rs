@@ -1,0 +1,180 @@
+//! Devices, their attributes and their addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
+
+use crate::actual::{Link, LinkKind, LinkState};
+use crate::change::Change;
+use crate::desired::Desired;
+use crate::device::{IpipDevice, Mtu, Tunnel, VxlanDevice, VxlanParams, ipip_device, vxlan_device};
+use crate::ownership::IPIP_LABEL;
+use crate::resolve::{Resolver, Waiting};
+
+/// The least MTU a link may have (RFC 791, RFC 8200).
+fn least_mtu(family: Family) -> u32 {
+    match family {
+        Family::V4 => 576,
+        Family::V6 => 1280,
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    /// Makes the devices that are needed.
+    pub(super) first: Vec<Change>,
+    /// Removes those that are not.
+    pub(super) last: Vec<Change>,
+    /// The devices that are removed, whether made anew or not.
+    pub(super) lost: BTreeSet<InterfaceName>,
+}
+
+pub(super) fn changes(
+    desired: &Desired,
+    resolver: &mut Resolver<'_>,
+    waiting: &mut BTreeSet<Waiting>,
+) -> Links {
+    let mut links = Links::default();
+    for family in Family::ALL {
+        let device = vxlan_device(family);
+        let actual = resolver.host.links.get(&device);
+        match (desired.vxlan.get(&family), actual) {
+            (Some(wanted), _) => match wanted.settle(family, resolver) {
+                Ok((params, mtu)) => links.vxlan(&device, wanted, params, mtu, actual),
+                Err(problem) => {
+                    waiting.insert(problem);
+                    continue;
+                }
+            },
+            (None, Some(_)) => {
+                links.last.push(Change::RemoveLink { device: device.clone() });
+                links.lost.insert(device);
+                continue;
+            }
+            (None, None) => continue,
+        }
+        resolver.planned.insert(device);
+    }
+    let actual = resolver.host.links.get(&ipip_device());
+    match &desired.ipip {
+        Some(wanted) => match mtu(wanted.mtu, Tunnel::Ipip, Family::V4, resolver) {
+            Ok(mtu) => {
+                links.ipip(wanted, mtu, actual);
+                resolver.planned.insert(ipip_device());
+            }
+            Err(problem) => {
+                waiting.insert(problem);
+            }
+        },
+        None => links.leave_ipip(actual),
+    }
+    links
+}
+
+fn mtu(wanted: Mtu, tunnel: Tunnel, family: Family, resolver: &Resolver<'_>) -> Result<u32, Waiting> {
+    let bytes = match wanted {
+        Mtu::Bytes(bytes) => return Ok(bytes),
+        Mtu::Detected => resolver.node_device(family)?,
+    };
+    let wire = resolver.host.links.get(bytes).map_or(0, |link| link.mtu);
+    let least = least_mtu(family) + tunnel.overhead();
+    if wire < least {
+        return Err(Waiting::MtuTooSmall { device: bytes.clone(), mtu: wire, least });
+    }
+    Ok(wire - tunnel.overhead())
+}
+
+impl VxlanDevice {
+    fn settle(&self, family: Family, resolver: &Resolver<'_>) -> Result<(VxlanParams, u32), Waiting> {
+        let parent = resolver.node_device(family)?.clone();
+        let mtu = mtu(self.mtu, Tunnel::Vxlan(family), family, resolver)?;
+        let params = VxlanParams {
+            vni: self.vni,
+            port: self.port,
+            local: Some(self.local),
+            parent: Some(parent),
+            learning: false,
+        };
+        Ok((params, mtu))
+    }
+}
+
+impl Links {
+    fn vxlan(
+        &mut self,
+        device: &InterfaceName,
+        wanted: &VxlanDevice,
+        params: VxlanParams,
+        mtu: u32,
+        actual: Option<&Link>,
+    ) {
+        let kept = actual.filter(|link| link.kind == LinkKind::Vxlan(params.clone()));
+        if kept.is_none() {
+            if actual.is_some() {
+                self.first.push(Change::RemoveLink { device: device.clone() });
+                self.lost.insert(device.clone());
+            }
+            self.first.push(Change::AddVxlan { device: device.clone(), params, mac: wanted.mac, mtu });
+        }
+        self.attributes(device, Some(wanted.mac), mtu, kept);
+        let none = BTreeMap::new();
+        let held = kept.map_or(&none, |link| &link.addresses);
+        if !held.contains_key(&wanted.address) {
+            self.add_address(device, wanted.address, None);
+        }
+        for address in held.keys().filter(|held| **held != wanted.address && is_assigned(held)) {
+            self.first.push(Change::RemoveAddress { device: device.clone(), address: *address });
+        }
+    }
+
+    fn ipip(&mut self, wanted: &IpipDevice, mtu: u32, actual: Option<&Link>) {
+        let device = ipip_device();
+        if actual.is_none() {
+            self.first.push(Change::AddIpip { device: device.clone(), pools: wanted.pools.clone() });
+        }
+        self.attributes(&device, None, mtu, actual);
+        if let Some(address) = wanted.address
+            && actual.is_none_or(|link| !link.addresses.contains_key(&address))
+        {
+            self.add_address(&device, address, Some(IPIP_LABEL.to_owned()));
+        }
+        self.first.extend(labelled(actual, &device, wanted.address));
+    }
+
+    /// Takes back our address from the device; the device itself is the kernel's.
+    fn leave_ipip(&mut self, actual: Option<&Link>) {
+        self.last.extend(labelled(actual, &ipip_device(), None));
+    }
+
+    fn attributes(&mut self, device: &InterfaceName, mac: Option<Mac>, mtu: u32, actual: Option<&Link>) {
+        let mac = mac.filter(|mac| actual.is_some_and(|link| link.mac != Some(*mac)));
+        let mtu = Some(mtu).filter(|mtu| actual.is_none_or(|link| link.mtu != *mtu));
+        let is_up = actual.is_some_and(|link| link.state == LinkState::Up);
+        if mac.is_some() || mtu.is_some() || !is_up {
+            self.first.push(Change::SetLink { device: device.clone(), mtu, mac });
+        }
+    }
+
+    fn add_address(&mut self, device: &InterfaceName, address: InterfaceAddr, label: Option<String>) {
+        self.first.push(Change::AddAddress { device: device.clone(), address, label });
+    }
+}
+
+/// Our addresses on the IP-in-IP device, but for the one that is wanted.
+fn labelled(
+    actual: Option<&Link>,
+    device: &InterfaceName,
+    wanted: Option<InterfaceAddr>,
+) -> impl Iterator<Item = Change> {
+    let held = actual.into_iter().flat_map(|link| &link.addresses);
+    held.filter(move |(held, label)| label.as_deref() == Some(IPIP_LABEL) && Some(**held) != wanted)
+        .map(|(address, _)| Change::RemoveAddress { device: device.clone(), address: *address })
+}
+
+/// Reports whether somebody gave the device the address; link-local ones the kernel makes itself.
+fn is_assigned(addr: &InterfaceAddr) -> bool {
+    match addr.addr() {
+        std::net::IpAddr::V4(_) => true,
+        std::net::IpAddr::V6(addr) => !addr.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,101 @@
+//! Routes.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use calico_model::InterfaceName;
+
+use crate::actual::Actual;
+use crate::change::Change;
+use crate::desired::Desired;
+use crate::ownership::PROTOCOL;
+use crate::resolve::{Resolver, Waiting};
+use crate::route::{Class, Form, Installed, Route, RouteKey};
+
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    pub(super) upserts: Vec<Change>,
+    pub(super) removals: Vec<Change>,
+}
+
+pub(super) fn changes(
+    desired: &Desired,
+    actual: &Actual,
+    resolver: &Resolver<'_>,
+    lost: &BTreeSet<InterfaceName>,
+    waiting: &mut BTreeSet<Waiting>,
+) -> Routes {
+    let mut routes = Routes::default();
+    let mut upserts: Vec<(Rank, Change)> = Vec::new();
+    for (key, route) in &desired.routes {
+        let held = actual.routes.get(key).map_or(&[][..], Vec::as_slice);
+        let held: Vec<&Installed> =
+            held.iter().filter(|route| !route.form.devices().any(|device| lost.contains(device))).collect();
+        let form = match resolver.resolve(&route.target) {
+            Ok(form) => form,
+            Err(problem) => {
+                // What is there cannot be right, except that a workload's interface that is down comes back.
+                waiting.insert(problem);
+                routes.remove(key, held);
+                continue;
+            }
+        };
+        let kept = held.iter().find(|held| held.protocol == PROTOCOL && held.form == form);
+        if let Some(kept) = kept {
+            routes.remove(key, held.iter().copied().filter(|held| held != kept));
+            continue;
+        }
+        if let Some(other) = actual.host.foreign.get(key).and_then(|others| others.first()) {
+            let wanted = format!("{key} {form}");
+            let by = format!("{} protocol {}", other.form, other.protocol);
+            waiting.insert(Waiting::Taken { wanted, by });
+            routes.remove(key, held);
+            continue;
+        }
+        let change = match held.first() {
+            None => Change::AddRoute { key: *key, form },
+            // The kernel replaces the first of a key; the others go.
+            Some(_) => Change::ReplaceRoute { key: *key, form },
+        };
+        upserts.push((Rank::of(key, route), change));
+        routes.remove(key, held.into_iter().skip(1));
+    }
+    upserts.sort_by_key(|(rank, _)| *rank);
+    routes.upserts = upserts.into_iter().map(|(_, change)| change).collect();
+    for (key, held) in actual.routes.iter().filter(|(key, _)| !desired.routes.contains_key(key)) {
+        let held = held.iter().filter(|route| !route.form.devices().any(|device| lost.contains(device)));
+        routes.remove(key, held);
+    }
+    // Drops go before the routes that they surround, so that what is left never drops what it should carry.
+    routes.removals.sort_by_key(
+        |change| !matches!(change, Change::RemoveRoute { route, .. } if route.form == Form::Blackhole),
+    );
+    routes
+}
+
+impl Routes {
+    fn remove<'r>(&mut self, key: &RouteKey, held: impl IntoIterator<Item = &'r Installed>) {
+        self.removals
+            .extend(held.into_iter().map(|route| Change::RemoveRoute { key: *key, route: route.clone() }));
+    }
+}
+
+/// When a route is written: workloads' first, drops last, and narrow ones before the wide ones around them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(u8, Reverse<u8>);
+
+impl Rank {
+    fn of(key: &RouteKey, route: &Route) -> Self {
+        let stage = match route.class {
+            Class::LocalWorkload => 0,
+            Class::Blackhole => 2,
+            Class::VxlanSameSubnet
+            | Class::VxlanTunnel
+            | Class::IpipSameSubnet
+            | Class::IpipTunnel
+            | Class::NoEncap
+            | Class::Learned => 1,
+        };
+        Self(stage, Reverse(key.prefix.prefix_len()))
+    }
+}

@@ -1,0 +1,156 @@
+//! From where a route should lead to the devices it leads over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use calico_model::{Family, InterfaceAddr, InterfaceName};
+
+use crate::actual::{Host, LinkState};
+use crate::route::{Form, Gateway, NextHop, Reach, Target};
+
+/// Something that is wanted and has to wait for the machine.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// A device does not exist yet, or any more.
+    DeviceAbsent(InterfaceName),
+    /// A device is switched off.
+    DeviceDown(InterfaceName),
+    /// No link has the node's address of this family, or the address is not known.
+    NodeAddressAbsent(Family, Option<IpAddr>),
+    /// The host has no way to a gateway.
+    Unreachable(IpAddr),
+    /// Another program's route has the key.
+    Taken {
+        /// Our route.
+        wanted: String,
+        /// The other's.
+        by: String,
+    },
+    /// The network cannot carry wrapped packets of any useful size.
+    MtuTooSmall {
+        /// The device packets leave by.
+        device: InterfaceName,
+        /// Its MTU.
+        mtu: u32,
+        /// The MTU it would have to have.
+        least: u32,
+    },
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Waiting::DeviceAbsent(device) => {
+                write!(f, "interface {device} does not exist; its routes wait for it")
+            }
+            Waiting::DeviceDown(device) => {
+                write!(f, "interface {device} is down; its routes wait until it is set up")
+            }
+            Waiting::NodeAddressAbsent(_, Some(addr)) => write!(
+                f,
+                "no interface has the node's address {addr}; add the address, or set spec.bgp of the Node to one \
+                 that the machine has"
+            ),
+            Waiting::NodeAddressAbsent(family, None) => {
+                write!(f, "the node has no {family} address; set it in spec.bgp of the Node")
+            }
+            Waiting::Unreachable(gateway) => write!(
+                f,
+                "the machine has no route to the next hop {gateway}; add one, or let the pool use VXLAN between subnets"
+            ),
+            Waiting::Taken { wanted, by } => write!(
+                f,
+                "the route {wanted} cannot be set because another program's route is there ({by}); remove it or give \
+                 it another metric"
+            ),
+            Waiting::MtuTooSmall { device, mtu, least } => write!(
+                f,
+                "interface {device} has an MTU of {mtu}, too small for a tunnel; give it at least {least}"
+            ),
+        }
+    }
+}
+
+/// The host as routes look at it.
+#[derive(Debug)]
+pub(crate) struct Resolver<'h> {
+    pub(crate) host: &'h Host,
+    pub(crate) node_addresses: &'h BTreeMap<Family, InterfaceAddr>,
+    /// Our devices that will be there, and up, when the routes are written.
+    pub(crate) planned: BTreeSet<InterfaceName>,
+}
+
+impl Resolver<'_> {
+    pub(crate) fn resolve(&self, target: &Target) -> Result<Form, Waiting> {
+        match target {
+            Target::Blackhole => Ok(Form::Blackhole),
+            Target::Device(device) => self.usable(device).map(|()| Form::Device(device.clone())),
+            Target::Gateways(hops) => {
+                let mut gateways = BTreeSet::new();
+                let mut missing = None;
+                for hop in hops {
+                    match self.hop(hop) {
+                        Ok(found) => gateways.extend(found),
+                        Err(waiting) => missing = Some(waiting),
+                    }
+                }
+                // One next hop that can be reached is better than none.
+                match missing {
+                    Some(waiting) if gateways.is_empty() => Err(waiting),
+                    _ => Ok(Form::Gateways(gateways)),
+                }
+            }
+        }
+    }
+
+    fn hop(&self, hop: &NextHop) -> Result<BTreeSet<Gateway>, Waiting> {
+        let gateway = |device: &InterfaceName, onlink| {
+            [Gateway { address: hop.gateway, device: device.clone(), onlink }].into()
+        };
+        match &hop.reach {
+            Reach::Onlink(device) => self.usable(device).map(|()| gateway(device, true)),
+            Reach::NodeDevice => {
+                let device = self.node_device(Family::of(hop.gateway))?;
+                self.usable(device).map(|()| gateway(device, false))
+            }
+            Reach::Resolved => match self.host_route(hop.gateway).ok_or(Waiting::Unreachable(hop.gateway))? {
+                Form::Device(device) => self.usable(device).map(|()| gateway(device, false)),
+                Form::Gateways(gateways) => Ok(gateways.clone()),
+                Form::Blackhole | Form::Other(_) => Err(Waiting::Unreachable(hop.gateway)),
+            },
+        }
+    }
+
+    pub(crate) fn node_device(&self, family: Family) -> Result<&InterfaceName, Waiting> {
+        let addr = self.node_addresses.get(&family).map(InterfaceAddr::addr);
+        addr.and_then(|addr| self.host.link_with(addr))
+            .map(|(device, _)| device)
+            .ok_or(Waiting::NodeAddressAbsent(family, addr))
+    }
+
+    fn usable(&self, device: &InterfaceName) -> Result<(), Waiting> {
+        if self.planned.contains(device) {
+            return Ok(());
+        }
+        match self.host.links.get(device).map(|link| link.state) {
+            Some(LinkState::Up) => Ok(()),
+            Some(LinkState::Down) => Err(Waiting::DeviceDown(device.clone())),
+            None => Err(Waiting::DeviceAbsent(device.clone())),
+        }
+    }
+
+    /// Returns the host's own best route to an address. Routes of ours are not asked, so the answer does not depend on
+    /// what we have written.
+    fn host_route(&self, addr: IpAddr) -> Option<&Form> {
+        let family = Family::of(addr);
+        (0..=family.bits()).rev().find_map(|len| {
+            let prefix = calico_model::Cidr::holding(addr, len)?;
+            let from = crate::route::RouteKey { priority: 0, ..crate::route::RouteKey::main(prefix, 0) };
+            let to = crate::route::RouteKey { priority: u32::MAX, ..from };
+            let (_, routes) = self.host.foreign.range(from..=to).next()?;
+            routes.first().map(|route| &route.form)
+        })
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName, Mac, Name, NodeName};
+use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName, Mac, NodeName};
 
 use crate::device::{IpipDevice, VxlanDevice};
 use crate::ownership::Ownership;

@@ -50,6 +50,8 @@ pub mod desired;
 pub mod device;
 pub mod diff;
 pub mod encap;
+#[cfg(feature = "netlink")]
+mod error;
 pub mod fake;
 #[cfg(feature = "netlink")]
 pub mod netlink;

@@ -1,1 +1,266 @@
+//! A real kernel, over route netlink (feature `netlink`).
+//!
+//! [`Netlink`] has one socket for requests. It reads and writes the namespace it was connected in, whatever thread calls
+//! it later, and never changes a thread's namespace. All of it needs a tokio runtime (current-thread or multi-thread)
+//! with IO enabled; nothing blocks longer than the kernel takes for one batch.
+//!
+//! Routes, neighbours and forwarding entries are written in batches of 256; links one by one, because what follows needs
+//! their numbers.
 
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+
+use calico_model::InterfaceName;
+
+mod codec;
+mod namespace;
+mod read;
+mod route;
+mod socket;
+mod sysctl;
+mod watch;
+mod write;
+
+pub use crate::error::{ConnectError, ReadError, Refusal, WriteError};
+pub use watch::{Event, Subject, Watch};
+
+use crate::actual::Actual;
+use crate::change::Change;
+use crate::desired::Desired;
+use crate::diff::diff;
+use crate::ownership::Ownership;
+use codec::Batch;
+use namespace::NetworkNamespace;
+use socket::RouteSocket;
+use write::{Indexes, NoDevice};
+
+/// Messages per send: more of them gain little and hold up the runtime longer.
+const BATCH: usize = 256;
+const EEXIST: i32 = 17;
+const EOPNOTSUPP: i32 = 95;
+
+/// A connection to the kernel of one network namespace.
+#[derive(Debug)]
+pub struct Netlink {
+    namespace: NetworkNamespace,
+    socket: RouteSocket,
+    indexes: DeviceIndexes,
+}
+
+/// What became of one change.
+#[derive(Debug)]
+pub struct Outcome<'c> {
+    /// The change.
+    pub change: &'c Change,
+    /// Whether it was made.
+    pub result: Result<(), WriteError>,
+}
+
+#[derive(Debug, Default)]
+struct DeviceIndexes(BTreeMap<InterfaceName, u32>);
+
+impl Indexes for DeviceIndexes {
+    fn index(&self, device: &InterfaceName) -> Option<u32> {
+        self.0.get(device).copied()
+    }
+}
+
+impl Netlink {
+    /// Connects to the kernel in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When no netlink socket can be opened.
+    pub fn connect() -> Result<Self, ConnectError> {
+        NetworkNamespace::of_this_thread().map_err(ConnectError::Namespace).and_then(Self::connect_to)
+    }
+
+    /// Connects to the kernel in the network namespace that a file descriptor (of `/run/netns/NAME`, or of a process's
+    /// `ns/net`) stands for.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered or no netlink socket can be opened there.
+    pub fn connect_in(namespace: BorrowedFd<'_>) -> Result<Self, ConnectError> {
+        NetworkNamespace::from_fd(namespace).map_err(ConnectError::Namespace).and_then(Self::connect_to)
+    }
+
+    fn connect_to(namespace: NetworkNamespace) -> Result<Self, ConnectError> {
+        let socket = RouteSocket::open(&namespace, &[])?;
+        Ok(Self { namespace, socket, indexes: DeviceIndexes::default() })
+    }
+
+    /// Reads what the kernel holds: ours, and of the rest what our routes depend on.
+    ///
+    /// # Errors
+    /// When the kernel does not answer, or changes faster than it can be read. Retryable.
+    pub async fn read(&mut self, ownership: &Ownership) -> Result<Actual, ReadError> {
+        let mut actual = read::read(&mut self.socket, ownership).await?;
+        self.indexes.0 = actual.host.links.iter().map(|(name, link)| (name.clone(), link.index)).collect();
+        let workloads: Vec<_> =
+            actual.host.links.keys().filter(|device| ownership.is_workload(device)).cloned().collect();
+        let sysctls = self.namespace.run(|| sysctl::read(&workloads)).map_err(ReadError::Sysctl)?;
+        actual.sysctls = sysctls.map_err(ReadError::Sysctl)?;
+        Ok(actual)
+    }
+
+    /// Applies changes in their order. Each has its own outcome; none stops the others.
+    pub async fn apply<'c>(&mut self, changes: &'c [Change]) -> Vec<Outcome<'c>> {
+        let mut outcomes = Vec::with_capacity(changes.len());
+        let mut rest = changes;
+        while let Some(first) = rest.first() {
+            let alike = |change: &&Change| Kind::of(change) == Kind::of(first);
+            let most = match Kind::of(first) {
+                Kind::Entry => BATCH,
+                Kind::Link => 1,
+                Kind::Sysctl => rest.len(),
+            };
+            let len = rest.iter().take(most).take_while(alike).count();
+            let (now, later) = rest.split_at(len);
+            let results = match Kind::of(first) {
+                Kind::Entry => self.write(now).await,
+                Kind::Link => vec![self.write_link(first).await],
+                Kind::Sysctl => self.write_sysctls(now),
+            };
+            outcomes.extend(now.iter().zip(results).map(|(change, result)| Outcome { change, result }));
+            rest = later;
+        }
+        outcomes
+    }
+
+    /// Removes everything of ours: routes, tunnel devices, neighbours. Kernel settings stay.
+    ///
+    /// # Errors
+    /// When the kernel cannot be read. What could not be removed is returned.
+    pub async fn cleanup(&mut self, ownership: &Ownership) -> Result<Vec<(Change, WriteError)>, ReadError> {
+        let actual = self.read(ownership).await?;
+        let changes = diff(&Desired::nothing(ownership.clone()), &actual);
+        let outcomes = self.apply(&changes).await;
+        let failed = |outcome: Outcome<'_>| Some((outcome.change.clone(), outcome.result.err()?));
+        Ok(outcomes.into_iter().filter_map(failed).collect())
+    }
+
+    /// Subscribes to what changes in the kernel. Subscribe first and read after, so that nothing is missed.
+    ///
+    /// # Errors
+    /// When no further socket can be opened.
+    pub async fn watch(&mut self, ownership: &Ownership) -> Result<Watch, WatchError> {
+        let socket = RouteSocket::open(&self.namespace, &watch::GROUPS)?;
+        Ok(Watch::start(socket, &mut self.socket, ownership).await?)
+    }
+
+    async fn write(&mut self, changes: &[Change]) -> Vec<Result<(), WriteError>> {
+        let mut batch = Batch::default();
+        let mut results: Vec<Result<(), WriteError>> = Vec::with_capacity(changes.len());
+        let mut sent: BTreeMap<u32, usize> = BTreeMap::new();
+        for (at, change) in changes.iter().enumerate() {
+            let sequence = self.socket.next_sequence();
+            results.push(match write::encode(change, sequence, &self.indexes, &mut batch) {
+                Ok(()) => {
+                    sent.insert(sequence, at);
+                    Ok(())
+                }
+                Err(NoDevice(device)) => Err(WriteError::NoDevice { device }),
+            });
+        }
+        match self.socket.transact(&mut batch).await {
+            Ok(refusals) => {
+                for (sequence, refusal) in refusals {
+                    if let Some(at) = sent.get(&sequence) {
+                        results[*at] = judge(&changes[*at], refusal);
+                    }
+                }
+            }
+            Err(error) => {
+                for at in sent.values() {
+                    let source = std::io::Error::new(error.kind(), error.to_string());
+                    results[*at] = Err(WriteError::Unanswered { change: changes[*at].to_string(), source });
+                }
+            }
+        }
+        results
+    }
+
+    async fn write_link(&mut self, change: &Change) -> Result<(), WriteError> {
+        let result = self.write(std::slice::from_ref(change)).await.pop().unwrap_or(Ok(()));
+        if let (Ok(()), Change::AddVxlan { device, .. } | Change::AddIpip { device, .. }) = (&result, change)
+        {
+            // Not found is not an error here: what needs the device says so.
+            if let Ok(links) = read::read_links(&mut self.socket).await
+                && let Some(link) = links.get(device)
+            {
+                self.indexes.0.insert(device.clone(), link.index);
+            }
+        }
+        if let (Ok(()), Change::RemoveLink { device }) = (&result, change) {
+            self.indexes.0.remove(device);
+        }
+        result
+    }
+
+    fn write_sysctls(&self, changes: &[Change]) -> Vec<Result<(), WriteError>> {
+        match self.namespace.run(|| changes.iter().map(sysctl::write).collect()) {
+            Ok(results) => results,
+            Err(error) => {
+                let lost = |change: &Change| {
+                    let source = std::io::Error::new(error.kind(), error.to_string());
+                    Err(WriteError::Unanswered { change: change.to_string(), source })
+                };
+                changes.iter().map(lost).collect()
+            }
+        }
+    }
+}
+
+/// A watch could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// There was no socket for it.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The links could not be listed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// How a change is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Together with others.
+    Entry,
+    /// Alone.
+    Link,
+    /// To a file.
+    Sysctl,
+}
+
+impl Kind {
+    fn of(change: &Change) -> Self {
+        match change {
+            Change::RemoveLink { .. }
+            | Change::AddVxlan { .. }
+            | Change::AddIpip { .. }
+            | Change::SetLink { .. }
+            | Change::AddAddress { .. }
+            | Change::RemoveAddress { .. } => Kind::Link,
+            Change::SetSysctl { .. } => Kind::Sysctl,
+            Change::SetNeighbour { .. }
+            | Change::RemoveNeighbour { .. }
+            | Change::SetFdb(_)
+            | Change::RemoveFdb(_)
+            | Change::AddRoute { .. }
+            | Change::ReplaceRoute { .. }
+            | Change::RemoveRoute { .. } => Kind::Entry,
+        }
+    }
+}
+
+/// Reads a refusal in the light of what was asked.
+fn judge(change: &Change, refusal: Refusal) -> Result<(), WriteError> {
+    match (change, refusal.errno()) {
+        // The module made the device as it was loaded.
+        (Change::AddIpip { .. }, EEXIST) => Ok(()),
+        (Change::AddIpip { pools, .. }, EOPNOTSUPP) => Err(WriteError::NoIpip { pools: pools.clone() }),
+        (Change::AddVxlan { .. }, EOPNOTSUPP) => Err(WriteError::NoVxlan),
+        _ => Err(WriteError::Refused { change: change.to_string(), refusal }),
+    }
+}

@@ -8,11 +8,12 @@
 //!   resync deadline ──┘
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use calico_model::InterfaceName;
 
+use crate::actual::Host;
 use crate::change::Change;
 use crate::ownership::Ownership;
 use crate::route::Form;
@@ -135,12 +136,12 @@ impl Reconciler {
     pub fn admit(
         &mut self,
         changes: Vec<Change>,
-        links: &BTreeSet<InterfaceName>,
+        host: &Host,
         ownership: &Ownership,
         now: Instant,
     ) -> Vec<Change> {
-        self.first_seen.retain(|device, _| links.contains(device));
-        for device in links.iter().filter(|device| ownership.is_workload(device)) {
+        self.first_seen.retain(|device, _| host.links.contains_key(device));
+        for device in host.links.keys().filter(|device| ownership.is_workload(device)) {
             self.first_seen.entry(device.clone()).or_insert(now);
         }
         let (held, admitted): (Vec<_>, Vec<_>) =

@@ -16,6 +16,12 @@ fn departure(device: &str) -> Change {
     Change::RemoveRoute { key, route: Installed { protocol: 3, form } }
 }
 
+fn host_with(device: &str) -> Host {
+    let mut kernel = crate::fake::FakeKernel::default();
+    kernel.add_link(&device.parse().unwrap(), &[]);
+    kernel.read(&Ownership::default()).host
+}
+
 #[test]
 fn nothing_is_done_before_the_datastore_is_in_sync() {
     let now = start();
@@ -73,26 +79,26 @@ fn routes_over_a_new_interface_are_left_alone_for_a_while() {
     let now = start();
     let mut reconciler = Reconciler::new(Settings::default());
     reconciler.in_sync(now);
-    let links = BTreeSet::from(["cali1".parse().unwrap()]);
+    let host = host_with("cali1");
     let ours = Ownership::default();
     assert_eq!(reconciler.next(now), Next::Pass);
-    assert_eq!(reconciler.admit(vec![departure("cali1")], &links, &ours, now), []);
+    assert_eq!(reconciler.admit(vec![departure("cali1")], &host, &ours, now), []);
     reconciler.finished(End::Clean, at(now, 1));
     assert_eq!(reconciler.next(at(now, 1)), Next::Wait(at(now, 10_000)));
     let later = at(now, 10_000);
-    let admitted = reconciler.admit(vec![departure("cali1")], &links, &ours, later);
+    let admitted = reconciler.admit(vec![departure("cali1")], &host, &ours, later);
     assert_eq!(admitted, [departure("cali1")]);
-    assert_eq!(reconciler.admit(vec![departure("cali1")], &BTreeSet::new(), &ours, later).len(), 1);
+    assert_eq!(reconciler.admit(vec![departure("cali1")], &Host::default(), &ours, later).len(), 1);
 }
 
 #[test]
 fn only_removals_are_held_back() {
     let now = start();
     let mut reconciler = Reconciler::new(Settings::default());
-    let links = BTreeSet::from(["cali1".parse().unwrap()]);
+    let host = host_with("cali1");
     let form = Form::Device("cali1".parse().unwrap());
     let add = Change::AddRoute { key: RouteKey::main("192.168.0.1/32".parse().unwrap(), 0), form };
-    assert_eq!(reconciler.admit(vec![add.clone()], &links, &Ownership::default(), now), [add]);
+    assert_eq!(reconciler.admit(vec![add.clone()], &host, &Ownership::default(), now), [add]);
 }
 
 #[test]

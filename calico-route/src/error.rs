@@ -1,0 +1,144 @@
+//! What can go wrong between us and a kernel.
+
+use std::io;
+
+use calico_model::{InterfaceName, Name};
+
+/// The kernel cannot be talked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No netlink socket could be had.
+    #[error("cannot open a route netlink socket")]
+    Socket(#[source] io::Error),
+    /// The network namespace could not be looked at or entered.
+    #[error("cannot use the network namespace; entering one needs root (CAP_SYS_ADMIN)")]
+    Namespace(#[source] io::Error),
+}
+
+/// What the kernel holds could not be read. Retryable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The socket failed.
+    #[error("cannot read {what} from the kernel")]
+    Socket {
+        /// What was to be read.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel would not say.
+    #[error("the kernel refuses to list {what}: {refusal}")]
+    Refused {
+        /// What was to be read.
+        what: &'static str,
+        /// Its answer.
+        refusal: Refusal,
+    },
+    /// What was being read kept changing.
+    #[error("the kernel's {what} change faster than they can be read")]
+    Unsteady {
+        /// What was to be read.
+        what: &'static str,
+    },
+    /// Kernel settings could not be read.
+    #[error("cannot read kernel settings")]
+    Sysctl(#[source] io::Error),
+}
+
+/// One change was not made. All are retryable; the others of the same call are not affected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The kernel refused it.
+    #[error("the kernel refuses `{change}`: {refusal}")]
+    Refused {
+        /// The change.
+        change: String,
+        /// Its answer.
+        refusal: Refusal,
+    },
+    /// The device it needs does not exist. When it was to be made by an earlier change, that one's error says why.
+    #[error("interface {device} does not exist; what belongs on it waits for it")]
+    NoDevice {
+        /// The device.
+        device: InterfaceName,
+    },
+    /// The kernel has no IP-in-IP.
+    #[error(
+        "this kernel cannot make IP-in-IP devices; {} {} ipipMode Never or a kernel with the ipip module",
+        pools_text(pools),
+        if pools.len() == 1 { "needs" } else { "need" }
+    )]
+    NoIpip {
+        /// The pools that ask for it.
+        pools: Vec<Name>,
+    },
+    /// The kernel has no VXLAN.
+    #[error(
+        "this kernel cannot make VXLAN devices; set vxlanMode Never, or use a kernel with the vxlan module"
+    )]
+    NoVxlan,
+    /// A kernel setting could not be written.
+    #[error("cannot set {path} to {value}")]
+    Sysctl {
+        /// The setting's path below `/proc/sys`.
+        path: String,
+        /// The value.
+        value: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The socket failed, so nobody knows whether the change was made. Read again.
+    #[error("the kernel's answer to `{change}` was lost")]
+    Unanswered {
+        /// The change.
+        change: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn pools_text(pools: &[Name]) -> String {
+    let names: Vec<&str> = pools.iter().map(Name::as_str).collect();
+    format!("{} {}", if names.len() == 1 { "pool" } else { "pools" }, names.join(", "))
+}
+
+/// A refusal in the kernel's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    errno: i32,
+    text: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(errno: i32, text: Option<String>) -> Self {
+        Self { errno, text }
+    }
+
+    /// Returns the error number.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        self.errno
+    }
+
+    /// Returns the kernel's explanation, when it gave one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(text) = &self.text {
+            write!(f, "{} ", text.trim_end_matches('.'))?;
+            return write!(f, "({})", io::Error::from_raw_os_error(self.errno));
+        }
+        io::Error::from_raw_os_error(self.errno).fmt(f)
+    }
+}

@@ -1,0 +1,308 @@
+//! What the kernel lists, as an [`Actual`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use calico_model::{Family, InterfaceAddr, InterfaceName};
+
+use super::codec::{
+    AF_BRIDGE, AF_UNSPEC, IFA_ADDRESS, IFA_LABEL, IFA_LOCAL, IFF_UP, IFLA_ADDRESS, IFLA_EXT_MASK,
+    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING,
+    IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, NDA_DST, NDA_LLADDR,
+    NUD_PERMANENT, RTA_TABLE, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE,
+    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, address, af, attributes, family, mac, text, u16_at,
+    u32_at,
+};
+use super::route::{Names, RawRoute};
+use super::socket::{DumpError, RouteSocket};
+use crate::actual::{Actual, FdbEntry, Host, Link, LinkKind, LinkState};
+use crate::device::VxlanParams;
+use crate::error::ReadError;
+use crate::ownership::Ownership;
+use crate::route::MAIN_TABLE;
+
+/// How often a list is asked for again that changed while it was read.
+const ATTEMPTS: usize = 5;
+/// No such table: nothing was ever routed there.
+const ENOENT: i32 = 2;
+
+type Links = BTreeMap<InterfaceName, Link>;
+
+/// The parent of a VXLAN device is known by number only, and may be listed later than the device.
+struct RawLink {
+    name: InterfaceName,
+    link: Link,
+    parent: Option<u32>,
+}
+
+/// Reads everything but kernel settings.
+pub(super) async fn read(socket: &mut RouteSocket, ownership: &Ownership) -> Result<Actual, ReadError> {
+    let mut links = read_links(socket).await?;
+    let names: Names = links.iter().map(|(name, link)| (link.index, name.clone())).collect();
+    read_addresses(socket, &names, &mut links).await?;
+    let mut actual = Actual { host: Host { links, ..Host::default() }, ..Actual::default() };
+    for family in Family::ALL {
+        read_routes(socket, family, &names, ownership, &mut actual).await?;
+        read_neighbours(socket, family, &names, ownership, &mut actual).await?;
+    }
+    if names.values().any(|name| ownership.is_tunnel(name)) {
+        read_fdb(socket, &names, ownership, &mut actual).await?;
+    }
+    Ok(actual)
+}
+
+/// Reads the links, without addresses.
+pub(super) async fn read_links(socket: &mut RouteSocket) -> Result<Links, ReadError> {
+    let what = "links";
+    for _ in 0..ATTEMPTS {
+        let mut raw = Vec::new();
+        let filter = |batch: &mut super::codec::Batch| batch.number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        let dumped = socket
+            .dump(RTM_GETLINK, &[0; 16], filter, |message| {
+                if message.kind == RTM_NEWLINK {
+                    raw.extend(raw_link(message.body));
+                }
+            })
+            .await;
+        if let Some(()) = settle(what, dumped)? {
+            let names: Names = raw.iter().map(|raw| (raw.link.index, raw.name.clone())).collect();
+            return Ok(raw.into_iter().map(|raw| raw.named(&names)).collect());
+        }
+    }
+    Err(ReadError::Unsteady { what })
+}
+
+async fn read_addresses(socket: &mut RouteSocket, names: &Names, links: &mut Links) -> Result<(), ReadError> {
+    let what = "addresses";
+    for _ in 0..ATTEMPTS {
+        let mut found = Vec::new();
+        let dumped = socket
+            .dump(
+                RTM_GETADDR,
+                &[0; 8],
+                |_| {},
+                |message| {
+                    if message.kind == RTM_NEWADDR {
+                        found.extend(raw_address(message.body));
+                    }
+                },
+            )
+            .await;
+        if let Some(()) = settle(what, dumped)? {
+            for (index, addr, label) in found {
+                let Some(name) = names.get(&index) else { continue };
+                if let Some(link) = links.get_mut(name) {
+                    link.addresses.insert(addr, label.filter(|label| label != name.as_str()));
+                }
+            }
+            return Ok(());
+        }
+    }
+    Err(ReadError::Unsteady { what })
+}
+
+async fn read_routes(
+    socket: &mut RouteSocket,
+    family: Family,
+    names: &Names,
+    ownership: &Ownership,
+    actual: &mut Actual,
+) -> Result<(), ReadError> {
+    let what = "routes";
+    let mut header = [0; 12];
+    header[0] = af(family);
+    for _ in 0..ATTEMPTS {
+        let mut found = Vec::new();
+        let filter = |batch: &mut super::codec::Batch| batch.number(RTA_TABLE, MAIN_TABLE);
+        let dumped = socket
+            .dump(RTM_GETROUTE, &header, filter, |message| {
+                if message.kind == RTM_NEWROUTE {
+                    found.extend(RawRoute::parse(message.body));
+                }
+            })
+            .await;
+        if let Some(()) = settle(what, dumped)? {
+            for raw in found {
+                let ours = ownership.owns_route(raw.protocol, raw.device(names));
+                let side = if ours { &mut actual.routes } else { &mut actual.host.foreign };
+                let (key, route) = if ours { raw.ours(names) } else { raw.foreign(names) };
+                side.entry(key).or_default().push(route);
+            }
+            return Ok(());
+        }
+    }
+    Err(ReadError::Unsteady { what })
+}
+
+async fn read_neighbours(
+    socket: &mut RouteSocket,
+    family: Family,
+    names: &Names,
+    ownership: &Ownership,
+    actual: &mut Actual,
+) -> Result<(), ReadError> {
+    let found = neighbours(socket, af(family), "neighbours").await?;
+    for neighbour in found.into_iter().filter(|neighbour| neighbour.state & NUD_PERMANENT != 0) {
+        let Some(name) = names.get(&neighbour.index).filter(|name| ownership.owns_device(name)) else {
+            continue;
+        };
+        // The kernel lists its own multicast neighbours as permanent ones only of IPv6, and never with this type.
+        if let (Some(addr), Some(mac)) = (neighbour.addr, neighbour.mac) {
+            actual.neighbours.insert((name.clone(), addr), mac);
+        }
+    }
+    Ok(())
+}
+
+async fn read_fdb(
+    socket: &mut RouteSocket,
+    names: &Names,
+    ownership: &Ownership,
+    actual: &mut Actual,
+) -> Result<(), ReadError> {
+    for entry in neighbours(socket, AF_BRIDGE, "forwarding entries").await? {
+        let Some(device) = names.get(&entry.index).filter(|name| ownership.is_tunnel(name)) else { continue };
+        if let (Some(destination), Some(mac)) = (entry.addr, entry.mac) {
+            actual.fdb.insert(FdbEntry { device: device.clone(), mac, destination });
+        }
+    }
+    Ok(())
+}
+
+struct RawNeighbour {
+    index: u32,
+    state: u16,
+    addr: Option<IpAddr>,
+    mac: Option<calico_model::Mac>,
+}
+
+async fn neighbours(
+    socket: &mut RouteSocket,
+    af: u8,
+    what: &'static str,
+) -> Result<Vec<RawNeighbour>, ReadError> {
+    let mut header = [0; 12];
+    header[0] = af;
+    for _ in 0..ATTEMPTS {
+        let mut found = Vec::new();
+        let dumped = socket
+            .dump(
+                RTM_GETNEIGH,
+                &header,
+                |_| {},
+                |message| {
+                    if message.kind == RTM_NEWNEIGH {
+                        found.extend(raw_neighbour(message.body));
+                    }
+                },
+            )
+            .await;
+        if let Some(()) = settle(what, dumped)? {
+            return Ok(found);
+        }
+    }
+    Err(ReadError::Unsteady { what })
+}
+
+/// Sorts how a list ended: whole, interrupted (`None`: ask again), or not to be had.
+fn settle(what: &'static str, dumped: Result<(), DumpError>) -> Result<Option<()>, ReadError> {
+    match dumped {
+        Ok(()) => Ok(Some(())),
+        Err(DumpError::Interrupted) => Ok(None),
+        Err(DumpError::Refused(refusal)) if refusal.errno() == ENOENT => Ok(Some(())),
+        Err(DumpError::Refused(refusal)) => Err(ReadError::Refused { what, refusal }),
+        Err(DumpError::Socket(source)) => Err(ReadError::Socket { what, source }),
+    }
+}
+
+fn raw_link(body: &[u8]) -> Option<RawLink> {
+    let mut name = None;
+    let mut parent = None;
+    let mut link = Link {
+        index: u32_at(body, 4)?,
+        state: if u32_at(body, 8)? & IFF_UP != 0 { LinkState::Up } else { LinkState::Down },
+        mtu: 0,
+        mac: None,
+        kind: LinkKind::Other,
+        addresses: BTreeMap::new(),
+    };
+    for (kind, value) in attributes(body.get(16..)?) {
+        match kind {
+            IFLA_IFNAME => name = text(value).and_then(|name| name.parse().ok()),
+            IFLA_ADDRESS => link.mac = mac(value),
+            IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            IFLA_LINKINFO => (link.kind, parent) = link_kind(value),
+            _ => {}
+        }
+    }
+    Some(RawLink { name: name?, link, parent })
+}
+
+fn link_kind(info: &[u8]) -> (LinkKind, Option<u32>) {
+    let kind = attributes(info).find(|(kind, _)| *kind == IFLA_INFO_KIND).and_then(|(_, value)| text(value));
+    let data = attributes(info).find(|(kind, _)| *kind == IFLA_INFO_DATA).map_or(&[][..], |(_, value)| value);
+    match kind {
+        Some("vxlan") => {
+            let (params, parent) = vxlan(data);
+            (LinkKind::Vxlan(params), parent)
+        }
+        Some("ipip") => (LinkKind::Ipip, None),
+        _ => (LinkKind::Other, None),
+    }
+}
+
+fn vxlan(data: &[u8]) -> (VxlanParams, Option<u32>) {
+    let mut params = VxlanParams { vni: 0, port: 0, local: None, parent: None, learning: false };
+    let mut parent = None;
+    for (kind, value) in attributes(data) {
+        match kind {
+            IFLA_VXLAN_ID => params.vni = u32_at(value, 0).unwrap_or(0),
+            IFLA_VXLAN_LINK => parent = u32_at(value, 0),
+            IFLA_VXLAN_LOCAL | IFLA_VXLAN_LOCAL6 => params.local = address(value),
+            IFLA_VXLAN_LEARNING => params.learning = value.first().is_some_and(|learning| *learning != 0),
+            IFLA_VXLAN_PORT => params.port = u16::from_be(u16_at(value, 0).unwrap_or(0)),
+            _ => {}
+        }
+    }
+    (params, parent)
+}
+
+impl RawLink {
+    fn named(mut self, names: &Names) -> (InterfaceName, Link) {
+        if let LinkKind::Vxlan(params) = &mut self.link.kind {
+            params.parent = self.parent.and_then(|parent| names.get(&parent).cloned());
+        }
+        (self.name, self.link)
+    }
+}
+
+fn raw_address(body: &[u8]) -> Option<(u32, InterfaceAddr, Option<String>)> {
+    let (af, len, index) = (*body.first()?, *body.get(1)?, u32_at(body, 4)?);
+    family(af)?;
+    let (mut local, mut remote, mut label) = (None, None, None);
+    for (kind, value) in attributes(body.get(8..)?) {
+        match kind {
+            IFA_LOCAL => local = address(value),
+            IFA_ADDRESS => remote = address(value),
+            IFA_LABEL => label = text(value).map(str::to_owned),
+            _ => {}
+        }
+    }
+    Some((index, InterfaceAddr::new(local.or(remote)?, len)?, label))
+}
+
+fn raw_neighbour(body: &[u8]) -> Option<RawNeighbour> {
+    if *body.first()? == AF_UNSPEC {
+        return None;
+    }
+    let mut neighbour =
+        RawNeighbour { index: u32_at(body, 4)?, state: u16_at(body, 8)?, addr: None, mac: None };
+    for (kind, value) in attributes(body.get(12..)?) {
+        match kind {
+            NDA_DST => neighbour.addr = address(value),
+            NDA_LLADDR => neighbour.mac = mac(value),
+            _ => {}
+        }
+    }
+    Some(neighbour)
+}

@@ -1,0 +1,160 @@
+//! Links, addresses, routes and neighbours that change under us.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::codec::{
+    AF_BRIDGE, IFLA_IFNAME, NLMSG_OVERRUN, NUD_PERMANENT, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH,
+    RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, attributes, messages, text, u16_at,
+    u32_at,
+};
+use super::read::read_links;
+use super::route::Names;
+use super::socket::RouteSocket;
+use crate::error::ReadError;
+use crate::ownership::Ownership;
+
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_NEIGH: u32 = 3;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+pub(super) const GROUPS: [u32; 6] = [
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+];
+/// The kernel had more to say than there was room for.
+const ENOBUFS: i32 = 105;
+/// Messages that are looked at before the caller is told, so that a storm cannot keep it waiting.
+const TURN: usize = 4096;
+
+/// Something that the kernel said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// These changed, and not by our own hand.
+    Changed(BTreeSet<Subject>),
+    /// More changed than the kernel could tell. Anything may be different.
+    Overrun,
+}
+
+/// What may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// Links, or their addresses.
+    Links,
+    /// Routes.
+    Routes,
+    /// Neighbours and forwarding entries on our devices.
+    Neighbours,
+}
+
+/// A subscription to what changes in a kernel.
+#[derive(Debug)]
+pub struct Watch {
+    socket: RouteSocket,
+    ownership: Ownership,
+    names: Names,
+    /// The socket whose changes are our own.
+    own_port: u32,
+}
+
+impl Watch {
+    pub(super) async fn start(
+        socket: RouteSocket,
+        lister: &mut RouteSocket,
+        ownership: &Ownership,
+    ) -> Result<Self, ReadError> {
+        let links = read_links(lister).await?;
+        let names = links.into_iter().map(|(name, link)| (link.index, name)).collect();
+        Ok(Self { socket, ownership: ownership.clone(), names, own_port: lister.port() })
+    }
+
+    /// Waits until something has changed; what happened at once is told at once. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the socket fails in another way than by overrunning.
+    pub async fn next(&mut self) -> io::Result<Event> {
+        loop {
+            let mut changed = BTreeSet::new();
+            let mut filter =
+                Filter { ownership: &self.ownership, names: &mut self.names, own_port: self.own_port };
+            match self.socket.receive().await {
+                Ok(bytes) if !filter.note(bytes, &mut changed) => return Ok(Event::Overrun),
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(ENOBUFS) => return Ok(Event::Overrun),
+                Err(error) => return Err(error),
+            }
+            for _ in 0..TURN {
+                match self.socket.receive_now() {
+                    Some(Ok(bytes)) if !filter.note(bytes, &mut changed) => return Ok(Event::Overrun),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) if error.raw_os_error() == Some(ENOBUFS) => return Ok(Event::Overrun),
+                    Some(Err(error)) => return Err(error),
+                    None => break,
+                }
+            }
+            if !changed.is_empty() {
+                return Ok(Event::Changed(changed));
+            }
+        }
+    }
+}
+
+/// What of the kernel's talk concerns us.
+struct Filter<'w> {
+    ownership: &'w Ownership,
+    names: &'w mut Names,
+    own_port: u32,
+}
+
+impl Filter<'_> {
+    /// Notes what a datagram says changed; false when the kernel says that it lost count.
+    fn note(&mut self, bytes: &[u8], changed: &mut BTreeSet<Subject>) -> bool {
+        for message in messages(bytes) {
+            match message.kind {
+                NLMSG_OVERRUN => return false,
+                RTM_NEWLINK | RTM_DELLINK => {
+                    self.learn(message.body);
+                    changed.insert(Subject::Links);
+                }
+                RTM_NEWADDR | RTM_DELADDR => {
+                    changed.insert(Subject::Links);
+                }
+                RTM_NEWROUTE | RTM_DELROUTE if message.port != self.own_port => {
+                    changed.insert(Subject::Routes);
+                }
+                RTM_NEWNEIGH | RTM_DELNEIGH
+                    if message.port != self.own_port && self.concerns(message.kind, message.body) =>
+                {
+                    changed.insert(Subject::Neighbours);
+                }
+                _ => {}
+            }
+        }
+        true
+    }
+
+    fn learn(&mut self, body: &[u8]) {
+        let name = attributes(body.get(16..).unwrap_or_default()).find(|(kind, _)| *kind == IFLA_IFNAME);
+        let name = name.and_then(|(_, value)| text(value)?.parse().ok());
+        if let (Some(index), Some(name)) = (u32_at(body, 4), name) {
+            self.names.insert(index, name);
+        }
+    }
+
+    /// Neighbours that come and go by themselves are the kernel's affair; only those that should be permanent, and
+    /// removals, are ours.
+    fn concerns(&self, kind: u16, body: &[u8]) -> bool {
+        let device = u32_at(body, 4).and_then(|index| self.names.get(&index));
+        let is_fdb = body.first() == Some(&AF_BRIDGE);
+        let is_lasting = u16_at(body, 8).is_some_and(|state| state & NUD_PERMANENT != 0);
+        device.is_some_and(|device| self.ownership.owns_device(device))
+            && (kind == RTM_DELNEIGH || is_fdb || is_lasting)
+    }
+}

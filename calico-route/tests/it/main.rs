@@ -1,0 +1,11 @@
+//! Tests of `calico-route` as its users see it; with the feature `netlink` also against the real kernel, in network
+//! namespaces of their own.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#[cfg(feature = "netlink")]
+mod cluster;
+#[cfg(feature = "netlink")]
+mod kernel;
+#[cfg(feature = "netlink")]
+mod namespace;

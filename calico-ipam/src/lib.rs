@@ -1,1 +1,68 @@
-//! calico-ipam
+//! **Which address**: IP address management over any [`calico_model::Datastore`].
+//!
+//! Pools are cut into *blocks*. A host claims a block and then assigns from it without asking anybody; its routes are
+//! one per block. [`Ipam`] is the whole of it: assign, release, claim, give back.
+//!
+//! - **An address has one holder.** Every write names the revision of what it replaces. What was decided from old
+//!   knowledge fails as a conflict, is read again and decided again.
+//! - **A crash loses nothing.** The writes of a commit are ordered so that every prefix is safe, whether the store is
+//!   atomic or applies in order; the next operation finishes or undoes what was begun.
+//! - **A late release frees nobody else's address**: it presents the sequence number of its assignment.
+//! - **Deciding is pure.** [`Block`] and [`plan`](mod@plan) take the time and what was read, and return what to write.
+//!
+//! The data is that of Calico (`/calico/ipam/v2/...`), so another Calico on the same datastore agrees. Where its behaviour
+//! surprises, this crate keeps the documented meaning: no block limit is no limit (Calico stops at 20), finding a block
+//! does not read all of the cluster's, and a handle counts what was assigned, not what was asked for.
+//!
+//! ```
+//! use calico_ipam::{AutoAssign, Ipam};
+//! use calico_model::datastore::{Precondition, Write};
+//! use calico_model::resource::{Document, IpPool, Object, Resource};
+//! use calico_model::MemoryStore;
+//! use std::{sync::Arc, time::SystemTime};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let store = MemoryStore::new();
+//! let pool: Resource = Object::new("default".parse()?, IpPool::new("192.168.0.0/16".parse()?)).into();
+//! let (key, value) = (pool.key().datastore_key(), Document::from(&pool).stored_form());
+//! store.commit_now(vec![Write::put(key, value, Precondition::Absent)])?;
+//!
+//! let ipam = Ipam::new(Arc::new(store));
+//! let now = SystemTime::UNIX_EPOCH;
+//! let mut request = AutoAssign::new("node1".parse()?, "k8s-pod-network.0123");
+//! request.count.v4 = 2;
+//! let assigned = ipam.auto_assign(request, now).await?;
+//! assert_eq!(assigned.v4.len(), 2);
+//!
+//! let released = ipam.release_by_handle("k8s-pod-network.0123", now).await?;
+//! assert_eq!(released.released.len(), 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(missing_docs)]
+
+mod affinity;
+mod assign;
+mod assign_address;
+pub mod block;
+mod cache;
+pub mod error;
+mod handle;
+mod index;
+mod ipam;
+mod join;
+pub mod plan;
+pub mod pool;
+mod release;
+pub mod request;
+mod timestamp;
+mod versioned;
+
+pub use block::{Block, DamagedBlock, Expected, Holder, Mismatch};
+pub use error::{AccessError, AffinityError, AssignError, ConfigError, ReleaseError};
+pub use ipam::Ipam;
+pub use pool::{PoolRef, Settings};
+pub use release::Assignment;
+pub use request::{Allocation, AssignAddress, Assigned, AutoAssign, HandleUse, PerFamily, Release, Released};
+pub use versioned::Versioned;

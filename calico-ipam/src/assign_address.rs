@@ -1,0 +1,154 @@
+//! Assigning one given address.
+
+use std::time::{Duration, SystemTime};
+
+use calico_model::datastore::{Atomicity, Key};
+use calico_model::resource::block::{Owner, block_key};
+use calico_model::{Cidr, Name};
+
+use crate::assign::with_node;
+use crate::block::{Block, Holder};
+use crate::error::{AccessError, AssignError};
+use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome, clean_handle, key_of_handle};
+use crate::join::yield_now;
+use crate::plan::{Candidate, Plan, Role, View, plan_address};
+use crate::pool::Settings;
+use crate::request::{Allocation, AssignAddress};
+use crate::versioned::Versioned;
+
+impl Ipam {
+    /// Assigns one given address. Reservations and the selectors of its pool do not matter; the pool must be enabled. A
+    /// block that does not exist is claimed, unless the host has as many blocks as it may have: then the block belongs to
+    /// nobody.
+    ///
+    /// # Errors
+    /// When the address is held, cools down, is in no enabled pool, is in another's block under strict affinity, or the
+    /// store cannot be used.
+    pub async fn assign(&self, request: AssignAddress, now: SystemTime) -> Result<Allocation, AssignError> {
+        let handle = clean_handle(&request.handle);
+        key_of_handle(&handle)?;
+        let settings = self.settings(now).await?;
+        let (pool, cidr) = place(&settings, &request)?;
+        let holder = Holder { handle, attributes: with_node(&request.owner, request.attributes.clone()) };
+        let mut last = block_key(&cidr);
+        let mut planned: Option<Allocation> = None;
+        for attempt in 0..MAX_ATTEMPTS {
+            if attempt > 0 {
+                yield_now().await;
+            }
+            let block = self.read_block(&cidr, now).await?;
+            if let Some(allocation) = planned.take().filter(|planned| is_ours(&block, planned, &holder)) {
+                self.confirm(&request.owner, &cidr, now).await?;
+                return Ok(allocation);
+            }
+            let candidate = self.candidate(&request.owner, &settings, pool.clone(), cidr, block).await?;
+            let candidate = candidate.map_err(|owner| {
+                let (addr, owner) = (request.addr, owner.map_or("nobody".to_owned(), |o| o.to_string()));
+                AssignError::StrictAffinity { addr, block: cidr, owner }
+            })?;
+            let handle = self.cache().handle(&holder.handle);
+            let handle = handle.unwrap_or_else(Versioned::absent);
+            let view = View {
+                owner: &request.owner,
+                candidates: std::slice::from_ref(&candidate),
+                handle: &handle,
+                reserved: &[],
+                cooldown: Duration::from_secs(settings.config.ip_cooldown_seconds.into()),
+                atomicity: self.store.atomicity(),
+            };
+            let Some(plan) = plan_address(&view, request.addr, &holder, now) else {
+                return Err(taken(&candidate, &request, settings.config.ip_cooldown_seconds));
+            };
+            match self.carry_out_address(&request.owner, plan, &holder, now).await? {
+                Ok(allocation) => return Ok(allocation),
+                Err((key, unknown)) => {
+                    last = key;
+                    planned = unknown;
+                }
+            }
+        }
+        Err(AccessError::Contended { key: last, attempts: MAX_ATTEMPTS }.into())
+    }
+
+    /// Says by which right the block serves; the block's owner when it must not.
+    async fn candidate(
+        &self,
+        owner: &Owner,
+        settings: &Settings,
+        pool: Name,
+        cidr: Cidr,
+        block: Versioned<Block>,
+    ) -> Result<Result<Candidate, Option<Owner>>, AccessError> {
+        let affinity = self.read_affinity(owner, &cidr).await?;
+        let role = match block.value.as_ref().map(Block::owner) {
+            None => Role::Claim,
+            Some(Some(theirs)) if theirs == owner => Role::Own,
+            Some(theirs) if settings.config.strict_affinity => return Ok(Err(theirs.cloned())),
+            Some(_) => Role::Borrow,
+        };
+        Ok(Ok(Candidate { pool, cidr, block, affinity, role }))
+    }
+
+    /// Commits; otherwise returns the key that stood in the way, and the allocation when it may have happened.
+    async fn carry_out_address(
+        &self,
+        owner: &Owner,
+        plan: Plan,
+        holder: &Holder,
+        now: SystemTime,
+    ) -> Result<Result<Allocation, (Key, Option<Allocation>)>, AccessError> {
+        let in_order = self.store.atomicity() == Atomicity::InOrder;
+        let allocation = plan.allocations.first().cloned();
+        match self.commit(plan.writes, now).await? {
+            Outcome::Done(_) => {
+                self.forget_all(owner, &plan.blocks, &holder.handle);
+                for cidr in plan.confirm {
+                    self.confirm(owner, &cidr, now).await?;
+                }
+                Ok(allocation.ok_or_else(|| unreachable!("a plan for an address has one")))
+            }
+            Outcome::Again(key) => {
+                if in_order {
+                    for block in plan.blocks {
+                        self.recount(&holder.handle, &block.cidr(), now).await?;
+                    }
+                }
+                Ok(Err((key, None)))
+            }
+            Outcome::Unknown(key) => Ok(Err((key, allocation))),
+        }
+    }
+}
+
+fn is_ours(block: &Versioned<Block>, planned: &Allocation, holder: &Holder) -> bool {
+    block.value.as_ref().is_some_and(|block| {
+        block.sequence_of(planned.addr) == Some(planned.sequence)
+            && block.attributes_of(planned.addr).is_some_and(|attributes| {
+                attributes.handle_id.as_ref() == Some(&holder.handle)
+                    && attributes.secondary == holder.attributes
+            })
+    })
+}
+
+fn place(settings: &Settings, request: &AssignAddress) -> Result<(Name, Cidr), AssignError> {
+    let addr = request.addr;
+    let holding = Cidr::host(addr);
+    let pool = settings.pool_of(&holding).ok_or(AssignError::NotInPool { addr, pool: None })?;
+    let name = pool.metadata.name.clone();
+    if pool.spec.disabled {
+        return Err(AssignError::NotInPool { addr, pool: Some(name) });
+    }
+    if let Some(wanted) = request.intended_use.filter(|wanted| !pool.spec.allowed_uses.contains(wanted)) {
+        return Err(AssignError::UseNotAllowed { addr, pool: name, wanted: format!("{wanted:?}") });
+    }
+    let block = settings.block_of(addr).ok_or(AssignError::NotInPool { addr, pool: None })?;
+    Ok((name, block))
+}
+
+fn taken(candidate: &Candidate, request: &AssignAddress, seconds: u32) -> AssignError {
+    let addr = request.addr;
+    match candidate.block.value.as_ref().and_then(|block| block.attributes_of(addr)) {
+        Some(attributes) => AssignError::InUse { addr, handle: attributes.handle_id.clone() },
+        None => AssignError::CoolingDown { addr, seconds },
+    }
+}

@@ -1,0 +1,89 @@
+//! Handles: how many addresses each holder has, by block, so that all of them can be found without looking everywhere.
+//!
+//! A handle may count too many addresses after a crash, never too few: it is raised before the block is written and
+//! lowered after. The next operation that meets the handle mends the count.
+
+use std::time::SystemTime;
+
+use calico_model::Cidr;
+use calico_model::datastore::{Atomicity, Write};
+use calico_model::resource::block::{StoredBlock, StoredHandle, block_key, handle_key};
+
+use crate::block::Block;
+use crate::error::AccessError;
+use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome};
+use crate::versioned::{Versioned, to_json};
+
+/// Makes the write that leaves a handle with these counts; one that counts nothing is deleted.
+pub(crate) fn handle_write(read: &Versioned<StoredHandle>, counts: &StoredHandle) -> Option<Write> {
+    let key = handle_key(&counts.handle_id)?;
+    if counts.block.is_empty() { read.delete(key) } else { Some(read.put(key, to_json(counts))) }
+}
+
+/// Makes a handle count for one block what the block holds.
+pub(crate) fn set_count(counts: &mut StoredHandle, cidr: Cidr, held: u64) {
+    if held == 0 {
+        counts.block.remove(&cidr);
+    } else {
+        counts.block.insert(cidr, held);
+    }
+}
+
+impl Ipam {
+    /// Makes a handle count for one block what the block holds, after a write that was counted did not happen.
+    ///
+    /// The block is written first, unchanged, so that a write that is still on its way fails. For a block that does not
+    /// exist that means to make it for a moment, marked as deleted.
+    pub(crate) async fn recount(
+        &self,
+        handle: &str,
+        cidr: &Cidr,
+        now: SystemTime,
+    ) -> Result<(), AccessError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let block = self.read_block(cidr, now).await?;
+            let read = self.read_handle(handle).await?;
+            let Some(mut counts) = read.value.clone() else { break };
+            let held = block.value.as_ref().map_or(0, |block| block.count_of(handle));
+            if counts.block.get(cidr).copied().unwrap_or(0) == held {
+                break;
+            }
+            set_count(&mut counts, *cidr, held);
+            let fence = self.fence(cidr, &block, now);
+            let writes = fence.into_iter().chain(handle_write(&read, &counts)).collect();
+            if let Outcome::Done(_) = self.commit(writes, now).await? {
+                self.cache().forget_handle(handle);
+                break;
+            }
+        }
+        self.remove_tombstone(cidr, now).await
+    }
+
+    /// Makes the write that fails whatever else is about to change a block.
+    pub(crate) fn fence(&self, cidr: &Cidr, block: &Versioned<Block>, now: SystemTime) -> Option<Write> {
+        self.cache().forget_block(cidr);
+        let stored = match (&block.value, self.store.atomicity()) {
+            (Some(block), _) => StoredBlock::from(block),
+            // Writes that are decided together happen together: the handle's revision is fence enough.
+            (None, Atomicity::Atomic) => return None,
+            (None, Atomicity::InOrder) => {
+                StoredBlock { deleted: true, ..StoredBlock::from(&Block::new(*cidr, None, now)) }
+            }
+        };
+        Some(block.put(block_key(cidr), to_json(&stored)))
+    }
+
+    /// Deletes a block that is marked as deleted.
+    pub(crate) async fn remove_tombstone(&self, cidr: &Cidr, now: SystemTime) -> Result<(), AccessError> {
+        if self.store.atomicity() == Atomicity::Atomic {
+            return Ok(());
+        }
+        let block = self.read_block(cidr, now).await?;
+        if block.value.is_none()
+            && let Some(write) = block.delete(block_key(cidr))
+        {
+            self.commit(vec![write], now).await?;
+        }
+        Ok(())
+    }
+}

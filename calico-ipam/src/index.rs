@@ -1,0 +1,187 @@
+//! Which blocks of a family exist, and how far they are used: hints for finding the next one.
+//!
+//! The index answers "which block next?" without asking the datastore. It is never trusted: what it suggests is read, or
+//! written under a precondition, before anything depends on it. It learns from every block that is read or written, from
+//! a listing when probing has failed, and from a watch when somebody feeds one in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use calico_model::resource::IpPool;
+use calico_model::resource::block::Owner;
+use calico_model::{Cidr, Revision};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::block::Block;
+
+/// An empty block of another host is taken over when it was claimed at least this long ago.
+pub(crate) const TAKE_OVER_AFTER: Duration = Duration::from_secs(60);
+
+/// What is known of a block that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hint {
+    owner: Option<Owner>,
+    /// Whether an address may be free or about to cool down.
+    spare: bool,
+    empty: bool,
+    old: bool,
+    revision: Revision,
+}
+
+/// The part of a stored block that a hint is made of; the rest is skipped.
+#[derive(Deserialize)]
+struct Glimpse {
+    affinity: Option<Owner>,
+    #[serde(rename = "affinityClaimTime")]
+    claimed: Option<String>,
+    unallocated: Vec<IgnoredAny>,
+    #[serde(default)]
+    attributes: Vec<AttributesGlimpse>,
+    #[serde(default)]
+    deleted: bool,
+}
+
+#[derive(Deserialize)]
+struct AttributesGlimpse {
+    #[serde(default, rename = "releasedAt")]
+    released: Option<IgnoredAny>,
+}
+
+impl Hint {
+    pub(crate) fn of(block: &Block, revision: Revision, now: SystemTime) -> Self {
+        Self {
+            owner: block.owner().cloned(),
+            spare: block.held() < block.size(),
+            empty: block.is_empty(),
+            old: block.claimed_before(now, TAKE_OVER_AFTER),
+            revision,
+        }
+    }
+
+    /// Reads as much of a stored block as a hint needs; `None` when it is marked as deleted. A block that cannot be read
+    /// is one that has nothing to give.
+    pub(crate) fn glimpse(value: &[u8], revision: Revision, now: SystemTime) -> Option<Self> {
+        let Ok(glimpse) = serde_json::from_slice::<Glimpse>(value) else {
+            return Some(Self { owner: None, spare: false, empty: false, old: false, revision });
+        };
+        let claimed = glimpse.claimed.as_deref().and_then(crate::timestamp::parse);
+        let cooling = glimpse.attributes.iter().any(|attributes| attributes.released.is_some());
+        let all_cooling = glimpse.attributes.iter().all(|attributes| attributes.released.is_some());
+        (!glimpse.deleted).then(|| Self {
+            owner: glimpse.affinity,
+            spare: !glimpse.unallocated.is_empty() || cooling,
+            empty: all_cooling,
+            old: claimed.is_none_or(|claimed| crate::block::elapsed(claimed, now, TAKE_OVER_AFTER)),
+            revision,
+        })
+    }
+}
+
+/// A block to try next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guess {
+    /// It does not exist, as far as is known.
+    Absent(Cidr),
+    /// It exists and is worth reading: the owner's own with space, or another's and empty.
+    Present(Cidr),
+}
+
+/// The hints of one family.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    hints: BTreeMap<Cidr, Hint>,
+}
+
+impl Index {
+    /// Notes what a block is now; an older note than is known is ignored.
+    pub(crate) fn note(&mut self, cidr: Cidr, hint: Option<Hint>) {
+        match hint {
+            None => {
+                self.hints.remove(&cidr);
+            }
+            Some(hint) => {
+                if self.hints.get(&cidr).is_none_or(|known| known.revision <= hint.revision) {
+                    self.hints.insert(cidr, hint);
+                }
+            }
+        }
+    }
+
+    /// Replaces everything by a listing of all blocks.
+    pub(crate) fn replace(&mut self, hints: BTreeMap<Cidr, Hint>) {
+        self.hints = hints;
+    }
+
+    /// Finds a block of a pool to claim or take over, walking from the `start`th with wrap-around, and its number.
+    pub(crate) fn claimable(
+        &self,
+        pool: &IpPool,
+        owner: &Owner,
+        reserved: &[Cidr],
+        start: u128,
+        tried: &BTreeSet<Cidr>,
+    ) -> Option<(u128, Guess)> {
+        let count = pool.cidr.subnet_count(pool.block_size)?;
+        let mut fallback = None;
+        let mut step = 0;
+        while step < count {
+            let number = (start + step) % count;
+            step += 1;
+            let cidr = pool.cidr.subnet(pool.block_size, number)?;
+            if let Some(net) = reserved.iter().find(|net| net.covers(&cidr)) {
+                // A reservation may cover more blocks than can be walked.
+                let last = pool.cidr.index_of(net.last()).map_or(count - 1, |index| index / block_len(pool));
+                step += last - number;
+                continue;
+            }
+            if tried.contains(&cidr) {
+                continue;
+            }
+            match self.hints.get(&cidr) {
+                None => return Some((number, Guess::Absent(cidr))),
+                Some(hint) if hint.owner.as_ref() == Some(owner) => {
+                    if hint.spare {
+                        return Some((number, Guess::Present(cidr)));
+                    }
+                }
+                Some(hint) if hint.empty && hint.old && fallback.is_none() => {
+                    fallback = Some((number, Guess::Present(cidr)));
+                }
+                Some(_) => {}
+            }
+        }
+        fallback
+    }
+
+    /// Finds a block of a pool that has an address to spare, walking from the `start`th with wrap-around.
+    pub(crate) fn lender(&self, pool: &IpPool, start: u128, tried: &BTreeSet<Cidr>) -> Option<Cidr> {
+        let count = pool.cidr.subnet_count(pool.block_size)?;
+        let first = pool.cidr.subnet(pool.block_size, start % count)?;
+        let last = pool.cidr.subnet(pool.block_size, count - 1)?;
+        let zero = pool.cidr.subnet(pool.block_size, 0)?;
+        let lends = |(cidr, hint): (&Cidr, &Hint)| {
+            (hint.spare && cidr.prefix_len() == pool.block_size && !tried.contains(cidr)).then_some(*cidr)
+        };
+        self.hints
+            .range(first..=last)
+            .find_map(lends)
+            .or_else(|| self.hints.range(zero..first).find_map(lends))
+    }
+}
+
+/// Returns how many addresses a block of a pool has.
+fn block_len(pool: &IpPool) -> u128 {
+    1 << (pool.cidr.family().bits() - pool.block_size)
+}
+
+/// Returns where the search of a pool begins for an owner: the same place each time, and another for each owner, so that
+/// hosts that start together do not meet (the FNV-1a hash of the name).
+pub(crate) fn starting_point(owner: &Owner) -> u128 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for byte in crate::error::owner_name(owner).as_str().bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    // The low bits choose among few blocks, and names differ mostly in their last letter.
+    u128::from(hash ^ (hash >> 32))
+}

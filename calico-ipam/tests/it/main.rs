@@ -1,0 +1,5 @@
+//! IPAM over a real datastore, from outside.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod assign;
+mod common;

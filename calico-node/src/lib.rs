@@ -6,6 +6,7 @@
 pub mod config;
 pub mod ctl;
 pub mod datastore;
+pub mod lab;
 pub mod paths;
 pub mod settings;
 pub mod stamp;

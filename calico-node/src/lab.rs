@@ -1,0 +1,404 @@
+//! **The lab**: a cluster on one machine, for playing and for tests that need real packets.
+//!
+//! Every host and every workload is a network namespace; a router joins the hosts' subnets and knows nothing of
+//! workloads. On each host runs the real `calico-node`, all share one SQLite datastore, and workloads are attached by
+//! calling the real CNI programs. So what holds in a lab holds for the programs as users get them.
+//!
+//! ```text
+//!   web ──cali…─ node1 ─eth0──┐                     ┌──eth0─ node3 ─cali…── db
+//!                             br0 ── router ── br1 ─┤
+//!   app ──cali…─ node2 ─eth0──┘                     └──eth0─ node4 ...
+//! ```
+//!
+//! A lab is written down in `/run/calico-lab/NAME` before anything is made, so that another process can look at it
+//! ([`LabState`]) and take it down ([`down`]), also after a crash. A [`Lab`] in hand is taken down when it is dropped,
+//! unless it was told to [stay](Lab::keep). Names derive from the lab's, so several are up side by side.
+//!
+//! ```no_run
+//! use calico_node::lab::{Lab, LabOptions, Topology};
+//!
+//! let topology = Topology::parse("{name: tiny, subnets: [{name: a, cidr: 10.1.0.0/24, gateway: 10.1.0.254}], \
+//!     hosts: [{name: node1, address: 10.1.0.1}], pools: [{cidr: 192.168.0.0/16}], \
+//!     workloads: [{name: web, host: node1, listen: [80]}, {name: app, host: node1}]}", "".as_ref())?;
+//! let lab = Lab::up(&topology, LabOptions::default())?;
+//! let web = lab.address("web")?;
+//! println!("{:?}", lab.probe_tcp("app", web, 80)?);
+//! # Ok::<(), calico_node::lab::LabError>(())
+//! ```
+
+mod agents;
+mod build;
+mod cni;
+mod command;
+mod error;
+mod fields;
+mod kernel;
+mod matrix;
+mod netns;
+mod probe;
+mod process;
+mod responder;
+mod state;
+mod topology;
+mod traffic;
+mod wait;
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use agents::{Ending, tail};
+pub use cni::CniVerb;
+pub use command::Answer;
+pub use error::{LabError, TopologyError};
+pub use kernel::{KernelEvents, KernelObjects};
+pub use matrix::{Expectation, Matrix};
+pub use probe::{Probe, Verdict};
+pub use process::Process;
+pub use responder::respond;
+pub use state::{HostState, LabState, WorkloadState};
+pub use topology::{LabName, Topology};
+pub use traffic::{Traffic, TrafficCount};
+pub use wait::{Interrupt, Stopwatch};
+
+use state::Reservation;
+use topology::Manifest;
+
+/// Where the lab finds the programs.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum Programs {
+    /// Beside the running program.
+    #[default]
+    Beside,
+    /// In a folder.
+    In(PathBuf),
+    /// Nowhere: only namespaces and wires are made.
+    None,
+}
+
+/// How a lab is made.
+#[derive(Clone)]
+pub struct LabOptions {
+    programs: Programs,
+    interrupt: Interrupt,
+    patience: Duration,
+    progress: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+/// A lab that is up.
+#[derive(Debug)]
+pub struct Lab {
+    state: LabState,
+    options: LabOptions,
+    children: Vec<Child>,
+    fate: Fate,
+}
+
+/// What becomes of a lab when it is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    TakenDown,
+    Stays,
+}
+
+impl Programs {
+    fn resolve(self) -> Self {
+        let beside = || std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
+        match self {
+            Self::Beside => beside().map_or(Self::None, Self::In),
+            other @ (Self::In(_) | Self::None) => other,
+        }
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::In(folder) => Some(folder),
+            Self::Beside | Self::None => None,
+        }
+    }
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        Self {
+            programs: Programs::Beside,
+            interrupt: Interrupt::default(),
+            patience: Duration::from_secs(30),
+            progress: Arc::new(|_| {}),
+        }
+    }
+}
+
+impl fmt::Debug for LabOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LabOptions").field("programs", &self.programs).finish_non_exhaustive()
+    }
+}
+
+impl LabOptions {
+    /// Says where the programs are.
+    #[must_use]
+    pub fn programs(mut self, programs: Programs) -> Self {
+        self.programs = programs;
+        self
+    }
+
+    /// Makes the lab stop when `interrupt` is raised.
+    #[must_use]
+    pub fn interrupt(mut self, interrupt: Interrupt) -> Self {
+        self.interrupt = interrupt;
+        self
+    }
+
+    /// Says how long agents may take to become ready.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Tells `progress` of each phase as it begins.
+    #[must_use]
+    pub fn progress(mut self, progress: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.progress = Arc::new(progress);
+        self
+    }
+}
+
+impl Lab {
+    /// Makes a lab, and returns when its agents are ready and its workloads attached.
+    ///
+    /// # Errors
+    /// When not root, when names are taken, or when a part cannot be made. Nothing is left behind then but the logs,
+    /// which [`LabError::Up`] names.
+    pub fn up(topology: &Topology, options: LabOptions) -> Result<Self, LabError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(LabError::NotRoot);
+        }
+        let options = LabOptions { programs: options.programs.resolve(), ..options };
+        find_programs(&options.programs)?;
+        let mut lab = Self::reserve(topology, options)?;
+        match lab.fill(topology) {
+            Ok(()) => Ok(lab),
+            Err(LabError::Interrupted) => Err(LabError::Interrupted),
+            Err(source) => Err(LabError::Up { logs: lab.salvage_logs(), source: Box::new(source) }),
+        }
+    }
+
+    /// Takes the names, and makes namespaces and wires.
+    fn reserve(topology: &Topology, options: LabOptions) -> Result<Self, LabError> {
+        (options.progress)("namespaces, wires and the router");
+        let state = LabState::plan(topology);
+        let reservation = Reservation::take()?;
+        if state.folder().exists() {
+            return Err(LabError::Exists { name: state.name });
+        }
+        if let Some(netns) = state.namespaces().find(|netns| netns::exists(netns)) {
+            return Err(taken(netns));
+        }
+        state.claim()?;
+        let lab = Self { state, options, children: Vec::new(), fate: Fate::TakenDown };
+        build::build(topology, &lab.state)?;
+        drop(reservation);
+        lab.options.interrupt.check()?;
+        Ok(lab)
+    }
+
+    fn fill(&mut self, topology: &Topology) -> Result<(), LabError> {
+        if self.options.programs.folder().is_none() {
+            return Ok(());
+        }
+        let hosts: Vec<String> = self.state.hosts.iter().map(|host| host.name.clone()).collect();
+        let pools = topology.pool_manifest();
+        if !pools.is_empty() {
+            self.apply(&pools)?;
+        }
+        (self.options.progress)("calico-node on each host");
+        for host in &hosts {
+            self.options.interrupt.check()?;
+            self.start_agent(host)?;
+        }
+        self.await_mesh()?;
+        for manifest in &topology.manifests {
+            match manifest {
+                Manifest::File(path) => {
+                    drop(self.calicoctl(&hosts[0], &["apply", "-f", &path.display().to_string()], "")?)
+                }
+                Manifest::Inline(value) => self.apply(&value.to_string())?,
+            }
+        }
+        (self.options.progress)("workloads, attached by CNI");
+        for workload in self.state.workloads.clone() {
+            self.options.interrupt.check()?;
+            self.start_responder(&workload)?;
+        }
+        self.attach_all()
+    }
+
+    /// Applies resources, given as YAML or JSON.
+    ///
+    /// # Errors
+    /// When `calicoctl` refuses them.
+    pub fn apply(&self, manifest: &str) -> Result<(), LabError> {
+        let host = &self.state.hosts[0].name;
+        self.calicoctl(host, &["apply", "-f", "-"], manifest).map(drop)
+    }
+
+    /// Returns what is written down of the lab.
+    #[must_use]
+    pub fn state(&self) -> &LabState {
+        &self.state
+    }
+
+    /// Returns the address of a workload.
+    ///
+    /// # Errors
+    /// [`LabError::NoSuchMember`] when there is no such workload, or it is not attached.
+    pub fn address(&self, workload: &str) -> Result<std::net::IpAddr, LabError> {
+        let workload = self.state.workload(workload)?;
+        workload.address.ok_or_else(|| LabError::NotAttached { workload: workload.name.clone() })
+    }
+
+    /// Lets the lab stay up when this value is dropped.
+    pub fn keep(mut self) {
+        self.fate = Fate::Stays;
+    }
+
+    /// Takes the lab down.
+    ///
+    /// # Errors
+    /// [`LabError::LeftBehind`] with all that could not be removed.
+    pub fn down(mut self) -> Result<(), LabError> {
+        self.take_down()
+    }
+
+    /// Moves the agents' logs to where they outlive the lab, and returns that folder.
+    #[must_use]
+    pub fn salvage_logs(&self) -> PathBuf {
+        let folder =
+            std::env::temp_dir().join(format!("calico-lab-{}-{}", self.state.name, std::process::id()));
+        // Logs that cannot be kept must not hide why the lab failed.
+        drop(fs::create_dir_all(&folder));
+        for host in &self.state.hosts {
+            drop(fs::copy(&host.log, folder.join(format!("{}.log", host.name))));
+        }
+        folder
+    }
+
+    fn take_down(&mut self) -> Result<(), LabError> {
+        self.fate = Fate::Stays;
+        let gone = self.state.take_down();
+        self.collect();
+        gone
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut LabState)) -> Result<(), LabError> {
+        change(&mut self.state);
+        self.state.save()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.fate == Fate::TakenDown
+            && let Err(error) = self.take_down()
+        {
+            tracing::error!(%error, "the lab could not be taken down");
+        }
+    }
+}
+
+/// Takes down the lab called `name`, whoever made it, also what a crash left of it.
+///
+/// # Errors
+/// [`LabError::NoSuchLab`], or [`LabError::LeftBehind`] with all that could not be removed.
+pub fn down(name: &LabName) -> Result<(), LabError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(LabError::NotRoot);
+    }
+    match LabState::read(name) {
+        Ok(state) => state.take_down(),
+        Err(error @ LabError::NoSuchLab { .. }) => Err(error),
+        // The folder is made before its contents and all the rest after: with nothing written down there is no rest.
+        Err(_) => state::remove_folder(name),
+    }
+}
+
+impl LabState {
+    fn take_down(&self) -> Result<(), LabError> {
+        let mut failures = Vec::new();
+        let mut processes: Vec<Process> = self.processes().collect();
+        for netns in self.namespaces() {
+            match netns::processes(netns) {
+                Ok(inside) => processes.extend(inside.into_iter().filter_map(Process::find)),
+                Err(error) => failures.push(error),
+            }
+        }
+        processes.sort_unstable();
+        processes.dedup();
+        failures.extend(process::end_all(&processes));
+        failures.extend(self.namespaces().filter_map(|netns| netns::delete(netns).err()));
+        if failures.is_empty() {
+            let name = self.name.parse::<LabName>()?;
+            failures.extend(state::remove_folder(&name).err());
+        }
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(LabError::LeftBehind { name: self.name.clone(), failures })
+        }
+    }
+
+    /// Returns a program to be run on a host or in a workload, with the environment that belongs there: on a host that
+    /// of its agent, everywhere the lab's programs first in `PATH`.
+    ///
+    /// # Errors
+    /// [`LabError::NoSuchMember`] when there is none of that name.
+    pub fn command(&self, member: &str, programs: Option<&Path>, program: &str) -> Result<Command, LabError> {
+        self.netns(member)?;
+        let mut command = Command::new(program);
+        command.env("PATH", agents::search_path(programs));
+        if let Ok(host) = self.host(member) {
+            command.envs(&host.environment);
+        }
+        Ok(command)
+    }
+
+    /// Becomes `command` in the namespace of a host or workload; returns only when that fails. The caller must have one
+    /// thread.
+    #[must_use]
+    pub fn become_program(&self, member: &str, command: &mut Command) -> LabError {
+        match self.netns(member) {
+            Ok(netns) => netns::become_program(netns, command),
+            Err(error) => error,
+        }
+    }
+}
+
+fn taken(netns: &str) -> LabError {
+    let owner = LabState::names()
+        .unwrap_or_default()
+        .into_iter()
+        .find(|name| LabState::read(name).is_ok_and(|state| state.namespaces().any(|known| known == netns)));
+    let netns = netns.to_owned();
+    match owner {
+        Some(owner) => LabError::NetnsOfLab { netns, owner: owner.as_str().to_owned() },
+        None => LabError::NetnsTaken { netns },
+    }
+}
+
+fn find_programs(programs: &Programs) -> Result<(), LabError> {
+    let Some(folder) = programs.folder() else { return Ok(()) };
+    for program in ["calico-node", "calicoctl", "calico", "calico-ipam", "calico-lab"] {
+        if !folder.join(program).is_file() {
+            let remedy =
+                format!("it is looked for in {}; build all programs with `cargo build`", folder.display());
+            return Err(LabError::MissingProgram { program: program.to_owned(), remedy });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Workloads are attached as an orchestrator does it: by calling the CNI programs.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::agents::program;
+use super::error::LabError;
+use super::state::{HostState, WorkloadState};
+use super::{Lab, LabOptions, command, netns};
+
+/// A verb of the CNI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CniVerb {
+    /// Attach.
+    Add,
+    /// Is it as it was attached?
+    Check,
+    /// Detach.
+    Del,
+}
+
+impl Lab {
+    /// Calls the CNI program `calico` on the workload's host, and returns its result.
+    ///
+    /// # Errors
+    /// When there is no such workload, or the program fails.
+    pub fn cni(&self, verb: CniVerb, workload: &str) -> Result<Value, LabError> {
+        let workload = self.state.workload(workload)?;
+        call(&self.options, &self.state.name, verb, workload, self.state.host(&workload.host)?)
+    }
+
+    /// Attaches workloads, all at once, and writes their addresses down.
+    pub(super) fn attach_all(&mut self) -> Result<(), LabError> {
+        let (options, state) = (&self.options, &self.state);
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let calls = state.workloads.iter().map(|workload| {
+                scope.spawn(move || {
+                    let host = state.host(&workload.host)?;
+                    let result = call(options, &state.name, CniVerb::Add, workload, host)?;
+                    address(&result)
+                })
+            });
+            let calls: Vec<_> = calls.collect();
+            calls.into_iter().map(|call| call.join().unwrap_or(Err(LabError::Interrupted))).collect()
+        });
+        let mut addresses = Vec::new();
+        for result in results {
+            addresses.push(result?);
+        }
+        self.change(|state| {
+            for (workload, address) in state.workloads.iter_mut().zip(addresses) {
+                workload.address = Some(address);
+            }
+        })
+    }
+}
+
+fn call(
+    options: &LabOptions,
+    lab: &str,
+    verb: CniVerb,
+    workload: &WorkloadState,
+    host: &HostState,
+) -> Result<Value, LabError> {
+    let folder = options.programs.folder().unwrap_or("".as_ref());
+    let mut environment: BTreeMap<String, String> = host.environment.clone();
+    let verb = match verb {
+        CniVerb::Add => "ADD",
+        CniVerb::Check => "CHECK",
+        CniVerb::Del => "DEL",
+    };
+    let pairs = [
+        ("CNI_COMMAND", verb.to_owned()),
+        ("CNI_CONTAINERID", format!("{lab}-{}", workload.name)),
+        ("CNI_NETNS", netns::path(&workload.netns).display().to_string()),
+        ("CNI_IFNAME", "eth0".to_owned()),
+        ("CNI_PATH", folder.display().to_string()),
+    ];
+    environment.extend(pairs.map(|(name, value)| (name.to_owned(), value)));
+    let configuration = json!({
+        "cniVersion": "1.0.0",
+        "name": "calico-lab",
+        "type": "calico",
+        "nodename": host.name,
+        "datastore_type": "sqlite",
+        "datastore_path": host.environment.get("CALICO_DATASTORE_PATH"),
+        "labels": workload.labels,
+        "ipam": {"type": "calico-ipam"},
+    });
+    let mut program = program(folder, "calico", &environment);
+    let answer =
+        command::run(Some(&host.netns), &mut program, &configuration.to_string(), &options.interrupt)?;
+    let name = format!("calico ({verb} {} on {})", workload.name, host.name);
+    let stdout = command::succeeded(&name, answer)?;
+    if stdout.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    let reason = |error: serde_json::Error| error.to_string();
+    serde_json::from_str(&stdout).map_err(|error| LabError::Answer {
+        program: name,
+        reason: reason(error),
+        answer: stdout,
+    })
+}
+
+fn address(result: &Value) -> Result<IpAddr, LabError> {
+    let text = result.pointer("/ips/0/address").and_then(Value::as_str).unwrap_or_default();
+    let address = text.split('/').next().and_then(|address| address.parse().ok());
+    address.ok_or_else(|| LabError::Answer {
+        program: "calico (ADD)".to_owned(),
+        reason: "it names no address".to_owned(),
+        answer: result.to_string(),
+    })
+}

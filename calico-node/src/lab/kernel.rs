@@ -1,0 +1,192 @@
+//! What the kernel of a host holds, and whether anybody wrote to it: "unchanged" is two claims, that the objects are
+//! the same ones, and that nothing was written meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use serde_json::Value;
+
+use super::error::LabError;
+use super::wait::Interrupt;
+use super::{Lab, command, netns};
+
+/// The kernel objects of one host: what was asked, and the sorted answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelObjects(BTreeMap<&'static str, BTreeSet<String>>);
+
+/// A record of what is written to the routes, links, addresses, permanent neighbours and rulesets of a host.
+#[derive(Debug)]
+pub struct KernelEvents {
+    routes: OwnedFd,
+    ruleset: OwnedFd,
+}
+
+/// The questions. Handles of rules and indices of links tell whether an object is the same one, or one that was made
+/// anew; `-s` leaves counters out.
+const QUESTIONS: [(&str, &[&str]); 7] = [
+    ("IPv4 routes", &["ip", "-4", "-d", "route", "show", "table", "all"]),
+    ("IPv6 routes", &["ip", "-6", "-d", "route", "show", "table", "all"]),
+    ("rules", &["ip", "rule", "show"]),
+    ("links", &["ip", "-o", "link", "show"]),
+    ("neighbours", &["ip", "neighbour", "show", "nud", "permanent"]),
+    ("forwarding entries", &["bridge", "fdb", "show"]),
+    ("ruleset", &["nft", "-a", "-s", "-j", "list", "ruleset"]),
+];
+
+impl Lab {
+    /// Reads the kernel objects of a host.
+    ///
+    /// # Errors
+    /// When there is no such host, or a program fails.
+    pub fn kernel_objects(&self, host: &str) -> Result<KernelObjects, LabError> {
+        let netns = &self.state.host(host)?.netns;
+        let mut objects = BTreeMap::new();
+        for (name, words) in QUESTIONS {
+            let mut question = Command::new(words[0]);
+            question.args(&words[1..]);
+            let answer = command::run(Some(netns), &mut question, "", &Interrupt::default())?;
+            let text = command::succeeded(&command::display(&question), answer)?;
+            let lines =
+                if name == "ruleset" { ruleset(&text) } else { text.lines().map(str::to_owned).collect() };
+            objects.insert(name, lines);
+        }
+        Ok(KernelObjects(objects))
+    }
+
+    /// Starts to record what is written to the kernel of a host.
+    ///
+    /// # Errors
+    /// When there is no such host, or the kernel cannot be listened to.
+    pub fn kernel_events(&self, host: &str) -> Result<KernelEvents, LabError> {
+        let netns = &self.state.host(host)?.netns;
+        netns::within(netns, KernelEvents::open)?
+            .map_err(LabError::io(format!("listen to the kernel of {netns}")))
+    }
+}
+
+impl KernelObjects {
+    /// Returns what is in only one of the two: `-` before what `later` has no more, `+` before what it has anew.
+    #[must_use]
+    pub fn difference(&self, later: &Self) -> Vec<String> {
+        let nothing = BTreeSet::new();
+        let mut lines = Vec::new();
+        for (name, before) in &self.0 {
+            let after = later.0.get(name).unwrap_or(&nothing);
+            lines.extend(before.difference(after).map(|line| format!("- {name}: {line}")));
+            lines.extend(after.difference(before).map(|line| format!("+ {name}: {line}")));
+        }
+        lines
+    }
+
+    /// Returns how many objects there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.values().map(BTreeSet::len).sum()
+    }
+}
+
+impl KernelEvents {
+    fn open() -> io::Result<Self> {
+        // rtnetlink(7): RTMGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE and _IPV4_RULE. Those of IPv6 are left out: the
+        // kernel itself announces addresses and routes for as long as duplicates are looked for.
+        const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80;
+        /// NFNLGRP_NFTABLES is group 7.
+        const NFTABLES_GROUP: u32 = 1 << 6;
+        Ok(Self {
+            routes: listen(SockProtocol::NetlinkRoute, ROUTE_GROUPS)?,
+            ruleset: listen(SockProtocol::NetlinkNetFilter, NFTABLES_GROUP)?,
+        })
+    }
+
+    /// Returns the names of the writes since the last call.
+    ///
+    /// # Errors
+    /// When the kernel had more to tell than there was room for.
+    pub fn drain(&self) -> Result<Vec<String>, LabError> {
+        let mut writes = Vec::new();
+        let drained = receive(&self.routes, |kind, body| writes.extend(route_write(kind, body)));
+        let drained = drained.and_then(|()| {
+            receive(&self.ruleset, |kind, _| writes.push(format!("nftables message {}", kind & 0xff)))
+        });
+        drained.map_err(LabError::io("read all that the kernel tells")).map(|()| writes)
+    }
+}
+
+/// Takes the ruleset apart: one line for each object, its elements sorted, since a hash set has no order.
+fn ruleset(json: &str) -> BTreeSet<String> {
+    let value: Value = serde_json::from_str(json).unwrap_or_default();
+    let objects = value.get("nftables").and_then(Value::as_array).cloned().unwrap_or_default();
+    objects
+        .into_iter()
+        .map(|mut object| {
+            sort_elements(&mut object);
+            object.to_string()
+        })
+        .collect()
+}
+
+fn sort_elements(object: &mut Value) {
+    for kind in ["set", "map"] {
+        if let Some(elements) =
+            object.get_mut(kind).and_then(|set| set.get_mut("elem")).and_then(Value::as_array_mut)
+        {
+            elements.sort_by_cached_key(Value::to_string);
+        }
+    }
+}
+
+fn listen(protocol: SockProtocol, groups: u32) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(socket)
+}
+
+/// Hands over each message that waits: its type, and what follows its header (netlink(7): length, type, flags, sequence
+/// number, port).
+fn receive(socket: &OwnedFd, mut take: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    const HEADER: usize = 16;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let mut rest = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Ok(length) => &buffer[..length],
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        while let Some((header, _)) = rest.split_at_checked(HEADER) {
+            let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            let Some(message) = rest.get(HEADER..length) else { break };
+            take(u16::from_ne_bytes([header[4], header[5]]), message);
+            // Messages are aligned to four bytes.
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// Names a message of rtnetlink; `None` for neighbours that come and go with the traffic.
+fn route_write(kind: u16, body: &[u8]) -> Option<String> {
+    const NUD_PERMANENT: u16 = 0x80;
+    // `struct ndmsg`: the state is at the eighth byte.
+    let state = body.get(8..10).map_or(0, |state| u16::from_ne_bytes([state[0], state[1]]));
+    let name = match kind {
+        16 => "RTM_NEWLINK",
+        17 => "RTM_DELLINK",
+        20 => "RTM_NEWADDR",
+        21 => "RTM_DELADDR",
+        24 => "RTM_NEWROUTE",
+        25 => "RTM_DELROUTE",
+        28 if state & NUD_PERMANENT != 0 => "RTM_NEWNEIGH",
+        29 if state & NUD_PERMANENT != 0 => "RTM_DELNEIGH",
+        28 | 29 => return None,
+        32 => "RTM_NEWRULE",
+        33 => "RTM_DELRULE",
+        other => return Some(format!("rtnetlink message {other}")),
+    };
+    Some(name.to_owned())
+}

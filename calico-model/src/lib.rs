@@ -42,6 +42,7 @@ pub mod snapshot;
 #[cfg(any(test, feature = "strategies"))]
 pub mod strategies;
 pub mod timestamp;
+pub mod v1;
 mod wire;
 
 pub use asn::{AsNumber, Community, RouterId};

@@ -25,6 +25,12 @@ wire_struct! {
         service_account_name: String = "serviceAccountName" empty,
         /// Its addresses, each a single one.
         ip_networks: Vec<Cidr> = "ipNetworks" empty,
+        /// Addresses that lead to it from outside.
+        ip_nats: Vec<IpNat> = "ipNATs" empty,
+        /// Its IPv4 gateway, when it is not the usual one.
+        ipv4_gateway: Option<std::net::Ipv4Addr> = "ipv4Gateway" optional,
+        /// Its IPv6 gateway, when it is not the usual one.
+        ipv6_gateway: Option<std::net::Ipv6Addr> = "ipv6Gateway" optional,
         /// The profiles whose rules and labels it has, in order.
         profiles: Vec<Name> = "profiles" empty,
         /// The interface's name on the node.
@@ -37,6 +43,16 @@ wire_struct! {
         allow_spoofed_source_prefixes: Vec<Cidr> = "allowSpoofedSourcePrefixes" empty,
     }
     check = check_workload;
+}
+
+wire_struct! {
+    /// An address that leads to a workload from outside.
+    pub struct IpNat {
+        /// The workload's address.
+        internal_ip: IpAddr = "internalIP" required,
+        /// The outside address.
+        external_ip: IpAddr = "externalIP" required,
+    }
 }
 
 wire_struct! {
@@ -110,6 +126,9 @@ impl WorkloadEndpoint {
             endpoint: String::new(),
             service_account_name: String::new(),
             ip_networks: Vec::new(),
+            ip_nats: Vec::new(),
+            ipv4_gateway: None,
+            ipv6_gateway: None,
             profiles: Vec::new(),
             interface_name: None,
             mac: None,
@@ -128,6 +147,15 @@ fn check_workload(endpoint: &mut WorkloadEndpoint, at: Path<'_>, report: &mut Re
     let nets_at = at.key("ipNetworks");
     for (i, net) in endpoint.ip_networks.iter().enumerate().filter(|(_, net)| !net.is_host()) {
         report.fault(nets_at.index(i), Some(&net.to_wire()), "must be a single address");
+    }
+    let nats_at = at.key("ipNATs");
+    for (i, nat) in endpoint.ip_nats.iter().enumerate() {
+        if Family::of(nat.internal_ip) != Family::of(nat.external_ip) {
+            report.fault(nats_at.index(i), None, "must have two addresses of one family");
+        }
+        if !endpoint.ip_networks.iter().any(|net| net.contains(nat.internal_ip)) {
+            report.fault(nats_at.index(i), None, "must have an internalIP that is one of ipNetworks");
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::resource::{Document, ReadError};
+use crate::v1;
 
 mod tree;
 mod write;
@@ -113,7 +114,8 @@ pub enum ManifestError {
     },
 }
 
-/// Reads every resource of a file. A file with nothing in it gives nothing.
+/// Reads every resource of a file. A file with nothing in it gives nothing; a resource of the v1 dialect comes out as
+/// today's.
 ///
 /// A document whose syntax is wrong is one error; the documents around it are read all the same.
 #[must_use]
@@ -123,8 +125,11 @@ pub fn parse(text: &[u8]) -> Vec<Result<Document, ManifestError>> {
         .map(|(position, value)| {
             let value = value?;
             match value {
-                Value::Object(_) => Document::from_value(value)
-                    .map_err(|problem| ManifestError::NotAResource { position, problem }),
+                Value::Object(_) => {
+                    let read =
+                        if v1::is_v1(&value) { v1::to_v3(&value) } else { Document::from_value(value) };
+                    read.map_err(|problem| ManifestError::NotAResource { position, problem })
+                }
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                     Err(ManifestError::NotAnObject { position, found: what(&value) })
                 }

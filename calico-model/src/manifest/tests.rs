@@ -137,3 +137,31 @@ fn what_is_written_is_read_back_and_no_reader_takes_it_for_something_else() {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
 }
+
+#[test]
+fn a_yaml_list_of_the_v1_dialect_comes_out_as_todays_resources() {
+    let text = "
+- apiVersion: v1
+  kind: ipPool
+  metadata:
+    cidr: 10.20.0.0/24
+  spec:
+    ipip:
+      enabled: true
+    nat-outgoing: true
+- apiVersion: v1
+  kind: policy
+  metadata: {name: database}
+  spec:
+    order: 0
+    selector: role == 'database'
+    ingress:
+    - action: allow
+      protocol: tcp
+      source: {selector: role == 'frontend'}
+      destination: {ports: [3306]}
+";
+    let kinds: Vec<&str> =
+        parse(text.as_bytes()).iter().map(|read| read.as_ref().unwrap().kind().as_str()).collect();
+    assert_eq!(kinds, ["IPPool", "GlobalNetworkPolicy"]);
+}

@@ -1,0 +1,211 @@
+//! The choice between paths (RFC 4271 section 9.1.2, RFC 4456 section 9), whatever the order in which they arrived.
+//!
+//! The steps are taken over the whole set of paths: each removes those that are worse in one respect than another path
+//! that is still there. MULTI_EXIT_DISC is compared inside one neighbouring AS only, so it is no total order between
+//! paths; removing by steps, instead of comparing pairs in some order, makes the outcome a function of the set.
+//!
+//! Paths that get as far as [`Reason::RouterId`] are equally good: packets may be spread over them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use calico_model::RouterId;
+
+use crate::rib::{Path, PeerId};
+use crate::session::Peering;
+use crate::wire::Attributes;
+
+/// The LOCAL_PREF of a path that carries none.
+pub const DEFAULT_LOCAL_PREF: u32 = 100;
+
+/// What the decision must know of the speaker that told a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// Whether it is in our AS; routes that begin here count as internal.
+    pub peering: Peering,
+    /// Its identifier.
+    pub router_id: RouterId,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// The speakers that paths were told by.
+#[derive(Debug, Clone, Default)]
+pub struct Sources(BTreeMap<PeerId, Source>);
+
+impl Sources {
+    /// Sets what is known of a speaker.
+    pub fn set(&mut self, peer: PeerId, source: Source) {
+        self.0.insert(peer, source);
+    }
+
+    /// Forgets a speaker.
+    pub fn remove(&mut self, peer: PeerId) {
+        self.0.remove(&peer);
+    }
+
+    /// Returns what is known of a speaker.
+    #[must_use]
+    pub fn get(&self, peer: PeerId) -> Option<&Source> {
+        self.0.get(&peer)
+    }
+}
+
+/// Why a path is not the best one: the first step in which another was better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Another one begins here.
+    NotLocal,
+    /// Another one has a higher LOCAL_PREF.
+    LocalPref,
+    /// Another one has a shorter AS path.
+    AsPathLength,
+    /// Another one has a better origin.
+    Origin,
+    /// Another one from the same neighbouring AS has a lower MULTI_EXIT_DISC.
+    Med,
+    /// Another one comes from another AS directly.
+    Internal,
+    /// Another one comes from a speaker with a lower identifier.
+    RouterId,
+    /// Another one was reflected fewer times.
+    ClusterList,
+    /// Another one comes from a speaker with a lower address.
+    PeerAddress,
+    /// Another one of the same speaker has a lower path identifier.
+    PathId,
+}
+
+impl Reason {
+    const STEPS: [Reason; 10] = [
+        Self::NotLocal,
+        Self::LocalPref,
+        Self::AsPathLength,
+        Self::Origin,
+        Self::Med,
+        Self::Internal,
+        Self::RouterId,
+        Self::ClusterList,
+        Self::PeerAddress,
+        Self::PathId,
+    ];
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotLocal => "a route that begins on this node is preferred",
+            Self::LocalPref => "another path has a higher LOCAL_PREF",
+            Self::AsPathLength => "another path has a shorter AS path",
+            Self::Origin => "another path has a better origin",
+            Self::Med => "another path from the same neighbouring AS has a lower MED",
+            Self::Internal => "another path was learned from another AS directly",
+            Self::RouterId => "another path comes from a lower router id",
+            Self::ClusterList => "another path was reflected fewer times",
+            Self::PeerAddress => "another path comes from a lower peer address",
+            Self::PathId => "another path of the same peer has a lower path identifier",
+        })
+    }
+}
+
+/// Returns the index of the best path, or `None` of none.
+#[must_use]
+pub fn best(paths: &[Path], sources: &Sources) -> Option<usize> {
+    if paths.len() <= 1 {
+        return (!paths.is_empty()).then_some(0);
+    }
+    let mut alive: Vec<usize> = (0..paths.len()).collect();
+    for step in Reason::STEPS {
+        if alive.len() == 1 {
+            break;
+        }
+        take_step(step, paths, sources, &mut alive, |_| {});
+    }
+    alive.first().copied()
+}
+
+/// Returns for each path why it is not the best one; `None` for the best.
+#[must_use]
+pub fn explain(paths: &[Path], sources: &Sources) -> Vec<Option<Reason>> {
+    let mut reasons = vec![None; paths.len()];
+    let mut alive: Vec<usize> = (0..paths.len()).collect();
+    for step in Reason::STEPS {
+        take_step(step, paths, sources, &mut alive, |lost| reasons[lost] = Some(step));
+    }
+    alive.iter().skip(1).for_each(|lost| reasons[*lost] = Some(Reason::PathId));
+    reasons
+}
+
+/// Returns the paths that packets may be spread over: the best one and those that lost only in the steps from
+/// [`Reason::RouterId`] on.
+#[must_use]
+pub fn equally_good(paths: &[Path], sources: &Sources) -> Vec<usize> {
+    if paths.len() == 1 {
+        return vec![0];
+    }
+    let mut alive: Vec<usize> = (0..paths.len()).collect();
+    for step in Reason::STEPS.into_iter().take_while(|step| *step < Reason::RouterId) {
+        take_step(step, paths, sources, &mut alive, |_| {});
+    }
+    alive
+}
+
+fn take_step(
+    step: Reason,
+    paths: &[Path],
+    sources: &Sources,
+    alive: &mut Vec<usize>,
+    mut lost: impl FnMut(usize),
+) {
+    let mut keep = |alive: &mut Vec<usize>, stays: &dyn Fn(usize) -> bool| {
+        alive.retain(|at| {
+            let stays = stays(*at);
+            if !stays {
+                lost(*at);
+            }
+            stays
+        });
+    };
+    if step == Reason::Med {
+        let mut lowest = BTreeMap::new();
+        for at in &*alive {
+            let attributes = &paths[*at].attributes;
+            let med = attributes.med.unwrap_or(0);
+            let held = lowest.entry(attributes.as_path.neighbor()).or_insert(med);
+            *held = med.min(*held);
+        }
+        keep(alive, &|at| {
+            let attributes = &paths[at].attributes;
+            lowest.get(&attributes.as_path.neighbor()) == Some(&attributes.med.unwrap_or(0))
+        });
+    } else if let Some(least) = alive.iter().map(|at| burden(step, &paths[*at], sources)).min() {
+        keep(alive, &|at| burden(step, &paths[at], sources) == least);
+    }
+}
+
+/// What one step compares, as a number of which the lowest wins.
+fn burden(step: Reason, path: &Path, sources: &Sources) -> u128 {
+    let attributes: &Attributes = &path.attributes;
+    let source = || sources.get(path.peer);
+    match step {
+        Reason::NotLocal => u128::from(path.peer != PeerId::LOCAL),
+        Reason::LocalPref => u128::from(u32::MAX - attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)),
+        Reason::AsPathLength => attributes.as_path.hops() as u128,
+        Reason::Origin => attributes.origin as u128,
+        Reason::Med => u128::from(attributes.med.unwrap_or(0)),
+        Reason::Internal => u128::from(source().is_none_or(|s| s.peering == Peering::Internal)),
+        Reason::RouterId => {
+            let id = attributes.extra().originator_id.or(source().map(|s| s.router_id.addr()));
+            u128::from(id.map_or(u32::MAX, u32::from))
+        }
+        Reason::ClusterList => attributes.extra().cluster_list.len() as u128,
+        Reason::PeerAddress => match source().map(|s| s.address) {
+            Some(IpAddr::V4(v4)) => u128::from(u32::from(v4)),
+            Some(IpAddr::V6(v6)) => u128::from(v6),
+            None => u128::MAX,
+        },
+        Reason::PathId => u128::from(path.path_id),
+    }
+}

@@ -1,0 +1,538 @@
+//! One peer's session as a machine: inputs and the time in, outputs out; no socket, no clock, no table of routes.
+//!
+//! ```text
+//!          Start                 Connected               OPEN                 KEEPALIVE
+//!  Idle ──────────▶ Connect ───────────────▶ OpenSent ─────────▶ OpenConfirm ───────────▶ Established
+//!    ▲                │ ▲                       ▲
+//!    │    refused     ▼ │ retry timer           │ Accepted
+//!    │                Active ───────────────────┘
+//!    └──────────── any fault, a NOTIFICATION either way, a timer, the end of the connection ───────────┘
+//! ```
+//!
+//! A peer has at most one connection that we dialed and one that we accepted until their OPENs say which one lives
+//! ([`collision`]), so Idle, Connect and Active are the session's, while the later states belong to a connection and
+//! hold what is true in them: a [`Negotiated`] exists from OpenConfirm on and nowhere else.
+
+pub mod collision;
+mod negotiate;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use collision::Role;
+pub use negotiate::{Negotiated, Peering, Terms};
+
+use crate::wire::{self, Notification, Open};
+use timers::{Jitter, Timer, Timers};
+
+/// How long an accepted or dialed connection may take until its OPEN is here (RFC 4271 section 8.2.2 suggests a large
+/// value; a minute keeps half-open connections few).
+pub const OPEN_WAIT: Duration = Duration::from_secs(60);
+/// How long a peer may take nothing of what waits for it (RFC 9687 section 6: eight minutes, or twice the hold time).
+pub const SEND_HOLD: Duration = Duration::from_secs(480);
+/// The longest wait after repeated failures.
+pub const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// Names one connection of one speaker, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId {
+    pub(crate) peer: u32,
+    pub(crate) serial: u32,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.peer, self.serial)
+    }
+}
+
+/// The states of RFC 4271 section 8.2.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Stopped.
+    Idle,
+    /// A connection is being dialed.
+    Connect,
+    /// Waiting: for the peer, or until the next dialing.
+    Active,
+    /// Connected, our OPEN is sent.
+    OpenSent,
+    /// OPENs are exchanged.
+    OpenConfirm,
+    /// Routes flow.
+    Established,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Whether we dial the peer, or wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Initiation {
+    /// We dial.
+    #[default]
+    Active,
+    /// The peer does.
+    Passive,
+}
+
+/// Why a session or a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// We sent this.
+    Sent(Notification),
+    /// The peer sent this.
+    Received(Notification),
+    /// The connection went away, with the cause in words.
+    Lost(String),
+    /// The peer opened a new connection because it has restarted.
+    Replaced,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sent(n) => write!(f, "we closed the session: {n}"),
+            Self::Received(n) => write!(f, "the peer closed the session: {n}"),
+            Self::Lost(why) => write!(f, "connection lost: {why}"),
+            Self::Replaced => f.write_str("the peer restarted and connected anew"),
+        }
+    }
+}
+
+/// A message, or what stands for one, on a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// An OPEN that could be read.
+    Open(Box<Open>),
+    /// A KEEPALIVE.
+    Keepalive,
+    /// An UPDATE.
+    Update,
+    /// A ROUTE-REFRESH.
+    Refresh,
+    /// A NOTIFICATION.
+    Notification(Notification),
+    /// Something that must be answered with this NOTIFICATION.
+    Malformed(Notification),
+    /// The connection's end, with the cause in words.
+    Closed(String),
+}
+
+/// What happens to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// The operator wants the session.
+    Start,
+    /// The operator ends the session, and it stays down.
+    Stop(Notification),
+    /// The session ends and begins anew.
+    Reset(Notification),
+    /// The dialed connection is there.
+    Connected(ConnectionId),
+    /// The dialed connection could not be made, with the cause in words.
+    Refused(ConnectionId, String),
+    /// The peer opened this connection; see [`Session::next_connection`].
+    Accepted(ConnectionId),
+    /// Something came in on a connection.
+    Heard(ConnectionId, Heard),
+    /// Everything that waited for this connection was taken.
+    Drained(ConnectionId),
+    /// A deadline has passed.
+    Timeout,
+}
+
+/// What a session wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Dial the peer; answer with [`Input::Connected`] or [`Input::Refused`].
+    Dial(ConnectionId),
+    /// Send a message.
+    Transmit(ConnectionId, Vec<u8>),
+    /// Close the connection once what was to be transmitted is out.
+    Close(ConnectionId),
+    /// The session is established.
+    Up(ConnectionId, Arc<Negotiated>),
+    /// The established session is over.
+    Down(ConnectionId, Ended),
+    /// A connection that was not established is over.
+    Failed(Ended),
+}
+
+#[derive(Debug)]
+enum Stage {
+    OpenSent,
+    OpenConfirm(Arc<Negotiated>),
+    Established(Arc<Negotiated>),
+}
+
+#[derive(Debug)]
+struct Connection {
+    id: ConnectionId,
+    role: Role,
+    stage: Stage,
+    timers: Timers,
+}
+
+impl Connection {
+    fn state(&self) -> State {
+        match self.stage {
+            Stage::OpenSent => State::OpenSent,
+            Stage::OpenConfirm(_) => State::OpenConfirm,
+            Stage::Established(_) => State::Established,
+        }
+    }
+
+    fn negotiated(&self) -> Option<&Arc<Negotiated>> {
+        match &self.stage {
+            Stage::OpenSent => None,
+            Stage::OpenConfirm(negotiated) | Stage::Established(negotiated) => Some(negotiated),
+        }
+    }
+
+    fn hear(&mut self, now: Instant) {
+        let hold = self.negotiated().and_then(|negotiated| negotiated.hold_time.interval());
+        self.timers.set(Timer::Hold, hold.map(|hold| now + hold));
+    }
+}
+
+/// What the session does about having no connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Dialing {
+    Stopped,
+    Waiting(Option<Instant>),
+    Under(ConnectionId),
+}
+
+/// One peer's state machine.
+#[derive(Debug)]
+pub struct Session {
+    terms: Terms,
+    initiation: Initiation,
+    retry: Duration,
+    jitter: Jitter,
+    dialing: Dialing,
+    connections: Vec<Connection>,
+    outputs: VecDeque<Output>,
+    failures: u32,
+    next: ConnectionId,
+}
+
+impl Session {
+    /// Makes a stopped session. `peer` becomes part of its connections' names; `retry` is the time between two
+    /// dialings, of which each wait takes 75 to 100 percent.
+    #[must_use]
+    pub fn new(peer: u32, terms: Terms, initiation: Initiation, retry: Duration, seed: u64) -> Self {
+        Self {
+            terms,
+            initiation,
+            retry,
+            jitter: Jitter::new(seed),
+            dialing: Dialing::Stopped,
+            connections: Vec::new(),
+            outputs: VecDeque::new(),
+            failures: 0,
+            next: ConnectionId { peer, serial: 0 },
+        }
+    }
+
+    /// Returns what we say of ourselves.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Changes what the next OPEN says; connections that exist keep what they said.
+    pub fn set_terms(&mut self, terms: Terms) {
+        self.terms = terms;
+    }
+
+    /// Changes who dials, and how often, from the next dialing on.
+    pub fn set_initiation(&mut self, initiation: Initiation, retry: Duration) {
+        self.initiation = initiation;
+        self.retry = retry;
+    }
+
+    /// Returns the state: that of the most advanced connection.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let without = match self.dialing {
+            Dialing::Stopped => State::Idle,
+            Dialing::Waiting(_) => State::Active,
+            Dialing::Under(_) => State::Connect,
+        };
+        self.connections.iter().map(Connection::state).max().unwrap_or(without)
+    }
+
+    /// Returns what was agreed on a connection, from OpenConfirm on.
+    #[must_use]
+    pub fn negotiated(&self, id: ConnectionId) -> Option<&Arc<Negotiated>> {
+        self.connections.iter().find(|c| c.id == id).and_then(Connection::negotiated)
+    }
+
+    /// Makes a name for a connection that the peer opened, or `None` while the session is stopped. Whoever takes a
+    /// name goes on with [`Input::Accepted`].
+    pub fn next_connection(&mut self) -> Option<ConnectionId> {
+        (self.dialing != Dialing::Stopped).then(|| self.allocate())
+    }
+
+    /// Returns when [`Input::Timeout`] is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let dialing = match self.dialing {
+            Dialing::Waiting(at) => at,
+            Dialing::Stopped | Dialing::Under(_) => None,
+        };
+        self.connections.iter().filter_map(|c| c.timers.next()).chain(dialing).min()
+    }
+
+    /// Takes the next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Takes one input. Inputs about connections that are over change nothing.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Start if self.dialing == Dialing::Stopped => self.dial_or_wait(now),
+            Input::Start => {}
+            Input::Stop(why) => self.stop(why),
+            Input::Reset(why) => {
+                if self.dialing != Dialing::Stopped {
+                    self.stop(why);
+                    self.dial_or_wait(now);
+                }
+            }
+            Input::Connected(id) if self.dialing == Dialing::Under(id) => {
+                self.dialing = Dialing::Waiting(None);
+                self.connected(id, Role::Dialed, now);
+            }
+            Input::Connected(id) => self.outputs.push_back(Output::Close(id)),
+            Input::Refused(id, why) if self.dialing == Dialing::Under(id) => {
+                self.dialing = Dialing::Waiting(None);
+                self.outputs.push_back(Output::Failed(Ended::Lost(why)));
+                self.retry_later(now);
+            }
+            Input::Refused(..) => {}
+            Input::Accepted(id) if self.dialing == Dialing::Stopped => {
+                self.outputs.push_back(Output::Close(id));
+            }
+            Input::Accepted(id) => self.accepted(id, now),
+            Input::Heard(id, heard) => self.heard(id, heard, now),
+            Input::Drained(id) => {
+                if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
+                    connection.timers.set(Timer::SendHold, None);
+                }
+            }
+            Input::Timeout => self.timeout(now),
+        }
+    }
+
+    /// Tells the session that routes wait for the peer on a connection, so that the send hold time runs.
+    pub fn waiting_to_send(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id)
+            && !connection.timers.is_set(Timer::SendHold)
+        {
+            let twice = connection.negotiated().and_then(|n| n.hold_time.interval()).unwrap_or_default() * 2;
+            connection.timers.set(Timer::SendHold, Some(now + SEND_HOLD.max(twice)));
+        }
+    }
+
+    fn allocate(&mut self) -> ConnectionId {
+        self.next.serial = self.next.serial.wrapping_add(1);
+        self.next
+    }
+
+    fn stop(&mut self, why: Notification) {
+        self.dialing = Dialing::Stopped;
+        self.failures = 0;
+        for connection in std::mem::take(&mut self.connections) {
+            self.end(connection, Ended::Sent(why.clone()));
+        }
+    }
+
+    fn dial_or_wait(&mut self, now: Instant) {
+        match self.initiation {
+            Initiation::Passive => self.dialing = Dialing::Waiting(None),
+            Initiation::Active if self.connections.is_empty() => {
+                let id = self.allocate();
+                self.dialing = Dialing::Under(id);
+                self.outputs.push_back(Output::Dial(id));
+            }
+            Initiation::Active => self.dialing = Dialing::Waiting(Some(now + self.jitter.of(self.retry))),
+        }
+    }
+
+    fn retry_later(&mut self, now: Instant) {
+        if self.initiation == Initiation::Active && matches!(self.dialing, Dialing::Waiting(_)) {
+            let patience = self.retry * (1 << self.failures.min(8));
+            let wait = self.jitter.of(patience.min(LONGEST_RETRY.max(self.retry)));
+            self.dialing = Dialing::Waiting(Some(now + wait));
+        }
+    }
+
+    fn connected(&mut self, id: ConnectionId, role: Role, now: Instant) {
+        let mut timers = Timers::default();
+        timers.set(Timer::Hold, Some(now + OPEN_WAIT));
+        self.connections.push(Connection { id, role, stage: Stage::OpenSent, timers });
+        self.transmit(id, self.terms.open().encode(), now);
+    }
+
+    fn accepted(&mut self, id: ConnectionId, now: Instant) {
+        let older = self
+            .connections
+            .iter()
+            .position(|c| c.role == Role::Accepted && c.state() != State::Established)
+            .map(|at| self.connections.remove(at));
+        if let Some(older) = older {
+            self.end(older, Ended::Sent(Notification::new(Notification::COLLISION)));
+        }
+        self.connected(id, Role::Accepted, now);
+    }
+
+    fn transmit(&mut self, id: ConnectionId, message: Vec<u8>, now: Instant) {
+        self.waiting_to_send(id, now);
+        self.outputs.push_back(Output::Transmit(id, message));
+    }
+
+    /// Ends a connection that is already out of the list.
+    fn end(&mut self, connection: Connection, why: Ended) {
+        let id = connection.id;
+        if let Ended::Sent(notification) = &why {
+            self.outputs.push_back(Output::Transmit(id, wire::notification(notification)));
+        }
+        self.outputs.push_back(Output::Close(id));
+        self.outputs.push_back(match connection.stage {
+            Stage::Established(_) => Output::Down(id, why),
+            Stage::OpenSent | Stage::OpenConfirm(_) => Output::Failed(why),
+        });
+    }
+
+    /// Ends a connection for a fault; when it was the last one, the next dialing waits, longer each time.
+    fn fail(&mut self, id: ConnectionId, why: Ended, now: Instant) {
+        let Some(at) = self.connections.iter().position(|c| c.id == id) else { return };
+        let connection = self.connections.remove(at);
+        let was_up = connection.state() == State::Established;
+        let collided = matches!(&why, Ended::Received(n) if n.kind() == Notification::COLLISION);
+        self.end(connection, why);
+        if !self.connections.is_empty() {
+            return;
+        }
+        if was_up || collided {
+            self.failures = 0;
+        }
+        self.retry_later(now);
+        if !was_up && !collided {
+            self.failures = self.failures.saturating_add(1);
+        }
+    }
+
+    fn heard(&mut self, id: ConnectionId, heard: Heard, now: Instant) {
+        let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) else { return };
+        match (heard, &connection.stage) {
+            (Heard::Closed(why), _) => self.fail(id, Ended::Lost(why), now),
+            (Heard::Notification(what), _) => self.fail(id, Ended::Received(what), now),
+            (Heard::Malformed(answer), _) => self.fail(id, Ended::Sent(answer), now),
+            (Heard::Open(open), Stage::OpenSent) => self.opened(id, &open, now),
+            (Heard::Keepalive, Stage::OpenConfirm(negotiated)) => {
+                let negotiated = negotiated.clone();
+                connection.stage = Stage::Established(negotiated.clone());
+                connection.hear(now);
+                self.failures = 0;
+                self.outputs.push_back(Output::Up(id, negotiated));
+            }
+            (Heard::Keepalive | Heard::Update | Heard::Refresh, Stage::Established(_)) => {
+                connection.hear(now)
+            }
+            (_, Stage::OpenSent) => self.unexpected(id, Notification::UNEXPECTED_IN_OPEN_SENT, now),
+            (_, Stage::OpenConfirm(_)) => self.unexpected(id, Notification::UNEXPECTED_IN_OPEN_CONFIRM, now),
+            (_, Stage::Established(_)) => self.unexpected(id, Notification::UNEXPECTED_IN_ESTABLISHED, now),
+        }
+    }
+
+    fn unexpected(&mut self, id: ConnectionId, kind: (u8, u8), now: Instant) {
+        self.fail(id, Ended::Sent(Notification::new(kind)), now);
+    }
+
+    fn opened(&mut self, id: ConnectionId, open: &Open, now: Instant) {
+        let negotiated = match self.terms.meet(open) {
+            Ok(negotiated) => Arc::new(negotiated),
+            Err(refusal) => return self.fail(id, Ended::Sent(refusal), now),
+        };
+        if !self.wins_collisions(id, open, now) {
+            return;
+        }
+        let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) else { return };
+        let keepalive = negotiated.keepalive();
+        connection.stage = Stage::OpenConfirm(negotiated);
+        connection.hear(now);
+        connection.timers.set(Timer::Keepalive, keepalive.map(|every| now + self.jitter.of(every)));
+        self.transmit(id, wire::keepalive(), now);
+    }
+
+    /// Settles an OPEN against the session's other connections; reports whether its own connection lives.
+    fn wins_collisions(&mut self, id: ConnectionId, open: &Open, now: Instant) -> bool {
+        let Some(role) = self.connections.iter().find(|c| c.id == id).map(|c| c.role) else { return false };
+        let others: Vec<ConnectionId> = self.connections.iter().map(|c| c.id).filter(|o| *o != id).collect();
+        let collision = || Ended::Sent(Notification::new(Notification::COLLISION));
+        for other in others {
+            let Some(at) = self.connections.iter().position(|c| c.id == other) else { continue };
+            let loser = match &self.connections[at].stage {
+                Stage::OpenSent => continue,
+                // A peer that does graceful restart and connects anew has lost the old connection (RFC 4724 section 5).
+                Stage::Established(n) if n.graceful_restart.is_some() && role == Role::Accepted => {
+                    let old = self.connections.remove(at);
+                    self.end(old, Ended::Replaced);
+                    continue;
+                }
+                Stage::Established(_) => id,
+                Stage::OpenConfirm(_) => {
+                    let local = (self.terms.local_id, self.terms.local_as);
+                    if collision::survivor(local, (open.router_id, open.asn)) == role { other } else { id }
+                }
+            };
+            self.fail(loser, collision(), now);
+            if loser == id {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        if let Dialing::Waiting(Some(at)) = self.dialing
+            && at <= now
+        {
+            self.dialing = Dialing::Waiting(None);
+            if self.connections.is_empty() {
+                self.dial_or_wait(now);
+            }
+        }
+        let ids: Vec<ConnectionId> = self.connections.iter().map(|c| c.id).collect();
+        for id in ids {
+            while let Some(connection) = self.connections.iter_mut().find(|c| c.id == id)
+                && let Some(timer) = connection.timers.take_due(now)
+            {
+                match timer {
+                    Timer::Hold => self.unexpected(id, Notification::HOLD_TIMER_EXPIRED, now),
+                    Timer::SendHold => self.unexpected(id, Notification::SEND_HOLD_TIMER_EXPIRED, now),
+                    Timer::Keepalive => {
+                        let every = connection.negotiated().and_then(|n| n.keepalive());
+                        connection
+                            .timers
+                            .set(Timer::Keepalive, every.map(|every| now + self.jitter.of(every)));
+                        self.transmit(id, wire::keepalive(), now);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What two OPENs make together.
+
+use std::time::Duration;
+
+use calico_model::{AsNumber, Family, RouterId};
+
+use crate::family::{FamilySet, PerFamily};
+use crate::wire::open::{AddPath, Feature, GracefulRestart};
+use crate::wire::{
+    AsWidth, Capabilities, Dialect, HoldTime, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, Notification, Open, PathIds,
+};
+
+/// Whether the peer is in the same AS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peering {
+    /// iBGP.
+    Internal,
+    /// eBGP.
+    External,
+}
+
+/// What is true of a session once both OPENs were exchanged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Negotiated {
+    /// How messages are read and written.
+    pub dialect: Dialect,
+    /// The peer's identifier.
+    pub remote_id: RouterId,
+    /// The smaller of the two hold times.
+    pub hold_time: HoldTime,
+    /// The families that both sides exchange.
+    pub families: FamilySet,
+    /// What the peer said of graceful restart, when we offered it too.
+    pub graceful_restart: Option<GracefulRestart>,
+    /// What both sides offered of the capabilities without a value.
+    pub features: std::collections::BTreeSet<Feature>,
+}
+
+impl Negotiated {
+    /// Returns how often a KEEPALIVE is due: a third of the hold time.
+    #[must_use]
+    pub fn keepalive(&self) -> Option<Duration> {
+        self.hold_time.interval().map(|hold| hold / 3)
+    }
+}
+
+/// What we said of ourselves, and what we expect of the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Our AS number on this session.
+    pub local_as: AsNumber,
+    /// Our identifier.
+    pub local_id: RouterId,
+    /// The AS number the peer must have.
+    pub remote_as: AsNumber,
+    /// The hold time we offer.
+    pub hold_time: HoldTime,
+    /// What we offer.
+    pub capabilities: Capabilities,
+}
+
+impl Terms {
+    /// Returns whether the peer is in the same AS.
+    #[must_use]
+    pub fn peering(&self) -> Peering {
+        if self.local_as == self.remote_as { Peering::Internal } else { Peering::External }
+    }
+
+    /// Returns the OPEN that says so.
+    #[must_use]
+    pub fn open(&self) -> Open {
+        Open {
+            asn: self.local_as,
+            hold_time: self.hold_time,
+            router_id: self.local_id,
+            capabilities: self.capabilities.clone(),
+        }
+    }
+
+    /// Meets the peer's OPEN.
+    ///
+    /// # Errors
+    /// The NOTIFICATION to refuse it with (RFC 4271 section 6.2).
+    pub fn meet(&self, open: &Open) -> Result<Negotiated, Notification> {
+        if open.asn != self.remote_as {
+            return Err(Notification::new(Notification::BAD_PEER_AS));
+        }
+        let peering = self.peering();
+        if open.router_id == self.local_id && peering == Peering::Internal {
+            return Err(Notification::new(Notification::BAD_IDENTIFIER));
+        }
+        let (ours, theirs) = (&self.capabilities, &open.capabilities);
+        let families = ours.spoken_families().intersection(theirs.spoken_families());
+        if families.is_empty() {
+            let data: Vec<u8> = ours
+                .spoken_families()
+                .iter()
+                .flat_map(|f| [1, 4, 0, crate::wire::open::afi(f), 0, 1])
+                .collect();
+            return Err(Notification::new(Notification::UNSUPPORTED_CAPABILITY).with_data(&data));
+        }
+        let features: std::collections::BTreeSet<Feature> =
+            ours.features.intersection(&theirs.features).copied().collect();
+        let wide = ours.four_octet_as.is_some() && theirs.four_octet_as.is_some();
+        let path_ids = |sender: PerFamily<AddPath>, receiver: PerFamily<AddPath>| {
+            PerFamily::<PathIds>::new(|family: Family| AddPath::between(sender[family], receiver[family]))
+        };
+        Ok(Negotiated {
+            dialect: Dialect {
+                as_width: if wide { AsWidth::Four } else { AsWidth::Two },
+                peering,
+                path_ids_in: path_ids(theirs.add_path, ours.add_path),
+                path_ids_out: path_ids(ours.add_path, theirs.add_path),
+                max_len: if features.contains(&Feature::ExtendedMessages) {
+                    MAX_EXTENDED_MESSAGE
+                } else {
+                    MAX_MESSAGE
+                },
+            },
+            remote_id: open.router_id,
+            hold_time: self.hold_time.min(open.hold_time),
+            families,
+            graceful_restart: ours.graceful_restart.and(theirs.graceful_restart),
+            features,
+        })
+    }
+}

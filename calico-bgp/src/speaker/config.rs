@@ -1,0 +1,259 @@
+//! What a speaker and its peers are told to do.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use calico_model::{AsNumber, Community, RouterId};
+
+use crate::family::FamilySet;
+use crate::session::{Initiation, Peering};
+use crate::wire::HoldTime;
+
+/// The highest LOCAL_PREF that stands for a kernel metric: a metric is `METRIC_BASE - LOCAL_PREF`.
+pub const METRIC_BASE: u32 = 0x7fff_ffff;
+/// The LOCAL_PREF of a Calico route of normal priority, metric 1024.
+pub const NORMAL_LOCAL_PREF: u32 = METRIC_BASE - 1024;
+
+/// Whether a speaker takes up the routes of an earlier one on the same machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// Nothing is in the kernel: the machine or the configuration is new.
+    #[default]
+    Fresh,
+    /// The kernel still forwards by an earlier speaker's routes: peers are told so, and nothing is chosen or told
+    /// before they have sent theirs (RFC 4724 section 4.1).
+    Recovering,
+}
+
+/// A speaker's own settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpeakerConfig {
+    /// The AS number.
+    pub local_as: AsNumber,
+    /// The identifier, unique in the AS.
+    pub router_id: RouterId,
+    /// The cluster this speaker reflects for (RFC 4456); without one the router id serves.
+    pub cluster_id: Option<Ipv4Addr>,
+    /// Whether an earlier speaker's routes are still in the kernel.
+    pub start: Start,
+    /// How long a recovering speaker waits for its peers' routes at most.
+    pub deferral: Duration,
+    /// How long a recovering speaker waits for peers that do not even connect: a peer that is down must not hold up
+    /// the others.
+    pub deferral_unreached: Duration,
+    /// The LOCAL_PREF given to routes from other ASes.
+    pub default_local_pref: u32,
+    /// The shortest time between two rounds of telling changes; the first change is told at once.
+    pub batching: Duration,
+    /// Makes the jitter of the timers repeatable.
+    pub seed: u64,
+}
+
+impl SpeakerConfig {
+    /// Makes the settings of a speaker that starts afresh.
+    #[must_use]
+    pub fn new(local_as: AsNumber, router_id: RouterId) -> Self {
+        Self {
+            local_as,
+            router_id,
+            cluster_id: None,
+            start: Start::Fresh,
+            deferral: Duration::from_secs(60),
+            deferral_unreached: Duration::from_secs(12),
+            default_local_pref: NORMAL_LOCAL_PREF,
+            batching: Duration::from_millis(20),
+            seed: u64::from(u32::from(router_id.addr())),
+        }
+    }
+
+    pub(crate) fn cluster(&self) -> Ipv4Addr {
+        self.cluster_id.unwrap_or(self.router_id.addr())
+    }
+}
+
+/// Whether routes of the own AS are passed on to a peer of the own AS (RFC 4456).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Reflection {
+    /// No: an ordinary peer.
+    #[default]
+    NonClient,
+    /// Yes: the peer is our client.
+    Client,
+}
+
+/// Which next hop a peer is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum NextHopMode {
+    /// Our address for routes that begin here and towards other ASes; otherwise the one received.
+    #[default]
+    Auto,
+    /// Our address, except on reflected routes.
+    Own,
+    /// The one received, even towards other ASes.
+    Keep,
+}
+
+/// How far away a peer may be, as far as IP's time to live says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Distance {
+    /// Any number of hops, as Calico's peers are.
+    #[default]
+    Any,
+    /// Exactly these many hops at most, checked by the time to live (GTSM, RFC 5082).
+    Within(u8),
+}
+
+/// A TCP MD5 key (RFC 2385). Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Box<str>);
+
+impl Password {
+    /// Makes a key, or `None` when it is empty or longer than the kernel's 80 octets.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        (1..=80).contains(&text.len()).then(|| Self(text.into()))
+    }
+
+    /// Returns the octets to sign with.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// One peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerConfig {
+    /// Its address, which is also how it is told from others.
+    pub address: IpAddr,
+    /// The TCP port it listens on.
+    pub port: u16,
+    /// What it is called in status, such as `Mesh_172_16_6_11`.
+    pub name: String,
+    /// Its AS number.
+    pub remote_as: AsNumber,
+    /// Our AS number towards it.
+    pub local_as: AsNumber,
+    /// Our address towards it; without one the kernel chooses.
+    pub local_address: Option<IpAddr>,
+    /// Our address of the other family, as next hop for its routes.
+    pub other_next_hop: Option<IpAddr>,
+    /// Who dials.
+    pub initiation: Initiation,
+    /// The hold time we offer.
+    pub hold_time: HoldTime,
+    /// The time between two dialings.
+    pub connect_retry: Duration,
+    /// The families we exchange.
+    pub families: FamilySet,
+    /// Whether it is a client of our reflector.
+    pub reflection: Reflection,
+    /// Which next hop it is told.
+    pub next_hop: NextHopMode,
+    /// The TCP MD5 key.
+    pub password: Option<Password>,
+    /// How far away it may be.
+    pub distance: Distance,
+    /// How long it shall keep our routes while we restart, in seconds; 0 offers no graceful restart.
+    pub restart_time: u16,
+    /// The most prefixes taken from it; one more ends the session.
+    pub max_prefixes: Option<u32>,
+    /// How often our own AS number may be in the paths it tells.
+    pub allow_own_as: u8,
+    /// Communities put on every route told to it.
+    pub add_communities: Vec<Community>,
+}
+
+impl PeerConfig {
+    /// Makes a peer with Calico's settings: both sides may dial, hold time 240 s, IPv4, graceful restart of 120 s.
+    #[must_use]
+    pub fn new(address: IpAddr, remote_as: AsNumber, local_as: AsNumber) -> Self {
+        Self {
+            address,
+            port: 179,
+            name: address.to_string(),
+            remote_as,
+            local_as,
+            local_address: None,
+            other_next_hop: None,
+            initiation: Initiation::Active,
+            hold_time: HoldTime::CALICO,
+            connect_retry: Duration::from_secs(5),
+            families: match address {
+                IpAddr::V4(_) => FamilySet::V4,
+                IpAddr::V6(_) => FamilySet::V6,
+            },
+            reflection: Reflection::NonClient,
+            next_hop: NextHopMode::Auto,
+            password: None,
+            distance: Distance::Any,
+            restart_time: 120,
+            max_prefixes: None,
+            allow_own_as: 0,
+            add_communities: Vec::new(),
+        }
+    }
+
+    /// Returns whether the peer is in our AS.
+    #[must_use]
+    pub fn peering(&self) -> Peering {
+        if self.local_as == self.remote_as { Peering::Internal } else { Peering::External }
+    }
+
+    /// Reports whether a session made with `self` cannot go on under `new`.
+    pub(crate) fn requires_reset(&self, new: &PeerConfig) -> bool {
+        let soft = |config: &PeerConfig| {
+            let config = config.clone();
+            PeerConfig {
+                name: String::new(),
+                initiation: Initiation::Active,
+                connect_retry: Duration::ZERO,
+                max_prefixes: None,
+                port: 0,
+                next_hop: NextHopMode::Auto,
+                reflection: Reflection::NonClient,
+                add_communities: Vec::new(),
+                other_next_hop: None,
+                ..config
+            }
+        };
+        soft(self) != soft(new)
+    }
+}
+
+/// How a prefix that begins here is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Origination {
+    /// The LOCAL_PREF towards our own AS.
+    pub local_pref: u32,
+    /// The communities it carries.
+    pub communities: Vec<Community>,
+    /// The next hop, where it is another than our own address.
+    pub next_hop: Option<IpAddr>,
+}
+
+impl Default for Origination {
+    fn default() -> Self {
+        Self { local_pref: NORMAL_LOCAL_PREF, communities: Vec::new(), next_hop: None }
+    }
+}
+
+impl Origination {
+    /// The address that stands for "ours" until a peer is told the route.
+    pub(crate) fn unset_next_hop(family: calico_model::Family) -> IpAddr {
+        match family {
+            calico_model::Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            calico_model::Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! From UPDATE messages to the tables: what is refused, what is taken, and who has to hear of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use calico_model::Family;
+
+use super::Speaker;
+use super::group::Group;
+use crate::rib::{Choice, Effect, Freshness, Path, PeerId, Tabled};
+use crate::session::Peering;
+use crate::wire::update::{MpReach, MpUnreach};
+use crate::wire::{Attributes, Notification, Prefix, Prefixes, Update};
+
+/// A family whose changes groups can be told of.
+pub(super) trait Marked: Tabled {
+    fn mark(group: &mut Group, prefix: Prefix<Self>);
+}
+
+impl Marked for Ipv4Addr {
+    fn mark(group: &mut Group, prefix: Prefix<Self>) {
+        group.mark_v4(prefix);
+    }
+}
+
+impl Marked for Ipv6Addr {
+    fn mark(group: &mut Group, prefix: Prefix<Self>) {
+        group.mark_v6(prefix);
+    }
+}
+
+impl Speaker {
+    /// Takes the routes of an UPDATE.
+    ///
+    /// # Errors
+    /// The NOTIFICATION that must end the session: the peer tells too many prefixes.
+    pub(super) fn import(&mut self, id: PeerId, update: Update<'_>) -> Result<(), Notification> {
+        let Some(up) = self.peers.get(&id).and_then(|peer| peer.up.as_ref()) else { return Ok(()) };
+        let families = up.negotiated.families;
+        if families.contains(Family::V4) {
+            self.withdraw_all(id, &update.withdrawn);
+        }
+        match &update.mp_withdrawn {
+            Some(MpUnreach::V4(list)) if families.contains(Family::V4) => self.withdraw_all(id, list),
+            Some(MpUnreach::V6(list)) if families.contains(Family::V6) => self.withdraw_all(id, list),
+            _ => {}
+        }
+        let attributes = update.attributes.filter(|attributes| self.is_acceptable(id, attributes));
+        if !update.announced.is_empty() && families.contains(Family::V4) {
+            let attributes = attributes.clone().map(|a| self.taken(id, a));
+            self.announce_all(id, &update.announced, attributes.as_ref());
+        }
+        let mp = |next_hop: IpAddr| {
+            attributes.map(|mut attributes| {
+                attributes.next_hop = next_hop;
+                attributes
+            })
+        };
+        match &update.mp_announced {
+            Some(MpReach::V4(list, next_hop)) if families.contains(Family::V4) => {
+                let attributes = mp(*next_hop).map(|a| self.taken(id, a));
+                self.announce_all(id, list, attributes.as_ref());
+            }
+            Some(MpReach::V6(list, next_hop)) if families.contains(Family::V6) => {
+                let attributes = mp(*next_hop).map(|a| self.taken(id, a));
+                self.announce_all(id, list, attributes.as_ref());
+            }
+            _ => {}
+        }
+        if let Some(end) = update.end_of_rib.filter(|end| families.contains(end.0)) {
+            self.end_of_rib(id, end.0);
+        }
+        self.check_limit(id)
+    }
+
+    fn check_limit(&self, id: PeerId) -> Result<(), Notification> {
+        let Some(peer) = self.peers.get(&id) else { return Ok(()) };
+        let Some(limit) = peer.config.max_prefixes else { return Ok(()) };
+        match Family::ALL.into_iter().find(|family| peer.held[*family] > limit) {
+            None => Ok(()),
+            Some(family) => {
+                let mut data = vec![0, crate::wire::open::afi(family), 1];
+                data.extend_from_slice(&limit.to_be_bytes());
+                Err(Notification::new(Notification::MAX_PREFIXES).with_data(&data))
+            }
+        }
+    }
+
+    /// Refuses routes that have been here before (RFC 4271 section 9.1.2, RFC 4456 section 8) and routes whose next
+    /// hop is ourselves (RFC 4271 section 5.1.3).
+    fn is_acceptable(&self, id: PeerId, attributes: &Attributes) -> bool {
+        let Some(peer) = self.peers.get(&id) else { return false };
+        let extra = attributes.extra();
+        let own = peer.lines.values().any(|line| line.local == attributes.next_hop);
+        let looped = attributes.as_path.count(peer.config.local_as) > usize::from(peer.config.allow_own_as);
+        let originated = extra.originator_id == Some(self.config.router_id.addr());
+        let reflected = extra.cluster_list.contains(&self.config.cluster());
+        !(own || looped || originated || reflected)
+    }
+
+    fn taken(&mut self, id: PeerId, mut attributes: Attributes) -> Arc<Attributes> {
+        let external = self.sources.get(id).is_some_and(|source| source.peering == Peering::External);
+        if external {
+            attributes.local_pref = Some(self.config.default_local_pref);
+        }
+        self.interner.intern(attributes)
+    }
+
+    fn withdraw_all<A: Marked>(&mut self, id: PeerId, list: &Prefixes<'_, A>) {
+        for nlri in list.iter() {
+            let effect = A::table_mut(&mut self.rib).remove(nlri.prefix, id, nlri.path_id, &self.sources);
+            self.note(id, nlri.prefix, effect);
+        }
+    }
+
+    /// Takes announced prefixes; without attributes they are treated as withdrawn.
+    fn announce_all<A: Marked>(
+        &mut self,
+        id: PeerId,
+        list: &Prefixes<'_, A>,
+        attributes: Option<&Arc<Attributes>>,
+    ) {
+        let Some(attributes) = attributes else { return self.withdraw_all(id, list) };
+        for nlri in list.iter() {
+            let path = Path {
+                attributes: attributes.clone(),
+                peer: id,
+                path_id: nlri.path_id,
+                freshness: Freshness::Fresh,
+            };
+            let effect = A::table_mut(&mut self.rib).insert(nlri.prefix, path, &self.sources);
+            self.note(id, nlri.prefix, effect);
+        }
+    }
+
+    pub(super) fn note<A: Marked>(&mut self, id: PeerId, prefix: Prefix<A>, effect: Effect) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let held = &mut peer.held[A::FAMILY];
+            *held = held.saturating_add_signed(effect.held);
+        }
+        if effect.choice == Choice::Changed {
+            self.choice_changed = true;
+            self.groups.values_mut().for_each(|group| A::mark(group, prefix));
+        }
+    }
+
+    pub(super) fn mark_stale(&mut self, family: Family, id: PeerId) {
+        match family {
+            Family::V4 => Ipv4Addr::table_mut(&mut self.rib).mark_stale(id),
+            Family::V6 => Ipv6Addr::table_mut(&mut self.rib).mark_stale(id),
+        }
+    }
+
+    /// Takes out the paths of a peer that `goes` picks.
+    pub(super) fn drop_paths(&mut self, family: Family, id: PeerId, goes: impl Fn(&Path) -> bool) {
+        match family {
+            Family::V4 => self.drop_paths_of::<Ipv4Addr>(id, goes),
+            Family::V6 => self.drop_paths_of::<Ipv6Addr>(id, goes),
+        }
+    }
+
+    fn drop_paths_of<A: Marked>(&mut self, id: PeerId, goes: impl Fn(&Path) -> bool) {
+        if self.peers.get(&id).is_some_and(|peer| peer.held[A::FAMILY] == 0) {
+            return;
+        }
+        let goes = |path: &Path| path.peer == id && goes(path);
+        let table = A::table_mut(&mut self.rib);
+        let touched = table.remove_where(goes, &self.sources);
+        let left: usize =
+            A::table(&self.rib).iter().map(|(_, paths)| paths.iter().filter(|p| p.peer == id).count()).sum();
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.held[A::FAMILY] = u32::try_from(left).unwrap_or(u32::MAX);
+        }
+        for prefix in touched {
+            self.note(id, prefix, Effect { held: 0, choice: Choice::Changed });
+        }
+    }
+}

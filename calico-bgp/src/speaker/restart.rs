@@ -1,0 +1,204 @@
+//! Graceful restart, both roles (RFC 4724, RFC 8538).
+//!
+//! *As the helper*: the routes of a peer that went away are kept, marked stale, until it is back and has told
+//! everything again, or until its restart time is over.
+//!
+//! *As the one that restarted*: nothing is chosen or told until the node has set its peers and prefixes and every peer that could tell us something has done so.
+//! A peer that restarts as well, or does not do graceful restart, is not waited for; a peer that does not even connect
+//! is waited for only briefly.
+
+use std::time::{Duration, Instant};
+
+use calico_model::Family;
+
+use super::Speaker;
+use super::peer::{History, Peer, Retained};
+use crate::family::FamilySet;
+use crate::rib::{Freshness, PeerId};
+use crate::session::{Ended, Negotiated, State};
+use crate::wire::Notification;
+use crate::wire::open::{Forwarding, OnNotification, RestartState};
+
+/// How long a peer that is back may take to tell everything.
+const COMPLETION: Duration = Duration::from_secs(180);
+
+/// The wait of a speaker that restarted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deferral {
+    pub(super) until: Instant,
+    pub(super) unreached_until: Instant,
+    /// What is not known yet of what this node wants: nothing is told before it is.
+    pub(super) unknown: Unknown,
+    /// When to look again although nothing happened.
+    pub(super) look_at: Instant,
+}
+
+/// What a restarted speaker has not been told by its own node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unknown {
+    Both,
+    Peers,
+    Origins,
+    Nothing,
+}
+
+impl Deferral {
+    pub(super) fn peers_known(&mut self) {
+        self.unknown = match self.unknown {
+            Unknown::Both | Unknown::Origins => Unknown::Origins,
+            Unknown::Peers | Unknown::Nothing => Unknown::Nothing,
+        };
+    }
+
+    pub(super) fn origins_known(&mut self) {
+        self.unknown = match self.unknown {
+            Unknown::Both | Unknown::Peers => Unknown::Peers,
+            Unknown::Origins | Unknown::Nothing => Unknown::Nothing,
+        };
+    }
+
+    pub(super) fn begin(config: &super::SpeakerConfig, now: Instant) -> Self {
+        let unreached_until = now + config.deferral_unreached.min(config.deferral);
+        Self {
+            until: now + config.deferral,
+            unreached_until,
+            unknown: Unknown::Both,
+            look_at: unreached_until,
+        }
+    }
+}
+
+/// Decides whether the routes of a session that ended are kept.
+fn families_kept(negotiated: &Negotiated, ended: &Ended) -> FamilySet {
+    let Some(theirs) = negotiated.graceful_restart.filter(|gr| gr.restart_time > 0) else {
+        return FamilySet::NONE;
+    };
+    let counts_as_restart = match ended {
+        Ended::Lost(_) | Ended::Replaced => true,
+        Ended::Sent(n) | Ended::Received(n) => {
+            theirs.on_notification == OnNotification::Keep && n.kind() != Notification::HARD_RESET
+        }
+    };
+    if !counts_as_restart {
+        return FamilySet::NONE;
+    }
+    negotiated.families.iter().filter(|family| theirs.families[*family].is_some()).collect()
+}
+
+impl Speaker {
+    /// A session ended: keeps or drops its routes.
+    pub(super) fn routes_after_down(
+        &mut self,
+        id: PeerId,
+        negotiated: &Negotiated,
+        ended: &Ended,
+        now: Instant,
+    ) {
+        let kept = families_kept(negotiated, ended);
+        for family in Family::ALL {
+            if kept.contains(family) {
+                self.mark_stale(family, id);
+            } else {
+                self.drop_paths(family, id, |_| true);
+            }
+        }
+        let restart_time = negotiated.graceful_restart.map_or(0, |gr| gr.restart_time);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.retained = if kept.is_empty() {
+                Retained::Nothing
+            } else {
+                Retained::Awaiting(now + Duration::from_secs(restart_time.into()))
+            };
+        }
+    }
+
+    /// A session is back: routes of families that the peer lost are dropped, the others wait for End-of-RIB.
+    pub(super) fn routes_after_up(&mut self, id: PeerId, negotiated: &Negotiated, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.retained == Retained::Nothing {
+            return;
+        }
+        let preserved: FamilySet = negotiated
+            .families
+            .iter()
+            .filter(|f| {
+                negotiated.graceful_restart.is_some_and(|gr| gr.families[*f] == Some(Forwarding::Preserved))
+            })
+            .collect();
+        peer.retained =
+            if preserved.is_empty() { Retained::Nothing } else { Retained::Completing(now + COMPLETION) };
+        for family in Family::ALL.into_iter().filter(|family| !preserved.contains(*family)) {
+            self.drop_paths(family, id, |path| path.freshness == Freshness::Stale);
+        }
+    }
+
+    /// The peer has told everything of a family.
+    pub(super) fn end_of_rib(&mut self, id: PeerId, family: Family) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(up) = &mut peer.up else { return };
+        up.complete.insert(family);
+        let all = up.negotiated.families.iter().all(|f| up.complete.contains(f));
+        if let Retained::Completing(_) = peer.retained {
+            if all {
+                peer.retained = Retained::Nothing;
+            }
+            self.drop_paths(family, id, |path| path.freshness == Freshness::Stale);
+        }
+    }
+
+    /// Drops what was kept for too long.
+    pub(super) fn expire_retained(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.retained.until().is_some_and(|until| until <= now) {
+            peer.retained = Retained::Nothing;
+            for family in Family::ALL {
+                self.drop_paths(family, id, |path| path.freshness == Freshness::Stale);
+            }
+        }
+    }
+
+    /// Ends the deferral once nobody is waited for.
+    pub(super) fn check_deferral(&mut self, now: Instant) {
+        let Some(deferral) = self.deferral else { return };
+        let look_at = if now < deferral.unreached_until { deferral.unreached_until } else { deferral.until };
+        self.deferral = Some(Deferral { look_at, ..deferral });
+        let waits = deferral.unknown != Unknown::Nothing
+            || self.peers.values().any(|peer| is_awaited(peer, deferral, now));
+        if waits && now < deferral.until {
+            return;
+        }
+        self.deferral = None;
+        self.choice_changed = true;
+        self.events.push_back(super::Action::Event(super::Event::Settled));
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.renew_terms(id);
+        }
+    }
+
+    /// Makes the next OPEN to a peer say what is true now.
+    pub(super) fn renew_terms(&mut self, id: PeerId) {
+        let restarting = self.restart_state();
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.session.set_terms(super::peer::terms(&self.config, &peer.config, peer.history, restarting));
+        }
+    }
+
+    pub(super) fn restart_state(&self) -> RestartState {
+        if self.deferral.is_some() { RestartState::Restarting } else { RestartState::Fresh }
+    }
+}
+
+fn is_awaited(peer: &Peer, deferral: Deferral, now: Instant) -> bool {
+    match &peer.up {
+        None if peer.state == State::Idle || peer.history == History::WasUp => false,
+        None => now < deferral.unreached_until,
+        Some(up) => match up.negotiated.graceful_restart {
+            None => false,
+            Some(gr) if gr.state == RestartState::Restarting => false,
+            Some(gr) => {
+                up.negotiated.families.iter().any(|f| gr.families[f].is_some() && !peer.is_complete(f))
+            }
+        },
+    }
+}

@@ -1,0 +1,294 @@
+//! Path attributes: what a route is, apart from where it goes (RFC 4271 section 5). Unknown transitive ones are kept
+//! and passed on with the partial bit set.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
+
+use calico_model::{AsNumber, Community};
+
+use super::as_path::{AsPath, AsWidth};
+
+pub(crate) mod code {
+    pub(crate) const ORIGIN: u8 = 1;
+    pub(crate) const AS_PATH: u8 = 2;
+    pub(crate) const NEXT_HOP: u8 = 3;
+    pub(crate) const MED: u8 = 4;
+    pub(crate) const LOCAL_PREF: u8 = 5;
+    pub(crate) const ATOMIC_AGGREGATE: u8 = 6;
+    pub(crate) const AGGREGATOR: u8 = 7;
+    pub(crate) const COMMUNITIES: u8 = 8;
+    pub(crate) const ORIGINATOR_ID: u8 = 9;
+    pub(crate) const CLUSTER_LIST: u8 = 10;
+    pub(crate) const MP_REACH: u8 = 14;
+    pub(crate) const MP_UNREACH: u8 = 15;
+    pub(crate) const EXTENDED_COMMUNITIES: u8 = 16;
+    pub(crate) const AS4_PATH: u8 = 17;
+    pub(crate) const AS4_AGGREGATOR: u8 = 18;
+    pub(crate) const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
+    pub(crate) const LARGE_COMMUNITIES: u8 = 32;
+    pub(crate) const ONLY_TO_CUSTOMER: u8 = 35;
+}
+
+pub(crate) mod flag {
+    pub(crate) const OPTIONAL: u8 = 0x80;
+    pub(crate) const TRANSITIVE: u8 = 0x40;
+    pub(crate) const PARTIAL: u8 = 0x20;
+    pub(crate) const EXTENDED: u8 = 0x10;
+}
+
+/// Where a route began (RFC 4271 section 5.1.1), best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// Inside the AS that originated it.
+    Igp,
+    /// By EGP.
+    Egp,
+    /// By some other means.
+    Incomplete,
+}
+
+impl Origin {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Igp),
+            1 => Some(Self::Egp),
+            2 => Some(Self::Incomplete),
+            _ => None,
+        }
+    }
+}
+
+/// The attributes of a route. Two routes with equal attributes share one copy in the tables.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Attributes {
+    /// Where the route began.
+    pub origin: Origin,
+    /// The autonomous systems it came through.
+    pub as_path: AsPath,
+    /// Where packets go. IPv6 for an IPv4 route where RFC 8950 was agreed.
+    pub next_hop: IpAddr,
+    /// MULTI_EXIT_DISC, lower is better, compared inside one neighbouring AS only.
+    pub med: Option<u32>,
+    /// LOCAL_PREF, higher is better, inside the own AS only.
+    pub local_pref: Option<u32>,
+    extra: Option<Box<Extra>>,
+}
+
+/// The attributes that most routes do without.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Extra {
+    /// ATOMIC_AGGREGATE is there.
+    pub atomic_aggregate: Option<AtomicAggregate>,
+    /// Who aggregated the route.
+    pub aggregator: Option<(AsNumber, Ipv4Addr)>,
+    /// Standard communities (RFC 1997), as numbers.
+    pub communities: Box<[u32]>,
+    /// Extended communities (RFC 4360), as numbers.
+    pub extended_communities: Box<[u64]>,
+    /// Large communities (RFC 8092).
+    pub large_communities: Box<[[u32; 3]]>,
+    /// Who brought the route into the AS, set by a reflector (RFC 4456).
+    pub originator_id: Option<Ipv4Addr>,
+    /// The clusters the route was reflected through, nearest first (RFC 4456).
+    pub cluster_list: Box<[Ipv4Addr]>,
+    /// Only To Customer (RFC 9234).
+    pub only_to_customer: Option<u32>,
+    /// Transitive attributes that we do not know, in ascending order of type.
+    pub unknown: Box<[UnknownAttribute]>,
+}
+
+/// The mark that more specific routes were left out (RFC 4271 section 5.1.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AtomicAggregate;
+
+/// A transitive attribute of a type that we do not know.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UnknownAttribute {
+    /// The flags to send: optional, transitive, and partial once it passed us.
+    pub flags: u8,
+    /// The type.
+    pub kind: u8,
+    /// The value.
+    pub value: Box<[u8]>,
+}
+
+static NOTHING: LazyLock<Extra> = LazyLock::new(Extra::default);
+
+impl Attributes {
+    /// Makes the attributes of a route that begins here.
+    #[must_use]
+    pub fn originated(next_hop: IpAddr) -> Self {
+        Self {
+            origin: Origin::Igp,
+            as_path: AsPath::default(),
+            next_hop,
+            med: None,
+            local_pref: None,
+            extra: None,
+        }
+    }
+
+    /// Returns the rarer attributes.
+    #[must_use]
+    pub fn extra(&self) -> &Extra {
+        self.extra.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// Changes the rarer attributes.
+    pub fn change_extra(&mut self, change: impl FnOnce(&mut Extra)) {
+        let mut extra = self.extra.take().unwrap_or_default();
+        change(&mut extra);
+        self.extra = (*extra != *NOTHING).then_some(extra);
+    }
+
+    /// Returns the standard and large communities in ascending order.
+    #[must_use]
+    pub fn communities(&self) -> Vec<Community> {
+        let extra = self.extra();
+        let standard =
+            extra.communities.iter().map(|c| Community::Standard((c >> 16) as u16, (c & 0xffff) as u16));
+        let large = extra.large_communities.iter().map(|[a, b, c]| Community::Large(*a, *b, *c));
+        let mut all: Vec<Community> = standard.chain(large).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Adds communities that are not there yet.
+    pub fn add_communities(&mut self, communities: &[Community]) {
+        if communities.is_empty() {
+            return;
+        }
+        self.change_extra(|extra| {
+            let mut standard = extra.communities.to_vec();
+            let mut large = extra.large_communities.to_vec();
+            for community in communities {
+                match *community {
+                    Community::Standard(a, b) => standard.push(u32::from(a) << 16 | u32::from(b)),
+                    Community::Large(a, b, c) => large.push([a, b, c]),
+                }
+            }
+            extra.communities = sorted(standard);
+            extra.large_communities = sorted(large);
+        });
+    }
+
+    /// Reports whether a standard community is there.
+    #[must_use]
+    pub fn has_community(&self, community: u32) -> bool {
+        self.extra().communities.contains(&community)
+    }
+
+    /// Appends the wire form without the multiprotocol attributes, in ascending order of type.
+    pub(crate) fn encode(&self, width: AsWidth, next_hop: NextHopAttribute, out: &mut Vec<u8>) {
+        use code::*;
+        use flag::*;
+        let extra = self.extra();
+        put(out, TRANSITIVE, ORIGIN, &[self.origin as u8]);
+        put_with(out, TRANSITIVE, AS_PATH, |out| self.as_path.encode(width, out));
+        if let (NextHopAttribute::Write, IpAddr::V4(next_hop)) = (next_hop, self.next_hop) {
+            put(out, TRANSITIVE, NEXT_HOP, &next_hop.octets());
+        }
+        if let Some(med) = self.med {
+            put(out, OPTIONAL, MED, &med.to_be_bytes());
+        }
+        if let Some(local_pref) = self.local_pref {
+            put(out, TRANSITIVE, LOCAL_PREF, &local_pref.to_be_bytes());
+        }
+        if extra.atomic_aggregate.is_some() {
+            put(out, TRANSITIVE, ATOMIC_AGGREGATE, &[]);
+        }
+        let narrow_aggregator = extra.aggregator.map(|(asn, _)| u16::try_from(asn.get()));
+        if let Some((asn, addr)) = extra.aggregator {
+            put_with(out, OPTIONAL | TRANSITIVE, AGGREGATOR, |out| {
+                match width {
+                    AsWidth::Four => out.extend_from_slice(&asn.get().to_be_bytes()),
+                    AsWidth::Two => {
+                        let narrow = u16::try_from(asn.get()).unwrap_or(AsNumber::TRANS.get() as u16);
+                        out.extend_from_slice(&narrow.to_be_bytes());
+                    }
+                }
+                out.extend_from_slice(&addr.octets());
+            });
+        }
+        put_list(out, COMMUNITIES, &extra.communities, |c, out| out.extend_from_slice(&c.to_be_bytes()));
+        if let Some(originator) = extra.originator_id {
+            put(out, OPTIONAL, ORIGINATOR_ID, &originator.octets());
+        }
+        if !extra.cluster_list.is_empty() {
+            put_with(out, OPTIONAL, CLUSTER_LIST, |out| {
+                extra.cluster_list.iter().for_each(|id| out.extend_from_slice(&id.octets()));
+            });
+        }
+        put_list(out, EXTENDED_COMMUNITIES, &extra.extended_communities, |c, out| {
+            out.extend_from_slice(&c.to_be_bytes());
+        });
+        if width == AsWidth::Two && self.as_path.has_wide_numbers() {
+            put_with(out, OPTIONAL | TRANSITIVE, AS4_PATH, |out| self.as_path.encode(AsWidth::Four, out));
+        }
+        if let (AsWidth::Two, Some(Err(_)), Some((asn, addr))) = (width, narrow_aggregator, extra.aggregator)
+        {
+            put_with(out, OPTIONAL | TRANSITIVE, AS4_AGGREGATOR, |out| {
+                out.extend_from_slice(&asn.get().to_be_bytes());
+                out.extend_from_slice(&addr.octets());
+            });
+        }
+        put_list(out, LARGE_COMMUNITIES, &extra.large_communities, |parts, out| {
+            parts.iter().for_each(|part| out.extend_from_slice(&part.to_be_bytes()));
+        });
+        if let Some(asn) = extra.only_to_customer {
+            put(out, OPTIONAL | TRANSITIVE, ONLY_TO_CUSTOMER, &asn.to_be_bytes());
+        }
+        for unknown in &extra.unknown {
+            put(out, unknown.flags, unknown.kind, &unknown.value);
+        }
+    }
+}
+
+/// Whether the NEXT_HOP attribute is written, or the next hop goes into MP_REACH_NLRI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NextHopAttribute {
+    Write,
+    Omit,
+}
+
+fn sorted<T: Ord>(mut values: Vec<T>) -> Box<[T]> {
+    values.sort_unstable();
+    values.dedup();
+    values.into()
+}
+
+fn put_list<T>(out: &mut Vec<u8>, kind: u8, values: &[T], write: impl Fn(&T, &mut Vec<u8>)) {
+    if !values.is_empty() {
+        put_with(out, flag::OPTIONAL | flag::TRANSITIVE, kind, |out| {
+            values.iter().for_each(|v| write(v, out))
+        });
+    }
+}
+
+/// Appends an attribute; the extended length is used only when it is needed.
+pub(crate) fn put(out: &mut Vec<u8>, flags: u8, kind: u8, value: &[u8]) {
+    match u8::try_from(value.len()) {
+        Ok(len) => out.extend_from_slice(&[flags & !flag::EXTENDED, kind, len]),
+        Err(_) => {
+            out.extend_from_slice(&[flags | flag::EXTENDED, kind]);
+            out.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(value);
+}
+
+fn put_with(out: &mut Vec<u8>, flags: u8, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[flags, kind, 0]);
+    write(out);
+    let len = out.len() - start - 3;
+    match u8::try_from(len) {
+        Ok(len) => out[start + 2] = len,
+        Err(_) => {
+            out[start] |= flag::EXTENDED;
+            let [high, low] = (len as u16).to_be_bytes();
+            out[start + 2] = high;
+            out.insert(start + 3, low);
+        }
+    }
+}

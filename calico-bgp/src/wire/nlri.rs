@@ -1,0 +1,235 @@
+//! Prefixes as BGP carries them: a length in bits and just enough octets, with a path identifier before each one when
+//! the two sides agreed on it (RFC 4271 section 4.3, RFC 4760 section 5, RFC 7911 section 3).
+//!
+//! ```text
+//! [path identifier, 4 octets, only with ADD-PATH] [length in bits, 1 octet] [ceil(length / 8) octets]
+//! ```
+
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use calico_model::{Cidr, Family};
+
+use super::error::{DecodeError, Notification};
+use super::reader::Reader;
+
+/// An address of one family, so that tables and codecs are written once and stored compactly.
+pub trait Address: Copy + Ord + Hash + fmt::Debug + fmt::Display + Into<IpAddr> + 'static {
+    /// The family.
+    const FAMILY: Family;
+    /// The number of bits.
+    const BITS: u8;
+
+    /// Makes an address of its leading octets, the rest being zero, and clears the bits after `len`.
+    fn from_octets(octets: &[u8], len: u8) -> Self;
+
+    /// Returns the address when it is of this family.
+    fn from_ip(addr: IpAddr) -> Option<Self>;
+
+    /// Calls `take` with the octets.
+    fn with_octets<R>(self, take: impl FnOnce(&[u8]) -> R) -> R;
+}
+
+fn mask(octets: &mut [u8], len: u8) {
+    for (i, octet) in octets.iter_mut().enumerate() {
+        let kept = usize::from(len).saturating_sub(i * 8).min(8);
+        *octet &= (0xff00_u16 >> kept) as u8;
+    }
+}
+
+impl Address for Ipv4Addr {
+    const FAMILY: Family = Family::V4;
+    const BITS: u8 = 32;
+
+    fn from_octets(octets: &[u8], len: u8) -> Self {
+        let mut word = [0; 4];
+        let count = octets.len().min(4);
+        word[..count].copy_from_slice(&octets[..count]);
+        let kept = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
+        Self::from(u32::from_be_bytes(word) & kept)
+    }
+
+    fn from_ip(addr: IpAddr) -> Option<Self> {
+        match addr {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn with_octets<R>(self, take: impl FnOnce(&[u8]) -> R) -> R {
+        take(&self.octets())
+    }
+}
+
+impl Address for Ipv6Addr {
+    const FAMILY: Family = Family::V6;
+    const BITS: u8 = 128;
+
+    fn from_octets(octets: &[u8], len: u8) -> Self {
+        let mut word = [0; 16];
+        let count = octets.len().min(16);
+        word[..count].copy_from_slice(&octets[..count]);
+        mask(&mut word, len);
+        Self::from(word)
+    }
+
+    fn from_ip(addr: IpAddr) -> Option<Self> {
+        match addr {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => Some(v6),
+        }
+    }
+
+    fn with_octets<R>(self, take: impl FnOnce(&[u8]) -> R) -> R {
+        take(&self.octets())
+    }
+}
+
+/// A destination of one family, in 5 or 17 octets; the bits after its length are zero.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix<A> {
+    addr: A,
+    len: u8,
+}
+
+impl<A: Address> Prefix<A> {
+    /// Returns the prefix of a network when it is of this family.
+    #[must_use]
+    pub fn of(cidr: Cidr) -> Option<Self> {
+        Some(Self { addr: A::from_ip(cidr.addr())?, len: cidr.prefix_len() })
+    }
+
+    /// Returns the first address.
+    #[must_use]
+    pub fn addr(self) -> A {
+        self.addr
+    }
+
+    /// Returns the length in bits.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "the length of a prefix, which is not a container")]
+    pub fn len(self) -> u8 {
+        self.len
+    }
+
+    /// Returns the model's form.
+    #[must_use]
+    pub fn cidr(self) -> Cidr {
+        Cidr::holding(self.addr.into(), self.len).unwrap_or_else(|| Cidr::host(self.addr.into()))
+    }
+
+    fn wire_len(self) -> usize {
+        usize::from(self.len).div_ceil(8)
+    }
+}
+
+impl<A: fmt::Display> fmt::Display for Prefix<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl<A: fmt::Debug> fmt::Debug for Prefix<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}/{}", self.addr, self.len)
+    }
+}
+
+/// A prefix with the identifier of the path meant; 0 where the sides did not agree on identifiers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nlri<A> {
+    /// The destination.
+    pub prefix: Prefix<A>,
+    /// The path identifier (RFC 7911), or 0.
+    pub path_id: u32,
+}
+
+/// Whether each prefix has a path identifier before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PathIds {
+    /// Prefixes stand alone.
+    #[default]
+    Absent,
+    /// Each prefix follows its four-octet identifier (RFC 7911).
+    Present,
+}
+
+impl<A: Address> Nlri<A> {
+    /// Returns how many octets [`Nlri::encode`] appends.
+    #[must_use]
+    pub fn encoded_len(self, ids: PathIds) -> usize {
+        let id = match ids {
+            PathIds::Absent => 0,
+            PathIds::Present => 4,
+        };
+        id + 1 + self.prefix.wire_len()
+    }
+
+    /// Appends the wire form.
+    pub fn encode(self, ids: PathIds, out: &mut Vec<u8>) {
+        if ids == PathIds::Present {
+            out.extend_from_slice(&self.path_id.to_be_bytes());
+        }
+        out.push(self.prefix.len);
+        self.prefix.addr.with_octets(|octets| out.extend_from_slice(&octets[..self.prefix.wire_len()]));
+    }
+}
+
+fn read<A: Address>(reader: &mut Reader<'_>, ids: PathIds) -> Option<Nlri<A>> {
+    let path_id = match ids {
+        PathIds::Absent => 0,
+        PathIds::Present => reader.u32()?,
+    };
+    let len = reader.u8().filter(|len| *len <= A::BITS)?;
+    let octets = reader.take(usize::from(len).div_ceil(8))?;
+    Some(Nlri { prefix: Prefix { addr: A::from_octets(octets, len), len }, path_id })
+}
+
+/// A list of prefixes inside a received message: checked once, read without copying.
+#[derive(Debug, Clone, Copy)]
+pub struct Prefixes<'a, A> {
+    octets: &'a [u8],
+    ids: PathIds,
+    family: PhantomData<A>,
+}
+
+impl<'a, A: Address> Prefixes<'a, A> {
+    /// Returns a list of no prefixes.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { octets: &[], ids: PathIds::Absent, family: PhantomData }
+    }
+
+    /// Checks a list.
+    ///
+    /// # Errors
+    /// A length beyond the family's, or a prefix cut short: the rest of the list cannot be found any more, so the
+    /// session must be reset (RFC 7606 section 5.3).
+    pub fn decode(octets: &'a [u8], ids: PathIds) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(octets);
+        while !reader.is_empty() {
+            if read::<A>(&mut reader, ids).is_none() {
+                return Err(DecodeError::reset(
+                    Notification::INVALID_NETWORK_FIELD,
+                    "a prefix is longer than its family's addresses or than its list",
+                ));
+            }
+        }
+        Ok(Self { octets, ids, family: PhantomData })
+    }
+
+    /// Reports whether there is nothing in the list.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
+    /// Returns the prefixes in the order received.
+    pub fn iter(&self) -> impl Iterator<Item = Nlri<A>> + 'a {
+        let ids = self.ids;
+        let mut reader = Reader::new(self.octets);
+        std::iter::from_fn(move || read(&mut reader, ids))
+    }
+}

@@ -1,0 +1,6 @@
+//! The speaker as a whole: on an in-memory wire, and against real peers in network namespaces.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
+mod pair;
+mod world;

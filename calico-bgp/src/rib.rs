@@ -45,7 +45,8 @@ pub struct Path {
 #[derive(Debug)]
 enum Paths {
     One(Path),
-    Many(Vec<Path>),
+    #[expect(clippy::box_collection, reason = "keeps the destinations that have one path at 24 octets")]
+    Many(Box<Vec<Path>>),
 }
 
 impl Paths {
@@ -140,7 +141,7 @@ impl<A: Address> Table<A> {
             }
             (None, paths) => {
                 match paths {
-                    Paths::One(only) => *paths = Paths::Many(vec![only.clone(), path]),
+                    Paths::One(only) => *paths = Paths::Many(Box::new(vec![only.clone(), path])),
                     Paths::Many(all) => all.push(path),
                 }
                 self.choose(prefix, sources);

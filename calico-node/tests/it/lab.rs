@@ -45,11 +45,12 @@ fn address(text: &str) -> IpAddr {
 
 /// Everything that bears the lab's name: namespaces and its folder.
 fn traces(name: &LabName) -> Vec<String> {
-    let listing =
-        |folder: &str| fs::read_dir(folder).map(|found| found.flatten().collect()).unwrap_or(Vec::new());
-    let entries = listing("/run/netns").into_iter().chain(listing("/run/calico-lab"));
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|found| found == name.as_str() || found.starts_with(&format!("{name}-"))).collect()
+    let mut names = Vec::new();
+    for folder in ["/run/netns", "/run/calico-lab"] {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        names.extend(entries.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    }
+    names.into_iter().filter(|found| found == name.as_str() || found.starts_with(&format!("{name}-"))).collect()
 }
 
 #[test]

@@ -1,0 +1,23 @@
+# From a fresh clone: `make demo` shows the system at work, `make test` runs everything that CI runs.
+# Root makes the network namespaces; without it, `make demo` asks sudo for that part.
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: demo test bench doc
+
+# `make demo KEEP=1` leaves the hosts up.
+demo:
+	$(SUDO) scripts/packages demo
+	cargo build --package calico-node --bins
+	$(SUDO) $(TARGET)/debug/calico-lab demo $(if $(KEEP),--keep)
+
+test:
+	scripts/packages test
+	scripts/check
+
+bench:
+	cargo bench --workspace --all-features
+
+doc:
+	cargo doc --workspace --all-features --no-deps

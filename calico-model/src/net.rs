@@ -376,7 +376,7 @@ impl Protocol {
 
     /// Makes a protocol from its IANA number.
     #[must_use]
-    pub fn from_number(number: u8) -> Self {
+    pub const fn from_number(number: u8) -> Self {
         Self(number)
     }
 

@@ -1,0 +1,73 @@
+//! Which policies apply to an endpoint.
+
+use calico_model::resource::{DefaultAction, PolicyType};
+use calico_model::{LabelSource, Name};
+
+use crate::labels::NAMESPACE;
+use crate::order::{OrderedTier, PolicyRef};
+
+/// The policies of one tier that apply to an endpoint in one direction: at least one.
+#[derive(Debug, Clone)]
+pub(crate) struct ActiveTier<'t, 's> {
+    pub(crate) name: &'s Name,
+    pub(crate) default_action: DefaultAction,
+    pub(crate) policies: Vec<&'t PolicyRef<'s>>,
+}
+
+/// What kind of policy is asked for: the place in a packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Stage {
+    /// To and from the endpoint itself.
+    Normal,
+    /// Through a host endpoint's interface.
+    Forward,
+    /// Before the destination is translated.
+    PreDnat,
+    /// Before connection tracking.
+    Untracked,
+}
+
+impl Stage {
+    fn holds(self, policy: &PolicyRef<'_>) -> bool {
+        let Some(global) = policy.global else { return self == Stage::Normal };
+        match self {
+            Stage::Untracked => global.do_not_track,
+            Stage::PreDnat => global.pre_dnat && !global.do_not_track,
+            Stage::Forward => global.apply_on_forward && !global.pre_dnat && !global.do_not_track,
+            Stage::Normal => !global.pre_dnat && !global.do_not_track,
+        }
+    }
+}
+
+/// Returns the tiers that count for an endpoint in one direction. A tier none of whose policies applies does not.
+pub(crate) fn active<'t, 's>(
+    tiers: &'t [OrderedTier<'s>],
+    labels: &impl LabelSource,
+    direction: PolicyType,
+    stage: Stage,
+) -> Vec<ActiveTier<'t, 's>> {
+    let mut active = Vec::new();
+    for tier in tiers {
+        let policies: Vec<_> = tier
+            .policies
+            .iter()
+            .filter(|policy| policy.policy.applies_to(direction) && stage.holds(policy))
+            .filter(|policy| selects(policy, labels))
+            .collect();
+        if !policies.is_empty() {
+            active.push(ActiveTier { name: tier.name, default_action: tier.default_action, policies });
+        }
+    }
+    active
+}
+
+/// Reports whether a policy selects an endpoint: a namespaced policy only one of its own namespace.
+pub(crate) fn selects(policy: &PolicyRef<'_>, labels: &impl LabelSource) -> bool {
+    let in_scope = policy.namespace().is_none_or(|ns| labels.label(NAMESPACE) == Some(ns.as_str()));
+    let accounts = policy.policy.service_account_selector.as_ref();
+    let namespaces = policy.global.and_then(|global| global.namespace_selector.as_ref());
+    in_scope
+        && policy.policy.selector.matches(labels)
+        && accounts.is_none_or(|selector| selector.for_service_accounts().matches(labels))
+        && namespaces.is_none_or(|selector| selector.for_namespaces().matches(labels))
+}

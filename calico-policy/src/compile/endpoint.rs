@@ -1,0 +1,160 @@
+//! Chains that decide for endpoints: one for each list of policies and profiles, whoever shares it.
+
+use calico_model::resource::{self, DefaultAction, Kind, ObjectId, PolicyType};
+use calico_model::{Name, Namespace, Protocol};
+
+use super::{Action, ChainName, Compilation, End, IPIP, Match, Op, PortSet, ResourceKey, Rule, Warning};
+use crate::active::ActiveTier;
+use crate::closed::enforced_action;
+use crate::log::log_prefix;
+use crate::lower::lower;
+
+impl Compilation<'_, '_> {
+    /// Makes the chain of a workload that has these policies and profiles in one direction.
+    pub(super) fn workload_chain(
+        &mut self,
+        direction: PolicyType,
+        tiers: &[ActiveTier<'_, '_>],
+        profiles: &[Name],
+    ) -> ChainName {
+        let stops = self.tier_and_profile_chains(direction, tiers, profiles);
+        let word = match direction {
+            PolicyType::Ingress => "to",
+            PolicyType::Egress => "from",
+        };
+        let name = ChainName::digest(word, stops.iter().map(ChainName::as_str));
+        if !self.chains.contains_key(&name) {
+            let mut rules = self.tracked();
+            if direction == PolicyType::Egress {
+                rules.extend(self.no_tunnels());
+            }
+            rules.extend(stops.into_iter().map(|chain| Rule::always(Action::Jump(chain))));
+            rules.push(Rule::always(Action::Drop));
+            self.chain(name.clone(), rules);
+        }
+        name
+    }
+
+    /// Lets tracked flows go on, and drops what cannot belong to one.
+    pub(super) fn tracked(&self) -> Vec<Rule> {
+        let mut rules = vec![Rule::when([Match::Established], Action::Accept)];
+        if !self.felix.disable_conntrack_invalid_check.unwrap_or(false) {
+            rules.push(Rule::when([Match::Invalid], Action::Drop));
+        }
+        rules
+    }
+
+    /// Keeps workloads from making the tunnel packets that only nodes make.
+    fn no_tunnels(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        if !self.felix.allow_vxlan_packets_from_workloads.unwrap_or(false) {
+            let port = self.felix.vxlan_port();
+            let matches = [
+                Match::Protocol(Op::Is, Protocol::UDP),
+                Match::Port(End::Destination, Op::Is, PortSet::Range(port, port)),
+            ];
+            rules.push(Rule::when(matches, Action::Drop));
+        }
+        if !self.felix.allow_ipip_packets_from_workloads.unwrap_or(false) {
+            rules.push(Rule::when([Match::Protocol(Op::Is, IPIP)], Action::Drop));
+        }
+        rules
+    }
+
+    /// Returns the chains to be asked in order, up to the first from which no packet returns.
+    pub(super) fn tier_and_profile_chains(
+        &mut self,
+        direction: PolicyType,
+        tiers: &[ActiveTier<'_, '_>],
+        profiles: &[Name],
+    ) -> Vec<ChainName> {
+        let mut chains = Vec::new();
+        for tier in tiers {
+            chains.push(self.tier_chain(direction, tier));
+            if decides_all(tier, direction) {
+                return chains;
+            }
+        }
+        for name in profiles {
+            let Some(profile) = self.snapshot.profile(name) else { break };
+            let rules = match direction {
+                PolicyType::Ingress => &profile.ingress,
+                PolicyType::Egress => &profile.egress,
+            };
+            let chain = ChainName::digest(word(direction, "in-profile", "out-profile"), [name.as_str()]);
+            if !self.chains.contains_key(&chain) {
+                let key = ResourceKey { kind: Kind::Profile, id: ObjectId::from(name.clone()) };
+                let mut lowered = Vec::new();
+                for rule in rules.iter().filter(|rule| rule.action != resource::Action::Pass) {
+                    lowered.extend(self.rule(rule, &key, None, None));
+                }
+                self.chain(chain.clone(), lowered);
+            }
+            chains.push(chain);
+        }
+        chains
+    }
+
+    /// Makes the chain of a tier's policies, one after the other: Pass returns from it, and so does its end when the tier
+    /// passes.
+    fn tier_chain(&mut self, direction: PolicyType, tier: &ActiveTier<'_, '_>) -> ChainName {
+        let mut parts = vec![tier.name.to_string()];
+        parts.extend(tier.policies.iter().map(|policy| format!("{} {}", policy.key.kind, policy.key.id)));
+        let word = word(direction, "in-tier", "out-tier");
+        let name = ChainName::digest(word, parts.iter().map(String::as_str));
+        if self.chains.contains_key(&name) {
+            return name;
+        }
+        let mut rules = Vec::new();
+        for policy in &tier.policies {
+            for rule in policy.policy.rules(direction) {
+                rules.extend(self.rule(rule, &policy.key, Some(tier.name), policy.namespace()));
+            }
+        }
+        if tier.default_action == DefaultAction::Deny {
+            rules.push(Rule::always(Action::Drop));
+        }
+        self.chain(name.clone(), rules);
+        name
+    }
+
+    fn rule(
+        &mut self,
+        rule: &resource::Rule,
+        owner: &ResourceKey,
+        tier: Option<&Name>,
+        namespace: Option<&Namespace>,
+    ) -> Vec<Rule> {
+        if rule.http.is_some() {
+            self.warnings.insert(Warning::HttpRule { policy: owner.clone() });
+        }
+        if rule.source.services.is_some() || rule.destination.services.is_some() {
+            self.warnings.insert(Warning::ServiceRule { policy: owner.clone() });
+        }
+        let action = match enforced_action(rule) {
+            None => return Vec::new(),
+            Some(resource::Action::Allow) => Action::Accept,
+            Some(resource::Action::Deny) => Action::Drop,
+            Some(resource::Action::Pass) => Action::Return,
+            Some(resource::Action::Log) => {
+                Action::Log { prefix: log_prefix(self.felix.log_prefix.as_deref(), owner, tier) }
+            }
+        };
+        let alternatives = lower(rule, namespace, &mut self.sets);
+        alternatives.into_iter().map(|matches| Rule::when(matches, action.clone())).collect()
+    }
+}
+
+fn word(direction: PolicyType, ingress: &'static str, egress: &'static str) -> &'static str {
+    match direction {
+        PolicyType::Ingress => ingress,
+        PolicyType::Egress => egress,
+    }
+}
+
+/// Reports whether no packet comes out of a tier undecided.
+fn decides_all(tier: &ActiveTier<'_, '_>, direction: PolicyType) -> bool {
+    let passes = |rule: &resource::Rule| rule.action == resource::Action::Pass;
+    tier.default_action == DefaultAction::Deny
+        && !tier.policies.iter().any(|policy| policy.policy.rules(direction).iter().any(passes))
+}

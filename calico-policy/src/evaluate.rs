@@ -1,0 +1,212 @@
+//! The meaning of policy, straight from the resources.
+//!
+//! This is the specification in code: it follows the words of the resources, compares addresses with endpoints instead of with
+//! sets, and knows nothing of chains. The compiler must agree with it for every packet.
+
+mod endpoint;
+mod rule;
+
+use calico_model::resource::{
+    AllowedUse, EncapMode, EndpointToHostAction, FelixConfiguration, PolicyType, WorkloadEndpoint,
+};
+use calico_model::{Cidr, Family, InterfaceName, Protocol, Snapshot};
+
+use crate::compile::IPIP;
+use crate::local::{LocalWorkload, local_workloads, prefixes};
+use crate::order::{OrderedTier, tiers};
+use crate::packet::{ConnectionState, Outcome, Packet, Path, PortProtocol, SourceNat, Transport, Verdict};
+use crate::trace::{Reason, Step, Subject, Trace};
+
+/// Returns what becomes of a packet, and why.
+#[must_use]
+pub fn evaluate(snapshot: &Snapshot, packet: &Packet) -> Trace {
+    let felix = snapshot.felix_configuration(&packet.node);
+    let workloads = local_workloads(snapshot, &packet.node, &prefixes(&felix)).guarded;
+    let mut evaluation =
+        Evaluation { snapshot, packet, felix, workloads, tiers: tiers(snapshot), steps: Vec::new() };
+    let verdict = evaluation.verdict();
+    let masquerades = verdict == Verdict::Allow && evaluation.masquerades();
+    let source_nat = if masquerades { SourceNat::Masquerade } else { SourceNat::Keep };
+    if masquerades {
+        evaluation.steps.push(Step { subject: Subject::Host, reason: Reason::Masqueraded });
+    }
+    Trace { outcome: Outcome { verdict, source_nat }, steps: evaluation.steps }
+}
+
+struct Evaluation<'e> {
+    snapshot: &'e Snapshot,
+    packet: &'e Packet,
+    felix: FelixConfiguration,
+    workloads: Vec<LocalWorkload<'e>>,
+    tiers: Vec<OrderedTier<'e>>,
+    steps: Vec<Step>,
+}
+
+/// An interface of the node, from the view of policy.
+enum Side<'e> {
+    /// It is a workload's.
+    Workload(LocalWorkload<'e>),
+    /// It is named like a workload's and is none's.
+    Unknown,
+    /// It is the node's own.
+    Host,
+}
+
+impl<'e> Evaluation<'e> {
+    fn verdict(&mut self) -> Verdict {
+        let path = self.packet.path.clone();
+        match path {
+            Path::Forward { from, to } => self.all(&[
+                &|e: &mut Self| e.source(&from),
+                &|e: &mut Self| e.from_workload(&from),
+                &|e: &mut Self| e.to_workload(&to),
+            ]),
+            Path::ToHost { from } => self.all(&[
+                &|e: &mut Self| e.source(&from),
+                &|e: &mut Self| e.workload_to_host(&from),
+                &|e: &mut Self| e.to_host(&from),
+            ]),
+            Path::FromHost { to } => self.from_host(&to),
+        }
+    }
+
+    /// A packet passes when every stage lets it.
+    fn all(&mut self, stages: &[&dyn Fn(&mut Self) -> Verdict]) -> Verdict {
+        let denied = stages.iter().any(|stage| stage(self) == Verdict::Deny);
+        if denied { Verdict::Deny } else { Verdict::Allow }
+    }
+
+    fn side(&self, interface: &InterfaceName) -> Side<'e> {
+        let prefixed =
+            || self.felix.interface_prefixes().iter().any(|prefix| interface.as_str().starts_with(prefix));
+        match self.workloads.iter().find(|workload| workload.interface == *interface) {
+            Some(workload) => Side::Workload(workload.clone()),
+            None if prefixed() => Side::Unknown,
+            None => Side::Host,
+        }
+    }
+
+    fn settle(&mut self, subject: Subject, reason: Reason, verdict: Verdict) -> Verdict {
+        self.steps.push(Step { subject, reason });
+        verdict
+    }
+
+    /// A workload sends from its own addresses only.
+    fn source(&mut self, from: &InterfaceName) -> Verdict {
+        let subject = Subject::Interface(from.clone());
+        match self.side(from) {
+            Side::Host => Verdict::Allow,
+            Side::Unknown => self.settle(subject, Reason::UnknownInterface, Verdict::Deny),
+            Side::Workload(workload) if self.may_send(&workload.endpoint.spec) => Verdict::Allow,
+            Side::Workload(_) => self.settle(subject, Reason::SpoofedSource, Verdict::Deny),
+        }
+    }
+
+    fn may_send(&self, endpoint: &WorkloadEndpoint) -> bool {
+        let source = self.packet.source;
+        let link_local = crate::compile::LINK_LOCAL_SOURCES
+            .iter()
+            .any(|net| net.parse::<Cidr>().is_ok_and(|net| net.contains(source)));
+        endpoint.ip_networks.iter().any(|net| net.addr() == source)
+            || endpoint.allow_spoofed_source_prefixes.iter().any(|net| net.contains(source))
+            || link_local && self.is_essential()
+    }
+
+    fn is_essential(&self) -> bool {
+        let types = crate::compile::ESSENTIAL_ICMPV6;
+        matches!(self.packet.transport, Transport::Icmp { icmp_type, .. }
+            if self.packet.family() == Family::V6
+                && types.iter().any(|(first, last)| (*first..=*last).contains(&icmp_type)))
+    }
+
+    fn from_workload(&mut self, from: &InterfaceName) -> Verdict {
+        match self.side(from) {
+            Side::Workload(workload) => self.workload(&workload, PolicyType::Egress),
+            Side::Unknown | Side::Host => Verdict::Allow,
+        }
+    }
+
+    fn to_workload(&mut self, to: &InterfaceName) -> Verdict {
+        match self.side(to) {
+            Side::Workload(workload) => self.workload(&workload, PolicyType::Ingress),
+            Side::Unknown => {
+                self.settle(Subject::Interface(to.clone()), Reason::UnknownInterface, Verdict::Deny)
+            }
+            Side::Host => Verdict::Allow,
+        }
+    }
+
+    fn workload_to_host(&mut self, from: &InterfaceName) -> Verdict {
+        if matches!(self.side(from), Side::Workload(_)) && self.is_essential() {
+            return self.settle(Subject::Host, Reason::EssentialIcmpv6, Verdict::Allow);
+        }
+        self.from_workload(from)
+    }
+
+    fn to_host(&mut self, from: &InterfaceName) -> Verdict {
+        if self.is_tunnel_of_cluster() {
+            let known = self
+                .snapshot
+                .nodes
+                .values()
+                .filter_map(|node| node.spec.addr(self.packet.family()))
+                .any(|addr| addr.addr() == self.packet.source);
+            return if known {
+                self.settle(Subject::Host, Reason::TunnelFromNode, Verdict::Allow)
+            } else {
+                self.settle(Subject::Host, Reason::TunnelFromStranger, Verdict::Deny)
+            };
+        }
+        if matches!(self.side(from), Side::Host) {
+            return Verdict::Allow;
+        }
+        if self.packet.state == ConnectionState::Established {
+            return Verdict::Allow;
+        }
+        let action = self.felix.default_endpoint_to_host_action.unwrap_or(EndpointToHostAction::Drop);
+        let verdict = if action == EndpointToHostAction::Drop { Verdict::Deny } else { Verdict::Allow };
+        self.settle(Subject::Host, Reason::WorkloadToHost(action), verdict)
+    }
+
+    /// A tunnel packet of a kind that the cluster's pools use.
+    fn is_tunnel_of_cluster(&self) -> bool {
+        let mut pools = self.snapshot.pools.values().map(|pool| &pool.spec);
+        self.is_vxlan() && pools.clone().any(|pool| pool.vxlan_mode != EncapMode::Never)
+            || self.packet.protocol() == IPIP && pools.any(|pool| pool.ipip_mode != EncapMode::Never)
+    }
+
+    fn is_vxlan(&self) -> bool {
+        let port = self.felix.vxlan_port();
+        matches!(self.packet.transport,
+            Transport::Ports { protocol: PortProtocol::Udp, destination, .. } if destination == port)
+    }
+
+    fn from_host(&mut self, to: &InterfaceName) -> Verdict {
+        match self.side(to) {
+            Side::Workload(_) => self.settle(Subject::Host, Reason::HostToWorkload, Verdict::Allow),
+            Side::Unknown => {
+                self.settle(Subject::Interface(to.clone()), Reason::UnknownInterface, Verdict::Deny)
+            }
+            Side::Host => Verdict::Allow,
+        }
+    }
+
+    /// The first packet of a flow decides, on its way out.
+    fn masquerades(&self) -> bool {
+        let first = self.packet.state == ConnectionState::New;
+        let leaves = !matches!(self.packet.path, Path::ToHost { .. });
+        let pools = || self.snapshot.pools.values().map(|pool| &pool.spec);
+        first
+            && leaves
+            && pools().any(|pool| pool.nat_outgoing && pool.cidr.contains(self.packet.source))
+            && !pools()
+                .filter(|pool| pool.allowed_uses != [AllowedUse::LoadBalancer])
+                .any(|pool| pool.cidr.contains(self.packet.destination))
+    }
+
+    fn is_tunnel_from_workload(&self) -> bool {
+        let vxlan = !self.felix.allow_vxlan_packets_from_workloads.unwrap_or(false) && self.is_vxlan();
+        let protocol: Protocol = self.packet.protocol();
+        vxlan || !self.felix.allow_ipip_packets_from_workloads.unwrap_or(false) && protocol == IPIP
+    }
+}

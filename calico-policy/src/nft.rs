@@ -1,0 +1,31 @@
+//! The kernel's nf_tables: read what is there, plan what is missing, apply it in one transaction (feature `nft`).
+//!
+//! Everything lives in one table, `inet calico`. Nothing else is ever read or written, and whatever is in the table and does
+//! not belong there is removed. A process has no memory of what it wrote before: each rule carries the digest of its own
+//! words as a comment, so that a fresh process recognises rules that are as they should be and leaves them alone.
+//!
+//! A [`Transaction`] is a value: it can be printed before it is applied, and the kernel takes it whole or not at all.
+//!
+//! ```no_run
+//! use calico_policy::nft::{Nft, plan};
+//! # let ruleset = calico_policy::Ruleset::default();
+//!
+//! let mut nft = Nft::new();
+//! let transaction = plan(&ruleset, &nft.read()?);
+//! print!("{transaction}");
+//! nft.apply(&transaction)?;
+//! # Ok::<(), calico_policy::nft::ApplyError>(())
+//! ```
+
+mod actual;
+mod error;
+mod json;
+mod plan;
+mod program;
+mod transaction;
+
+pub use actual::{Actual, ActualChain, ActualRule, ActualSet, Digest, ForeignBase, Table};
+pub use error::ApplyError;
+pub use plan::plan;
+pub use program::Nft;
+pub use transaction::{Operation, Transaction};

@@ -1,0 +1,129 @@
+//! What has to change, so that the kernel holds what it should.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::actual::{ActualChain, ActualSet, Table};
+use super::{Actual, Digest, Operation, Transaction};
+use crate::ruleset::{Chain, ChainName, Ruleset, Set, SetName, VerdictMap};
+
+/// Returns the changes that make `actual` hold `desired` and nothing else: none at all when it does already.
+///
+/// What is new comes before what refers to it, and what is no longer wanted goes last. A table that cannot be mended in
+/// place (it sleeps, or a set or hook of ours has become another kind of thing) is replaced, which one transaction does without a moment
+/// between.
+#[must_use]
+pub fn plan(desired: &Ruleset, actual: &Actual) -> Transaction {
+    let empty = Table { sound: true, ..Table::default() };
+    let operations = match &actual.table {
+        None => [vec![Operation::AddTable], changes(desired, &empty)].concat(),
+        Some(table) if mendable(desired, table) => changes(desired, table),
+        Some(_) => [vec![Operation::DeleteTable, Operation::AddTable], changes(desired, &empty)].concat(),
+    };
+    Transaction { operations }
+}
+
+fn mendable(desired: &Ruleset, table: &Table) -> bool {
+    let sets = desired
+        .sets
+        .iter()
+        .all(|(name, set)| table.sets.get(name).is_none_or(|actual| actual.kind == Some(set.kind)));
+    let maps = desired.maps.keys().all(|name| table.maps.get(name).is_none_or(Option::is_some));
+    let mixed = desired.sets.keys().any(|name| table.maps.contains_key(name))
+        || desired.maps.keys().any(|name| table.sets.contains_key(name));
+    let chains = desired
+        .chains
+        .iter()
+        .all(|(name, chain)| table.chains.get(name).is_none_or(|actual| actual.base == Ok(chain.base)));
+    table.sound && sets && maps && !mixed && chains
+}
+
+fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    for (name, set) in &desired.sets {
+        set_changes(&mut operations, name, set, table.sets.get(name));
+    }
+    let new_maps = desired.maps.keys().filter(|name| !table.maps.contains_key(*name));
+    operations.extend(new_maps.map(|name| Operation::AddMap(name.clone())));
+    let new_chains = desired.chains.iter().filter(|(name, _)| !table.chains.contains_key(*name));
+    operations.extend(new_chains.map(|(name, chain)| Operation::AddChain(name.clone(), chain.base)));
+    for (name, chain) in &desired.chains {
+        chain_changes(&mut operations, name, chain, table.chains.get(name));
+    }
+    for (name, map) in &desired.maps {
+        map_changes(&mut operations, name, map, table);
+    }
+    operations.extend(removals(desired, table));
+    operations
+}
+
+fn set_changes(operations: &mut Vec<Operation>, name: &SetName, set: &Set, actual: Option<&ActualSet>) {
+    let nothing = BTreeSet::new();
+    let held = match actual {
+        None => {
+            operations.push(Operation::AddSet(name.clone(), set.kind));
+            &nothing
+        }
+        Some(ActualSet { elements: Some(held), .. }) => held,
+        Some(ActualSet { elements: None, .. }) => {
+            operations.push(Operation::FlushSet(name.clone()));
+            &nothing
+        }
+    };
+    let gone: BTreeSet<_> = held.difference(&set.elements).cloned().collect();
+    let new: BTreeSet<_> = set.elements.difference(held).cloned().collect();
+    if !gone.is_empty() {
+        operations.push(Operation::DeleteElements(name.clone(), gone));
+    }
+    if !new.is_empty() {
+        operations.push(Operation::AddElements(name.clone(), new));
+    }
+}
+
+/// A chain whose rules differ anywhere is written anew. Packets see the old rules or the new ones, never a part.
+fn chain_changes(
+    operations: &mut Vec<Operation>,
+    name: &ChainName,
+    chain: &Chain,
+    actual: Option<&ActualChain>,
+) {
+    let held: Vec<_> = actual.iter().flat_map(|chain| &chain.rules).map(|rule| rule.digest.clone()).collect();
+    let same = held.len() == chain.rules.len()
+        && chain.rules.iter().zip(&held).all(|(rule, held)| *held == Some(Digest::of(rule)));
+    if same {
+        return;
+    }
+    if !held.is_empty() {
+        operations.push(Operation::FlushChain(name.clone()));
+    }
+    operations.extend(chain.rules.iter().map(|rule| Operation::AddRule(name.clone(), rule.clone())));
+}
+
+fn map_changes(operations: &mut Vec<Operation>, name: &SetName, map: &VerdictMap, table: &Table) {
+    let nothing = BTreeMap::new();
+    let held = table.maps.get(name).and_then(Option::as_ref).unwrap_or(&nothing);
+    let gone = held.iter().filter(|(interface, chain)| map.elements.get(*interface) != Some(*chain));
+    let gone: Vec<_> = gone.map(|(interface, _)| interface.clone()).collect();
+    let new = map.elements.iter().filter(|(interface, chain)| held.get(*interface) != Some(*chain));
+    let new: BTreeMap<_, _> = new.map(|(interface, chain)| (interface.clone(), chain.clone())).collect();
+    if !gone.is_empty() {
+        operations.push(Operation::DeleteMapElements(name.clone(), gone));
+    }
+    if !new.is_empty() {
+        operations.push(Operation::AddMapElements(name.clone(), new));
+    }
+}
+
+/// First what refers to others is emptied, then everything goes.
+fn removals(desired: &Ruleset, table: &Table) -> Vec<Operation> {
+    let chains: Vec<_> =
+        table.chains.iter().filter(|(name, _)| !desired.chains.contains_key(*name)).collect();
+    let maps: Vec<_> = table.maps.keys().filter(|name| !desired.maps.contains_key(*name)).collect();
+    let sets = table.sets.keys().filter(|name| !desired.sets.contains_key(*name));
+    let mut operations = Vec::new();
+    let full = chains.iter().filter(|(_, chain)| !chain.rules.is_empty());
+    operations.extend(full.map(|(name, _)| Operation::FlushChain((*name).clone())));
+    operations.extend(maps.into_iter().map(|name| Operation::DeleteMap(name.clone())));
+    operations.extend(chains.iter().map(|(name, _)| Operation::DeleteChain((*name).clone())));
+    operations.extend(sets.map(|name| Operation::DeleteSet(name.clone())));
+    operations
+}

@@ -1,0 +1,121 @@
+//! Changes as a value.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use calico_model::InterfaceName;
+
+use super::Digest;
+use crate::ruleset::{Base, ChainName, Element, Elements, Rule, SetKind, SetName};
+use crate::text::TABLE;
+
+/// Changes to the table that the kernel takes whole or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// The changes, in an order in which everything exists before it is referred to and is referred to no more before it goes.
+    pub operations: Vec<Operation>,
+}
+
+/// One change to the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// The table with all that is in it is removed.
+    DeleteTable,
+    /// The table is made, unless it exists.
+    AddTable,
+    /// A set is made.
+    AddSet(SetName, SetKind),
+    /// A map from interfaces to chains is made.
+    AddMap(SetName),
+    /// A chain is made.
+    AddChain(ChainName, Option<Base>),
+    /// Everything is removed from a set.
+    FlushSet(SetName),
+    /// Elements are removed from a set.
+    DeleteElements(SetName, Elements),
+    /// Elements are added to a set.
+    AddElements(SetName, Elements),
+    /// Every rule is removed from a chain.
+    FlushChain(ChainName),
+    /// A rule is added at the end of a chain.
+    AddRule(ChainName, Rule),
+    /// Interfaces are removed from a map.
+    DeleteMapElements(SetName, Vec<InterfaceName>),
+    /// Interfaces are added to a map.
+    AddMapElements(SetName, BTreeMap<InterfaceName, ChainName>),
+    /// A chain is removed; it is empty and nothing leads to it.
+    DeleteChain(ChainName),
+    /// A set is removed; nothing looks at it.
+    DeleteSet(SetName),
+    /// A map is removed; nothing looks at it.
+    DeleteMap(SetName),
+}
+
+impl Transaction {
+    /// Reports whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// Makes the transaction that removes the table, whether it exists or not.
+    #[must_use]
+    pub fn removal() -> Self {
+        Self { operations: vec![Operation::AddTable, Operation::DeleteTable] }
+    }
+}
+
+impl fmt::Display for Transaction {
+    /// Prints the transaction as input of the `nft` program.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.operations.iter().try_for_each(|operation| writeln!(f, "{operation}"))
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Operation::DeleteTable => write!(f, "delete table {TABLE}"),
+            Operation::AddTable => write!(f, "add table {TABLE}"),
+            Operation::AddSet(name, kind) => write!(f, "add set {TABLE} {name} {{ {kind} }}"),
+            Operation::AddMap(name) => write!(f, "add map {TABLE} {name} {{ type ifname : verdict; }}"),
+            Operation::AddChain(name, None) => write!(f, "add chain {TABLE} {name}"),
+            Operation::AddChain(name, Some(base)) => write!(f, "add chain {TABLE} {name} {{ {base} }}"),
+            Operation::FlushSet(name) => write!(f, "flush set {TABLE} {name}"),
+            Operation::DeleteElements(name, elements) => {
+                write!(
+                    f,
+                    "delete element {TABLE} {name} {{ {} }}",
+                    list(elements.iter().map(Element::to_string))
+                )
+            }
+            Operation::AddElements(name, elements) => {
+                write!(
+                    f,
+                    "add element {TABLE} {name} {{ {} }}",
+                    list(elements.iter().map(Element::to_string))
+                )
+            }
+            Operation::FlushChain(name) => write!(f, "flush chain {TABLE} {name}"),
+            Operation::AddRule(chain, rule) => {
+                write!(f, "add rule {TABLE} {chain} {rule} comment \"{}\"", Digest::of(rule))
+            }
+            Operation::DeleteMapElements(name, interfaces) => {
+                let interfaces = interfaces.iter().map(|interface| format!("\"{interface}\""));
+                write!(f, "delete element {TABLE} {name} {{ {} }}", list(interfaces))
+            }
+            Operation::AddMapElements(name, chains) => {
+                let entries =
+                    chains.iter().map(|(interface, chain)| format!("\"{interface}\" : goto {chain}"));
+                write!(f, "add element {TABLE} {name} {{ {} }}", list(entries))
+            }
+            Operation::DeleteChain(name) => write!(f, "delete chain {TABLE} {name}"),
+            Operation::DeleteSet(name) => write!(f, "delete set {TABLE} {name}"),
+            Operation::DeleteMap(name) => write!(f, "delete map {TABLE} {name}"),
+        }
+    }
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,136 @@
+//! One rule: what a packet must be, and what is done with it.
+
+use calico_model::{Cidr, Family, InterfaceName, Protocol};
+
+use super::{ChainName, SetName};
+
+/// A rule. Every match must hold for the action to be taken.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rule {
+    /// What the packet must be.
+    pub matches: Vec<Match>,
+    /// What is done with it.
+    pub action: Action,
+}
+
+/// What is done with a packet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// The stage is over; the packet goes on to the next.
+    Accept,
+    /// The packet is gone.
+    Drop,
+    /// The rest of the chain is skipped.
+    Return,
+    /// The chain is run; if it returns, the next rule is asked.
+    Jump(ChainName),
+    /// The chain is run in place of the rest of this one.
+    Goto(ChainName),
+    /// The chain of the packet's interface is run in place of the rest of this one; the next rule is asked when the map
+    /// does not hold the interface.
+    Dispatch(Bound, SetName),
+    /// A line is written to the kernel's log; the next rule is asked.
+    Log {
+        /// How the line begins: printable, without quotes.
+        prefix: Box<str>,
+    },
+    /// The packet is kept from connection tracking; the next rule is asked.
+    Notrack,
+    /// The source address becomes the node's own.
+    Masquerade,
+}
+
+/// Whether a match holds for what it names, or for everything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Op {
+    /// It is.
+    Is,
+    /// It is not.
+    IsNot,
+}
+
+/// One of a packet's two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// Where it comes from.
+    Source,
+    /// Where it goes.
+    Destination,
+}
+
+/// Whether the interface that a packet came in by is meant, or the one that it leaves by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bound {
+    /// The one it came in by.
+    In,
+    /// The one it leaves by.
+    Out,
+}
+
+/// Which interfaces are meant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Interface {
+    /// Those whose name begins so.
+    Prefix(InterfaceName),
+    /// The one of this name.
+    Named(InterfaceName),
+    /// Those in the set.
+    InSet(SetName),
+}
+
+/// Ports that a match names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortSet {
+    /// From the first to the last, both included.
+    Range(u16, u16),
+    /// Those in the set.
+    InSet(SetName),
+}
+
+/// One thing that a packet must be.
+///
+/// A match that needs something that a packet does not have (a port, an ICMP type, an address of the other family) does not
+/// hold, whatever its [`Op`]; rules put a match of the family or protocol before it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Match {
+    /// The address family.
+    Family(Family),
+    /// The IP protocol.
+    Protocol(Op, Protocol),
+    /// An end's address is in the network.
+    Network(End, Op, Cidr),
+    /// An end's address is in the set.
+    InSet(End, Family, Op, SetName),
+    /// An end's address, with the protocol and that end's port, is in the set.
+    SocketInSet(End, Family, Op, SetName),
+    /// An end's port.
+    Port(End, Op, PortSet),
+    /// The ICMP or ICMPv6 type, from the first to the last.
+    IcmpType(Family, Op, u8, u8),
+    /// The ICMP or ICMPv6 code.
+    IcmpCode(Family, Op, u8),
+    /// An interface.
+    Interface(Bound, Op, Interface),
+    /// The interface it came in by, with its source address, is in the set.
+    SourceAllowed(Family, SetName),
+    /// It belongs to a tracked flow that was let through, or is an error about one.
+    Established,
+    /// Connection tracking finds it invalid.
+    Invalid,
+    /// The destination is one of the node's own addresses.
+    LocalDestination,
+    /// The flow's destination was translated to another.
+    DestinationTranslated(Op),
+}
+
+impl Rule {
+    /// Makes a rule for every packet.
+    pub(crate) fn always(action: Action) -> Self {
+        Self { matches: Vec::new(), action }
+    }
+
+    /// Makes a rule.
+    pub(crate) fn when(matches: impl Into<Vec<Match>>, action: Action) -> Self {
+        Self { matches: matches.into(), action }
+    }
+}

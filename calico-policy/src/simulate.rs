@@ -1,0 +1,245 @@
+//! A packet run through a ruleset, as a kernel would run it.
+
+use std::net::IpAddr;
+
+use calico_model::{Cidr, InterfaceName};
+
+use crate::packet::{ConnectionState, Outcome, Packet, Path, SourceNat, Transport, Verdict};
+use crate::ruleset::{
+    Action, Bound, Chain, ChainKind, ChainName, Element, End, Hook, Interface, Match, Op, PortSet, Ruleset,
+    Set, SetKind, SetName,
+};
+
+/// Returns what becomes of a packet on the node that a ruleset is for.
+///
+/// It equals [`evaluate`](crate::evaluate) of the snapshot that the ruleset was compiled from, for every packet of the node.
+/// A name that the ruleset does not hold drops the packet.
+#[must_use]
+pub fn simulate(ruleset: &Ruleset, packet: &Packet) -> Outcome {
+    let mut run = Run { ruleset, packet, state: packet.state, source_nat: SourceNat::Keep };
+    for hook in hooks(&packet.path) {
+        for chain in base_chains(ruleset, *hook) {
+            let kind = chain.base.map(|base| base.kind);
+            if kind == Some(ChainKind::Nat) && run.state != ConnectionState::New {
+                continue;
+            }
+            if run.chain(chain, *hook) == Fate::Dropped {
+                return Outcome::DENIED;
+            }
+        }
+    }
+    Outcome { verdict: Verdict::Allow, source_nat: run.source_nat }
+}
+
+/// The hooks on a packet's way, in order.
+fn hooks(path: &Path) -> &'static [Hook] {
+    match path {
+        Path::ToHost { .. } => &[Hook::Prerouting, Hook::Input],
+        Path::Forward { .. } => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
+        Path::FromHost { .. } => &[Hook::Output, Hook::Postrouting],
+    }
+}
+
+fn base_chains(ruleset: &Ruleset, hook: Hook) -> Vec<&Chain> {
+    let mut chains: Vec<(i32, &Chain)> = ruleset
+        .chains
+        .values()
+        .filter_map(|chain| chain.base.filter(|base| base.hook == hook).map(|base| (base.priority, chain)))
+        .collect();
+    chains.sort_by_key(|(priority, _)| *priority);
+    chains.into_iter().map(|(_, chain)| chain).collect()
+}
+
+/// Where a chain left a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Its stage is over.
+    Accepted,
+    /// It is gone.
+    Dropped,
+    /// The chain returned.
+    Undecided,
+}
+
+struct Run<'r> {
+    ruleset: &'r Ruleset,
+    packet: &'r Packet,
+    state: ConnectionState,
+    source_nat: SourceNat,
+}
+
+impl Run<'_> {
+    fn chain(&mut self, chain: &Chain, hook: Hook) -> Fate {
+        for rule in &chain.rules {
+            if !rule.matches.iter().all(|m| self.holds(m, hook)) {
+                continue;
+            }
+            match &rule.action {
+                Action::Accept => return Fate::Accepted,
+                Action::Drop => return Fate::Dropped,
+                Action::Return => return Fate::Undecided,
+                Action::Jump(name) => match self.named(name, hook) {
+                    Fate::Undecided => {}
+                    decided => return decided,
+                },
+                Action::Goto(name) => return self.named(name, hook),
+                Action::Dispatch(bound, map) => {
+                    let chain = self
+                        .interface(*bound)
+                        .and_then(|interface| self.ruleset.maps.get(map)?.elements.get(interface));
+                    if let Some(name) = chain {
+                        return self.named(name, hook);
+                    }
+                }
+                Action::Log { .. } => {}
+                Action::Notrack => self.state = ConnectionState::Untracked,
+                Action::Masquerade => {
+                    self.source_nat = SourceNat::Masquerade;
+                    return Fate::Accepted;
+                }
+            }
+        }
+        Fate::Undecided
+    }
+
+    fn named(&mut self, name: &ChainName, hook: Hook) -> Fate {
+        let ruleset = self.ruleset;
+        ruleset.chains.get(name).map_or(Fate::Dropped, |chain| self.chain(chain, hook))
+    }
+
+    fn interface(&self, bound: Bound) -> Option<&InterfaceName> {
+        match bound {
+            Bound::In => self.packet.path.from(),
+            Bound::Out => self.packet.path.to(),
+        }
+    }
+
+    fn holds(&self, m: &Match, hook: Hook) -> bool {
+        let packet = self.packet;
+        let family = packet.family();
+        match m {
+            Match::Family(wanted) => family == *wanted,
+            Match::Protocol(op, protocol) => op.says(packet.protocol() == *protocol),
+            Match::Network(end, op, net) => {
+                family == net.family() && op.says(net.contains(self.addr(*end, hook)))
+            }
+            Match::InSet(end, wanted, op, set) => {
+                family == *wanted
+                    && self.set(set).is_some_and(|set| op.says(set.holds_addr(self.addr(*end, hook))))
+            }
+            Match::SocketInSet(end, wanted, op, set) => {
+                let socket = self
+                    .port(*end, hook)
+                    .map(|port| Element::Socket(self.addr(*end, hook), packet.protocol(), port));
+                family == *wanted
+                    && socket.is_some_and(|socket| {
+                        self.set(set).is_some_and(|set| op.says(set.elements.contains(&socket)))
+                    })
+            }
+            Match::Port(end, op, ports) => self.port(*end, hook).is_some_and(|port| match ports {
+                PortSet::Range(first, last) => op.says((first..=last).contains(&&port)),
+                PortSet::InSet(set) => self.set(set).is_some_and(|set| op.says(set.holds_port(port))),
+            }),
+            Match::IcmpType(wanted, op, first, last) => {
+                family == *wanted && self.icmp().is_some_and(|(t, _)| op.says((first..=last).contains(&&t)))
+            }
+            Match::IcmpCode(wanted, op, code) => {
+                family == *wanted && self.icmp().is_some_and(|(_, c)| op.says(c == *code))
+            }
+            Match::Interface(bound, op, interface) => {
+                op.says(self.interface(*bound).is_some_and(|name| self.is_interface(name, interface)))
+            }
+            Match::SourceAllowed(wanted, set) => {
+                let allowed = self
+                    .packet
+                    .path
+                    .from()
+                    .map(|interface| Element::InterfaceAddress(interface.clone(), packet.source));
+                family == *wanted
+                    && allowed.is_some_and(|allowed| {
+                        self.set(set).is_some_and(|set| set.elements.contains(&allowed))
+                    })
+            }
+            Match::Established => self.state == ConnectionState::Established,
+            Match::Invalid => self.state == ConnectionState::Invalid,
+            Match::LocalDestination => matches!(packet.path, Path::ToHost { .. }),
+            Match::DestinationTranslated(op) => op.says(packet.original_destination.is_some()),
+        }
+    }
+
+    fn is_interface(&self, name: &InterfaceName, wanted: &Interface) -> bool {
+        match wanted {
+            Interface::Prefix(prefix) => name.as_str().starts_with(prefix.as_str()),
+            Interface::Named(wanted) => name == wanted,
+            Interface::InSet(set) => {
+                self.set(set).is_some_and(|set| set.elements.contains(&Element::Interface(name.clone())))
+            }
+        }
+    }
+
+    fn set(&self, name: &SetName) -> Option<&Set> {
+        self.ruleset.sets.get(name)
+    }
+
+    /// Before the destination is translated, the packet still carries the original one.
+    fn addr(&self, end: End, hook: Hook) -> IpAddr {
+        match (end, self.packet.original_destination, hook) {
+            (End::Source, _, _) => self.packet.source,
+            (End::Destination, Some(original), Hook::Prerouting) => original.addr,
+            (End::Destination, _, _) => self.packet.destination,
+        }
+    }
+
+    fn port(&self, end: End, hook: Hook) -> Option<u16> {
+        let Transport::Ports { source, destination, .. } = self.packet.transport else { return None };
+        Some(match (end, self.packet.original_destination, hook) {
+            (End::Source, _, _) => source,
+            (End::Destination, Some(original), Hook::Prerouting) => original.port,
+            (End::Destination, _, _) => destination,
+        })
+    }
+
+    fn icmp(&self) -> Option<(u8, u8)> {
+        if let Transport::Icmp { icmp_type, code } = self.packet.transport {
+            return Some((icmp_type, code));
+        }
+        None
+    }
+}
+
+impl Op {
+    fn says(self, holds: bool) -> bool {
+        match self {
+            Op::Is => holds,
+            Op::IsNot => !holds,
+        }
+    }
+}
+
+impl Set {
+    /// Reports whether a set of addresses or networks holds an address.
+    pub(crate) fn holds_addr(&self, addr: IpAddr) -> bool {
+        match self.kind {
+            SetKind::Network(_) => {
+                // The only network that can hold it is the last that does not begin after it.
+                let bound = Element::Network(Cidr::host(addr));
+                self.elements
+                    .range(..=bound)
+                    .next_back()
+                    .is_some_and(|e| matches!(e, Element::Network(net) if net.contains(addr)))
+            }
+            SetKind::Address(_)
+            | SetKind::Socket(_)
+            | SetKind::Ports
+            | SetKind::Interface
+            | SetKind::InterfaceAddress(_) => self.elements.contains(&Element::Address(addr)),
+        }
+    }
+
+    fn holds_port(&self, port: u16) -> bool {
+        self.elements
+            .range(..=Element::Ports(port, u16::MAX))
+            .next_back()
+            .is_some_and(|e| matches!(e, Element::Ports(first, last) if (first..=last).contains(&&port)))
+    }
+}

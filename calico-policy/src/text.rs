@@ -1,0 +1,237 @@
+//! Rulesets as nft text: deterministic, for people, golden files and dry runs, and the input of the `nft` program.
+//!
+//! Every word that reaches the text is typed: names of our own making, interface names that the kernel's rules allow,
+//! addresses and numbers. Nothing that a user wrote freely is ever part of it, but for log prefixes, which are cleaned
+//! where they are made.
+
+use std::fmt::{self, Display, Formatter};
+
+use calico_model::{Family, Protocol};
+
+use crate::ruleset::{
+    Action, Base, Bound, Chain, ChainKind, Element, End, Hook, Interface, Match, Op, PortSet, Rule, Ruleset,
+    Set, SetKind, VerdictMap,
+};
+
+/// The table that holds everything.
+pub(crate) const TABLE: &str = "inet calico";
+
+impl Display for Ruleset {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table {TABLE} {{")?;
+        for (name, set) in &self.sets {
+            writeln!(f, "\tset {name} {{\n\t\t{}", set.kind)?;
+            elements(f, &set.elements.iter().map(Element::to_string).collect::<Vec<_>>())?;
+            writeln!(f, "\t}}")?;
+        }
+        for (name, VerdictMap { elements: chains }) in &self.maps {
+            writeln!(f, "\tmap {name} {{\n\t\ttype ifname : verdict;")?;
+            let entry = |(interface, chain)| format!("\"{interface}\" : goto {chain}");
+            elements(f, &chains.iter().map(entry).collect::<Vec<_>>())?;
+            writeln!(f, "\t}}")?;
+        }
+        for (name, Chain { base, rules }) in &self.chains {
+            writeln!(f, "\tchain {name} {{")?;
+            if let Some(base) = base {
+                writeln!(f, "\t\t{base}")?;
+            }
+            for rule in rules {
+                writeln!(f, "\t\t{rule}")?;
+            }
+            writeln!(f, "\t}}")?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+fn elements(f: &mut Formatter<'_>, elements: &[String]) -> fmt::Result {
+    if elements.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\t\telements = {{ {} }}", elements.join(",\n\t\t             "))
+}
+
+impl Display for Set {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let elements: Vec<String> = self.elements.iter().map(Element::to_string).collect();
+        write!(f, "{{ {} }}", elements.join(", "))
+    }
+}
+
+impl Display for SetKind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            SetKind::Address(family) => write!(f, "type {};", addr_type(*family)),
+            SetKind::Network(family) => write!(f, "type {}; flags interval;", addr_type(*family)),
+            SetKind::Socket(family) => write!(f, "type {} . inet_proto . inet_service;", addr_type(*family)),
+            SetKind::Ports => f.write_str("type inet_service; flags interval;"),
+            SetKind::Interface => f.write_str("type ifname;"),
+            SetKind::InterfaceAddress(family) => write!(f, "type ifname . {};", addr_type(*family)),
+        }
+    }
+}
+
+fn addr_type(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4_addr",
+        Family::V6 => "ipv6_addr",
+    }
+}
+
+impl Display for Element {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Element::Address(addr) => addr.fmt(f),
+            Element::Network(net) => net.fmt(f),
+            Element::Socket(addr, protocol, port) => write!(f, "{addr} . {} . {port}", word(*protocol)),
+            Element::Ports(first, last) if first == last => first.fmt(f),
+            Element::Ports(first, last) => write!(f, "{first}-{last}"),
+            Element::Interface(name) => write!(f, "\"{name}\""),
+            Element::InterfaceAddress(name, addr) => write!(f, "\"{name}\" . {addr}"),
+        }
+    }
+}
+
+impl Display for Base {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "type {} hook {} priority {}; policy accept;", self.kind, self.hook, self.priority)
+    }
+}
+
+impl Display for ChainKind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ChainKind::Filter => "filter",
+            ChainKind::Nat => "nat",
+        })
+    }
+}
+
+impl Display for Hook {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hook::Prerouting => "prerouting",
+            Hook::Input => "input",
+            Hook::Forward => "forward",
+            Hook::Output => "output",
+            Hook::Postrouting => "postrouting",
+        })
+    }
+}
+
+impl Display for Rule {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.matches.iter().try_for_each(|m| write!(f, "{m} "))?;
+        self.action.fmt(f)
+    }
+}
+
+impl Display for Action {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Accept => f.write_str("accept"),
+            Action::Drop => f.write_str("drop"),
+            Action::Return => f.write_str("return"),
+            Action::Jump(chain) => write!(f, "jump {chain}"),
+            Action::Goto(chain) => write!(f, "goto {chain}"),
+            Action::Dispatch(bound, map) => write!(f, "{bound} vmap @{map}"),
+            Action::Log { prefix } => write!(f, "log prefix \"{prefix}\""),
+            Action::Notrack => f.write_str("notrack"),
+            Action::Masquerade => f.write_str("masquerade fully-random"),
+        }
+    }
+}
+
+impl Display for Bound {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Bound::In => "iifname",
+            Bound::Out => "oifname",
+        })
+    }
+}
+
+impl Display for Match {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Match::Family(Family::V4) => f.write_str("meta nfproto ipv4"),
+            Match::Family(Family::V6) => f.write_str("meta nfproto ipv6"),
+            Match::Protocol(op, protocol) => write!(f, "meta l4proto {}{}", not(*op), word(*protocol)),
+            Match::Network(end, op, net) => write!(f, "{} {}{net}", addr(net.family(), *end), not(*op)),
+            Match::InSet(end, family, op, set) => write!(f, "{} {}@{set}", addr(*family, *end), not(*op)),
+            Match::SocketInSet(end, family, op, set) => {
+                write!(f, "{} . meta l4proto . th {} {}@{set}", addr(*family, *end), port(*end), not(*op))
+            }
+            Match::Port(end, op, ports) => {
+                write!(f, "th {} {}", port(*end), not(*op))?;
+                match ports {
+                    PortSet::Range(first, last) => Element::Ports(*first, *last).fmt(f),
+                    PortSet::InSet(set) => write!(f, "@{set}"),
+                }
+            }
+            Match::IcmpType(family, op, first, last) => {
+                let ports = Element::Ports(u16::from(*first), u16::from(*last));
+                write!(f, "{} type {}{ports}", icmp(*family), not(*op))
+            }
+            Match::IcmpCode(family, op, code) => write!(f, "{} code {}{code}", icmp(*family), not(*op)),
+            Match::Interface(bound, op, interface) => {
+                write!(f, "{bound} {}", not(*op))?;
+                match interface {
+                    Interface::Prefix(prefix) => write!(f, "\"{prefix}*\""),
+                    Interface::Named(name) => write!(f, "\"{name}\""),
+                    Interface::InSet(set) => write!(f, "@{set}"),
+                }
+            }
+            Match::SourceAllowed(family, set) => {
+                write!(f, "iifname . {} @{set}", addr(*family, End::Source))
+            }
+            Match::Established => f.write_str("ct state established,related"),
+            Match::Invalid => f.write_str("ct state invalid"),
+            Match::LocalDestination => f.write_str("fib daddr type local"),
+            Match::DestinationTranslated(Op::Is) => f.write_str("ct status dnat"),
+            Match::DestinationTranslated(Op::IsNot) => f.write_str("ct status & dnat == 0"),
+        }
+    }
+}
+
+fn not(op: Op) -> &'static str {
+    match op {
+        Op::Is => "",
+        Op::IsNot => "!= ",
+    }
+}
+
+fn addr(family: Family, end: End) -> &'static str {
+    match (family, end) {
+        (Family::V4, End::Source) => "ip saddr",
+        (Family::V4, End::Destination) => "ip daddr",
+        (Family::V6, End::Source) => "ip6 saddr",
+        (Family::V6, End::Destination) => "ip6 daddr",
+    }
+}
+
+fn port(end: End) -> &'static str {
+    match end {
+        End::Source => "sport",
+        End::Destination => "dport",
+    }
+}
+
+fn icmp(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "icmp",
+        Family::V6 => "icmpv6",
+    }
+}
+
+/// The word of a protocol; a number does as well.
+fn word(protocol: Protocol) -> String {
+    match protocol {
+        Protocol::TCP => "tcp".to_owned(),
+        Protocol::UDP => "udp".to_owned(),
+        Protocol::SCTP => "sctp".to_owned(),
+        Protocol::ICMP => "icmp".to_owned(),
+        Protocol::ICMPV6 => "ipv6-icmp".to_owned(),
+        other => other.number().to_string(),
+    }
+}

@@ -1,0 +1,89 @@
+//! The kernel takes what is compiled, gives it back, and is mended when somebody else changes it.
+
+use calico_policy::nft::{Nft, Transaction, plan};
+use calico_policy::{Ruleset, compile, strategies};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+
+use crate::netns::Namespace;
+
+/// Any worlds, always the same.
+fn rulesets(count: usize) -> Vec<Ruleset> {
+    let mut runner = TestRunner::deterministic();
+    let node = strategies::NODE.parse().unwrap();
+    let mut world = || strategies::world().new_tree(&mut runner).unwrap().current();
+    (0..count).map(|_| compile(&world(), &node)).collect()
+}
+
+#[test]
+fn every_ruleset_is_taken_and_read_back_and_then_left_alone() {
+    let namespace = Namespace::new("apply");
+    namespace.within(|| {
+        let mut nft = Nft::new();
+        for ruleset in rulesets(60) {
+            let transaction = plan(&ruleset, &nft.read().unwrap());
+            nft.apply(&transaction).unwrap_or_else(|error| panic!("{error}\n{transaction}"));
+            let again = plan(&ruleset, &nft.read().unwrap());
+            assert!(again.is_empty(), "wrote\n{transaction}\nand would write\n{again}");
+        }
+        nft.apply(&Transaction::removal()).unwrap();
+        assert_eq!(nft.read().unwrap().table, None);
+    });
+}
+
+#[test]
+fn rel06_pe98_whatever_somebody_else_changes_is_found_and_mended() {
+    let namespace = Namespace::new("drift");
+    let ruleset = rulesets(9).pop().unwrap();
+    namespace.within(|| {
+        let mut nft = Nft::new();
+        nft.sync(&ruleset).unwrap();
+        let before = namespace.exec("nft list table inet calico");
+        let changes = [
+            "nft delete table inet calico",
+            "nft add table inet calico { flags dormant; }",
+            "nft flush chain inet calico cali-source",
+            "nft insert rule inet calico cali-forward-to accept",
+            "nft add rule inet calico cali-workload-source accept",
+            "nft add chain inet calico foreign",
+            "nft add chain inet calico foreign { type filter hook input priority 5; policy drop; }",
+            "nft add set inet calico foreign { type mark; }",
+            "nft add map inet calico foreign { type mark : verdict; }",
+            "nft add element inet calico cali-workloads { cali999 }",
+            "nft add element inet calico cali-sources-v4 { cali999 . 1.2.3.4 }",
+            "nft flush set inet calico cali-sources-v4",
+            "nft flush map inet calico cali-from-workload",
+            "nft add chain inet calico cali-input-host { policy drop; }",
+            "nft add element inet calico cali-from-workload { cali999 : drop }",
+        ];
+        for change in changes {
+            namespace.exec(change);
+            let mended = nft.sync(&ruleset).unwrap();
+            assert!(!mended.is_empty(), "not seen: {change}");
+            assert_eq!(namespace.exec("nft list table inet calico"), before, "{change}\n{mended}");
+        }
+    });
+}
+
+#[test]
+fn pe80_tables_of_others_are_neither_read_nor_touched() {
+    let namespace = Namespace::new("foreign");
+    namespace.within(|| {
+        namespace.exec("nft add table inet other");
+        namespace.exec("nft add chain inet other odd { type filter hook forward priority 0; policy drop; }");
+        namespace.exec("nft add table ip calico");
+        let before = namespace.exec("nft list ruleset");
+        let mut nft = Nft::new();
+        for ruleset in rulesets(3) {
+            nft.sync(&ruleset).unwrap();
+        }
+        nft.apply(&Transaction::removal()).unwrap();
+        assert_eq!(namespace.exec("nft list ruleset"), before);
+    });
+}
+
+#[test]
+fn a_program_that_is_missing_is_named() {
+    let error = Nft::with_program("/nonexistent/nft").read().unwrap_err();
+    assert_eq!(error.to_string(), "cannot start /nonexistent/nft: install the package nftables");
+}

@@ -1,0 +1,5 @@
+//! What the compiler promises, seen from outside.
+
+mod kernel;
+mod meaning;
+mod netns;

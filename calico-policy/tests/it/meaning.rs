@@ -1,0 +1,56 @@
+//! The two readers of policy agree.
+
+use calico_policy::{Outcome, compile, evaluate, simulate, strategies};
+use proptest::prelude::*;
+
+/// How many worlds are tried, unless `PROPTEST_CASES` says otherwise.
+const WORLDS: u32 = 1_000;
+const PACKETS: usize = 40;
+
+fn config() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig {
+        cases: asked.unwrap_or(WORLDS),
+        max_shrink_iters: 20_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn every_packet_of_every_world_has_one_verdict(
+        (world, packets) in strategies::world()
+            .prop_flat_map(|world| (strategies::packets(&world, PACKETS), Just(world)))
+            .prop_map(|(packets, world)| (world, packets)),
+    ) {
+        let ruleset = compile(&world, &strategies::NODE.parse().unwrap());
+        for packet in packets {
+            let trace = evaluate(&world, &packet);
+            prop_assert_eq!(simulate(&ruleset, &packet), trace.outcome, "{}\n{}\n{:#?}", &packet, &trace, &ruleset);
+        }
+    }
+}
+
+#[test]
+fn worlds_are_worth_their_while() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    let mut runner = TestRunner::deterministic();
+    let (mut allowed, mut denied, mut masqueraded) = (0, 0, 0);
+    for _ in 0..200 {
+        let world = strategies::world().new_tree(&mut runner).unwrap().current();
+        let packets = strategies::packets(&world, 20).new_tree(&mut runner).unwrap().current();
+        for packet in packets {
+            match evaluate(&world, &packet).outcome {
+                Outcome::ALLOWED => allowed += 1,
+                Outcome::DENIED => denied += 1,
+                _ => masqueraded += 1,
+            }
+        }
+    }
+    assert!(allowed > 800 && denied > 800 && masqueraded > 40, "{allowed} {denied} {masqueraded}");
+}

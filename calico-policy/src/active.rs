@@ -16,6 +16,7 @@ pub(crate) struct ActiveTier<'t, 's> {
 
 /// What kind of policy is asked for: the place in a packet's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(dead_code, reason = "host endpoints ask for the others")]
 pub(crate) enum Stage {
     /// To and from the endpoint itself.
     Normal,

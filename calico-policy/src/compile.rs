@@ -117,6 +117,7 @@ impl Compilation<'_, '_> {
             // Beyond this table the rules of others decide in both cases.
             EndpointToHostAction::Accept | EndpointToHostAction::Return => Action::Accept,
         };
+        input.extend(self.essentials());
         input.extend(self.for_workload_interfaces(Bound::In, &[Match::Established], &Action::Accept));
         input.extend(self.for_workload_interfaces(Bound::In, &[], &to_host));
         self.filter("input-host", Hook::Input, 1, input);

@@ -58,15 +58,15 @@ impl<'e> Evaluation<'e> {
         match path {
             Path::Forward { from, to } => self.all(&[
                 &|e: &mut Self| e.source(&from),
-                &|e: &mut Self| e.from_workload(&from),
-                &|e: &mut Self| e.to_workload(&to),
+                &|e: &mut Self| e.egress_of(&from),
+                &|e: &mut Self| e.ingress_of(&to),
             ]),
             Path::ToHost { from } => self.all(&[
                 &|e: &mut Self| e.source(&from),
-                &|e: &mut Self| e.workload_to_host(&from),
-                &|e: &mut Self| e.to_host(&from),
+                &|e: &mut Self| e.input_of_workload(&from),
+                &|e: &mut Self| e.input(&from),
             ]),
-            Path::FromHost { to } => self.from_host(&to),
+            Path::FromHost { to } => self.output(&to),
         }
     }
 
@@ -119,14 +119,14 @@ impl<'e> Evaluation<'e> {
                 && types.iter().any(|(first, last)| (*first..=*last).contains(&icmp_type)))
     }
 
-    fn from_workload(&mut self, from: &InterfaceName) -> Verdict {
+    fn egress_of(&mut self, from: &InterfaceName) -> Verdict {
         match self.side(from) {
             Side::Workload(workload) => self.workload(&workload, PolicyType::Egress),
             Side::Unknown | Side::Host => Verdict::Allow,
         }
     }
 
-    fn to_workload(&mut self, to: &InterfaceName) -> Verdict {
+    fn ingress_of(&mut self, to: &InterfaceName) -> Verdict {
         match self.side(to) {
             Side::Workload(workload) => self.workload(&workload, PolicyType::Ingress),
             Side::Unknown => {
@@ -136,14 +136,14 @@ impl<'e> Evaluation<'e> {
         }
     }
 
-    fn workload_to_host(&mut self, from: &InterfaceName) -> Verdict {
+    fn input_of_workload(&mut self, from: &InterfaceName) -> Verdict {
         if matches!(self.side(from), Side::Workload(_)) && self.is_essential() {
             return self.settle(Subject::Host, Reason::EssentialIcmpv6, Verdict::Allow);
         }
-        self.from_workload(from)
+        self.egress_of(from)
     }
 
-    fn to_host(&mut self, from: &InterfaceName) -> Verdict {
+    fn input(&mut self, from: &InterfaceName) -> Verdict {
         if self.is_tunnel_of_cluster() {
             let known = self
                 .snapshot
@@ -160,7 +160,8 @@ impl<'e> Evaluation<'e> {
         if matches!(self.side(from), Side::Host) {
             return Verdict::Allow;
         }
-        if self.packet.state == ConnectionState::Established {
+        // What the workload's own policy was not asked about is let in here too.
+        if self.packet.state == ConnectionState::Established || self.is_essential() {
             return Verdict::Allow;
         }
         let action = self.felix.default_endpoint_to_host_action.unwrap_or(EndpointToHostAction::Drop);
@@ -181,7 +182,7 @@ impl<'e> Evaluation<'e> {
             Transport::Ports { protocol: PortProtocol::Udp, destination, .. } if destination == port)
     }
 
-    fn from_host(&mut self, to: &InterfaceName) -> Verdict {
+    fn output(&mut self, to: &InterfaceName) -> Verdict {
         match self.side(to) {
             Side::Workload(_) => self.settle(Subject::Host, Reason::HostToWorkload, Verdict::Allow),
             Side::Unknown => {

@@ -1,4 +1,67 @@
 //! **What may pass**: the compiler from selectors and policies to the rules of a node's kernel.
+//!
+//! [`compile`] turns a [`Snapshot`](calico_model::Snapshot) into a [`Ruleset`]: chains, sets and verdict maps as data, with
+//! stable names, equal for equal input. Two readers say what it means, and agree for every packet:
+//!
+//! - [`evaluate`] asks the resources themselves and says why, rule by rule;
+//! - [`simulate`] runs the packet through a ruleset as a kernel would.
+//!
+//! A [`Ruleset`] prints as nft text. With the feature `nft`, the module `nft` reads the kernel's table, plans what is missing
+//! and applies it in one transaction.
+//!
+//! ```
+//! use calico_model::resource::{NetworkPolicy, Object, Policy, PolicyType, Rule, WorkloadEndpoint};
+//! use calico_model::{NodeName, Snapshot};
+//! use calico_policy::{Packet, Path, Transport, Verdict, compile, evaluate, simulate};
+//!
+//! let node: NodeName = "node-1".parse()?;
+//! let mut world = Snapshot::default();
+//! let mut database = Object::new("db".parse()?, WorkloadEndpoint::on(node.clone()));
+//! database.metadata.namespace = Some("shop".parse()?);
+//! database.spec.interface_name = Some("cali1".parse()?);
+//! database.spec.ip_networks = vec!["192.168.0.1".parse()?];
+//! world.insert(database);
+//! let mut policy = Policy::selecting("all()".parse()?, vec![PolicyType::Ingress]);
+//! let mut mysql = Rule::allow();
+//! mysql.protocol = Some("TCP".parse()?);
+//! mysql.destination.ports = vec!["3306".parse()?];
+//! policy.ingress.push(mysql);
+//! let mut policy = Object::new("database".parse()?, NetworkPolicy(policy));
+//! policy.metadata.namespace = Some("shop".parse()?);
+//! world.insert(policy);
+//!
+//! let path = Path::Forward { from: "eth0".parse()?, to: "cali1".parse()? };
+//! let packet = |port| {
+//!     let (client, server) = ("10.1.2.3".parse().unwrap(), "192.168.0.1".parse().unwrap());
+//!     Packet::new(node.clone(), path.clone(), client, server, Transport::tcp(port)).unwrap()
+//! };
+//! assert_eq!(evaluate(&world, &packet(3306)).outcome.verdict, Verdict::Allow);
+//! let denied = evaluate(&world, &packet(80));
+//! assert!(denied.to_string().ends_with("denied: policies in tier default apply, and none of their rules matches"));
+//!
+//! let ruleset = compile(&world, &node);
+//! assert_eq!(simulate(&ruleset, &packet(80)), denied.outcome);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is meant
+//!
+//! - Tiers in order; in each, the policies that select the endpoint and have the direction, in order; in each, its rules in order. Allow and
+//!   Deny are final, Pass goes to the next tier, Log goes on. A tier of which some policy applies ends with its default
+//!   action. After the last tier come the endpoint's profiles, and after them nothing is allowed. A profile that is named and does
+//!   not exist denies.
+//! - Only the first packet of a flow is asked about: what belongs to a tracked flow passes, and what connection tracking finds invalid
+//!   is dropped.
+//! - A workload sends from its own addresses only, makes no tunnel packets, and reaches its own node only as
+//!   `defaultEndpointToHostAction` says. A node always reaches its own workloads.
+//! - An interface that is named like a workload's and belongs to none is dropped, in every direction.
+//! - What the system says of an endpoint (namespace, service account, orchestrator) is not taken from its labels.
+//! - What cannot be enforced here (HTTP, services by name) never allows anything: see [`ruleset::Warning`].
+//!
+//! # What is left to others
+//!
+//! A packet that is accepted here goes on to the tables of others, which may still drop it: nftables has no verdict that
+//! overrules them. ARP is not looked at. Kernel settings (`rp_filter`, `accept_ra`) belong to whoever plugs interfaces in.
 #![deny(missing_docs)]
 
 mod active;

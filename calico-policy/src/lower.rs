@@ -93,10 +93,9 @@ fn of_family(
 /// Settles what a conjunction says of the protocol: said once, before what looks into its header; `None` when it says two
 /// things that cannot both be.
 fn of_one_protocol(matches: Vec<Match>) -> Option<Vec<Match>> {
-    let named = matches.iter().find_map(|m| match m {
-        Match::Protocol(Op::Is, protocol) => Some(*protocol),
-        _ => None,
-    });
+    let named = matches
+        .iter()
+        .find_map(|m| if let Match::Protocol(Op::Is, protocol) = m { Some(*protocol) } else { None });
     let mut settled: Vec<Match> = Vec::with_capacity(matches.len());
     for m in matches {
         let redundant = match (&m, named) {
@@ -110,11 +109,7 @@ fn of_one_protocol(matches: Vec<Match>) -> Option<Vec<Match>> {
         }
     }
     // The family stays first, and with it the protocol: everything else may look into the header.
-    settled.sort_by_key(|m| match m {
-        Match::Family(_) => 0,
-        Match::Protocol(..) => 1,
-        _ => 2,
-    });
+    settled.sort_by_key(|m| (!matches!(m, Match::Family(_)), !matches!(m, Match::Protocol(..))));
     Some(settled)
 }
 

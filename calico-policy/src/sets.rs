@@ -33,7 +33,7 @@ impl<'m, 's> SetTable<'m, 's> {
             return name.clone();
         }
         let set = address_set(self.members.networks(selector, family).collect(), family);
-        let name = SetName::digest(address_word(set.kind), [selector.id().as_str()]);
+        let name = SetName::digest(address_word(&set, family), [selector.id().as_str()]);
         self.of_selector.insert(key, name.clone());
         self.sets.insert(name.clone(), set);
         name
@@ -63,7 +63,7 @@ impl<'m, 's> SetTable<'m, 's> {
         let mut texts: Vec<String> = cidrs.iter().map(Cidr::to_string).collect();
         texts.sort();
         texts.dedup();
-        let word = format!("{}-nets", address_word(set.kind));
+        let word = format!("{}-nets", address_word(&set, family));
         let name = SetName::digest(&word, texts.iter().map(String::as_str));
         self.sets.insert(name.clone(), set);
         name
@@ -95,11 +95,12 @@ pub(crate) fn address_set(cidrs: Vec<Cidr>, family: Family) -> Set {
     Set::networks(family, cidrs)
 }
 
-fn address_word(kind: SetKind) -> &'static str {
-    match kind {
-        SetKind::Address(Family::V4) => "addr4",
-        SetKind::Address(Family::V6) => "addr6",
-        SetKind::Network(Family::V4) => "net4",
-        _ => "net6",
+/// The word by which names tell hash sets from interval sets, and the families apart.
+fn address_word(set: &Set, family: Family) -> &'static str {
+    match (set.kind == SetKind::Network(family), family) {
+        (false, Family::V4) => "addr4",
+        (false, Family::V6) => "addr6",
+        (true, Family::V4) => "net4",
+        (true, Family::V6) => "net6",
     }
 }

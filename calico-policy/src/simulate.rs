@@ -80,7 +80,7 @@ impl Run<'_> {
                 Action::Return => return Fate::Undecided,
                 Action::Jump(name) => match self.named(name, hook) {
                     Fate::Undecided => {}
-                    decided => return decided,
+                    decided @ (Fate::Accepted | Fate::Dropped) => return decided,
                 },
                 Action::Goto(name) => return self.named(name, hook),
                 Action::Dispatch(bound, map) => {

@@ -76,16 +76,19 @@ impl Compilation<'_, '_> {
         known
     }
 
+    /// Lets workloads' links work, whatever policy says.
+    pub(super) fn essentials(&self) -> Vec<Rule> {
+        let each = |matches: Vec<Match>| self.for_workload_interfaces(Bound::In, &matches, &Action::Accept);
+        essential_types().into_iter().flat_map(each).collect()
+    }
+
     fn dispatch(&mut self, known: SetName, from: &SetName, to: &SetName) {
         let dispatched = |compilation: &Self, bound, map: &SetName| {
             let mut rules = vec![Rule::always(Action::Dispatch(bound, map.clone()))];
             rules.extend(compilation.for_workload_interfaces(bound, &[], &Action::Drop));
             rules
         };
-        let mut input = Vec::new();
-        for matches in essential_types() {
-            input.extend(self.for_workload_interfaces(Bound::In, &matches, &Action::Accept));
-        }
+        let mut input = self.essentials();
         input.extend(dispatched(self, Bound::In, from));
         self.filter("input-workload", Hook::Input, 0, input);
         let forward_from = dispatched(self, Bound::In, from);

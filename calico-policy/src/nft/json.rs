@@ -87,9 +87,10 @@ fn base(chain: &Value) -> Result<Option<Base>, ForeignBase> {
 }
 
 fn set_kind(set: &Value) -> Option<SetKind> {
-    let types: Vec<&str> = match set.get("type")? {
-        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
-        one => vec![one.as_str()?],
+    let one_or_many = set.get("type")?;
+    let types: Vec<&str> = match one_or_many.as_array() {
+        Some(types) => types.iter().filter_map(Value::as_str).collect(),
+        None => vec![one_or_many.as_str()?],
     };
     let flags: Vec<&str> =
         set.get("flags").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();

@@ -5,6 +5,7 @@ use calico_policy::{Ruleset, compile, strategies};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
+use crate::golden;
 use crate::netns::Namespace;
 
 /// Any worlds, always the same.
@@ -34,7 +35,7 @@ fn every_ruleset_is_taken_and_read_back_and_then_left_alone() {
 #[test]
 fn rel06_pe98_whatever_somebody_else_changes_is_found_and_mended() {
     let namespace = Namespace::new("drift");
-    let ruleset = rulesets(9).pop().unwrap();
+    let ruleset = compile(&golden::world("database"), &"node-1".parse().unwrap());
     namespace.within(|| {
         let mut nft = Nft::new();
         nft.sync(&ruleset).unwrap();

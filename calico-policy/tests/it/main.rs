@@ -1,5 +1,8 @@
 //! What the compiler promises, seen from outside.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
+mod golden;
 mod kernel;
 mod meaning;
 mod netns;
+mod packets;

@@ -8,13 +8,13 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::geteuid;
 
 /// A network namespace. Its name holds the process and a counter, so that tests run side by side.
-pub struct Namespace {
+pub(crate) struct Namespace {
     name: String,
 }
 
 impl Namespace {
     /// Makes a namespace with its loopback up.
-    pub fn new(word: &str) -> Self {
+    pub(crate) fn new(word: &str) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         assert!(geteuid().is_root(), "kernel tests make network namespaces: run them as root");
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -24,18 +24,18 @@ impl Namespace {
         Self { name }
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Runs `ip` in the namespace.
-    pub fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         let words: Vec<&str> = ["-n", &self.name].into_iter().chain(arguments.split(' ')).collect();
         ip(&words);
     }
 
     /// Runs a program in the namespace and returns what it printed.
-    pub fn exec(&self, command: &str) -> String {
+    pub(crate) fn exec(&self, command: &str) -> String {
         let output = Command::new("ip")
             .args(["netns", "exec", &self.name])
             .args(command.split(' '))
@@ -46,7 +46,7 @@ impl Namespace {
     }
 
     /// Runs `act` on a thread of its own in the namespace.
-    pub fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 self.enter();
@@ -57,7 +57,7 @@ impl Namespace {
     }
 
     /// Moves the calling thread into the namespace, for good.
-    pub fn enter(&self) {
+    pub(crate) fn enter(&self) {
         let file = File::open(format!("/run/netns/{}", self.name)).expect("the namespace has a file");
         setns(file, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
     }

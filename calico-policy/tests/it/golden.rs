@@ -1,0 +1,36 @@
+//! Resources in, nft text out. `UPDATE_GOLDEN=1` rewrites the text; review reads the difference.
+
+use std::path::{Path, PathBuf};
+
+use calico_model::{Snapshot, Update, manifest};
+use calico_policy::compile;
+
+/// Reads the resources of `golden/NAME.yaml`.
+pub(crate) fn world(name: &str) -> Snapshot {
+    let text = std::fs::read(path(name, "yaml")).unwrap();
+    let mut world = Snapshot::default();
+    for document in manifest::parse(&text) {
+        let resource = document.unwrap().check_input().unwrap();
+        world.apply(Update::Put(Box::new(resource)));
+    }
+    world
+}
+
+fn path(name: &str, extension: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden").join(name).with_extension(extension)
+}
+
+fn check(name: &str) {
+    let ruleset = compile(&world(name), &"node-1".parse().unwrap());
+    let text = ruleset.to_string();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path(name, "nft"), &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(path(name, "nft")).unwrap();
+    assert_eq!(text, golden, "UPDATE_GOLDEN=1 rewrites {name}.nft");
+}
+
+#[test]
+fn the_database_and_frontend_pair() {
+    check("database");
+}

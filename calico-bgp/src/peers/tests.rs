@@ -1,0 +1,181 @@
+use calico_model::SequenceNumber;
+use calico_model::resource::block::{Owner, StoredBlock};
+use calico_model::resource::{BgpConfiguration, IpPool, NodeBgp};
+
+use super::*;
+use crate::session::Peering;
+
+fn node(name: &str, address: &str) -> Object<Node> {
+    let mut spec = Node::new();
+    spec.bgp = Some(NodeBgp::at(address.parse().unwrap()));
+    Object::new(name.parse().unwrap(), spec)
+}
+
+fn named_node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn cluster() -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for (name, address) in
+        [("node1", "172.16.6.9/24"), ("node2", "172.16.6.10/24"), ("node3", "172.16.199.12/24")]
+    {
+        snapshot.insert(node(name, address));
+    }
+    snapshot
+}
+
+fn no_peer() -> BgpPeer {
+    BgpPeer {
+        node: None,
+        node_selector: None,
+        peer_ip: None,
+        as_number: None,
+        peer_selector: None,
+        next_hop_mode: None,
+        ttl_security: None,
+    }
+}
+
+fn block(cidr: &str, owner: &str) -> StoredBlock {
+    StoredBlock {
+        cidr: cidr.parse().unwrap(),
+        affinity: Some(Owner::Host(named_node(owner))),
+        affinity_claim_time: None,
+        allocations: Vec::new(),
+        unallocated: Vec::new(),
+        attributes: Vec::new(),
+        sequence_number: SequenceNumber::default(),
+        sequence_number_for_allocation: BTreeMap::new(),
+        deleted: false,
+        unknown: Default::default(),
+    }
+}
+
+fn configure(snapshot: &mut Snapshot, change: impl FnOnce(&mut BgpConfiguration)) {
+    let mut configuration = BgpConfiguration::new();
+    change(&mut configuration);
+    snapshot.insert(Object::new("default".parse().unwrap(), configuration));
+}
+
+fn addresses(peers: &[PeerConfig]) -> Vec<String> {
+    peers.iter().map(|peer| peer.address.to_string()).collect()
+}
+
+#[test]
+fn every_node_peers_with_every_other_one() {
+    let peers = peers(&cluster(), &named_node("node1"));
+    assert_eq!(addresses(&peers), ["172.16.6.10", "172.16.199.12"]);
+    assert_eq!(peers[0].name, "Mesh_172_16_6_10");
+    assert!(peers.iter().all(|p| p.peering() == Peering::Internal && p.local_as == AsNumber::DEFAULT));
+    assert_eq!(peers[0].local_address, Some("172.16.6.9".parse().unwrap()));
+}
+
+#[test]
+fn exactly_one_side_of_each_pair_dials_and_addresses_are_compared_as_text() {
+    let snapshot = cluster();
+    let initiation = |from: &str, to: &str| {
+        let to: IpAddr = to.parse().unwrap();
+        peers(&snapshot, &named_node(from)).into_iter().find(|p| p.address == to).unwrap().initiation
+    };
+    assert_eq!(initiation("node1", "172.16.6.10"), Initiation::Active, "\"172.16.6.10\" < \"172.16.6.9\"");
+    assert_eq!(initiation("node2", "172.16.6.9"), Initiation::Passive);
+    assert_eq!(initiation("node3", "172.16.6.9"), Initiation::Passive);
+}
+
+#[test]
+fn as_numbers_come_from_the_node_then_from_the_configuration() {
+    let mut snapshot = cluster();
+    configure(&mut snapshot, |c| c.as_number = AsNumber::new(65000));
+    let mut own = node("node3", "172.16.199.12/24");
+    own.spec.bgp.as_mut().unwrap().as_number = AsNumber::new(4_200_000_000);
+    snapshot.insert(own);
+    let peers = peers(&snapshot, &named_node("node1"));
+    assert_eq!(peers[0].remote_as.get(), 65000);
+    assert_eq!(peers[1].remote_as.get(), 4_200_000_000);
+    assert_eq!(peers[1].peering(), Peering::External);
+    assert_eq!(speaker(&snapshot, &named_node("node3")).unwrap().local_as.get(), 4_200_000_000);
+}
+
+#[test]
+fn without_the_mesh_only_named_peers_are_left() {
+    let mut snapshot = cluster();
+    configure(&mut snapshot, |c| {
+        c.node_to_node_mesh_enabled = Some(false);
+        c.listen_port = Some(1790);
+    });
+    assert!(peers(&snapshot, &named_node("node1")).is_empty());
+    let peer = |name: &str, node: Option<&str>, ip: &str| {
+        let spec = BgpPeer {
+            node: node.map(named_node),
+            peer_ip: Some(ip.parse().unwrap()),
+            as_number: AsNumber::new(64999),
+            ..no_peer()
+        };
+        Object::new(name.parse::<Name>().unwrap(), spec)
+    };
+    snapshot.insert(peer("tor", None, "172.16.6.1"));
+    snapshot.insert(peer("rack", Some("node3"), "172.16.199.1:1179"));
+    snapshot.insert(peer("hidden", Some("node3"), "172.16.6.1"));
+    let names =
+        |node: &str| peers(&snapshot, &named_node(node)).into_iter().map(|p| p.name).collect::<Vec<_>>();
+    assert_eq!(names("node1"), ["Global_172_16_6_1"]);
+    assert_eq!(names("node3"), ["Global_172_16_6_1", "Node_172_16_199_1_port_1179"]);
+    assert_eq!(listen(&snapshot, &named_node("node1")), ["0.0.0.0:1790".parse().unwrap()]);
+}
+
+#[test]
+fn reflectors_leave_the_mesh_and_their_clients_peer_back() {
+    let mut snapshot = cluster();
+    let mut reflector = node("node3", "172.16.199.12/24");
+    reflector.metadata.labels = [("reflector", "yes")].into_iter().collect();
+    reflector.spec.bgp.as_mut().unwrap().route_reflector_cluster_id = Some("1.0.0.1".parse().unwrap());
+    snapshot.insert(reflector);
+    let spec = BgpPeer {
+        node_selector: Some("!has(reflector)".parse().unwrap()),
+        peer_selector: Some("has(reflector)".parse().unwrap()),
+        ..no_peer()
+    };
+    snapshot.insert(Object::new("to-reflectors".parse::<Name>().unwrap(), spec));
+    let client = peers(&snapshot, &named_node("node1"));
+    assert_eq!(addresses(&client), ["172.16.6.10", "172.16.199.12"]);
+    assert!(client.iter().all(|p| p.reflection == Reflection::NonClient));
+    let reflector = peers(&snapshot, &named_node("node3"));
+    assert_eq!(addresses(&reflector), ["172.16.6.9", "172.16.6.10"]);
+    assert!(reflector.iter().all(|p| p.reflection == Reflection::Client));
+    assert_eq!(speaker(&snapshot, &named_node("node3")).unwrap().cluster_id, Some(Ipv4Addr::new(1, 0, 0, 1)));
+}
+
+#[test]
+fn own_blocks_of_exported_pools_are_told_whole_with_their_communities() {
+    let mut snapshot = cluster();
+    let pool = |cidr: &str| IpPool::new(cidr.parse().unwrap());
+    snapshot.insert(Object::new("open".parse::<Name>().unwrap(), pool("192.168.0.0/16")));
+    let mut closed = pool("10.0.0.0/16");
+    closed.disable_bgp_export = true;
+    snapshot.insert(Object::new("closed".parse::<Name>().unwrap(), closed));
+    configure(&mut snapshot, |c| {
+        c.communities =
+            vec![bgp::NamedCommunity { name: "racks".to_owned(), value: "64512:7".parse().unwrap() }];
+        c.prefix_advertisements = vec![bgp::PrefixAdvertisement {
+            cidr: "192.168.0.0/24".parse().unwrap(),
+            communities: vec!["racks".to_owned(), "64512:1:2".to_owned()],
+        }];
+    });
+    for (cidr, owner) in [
+        ("192.168.0.0/26", "node1"),
+        ("192.168.0.64/26", "node2"),
+        ("192.168.9.0/26", "node1"),
+        ("10.0.0.0/26", "node1"),
+        ("172.30.0.0/26", "node1"),
+    ] {
+        let block = block(cidr, owner);
+        snapshot.blocks.insert(block.cidr, block);
+    }
+    let told = originated(&snapshot, &named_node("node1"));
+    let cidrs: Vec<String> = told.keys().map(ToString::to_string).collect();
+    assert_eq!(cidrs, ["192.168.0.0/26", "192.168.9.0/26"]);
+    let communities = |cidr: &str| told[&cidr.parse().unwrap()].communities.clone();
+    assert_eq!(communities("192.168.0.0/26"), [Community::Standard(64512, 7), Community::Large(64512, 1, 2)]);
+    assert!(communities("192.168.9.0/26").is_empty());
+}

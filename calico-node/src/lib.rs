@@ -7,6 +7,7 @@ pub mod config;
 pub mod ctl;
 pub mod datastore;
 pub mod lab;
+pub mod cni;
 pub mod paths;
 pub mod settings;
 pub mod stamp;

@@ -61,6 +61,31 @@ pub async fn unplug_host(interface: &InterfaceName) -> Result<Unplugged, Workloa
     remove(&Kernel::connect()?, interface).await
 }
 
+/// Reports whether the node has an interface of this name.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub async fn host_interface_exists(interface: &InterfaceName) -> Result<bool, WorkloadError> {
+    exists(interface).await
+}
+
+/// Reports whether both ends of the workload's pair are there.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub async fn is_plugged(attachment: &Attachment, netns: &Netns) -> Result<bool, WorkloadError> {
+    if !exists(&attachment.host_interface).await? {
+        return Ok(false);
+    }
+    let interface = attachment.interface.clone();
+    inside(netns, move || async move { exists(&interface).await }).await?
+}
+
+async fn exists(interface: &InterfaceName) -> Result<bool, WorkloadError> {
+    let found = Kernel::connect()?.link(interface).await;
+    found.map(|link| link.is_some()).map_err(|source| WorkloadError::Read { what: interface.to_string(), source })
+}
+
 async fn remove(kernel: &Kernel, interface: &InterfaceName) -> Result<Unplugged, WorkloadError> {
     let step = Step::RemoveLink { interface: interface.clone() };
     let refused = |source| WorkloadError::step(&step, source);

@@ -1,0 +1,273 @@
+//! ADD: attach a container.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use calico_model::datastore::client::{Client, ClientError};
+use calico_model::resource::{Object, ObjectId, Profile, WorkloadEndpoint};
+use calico_model::{Cidr, Family, InterfaceAddr, Name, Revision};
+
+use super::plugin::{Plugin, stored_endpoint};
+use super::{AddResult, CniError, Container, Identity, ResultInterface, ResultIp};
+use crate::workload::{Attachment, HOST_MAC, Netns, host_interface_exists, is_plugged, plug};
+
+/// How often the agent's mark is looked for.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The MTU that the kernel gives a veth pair when it is told none.
+const KERNEL_MTU: u32 = 1500;
+
+/// Attaches a container.
+pub(super) async fn add(plugin: &Plugin<'_>, container: &Container, netns: &Path) -> Result<AddResult, CniError> {
+    let node = plugin.node()?;
+    let identity = Identity::of(container, node)?;
+    let run = Add { plugin, identity, interface: container, mtu: plugin.mtu()?, netns: Netns::open(netns)? };
+    let client = plugin.ready_datastore().await?;
+    let existing = stored_endpoint(&client, &run.identity).await?;
+    let endpoint = match existing {
+        Some(endpoint) if endpoint.spec.container_id == run.identity.container().as_str() => {
+            run.again(&client, endpoint).await?
+        }
+        existing => run.anew(&client, existing).await?,
+    };
+    run.wait_for_policy().await;
+    Ok(run.result(&endpoint, netns))
+}
+
+struct Add<'a> {
+    plugin: &'a Plugin<'a>,
+    identity: Identity,
+    interface: &'a Container,
+    mtu: Option<u32>,
+    netns: Netns,
+}
+
+/// What has been done and would have to be undone.
+#[derive(Default)]
+struct Done {
+    addresses: bool,
+    endpoint: Option<ObjectId>,
+}
+
+impl Add<'_> {
+    /// The container is attached already: its addresses stay, whatever happens.
+    async fn again(
+        &self,
+        client: &Client,
+        mut endpoint: Object<WorkloadEndpoint>,
+    ) -> Result<Object<WorkloadEndpoint>, CniError> {
+        let profiles = self.identity.profiles(self.plugin.config)?;
+        let missing: Vec<Name> =
+            profiles.into_iter().filter(|name| !endpoint.spec.profiles.contains(name)).collect();
+        if !missing.is_empty() {
+            self.ensure_profile(client).await?;
+            let add_profiles = client.of::<WorkloadEndpoint>().modify(&self.identity.id(), |_, spec| {
+                for name in &missing {
+                    if !spec.profiles.contains(name) {
+                        spec.profiles.push(name.clone());
+                    }
+                }
+            });
+            endpoint = add_profiles.await.map_err(|error| self.unwritten(error))?;
+        }
+        let attachment = self.attachment(&endpoint);
+        if !is_plugged(&attachment, &self.netns).await? {
+            plug(&attachment, &self.netns).await?;
+        }
+        Ok(endpoint)
+    }
+
+    async fn anew(
+        &self,
+        client: &Client,
+        before: Option<Object<WorkloadEndpoint>>,
+    ) -> Result<Object<WorkloadEndpoint>, CniError> {
+        self.refuse_taken_interface(client).await?;
+        let mut done = Done::default();
+        match self.attach(client, before, &mut done).await {
+            Ok(endpoint) => Ok(endpoint),
+            Err(error) => {
+                let mut errors = vec![error];
+                errors.extend(self.undo(client, done).await);
+                Err(CniError::joined(errors).expect("there is at least the first error"))
+            }
+        }
+    }
+
+    async fn attach(
+        &self,
+        client: &Client,
+        before: Option<Object<WorkloadEndpoint>>,
+        done: &mut Done,
+    ) -> Result<Object<WorkloadEndpoint>, CniError> {
+        let addresses = self.plugin.ipam()?.add().await?;
+        done.addresses = true;
+        let addresses = self.usable(&addresses)?;
+        self.ensure_profile(client).await?;
+        let mut endpoint = self.identity.endpoint(self.plugin.config, &addresses)?;
+        let endpoints = client.of::<WorkloadEndpoint>();
+        let written = match before {
+            Some(before) => {
+                // The pod's sandbox was made anew: the endpoint becomes the new container's.
+                endpoint.metadata.resource_version = before.metadata.resource_version;
+                endpoints.update(endpoint).await
+            }
+            None => endpoints.create(endpoint).await,
+        };
+        if matches!(written, Err(ClientError::AlreadyExists { .. } | ClientError::Conflict { .. })) {
+            // Another ADD of this container was faster, and the handle's addresses are its.
+            done.addresses = false;
+        }
+        let endpoint = written.map_err(|error| self.unwritten(error))?;
+        done.endpoint = Some(self.identity.id());
+        plug(&self.attachment(&endpoint), &self.netns).await?;
+        Ok(endpoint)
+    }
+
+    /// Undoes what was done, last first, and returns what went wrong.
+    async fn undo(&self, client: &Client, done: Done) -> Vec<CniError> {
+        let mut errors = Vec::new();
+        if let Some(id) = done.endpoint {
+            match client.of::<WorkloadEndpoint>().delete(&id, None::<Revision>).await {
+                Ok(()) | Err(ClientError::NotFound { .. }) => {}
+                Err(error) => errors.push(CniError::datastore(format!("delete WorkloadEndpoint({id})"), error)),
+            }
+        }
+        if done.addresses {
+            let released = match self.plugin.ipam() {
+                Ok(ipam) => ipam.command("DEL").await,
+                Err(error) => Err(error),
+            };
+            errors.extend(released.err());
+        }
+        errors
+    }
+
+    /// A container's second interface, or a pod's of another network, would have the same name on the node.
+    async fn refuse_taken_interface(&self, client: &Client) -> Result<(), CniError> {
+        let interface = self.identity.host_interface();
+        if !host_interface_exists(&interface).await? {
+            return Ok(());
+        }
+        let (own, namespace) = (self.identity.id(), self.identity.namespace());
+        let endpoints = client.of::<WorkloadEndpoint>().list(Some(&namespace)).await;
+        let endpoints =
+            endpoints.map_err(|error| CniError::datastore("list the workload endpoints", error))?.items;
+        let owner = endpoints.iter().find(|endpoint| {
+            endpoint.spec.interface_name.as_ref() == Some(&interface)
+                && endpoint.spec.node == *self.identity.node()
+                && endpoint.id() != own
+        });
+        match owner {
+            Some(owner) => Err(CniError::InterfaceTaken { interface, owner: owner.id().to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    fn usable(&self, given: &AddResult) -> Result<Vec<IpAddr>, CniError> {
+        let plugin = || self.plugin.config.ipam.plugin.clone();
+        let addresses: Vec<IpAddr> = given.ips.iter().map(|ip| ip.addr.addr()).collect();
+        if addresses.is_empty() {
+            return Err(CniError::Unusable { plugin: plugin(), given: "no address".to_owned() });
+        }
+        match addresses.iter().find(|a| a.is_loopback() || a.is_multicast() || a.is_unspecified()) {
+            Some(addr) => Err(CniError::Unusable { plugin: plugin(), given: addr.to_string() }),
+            None => Ok(addresses),
+        }
+    }
+
+    /// Creates the network's profile when it is not there. What is there is the user's and stays.
+    async fn ensure_profile(&self, client: &Client) -> Result<(), CniError> {
+        let Some(profile) = self.identity.network_profile(self.plugin.config)? else { return Ok(()) };
+        let (profiles, id) = (client.of::<Profile>(), profile.id());
+        match profiles.get(&id).await {
+            Err(ClientError::NotFound { .. }) => {}
+            // An invalid profile is the user's too; the agent reports it.
+            _ => return Ok(()),
+        }
+        match profiles.create(profile).await {
+            Ok(_) | Err(ClientError::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(CniError::datastore(format!("create Profile({id})"), error)),
+        }
+    }
+
+    fn unwritten(&self, error: ClientError) -> CniError {
+        CniError::datastore(format!("write WorkloadEndpoint({})", self.identity.id()), error)
+    }
+
+    fn attachment(&self, endpoint: &Object<WorkloadEndpoint>) -> Attachment {
+        self.identity.attachment(endpoint, self.interface, self.mtu, self.plugin.config)
+    }
+
+    /// Waits until the agent says that the endpoint's policy is in force. When it does not in time the workload is handed
+    /// over all the same, as Calico does: it has no traffic until the agent comes.
+    async fn wait_for_policy(&self) {
+        let patience = self.plugin.config.policy_setup_timeout;
+        if patience.is_zero() {
+            return;
+        }
+        let interface = self.identity.host_interface();
+        let mark = self.plugin.mark(&interface);
+        let marked = async {
+            while !mark.exists() {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        if tokio::time::timeout(patience, marked).await.is_err() {
+            tracing::warn!(
+                %interface,
+                seconds = patience.as_secs(),
+                "calico-node did not put the endpoint's policy in force in time; its traffic is dropped until it does"
+            );
+        }
+    }
+
+    fn result(&self, endpoint: &Object<WorkloadEndpoint>, netns: &Path) -> AddResult {
+        let attachment = self.attachment(endpoint);
+        let host_addr = |addr: &IpAddr| InterfaceAddr::new(*addr, Family::of(*addr).bits());
+        AddResult {
+            interfaces: vec![
+                ResultInterface {
+                    name: attachment.host_interface.to_string(),
+                    mac: Some(HOST_MAC),
+                    mtu: None,
+                    sandbox: None,
+                },
+                ResultInterface {
+                    name: attachment.interface.to_string(),
+                    mac: Some(attachment.mac),
+                    mtu: Some(attachment.mtu.unwrap_or(KERNEL_MTU)),
+                    sandbox: Some(netns.display().to_string()),
+                },
+            ],
+            ips: attachment
+                .addresses
+                .iter()
+                .filter_map(host_addr)
+                .map(|addr| ResultIp { addr, interface: Some(1) })
+                .collect(),
+        }
+    }
+}
+
+impl Identity {
+    /// Says how the container of `endpoint` is attached.
+    pub(super) fn attachment(
+        &self,
+        endpoint: &Object<WorkloadEndpoint>,
+        container: &Container,
+        mtu: Option<u32>,
+        config: &super::Config,
+    ) -> Attachment {
+        Attachment {
+            host_interface: self.host_interface(),
+            interface: container.interface.clone(),
+            mac: endpoint.spec.mac.unwrap_or_else(|| self.mac()),
+            addresses: endpoint.spec.ip_networks.iter().map(Cidr::addr).collect(),
+            mtu,
+            queues: config.queues,
+            forwarding: config.forwarding,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What every command of a plugin begins with: the node, the datastore, and whether they are ready.
+
+use std::path::{Path, PathBuf};
+
+use calico_model::datastore::client::{Client, ClientError};
+use calico_model::resource::{ClusterInformation, Object, ObjectId, WorkloadEndpoint};
+use calico_model::{InterfaceName, Name, NodeName};
+
+use super::{CniError, Config, Delegate, Identity};
+use crate::config::DatastoreConfig;
+use crate::datastore;
+use crate::paths::Paths;
+use crate::stamp::stamp;
+
+/// One run of a plugin.
+pub(super) struct Plugin<'a> {
+    pub(super) config: &'a Config,
+    /// The configuration as it came, for the IPAM plugin.
+    pub(super) input: &'a [u8],
+    pub(super) paths: Paths,
+    pub(super) var: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl<'a> Plugin<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        input: &'a [u8],
+        var: &'a dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        Self { config, input, paths: Paths::from_vars(var), var }
+    }
+
+    fn nodename_file(&self) -> PathBuf {
+        self.config.nodename_file.clone().unwrap_or_else(|| self.paths.nodename_file())
+    }
+
+    /// Finds the node's name: the configuration's, else what the agent left in its file. Either way the file must be
+    /// there, for without an agent nothing would police the workload.
+    pub(super) fn node(&self) -> Result<NodeName, CniError> {
+        let path = self.nodename_file();
+        let stored = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(CniError::NodeFile { path, problem: format!("cannot be read: {error}") }),
+        };
+        if stored.is_none() && !self.config.nodename_file_optional {
+            return Err(CniError::NotSetUp { nodename_file: path });
+        }
+        if let Some(node) = &self.config.node {
+            return Ok(node.clone());
+        }
+        let fallback = || {
+            let var = |name| (self.var)(name).filter(|value| !value.is_empty());
+            let host = || nix::unistd::gethostname().ok()?.into_string().ok();
+            var("NODENAME").or_else(host).unwrap_or_default().to_lowercase()
+        };
+        let name = stored.map_or_else(fallback, |text| text.trim().to_owned());
+        name.parse().map_err(|error| CniError::NodeFile { path, problem: format!("names no node: {error}") })
+    }
+
+    /// Finds the MTU: the configuration's, else what the agent left in its file, else the kernel's own.
+    pub(super) fn mtu(&self) -> Result<Option<u32>, CniError> {
+        if self.config.mtu.is_some() {
+            return Ok(self.config.mtu);
+        }
+        let path = self.paths.mtu_file();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => match text.trim().parse() {
+                Ok(mtu) => Ok(Some(mtu)),
+                Err(_) => {
+                    Err(CniError::NodeFile { path, problem: format!("holds {:?}, which is not an MTU", text.trim()) })
+                }
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.config.require_mtu_file => Ok(None),
+            Err(error) => Err(CniError::NodeFile { path, problem: format!("cannot be read: {error}") }),
+        }
+    }
+
+    /// Returns the file with which the agent says that an interface's policy is in force.
+    pub(super) fn mark(&self, interface: &InterfaceName) -> PathBuf {
+        let folder = self.config.endpoint_status_dir.clone();
+        folder.unwrap_or_else(|| self.paths.endpoint_status_dir()).join(interface.as_str())
+    }
+
+    /// Opens the datastore; `None` when it is the embedded one and nobody has made it yet.
+    pub(super) async fn datastore(&self) -> Result<Option<Client>, CniError> {
+        let var = |name: &str| self.config.datastore_var(name).or_else(|| (self.var)(name));
+        let open = |error| CniError::Open(Box::new(error));
+        let loaded = DatastoreConfig::from_vars(var, &self.paths).map_err(|error| CniError::Open(Box::new(error)))?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        if missing_file(&loaded.datastore).is_some() {
+            return Ok(None);
+        }
+        let store = datastore::open(&loaded.datastore).await.map_err(open)?;
+        Ok(Some(Client::new(store, stamp)))
+    }
+
+    /// Opens the datastore and makes sure that it may be acted upon.
+    pub(super) async fn ready_datastore(&self) -> Result<Client, CniError> {
+        let not_ready = |problem: &str| CniError::NotReady { problem: problem.to_owned() };
+        let client = self.datastore().await?;
+        let client = client.ok_or_else(|| not_ready("its file does not exist; is calico-node running?"))?;
+        match self.readiness(&client).await? {
+            Readiness::Ready => Ok(client),
+            Readiness::Unset => Err(not_ready("nobody has initialised it; is calico-node running?")),
+            Readiness::Locked => Err(not_ready(
+                "ClusterInformation says datastoreReady: false, as during an upgrade; try again later",
+            )),
+        }
+    }
+
+    pub(super) async fn readiness(&self, client: &Client) -> Result<Readiness, CniError> {
+        let name: Name = ClusterInformation::NAME.parse().expect("a constant name");
+        match client.of::<ClusterInformation>().get(&ObjectId::from(name)).await {
+            Ok(information) if information.spec.datastore_ready == Some(true) => Ok(Readiness::Ready),
+            Ok(_) => Ok(Readiness::Locked),
+            Err(ClientError::NotFound { .. }) => Ok(Readiness::Unset),
+            Err(error) => Err(CniError::datastore("read ClusterInformation(default)", error)),
+        }
+    }
+
+    pub(super) fn ipam(&self) -> Result<Delegate<'_>, CniError> {
+        let folders = (self.var)("CNI_PATH");
+        Delegate::find(&self.config.ipam.plugin, folders.as_deref(), self.input)
+    }
+}
+
+/// Whether the datastore may be acted upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readiness {
+    Ready,
+    Unset,
+    Locked,
+}
+
+fn missing_file(datastore: &DatastoreConfig) -> Option<&Path> {
+    match datastore {
+        DatastoreConfig::Sqlite { path } if !path.exists() => Some(path),
+        DatastoreConfig::Sqlite { .. } | DatastoreConfig::Etcd(_) => None,
+    }
+}
+
+/// Reads an endpoint; `None` when there is none.
+pub(super) async fn stored_endpoint(
+    client: &Client,
+    identity: &Identity,
+) -> Result<Option<Object<WorkloadEndpoint>>, CniError> {
+    match client.of::<WorkloadEndpoint>().get(&identity.id()).await {
+        Ok(endpoint) => Ok(Some(endpoint)),
+        Err(ClientError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(CniError::datastore(format!("read WorkloadEndpoint({})", identity.id()), error)),
+    }
+}

@@ -3,11 +3,11 @@
 //! Thin by intent: everything that decides is in the libraries; here it is joined to files, sockets and signals.
 #![deny(missing_docs)]
 
+pub mod cni;
 pub mod config;
 pub mod ctl;
 pub mod datastore;
 pub mod lab;
-pub mod cni;
 pub mod paths;
 pub mod settings;
 pub mod stamp;

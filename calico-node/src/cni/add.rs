@@ -19,7 +19,11 @@ const POLL: Duration = Duration::from_millis(5);
 const KERNEL_MTU: u32 = 1500;
 
 /// Attaches a container.
-pub(super) async fn add(plugin: &Plugin<'_>, container: &Container, netns: &Path) -> Result<AddResult, CniError> {
+pub(super) async fn add(
+    plugin: &Plugin<'_>,
+    container: &Container,
+    netns: &Path,
+) -> Result<AddResult, CniError> {
     let node = plugin.node()?;
     let identity = Identity::of(container, node)?;
     let run = Add { plugin, identity, interface: container, mtu: plugin.mtu()?, netns: Netns::open(netns)? };
@@ -62,12 +66,11 @@ impl Add<'_> {
             profiles.into_iter().filter(|name| !endpoint.spec.profiles.contains(name)).collect();
         if !missing.is_empty() {
             self.ensure_profile(client).await?;
-            let add_profiles = client.of::<WorkloadEndpoint>().modify(&self.identity.id(), |_, spec| {
-                for name in &missing {
-                    if !spec.profiles.contains(name) {
-                        spec.profiles.push(name.clone());
-                    }
-                }
+            let (endpoints, id) = (client.of::<WorkloadEndpoint>(), self.identity.id());
+            let add_profiles = endpoints.modify(&id, |_, spec| {
+                let lacks = |name: &&Name| !spec.profiles.contains(name);
+                let lacking: Vec<Name> = missing.iter().filter(lacks).cloned().collect();
+                spec.profiles.extend(lacking);
             });
             endpoint = add_profiles.await.map_err(|error| self.unwritten(error))?;
         }
@@ -131,7 +134,9 @@ impl Add<'_> {
         if let Some(id) = done.endpoint {
             match client.of::<WorkloadEndpoint>().delete(&id, None::<Revision>).await {
                 Ok(()) | Err(ClientError::NotFound { .. }) => {}
-                Err(error) => errors.push(CniError::datastore(format!("delete WorkloadEndpoint({id})"), error)),
+                Err(error) => {
+                    errors.push(CniError::datastore(format!("delete WorkloadEndpoint({id})"), error))
+                }
             }
         }
         if done.addresses {

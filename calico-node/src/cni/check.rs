@@ -32,7 +32,10 @@ pub(super) async fn check(plugin: &Plugin<'_>, container: &Container, netns: &Pa
         found.push(format!("WorkloadEndpoint({}) does not have the address {addr}", identity.id()));
     }
     for addr in stored.difference(&told) {
-        found.push(format!("WorkloadEndpoint({}) has the address {addr}, and prevResult has not", identity.id()));
+        found.push(format!(
+            "WorkloadEndpoint({}) has the address {addr}, and prevResult has not",
+            identity.id()
+        ));
     }
     // The MTU file may have changed since; what the ADD told is what counts.
     let inner = previous.interfaces.iter().find(|interface| interface.sandbox.is_some());

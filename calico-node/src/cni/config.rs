@@ -376,10 +376,10 @@ mod tests {
         .unwrap();
         assert_eq!(config.datastore_var("ETCD_ENDPOINTS").as_deref(), Some("https://10.0.0.1:2379"));
         assert_eq!(config.datastore_var("CALICO_DATASTORE_PATH"), None);
-        assert_eq!(config.ipam.ipv4_pools.iter().map(ToString::to_string).collect::<Vec<_>>(), [
-            "10.0.0.0/24",
-            "second"
-        ]);
+        assert_eq!(
+            config.ipam.ipv4_pools.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.0.0.0/24", "second"]
+        );
         assert!(config.ipam.assign_ipv6);
         assert_eq!((config.forwarding, config.queues), (Forwarding::On, None));
         assert!(config.policy_setup_timeout.is_zero());
@@ -404,20 +404,44 @@ mod tests {
         let requested = |args: &str| {
             config.ipam.requested_with(&args.parse().unwrap()).map_err(|error| error.to_string())
         };
-        assert_eq!(requested("IP=10.0.0.1").unwrap(), ["10.0.0.1", "10.0.0.2"].map(|a| a.parse::<IpAddr>().unwrap()));
+        assert_eq!(
+            requested("IP=10.0.0.1").unwrap(),
+            ["10.0.0.1", "10.0.0.2"].map(|a| a.parse::<IpAddr>().unwrap())
+        );
         assert!(requested("IP=nowhere").unwrap_err().contains("IP=nowhere"));
     }
 
     #[test]
     fn what_cannot_be_used_is_named() {
         for (config, expected) in [
-            (json!({ "name": "net", "cniVersion": "9.0.0" }), "CNI version \"9.0.0\" is not supported: use one of 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"),
-            (json!({}), "name in the network configuration is \"\", but must be a letter or digit, then letters, digits, '_', '.' and '-'"),
-            (json!({ "name": "net", "mtu": "big" }), "mtu in the network configuration is \"big\", but must be a number from 0 to 4294967295"),
-            (json!({ "name": "net", "policy": { "type": "k9s" } }), "policy.type in the network configuration is \"k9s\", but must be \"k8s\" or absent"),
-            (json!({ "name": "net", "ipam": { "assign_ipv4": "yes" } }), "assign_ipv4 in the network configuration is \"yes\", but must be true or false"),
-            (json!({ "name": "net", "labels": { "a": 1 } }), "labels in the network configuration is 1, but must be text"),
-            (json!([]), "the network configuration on standard input is not usable JSON: it is not an object"),
+            (
+                json!({ "name": "net", "cniVersion": "9.0.0" }),
+                "CNI version \"9.0.0\" is not supported: use one of 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0",
+            ),
+            (
+                json!({}),
+                "name in the network configuration is \"\", but must be a letter or digit, then letters, digits, '_', '.' and '-'",
+            ),
+            (
+                json!({ "name": "net", "mtu": "big" }),
+                "mtu in the network configuration is \"big\", but must be a number from 0 to 4294967295",
+            ),
+            (
+                json!({ "name": "net", "policy": { "type": "k9s" } }),
+                "policy.type in the network configuration is \"k9s\", but must be \"k8s\" or absent",
+            ),
+            (
+                json!({ "name": "net", "ipam": { "assign_ipv4": "yes" } }),
+                "assign_ipv4 in the network configuration is \"yes\", but must be true or false",
+            ),
+            (
+                json!({ "name": "net", "labels": { "a": 1 } }),
+                "labels in the network configuration is 1, but must be text",
+            ),
+            (
+                json!([]),
+                "the network configuration on standard input is not usable JSON: it is not an object",
+            ),
         ] {
             assert_eq!(read(config).unwrap_err(), expected);
         }

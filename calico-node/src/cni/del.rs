@@ -15,7 +15,11 @@ const ATTEMPTS: usize = 5;
 
 /// Detaches a container: the interface first, so that an address is free only when nobody uses it any more. Goes on past
 /// failures and returns them all.
-pub(super) async fn del(plugin: &Plugin<'_>, container: &Container, netns: Option<&Path>) -> Result<(), CniError> {
+pub(super) async fn del(
+    plugin: &Plugin<'_>,
+    container: &Container,
+    netns: Option<&Path>,
+) -> Result<(), CniError> {
     let mut errors = Vec::new();
     // What has no name on this node was never attached to it.
     let identity = plugin.node().ok().and_then(|node| Identity::of(container, node).ok());

@@ -35,7 +35,8 @@ impl<'a> Delegate<'a> {
         let folders = folders.ok_or_else(|| missing("CNI_PATH is not set".to_owned()))?;
         let candidates = std::env::split_paths(folders).map(|folder| folder.join(plugin));
         let path = candidates.into_iter().find(|path| is_executable(path));
-        let path = path.ok_or_else(|| missing(format!("it is in none of the folders of CNI_PATH ({folders})")))?;
+        let path =
+            path.ok_or_else(|| missing(format!("it is in none of the folders of CNI_PATH ({folders})")))?;
         Ok(Self { plugin, path, input })
     }
 

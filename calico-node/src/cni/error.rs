@@ -227,23 +227,21 @@ impl CniError {
     }
 
     fn details(&self) -> String {
-        match self {
-            Self::Several { first, others } => {
-                let others = others.iter().map(|other| format!("also: {other}{}", indented(&other.details())));
-                let parts = [first.details()].into_iter().chain(others);
-                parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
-            }
-            Self::Plugin { details, .. } => details.clone(),
-            _ => {
-                let mut causes = Vec::new();
-                let mut cause = self.source();
-                while let Some(error) = cause {
-                    causes.push(error.to_string());
-                    cause = error.source();
-                }
-                causes.join(": ")
-            }
+        if let Self::Several { first, others } = self {
+            let others = others.iter().map(|other| format!("also: {other}{}", indented(&other.details())));
+            let parts = [first.details()].into_iter().chain(others);
+            return parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         }
+        if let Self::Plugin { details, .. } = self {
+            return details.clone();
+        }
+        let mut causes = Vec::new();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        causes.join(": ")
     }
 }
 

@@ -39,10 +39,7 @@ impl Identity {
         let pod = container.args.value("K8S_POD_NAME").zip(container.args.value("K8S_POD_NAMESPACE"));
         let pod = pod.map(|(name, namespace)| {
             let unusable = |source| CniError::Name { what: "the pod's namespace".to_owned(), source };
-            Ok::<_, CniError>(Pod {
-                namespace: namespace.parse().map_err(unusable)?,
-                name: name.to_owned(),
-            })
+            Ok::<_, CniError>(Pod { namespace: namespace.parse().map_err(unusable)?, name: name.to_owned() })
         });
         let pod = pod.transpose()?;
         let workload = pod.as_ref().map_or(container.id.as_str(), |pod| pod.name.as_str());
@@ -52,13 +49,7 @@ impl Identity {
             what: format!("the name of the workload endpoint of {workload}"),
             source,
         })?;
-        Ok(Self {
-            node,
-            container: container.id.clone(),
-            interface: container.interface.clone(),
-            pod,
-            name,
-        })
+        Ok(Self { node, container: container.id.clone(), interface: container.interface.clone(), pod, name })
     }
 
     /// Returns the endpoint's namespace and name.
@@ -124,7 +115,8 @@ impl Identity {
     /// When a name that a profile would have cannot be one.
     pub fn profiles(&self, config: &Config) -> Result<Vec<Name>, CniError> {
         let named = |text: String, what: &str| {
-            text.parse::<Name>().map_err(|source: ParseError| CniError::Name { what: what.to_owned(), source })
+            text.parse::<Name>()
+                .map_err(|source: ParseError| CniError::Name { what: what.to_owned(), source })
         };
         match &self.pod {
             Some(pod) if config.policy == PolicyType::Kubernetes => {
@@ -149,8 +141,10 @@ impl Identity {
             return Ok(None);
         }
         let network = &config.network;
-        let unusable =
-            |source| CniError::Name { what: "the network's name, as the name of its profile,".to_owned(), source };
+        let unusable = |source| CniError::Name {
+            what: "the network's name, as the name of its profile,".to_owned(),
+            source,
+        };
         let name = network.parse().map_err(unusable)?;
         let mut ingress = Rule::allow();
         if self.pod.is_none() {
@@ -252,7 +246,8 @@ mod tests {
 
     #[test]
     fn made_up_container_ids_that_begin_alike_get_different_interfaces() {
-        let [one, two] = ["demo-frontend1", "demo-frontend2"].map(|id| identity(id, "").unwrap().host_interface());
+        let [one, two] =
+            ["demo-frontend1", "demo-frontend2"].map(|id| identity(id, "").unwrap().host_interface());
         assert_ne!(one, two);
         assert_eq!(one.as_str().len(), 15);
         assert_eq!(identity("c1", "").unwrap().host_interface().as_str().len(), 15);

@@ -14,7 +14,11 @@ use super::{AddResult, CniError, Container};
 /// Assigns the addresses of a container: those asked for, else one of each family that the configuration wants.
 ///
 /// A container whose handle has addresses already gets the same again.
-pub(super) async fn add(plugin: &Plugin<'_>, container: &Container, now: SystemTime) -> Result<AddResult, CniError> {
+pub(super) async fn add(
+    plugin: &Plugin<'_>,
+    container: &Container,
+    now: SystemTime,
+) -> Result<AddResult, CniError> {
     let request = Assignment::of(plugin, container)?;
     let ipam = Ipam::new(plugin.ready_datastore().await?.store().clone());
     let held = ipam.addrs_by_handle(&request.handle, now).await;
@@ -40,7 +44,11 @@ pub(super) async fn del(plugin: &Plugin<'_>, container: &Container, now: SystemT
 }
 
 /// Says whether the container still has the addresses that it was given.
-pub(super) async fn check(plugin: &Plugin<'_>, container: &Container, now: SystemTime) -> Result<(), CniError> {
+pub(super) async fn check(
+    plugin: &Plugin<'_>,
+    container: &Container,
+    now: SystemTime,
+) -> Result<(), CniError> {
     let request = Assignment::of(plugin, container)?;
     let ipam = Ipam::new(plugin.ready_datastore().await?.store().clone());
     let held = ipam.addrs_by_handle(&request.handle, now).await;
@@ -129,7 +137,9 @@ impl<'a> Assignment<'a> {
                 let mut errors = vec![self.failed(error)];
                 let handle = self.handle.clone();
                 let released = ipam.release_by_handle(&handle, now).await;
-                errors.extend(released.err().map(|source| CniError::Release { handle, source: Box::new(source) }));
+                errors.extend(
+                    released.err().map(|source| CniError::Release { handle, source: Box::new(source) }),
+                );
                 Err(CniError::joined(errors).expect("there is at least the first error"))
             }
         }

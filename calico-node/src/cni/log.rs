@@ -4,8 +4,7 @@ use std::fs::OpenOptions;
 use std::sync::Mutex;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
 
 use super::Config;
 
@@ -18,22 +17,24 @@ pub(super) fn begin(config: &Config) {
         "error" | "fatal" | "panic" => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     };
-    let layer = || tracing_subscriber::fmt::layer().with_target(false).with_ansi(false);
     let file = config.log_file.as_ref().and_then(|path| {
         if let Some(folder) = path.parent() {
             // What cannot be made cannot be opened either, and that is told below.
             let _made = std::fs::create_dir_all(folder);
         }
         match OpenOptions::new().create(true).append(true).open(path) {
-            Ok(file) => Some(layer().with_writer(Mutex::new(file))),
+            Ok(file) => Some(file),
             Err(error) => {
                 eprintln!("could not log to {}: {error}", path.display());
                 None
             }
         }
     });
-    let subscriber =
-        tracing_subscriber::registry().with(level).with(layer().with_writer(std::io::stderr)).with(file);
+    let writer = match file {
+        Some(file) => BoxMakeWriter::new(std::io::stderr.and(Mutex::new(file))),
+        None => BoxMakeWriter::new(std::io::stderr),
+    };
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
     // A second call (an embedder that logs already) keeps the first.
-    let _kept = subscriber.try_init();
+    let _kept = subscriber.with_writer(writer).try_init();
 }

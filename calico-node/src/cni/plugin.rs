@@ -22,11 +22,7 @@ pub(super) struct Plugin<'a> {
 }
 
 impl<'a> Plugin<'a> {
-    pub(super) fn new(
-        config: &'a Config,
-        input: &'a [u8],
-        var: &'a dyn Fn(&str) -> Option<String>,
-    ) -> Self {
+    pub(super) fn new(config: &'a Config, input: &'a [u8], var: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self { config, input, paths: Paths::from_vars(var), var }
     }
 
@@ -41,7 +37,9 @@ impl<'a> Plugin<'a> {
         let stored = match std::fs::read_to_string(&path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(CniError::NodeFile { path, problem: format!("cannot be read: {error}") }),
+            Err(error) => {
+                return Err(CniError::NodeFile { path, problem: format!("cannot be read: {error}") });
+            }
         };
         if stored.is_none() && !self.config.nodename_file_optional {
             return Err(CniError::NotSetUp { nodename_file: path });
@@ -67,11 +65,14 @@ impl<'a> Plugin<'a> {
         match std::fs::read_to_string(&path) {
             Ok(text) => match text.trim().parse() {
                 Ok(mtu) => Ok(Some(mtu)),
-                Err(_) => {
-                    Err(CniError::NodeFile { path, problem: format!("holds {:?}, which is not an MTU", text.trim()) })
-                }
+                Err(_) => Err(CniError::NodeFile {
+                    path,
+                    problem: format!("holds {:?}, which is not an MTU", text.trim()),
+                }),
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.config.require_mtu_file => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.config.require_mtu_file => {
+                Ok(None)
+            }
             Err(error) => Err(CniError::NodeFile { path, problem: format!("cannot be read: {error}") }),
         }
     }
@@ -86,7 +87,8 @@ impl<'a> Plugin<'a> {
     pub(super) async fn datastore(&self) -> Result<Option<Client>, CniError> {
         let var = |name: &str| self.config.datastore_var(name).or_else(|| (self.var)(name));
         let open = |error| CniError::Open(Box::new(error));
-        let loaded = DatastoreConfig::from_vars(var, &self.paths).map_err(|error| CniError::Open(Box::new(error)))?;
+        let loaded =
+            DatastoreConfig::from_vars(var, &self.paths).map_err(|error| CniError::Open(Box::new(error)))?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }

@@ -63,16 +63,23 @@ fn run(program: Program, var: &dyn Fn(&str) -> Option<String>, input: &[u8]) -> 
     log::begin(&config);
     tracing::debug!(command = request.command(), network = config.network, "called");
     let plugin = Plugin::new(&config, input, var);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CniError::Input)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CniError::Input)?;
     let answer = runtime.block_on(answer(program, &plugin, &request))?;
     Ok(answer.map_or(Value::Null, |result| result.to_json(config.version)))
 }
 
-async fn answer(program: Program, plugin: &Plugin<'_>, request: &Request) -> Result<Option<AddResult>, CniError> {
+async fn answer(
+    program: Program,
+    plugin: &Plugin<'_>,
+    request: &Request,
+) -> Result<Option<AddResult>, CniError> {
     #[expect(clippy::disallowed_methods, reason = "a plugin runs once, and this is when")]
     let now = SystemTime::now();
     match (program, request) {
-        (Program::Calico, Request::Add(container, netns)) => add::add(plugin, container, netns).await.map(Some),
+        (Program::Calico, Request::Add(container, netns)) => {
+            add::add(plugin, container, netns).await.map(Some)
+        }
         (Program::Calico, Request::Del(container, netns)) => {
             del::del(plugin, container, netns.as_deref()).await.map(|()| None)
         }
@@ -82,7 +89,9 @@ async fn answer(program: Program, plugin: &Plugin<'_>, request: &Request) -> Res
         (Program::Calico, Request::Status) => check::status(plugin).await.map(|()| None),
         (Program::Ipam, Request::Add(container, _)) => ipam::add(plugin, container, now).await.map(Some),
         (Program::Ipam, Request::Del(container, _)) => ipam::del(plugin, container, now).await.map(|()| None),
-        (Program::Ipam, Request::Check(container, _)) => ipam::check(plugin, container, now).await.map(|()| None),
+        (Program::Ipam, Request::Check(container, _)) => {
+            ipam::check(plugin, container, now).await.map(|()| None)
+        }
         (Program::Ipam, Request::Status) => ipam::status(plugin).await.map(|()| None),
         (_, Request::Gc | Request::Version) => Ok(None),
     }

@@ -57,7 +57,10 @@ impl FromStr for ContainerId {
         if sound {
             Ok(Self(text.to_owned()))
         } else {
-            Err(ParseError::new(text, "a container ID: a letter or digit, then letters, digits, '_', '.' and '-'"))
+            Err(ParseError::new(
+                text,
+                "a container ID: a letter or digit, then letters, digits, '_', '.' and '-'",
+            ))
         }
     }
 }

@@ -71,7 +71,9 @@ impl AddResult {
         for (address, interface) in old.chain(new) {
             let text = address.and_then(Value::as_str).unwrap_or_default();
             let addr = text.parse().map_err(|error| fault(format!("has an address: {error}")))?;
-            result.ips.push(ResultIp { addr, interface: interface.and_then(|index| usize::try_from(index).ok()) });
+            result
+                .ips
+                .push(ResultIp { addr, interface: interface.and_then(|index| usize::try_from(index).ok()) });
         }
         Ok(result)
     }
@@ -153,7 +155,10 @@ mod tests {
         assert_eq!(result().to_json(SpecVersion::V0_1_0), old);
         let middle = result().to_json(SpecVersion::V0_4_0);
         assert_eq!(middle["ips"][0], json!({ "version": "4", "address": "10.0.0.1/32", "interface": 1 }));
-        assert_eq!(middle["interfaces"][1], json!({ "name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/x" }));
+        assert_eq!(
+            middle["interfaces"][1],
+            json!({ "name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/x" })
+        );
         let new = result().to_json(SpecVersion::V1_0_0);
         assert_eq!(new["ips"][1], json!({ "address": "fd00::1/128", "interface": 1 }));
         assert_eq!(result().to_json(SpecVersion::V1_1_0)["interfaces"][1]["mtu"], 1410);

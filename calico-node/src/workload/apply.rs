@@ -83,7 +83,9 @@ pub async fn is_plugged(attachment: &Attachment, netns: &Netns) -> Result<bool, 
 
 async fn exists(interface: &InterfaceName) -> Result<bool, WorkloadError> {
     let found = Kernel::connect()?.link(interface).await;
-    found.map(|link| link.is_some()).map_err(|source| WorkloadError::Read { what: interface.to_string(), source })
+    found
+        .map(|link| link.is_some())
+        .map_err(|source| WorkloadError::Read { what: interface.to_string(), source })
 }
 
 async fn remove(kernel: &Kernel, interface: &InterfaceName) -> Result<Unplugged, WorkloadError> {

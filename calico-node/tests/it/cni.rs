@@ -1,0 +1,450 @@
+//! The CNI plugins as a runtime calls them: real programs, real namespaces, a datastore of the test's own.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use calico_model::datastore::client::Client;
+use calico_model::datastore::sqlite::SqliteStore;
+use calico_model::resource::{IpPool, Object, Profile, WorkloadEndpoint};
+use calico_node::stamp::stamp;
+use serde_json::{Value, json};
+
+use crate::namespace::Namespace;
+
+const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
+/// A node that an agent has set up: its namespace, its folders, its datastore.
+struct Node {
+    netns: Namespace,
+    folder: PathBuf,
+}
+
+struct Answer {
+    success: bool,
+    json: Value,
+    log: String,
+}
+
+impl Node {
+    async fn new() -> Self {
+        let netns = Namespace::new("node");
+        let folder = std::env::temp_dir().join(netns.path().file_name().unwrap());
+        std::fs::create_dir_all(&folder).unwrap();
+        let node = Self { netns, folder };
+        std::fs::write(node.folder.join("nodename"), "node-1\n").unwrap();
+        std::fs::write(node.folder.join("mtu"), "1410\n").unwrap();
+        let client = node.client();
+        client.ensure_initialized("v0", "0123456789abcdef0123456789abcdef").await.unwrap();
+        let node_resource = calico_model::resource::Node::default();
+        client.of().create(Object::new("node-1".parse().unwrap(), node_resource)).await.unwrap();
+        node.pool("default-ipv4-ippool", "192.168.0.0/24").await;
+        node.pool("default-ipv6-ippool", "fd80:24::/120").await;
+        node
+    }
+
+    fn client(&self) -> Client {
+        Client::new(Arc::new(SqliteStore::open(self.folder.join("calico.db")).unwrap()), stamp)
+    }
+
+    async fn pool(&self, name: &str, cidr: &str) {
+        let pool = Object::new(name.parse().unwrap(), IpPool::new(cidr.parse().unwrap()));
+        self.client().of().create(pool).await.unwrap();
+    }
+
+    async fn endpoints(&self) -> Vec<Object<WorkloadEndpoint>> {
+        self.client().of().list(None).await.unwrap().items
+    }
+
+    /// Counts the addresses that are assigned.
+    async fn held(&self) -> usize {
+        let store = self.client().store().clone();
+        let handles = store.list(&calico_model::resource::block::handles_prefix()).await.unwrap();
+        handles.entries.len()
+    }
+
+    /// Calls `calico` as a runtime does.
+    fn call(&self, command: &str, container: &Container<'_>, config: &Value) -> Answer {
+        self.run("calico", command, container, config.to_string().as_bytes())
+    }
+
+    fn run(&self, program: &str, command: &str, container: &Container<'_>, input: &[u8]) -> Answer {
+        let programs = Path::new(env!("CARGO_BIN_EXE_calico")).parent().unwrap();
+        let mut process = self.netns.command(programs.join(program));
+        process
+            .env("CNI_COMMAND", command)
+            .env("CNI_CONTAINERID", container.id)
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", programs)
+            .env("CNI_ARGS", container.args)
+            .env("CALICO_LIB_DIR", &self.folder)
+            .env("CALICO_RUN_DIR", &self.folder);
+        if let Some(netns) = &container.netns {
+            process.env("CNI_NETNS", netns);
+        }
+        let pipes = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let json = match output.stdout.trim_ascii() {
+            b"" => Value::Null,
+            text => serde_json::from_slice(text).unwrap(),
+        };
+        Answer { success: output.status.success(), json, log: String::from_utf8(output.stderr).unwrap() }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // What cannot be removed is a few files in the temporary folder.
+        let _removed = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What a runtime says of a container.
+struct Container<'a> {
+    id: &'a str,
+    netns: Option<PathBuf>,
+    args: &'a str,
+}
+
+impl<'a> Container<'a> {
+    fn of(id: &'a str, netns: &Namespace) -> Self {
+        Self { id, netns: Some(netns.path()), args: "" }
+    }
+}
+
+impl Answer {
+    fn ok(self) -> Value {
+        assert!(self.success, "{:#}\n{}", self.json, self.log);
+        self.json
+    }
+
+    /// Returns the message of a failure and its details.
+    fn failure(self) -> String {
+        assert!(!self.success, "succeeded: {:#}", self.json);
+        let text = |key: &str| self.json[key].as_str().unwrap_or_default();
+        let details = text("details");
+        if details.is_empty() { text("msg").to_owned() } else { format!("{} ({details})", text("msg")) }
+    }
+}
+
+fn config(version: &str) -> Value {
+    json!({
+        "cniVersion": version, "name": "net", "type": "calico",
+        "ipam": { "type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "true" },
+        "args": { "cni": { "labels": { "role": "database" } } },
+        "policy_setup_timeout_seconds": 0
+    })
+}
+
+fn v4_only() -> Value {
+    let mut config = config("1.0.0");
+    config["ipam"]["assign_ipv6"] = "false".into();
+    config
+}
+
+fn with_previous(config: &Value, result: &Value) -> Value {
+    let mut config = config.clone();
+    config["prevResult"] = result.clone();
+    config
+}
+
+const ID: &str = "0123456789abcdef0123456789abcdef";
+
+#[tokio::test]
+async fn a_container_lives_from_add_to_del_in_every_version() {
+    let node = Node::new().await;
+    for version in VERSIONS {
+        let workload = Namespace::new("wl");
+        let (container, config) = (Container::of(ID, &workload), config(version));
+        let result = node.call("ADD", &container, &config).ok();
+        assert_eq!(result["cniVersion"], version);
+        let address = match version {
+            "0.1.0" | "0.2.0" => result["ip4"]["ip"].as_str().unwrap(),
+            _ => result["ips"][0]["address"].as_str().unwrap(),
+        };
+        let addr = address.strip_suffix("/32").unwrap();
+        let shown = workload.ip("-4 addr show eth0");
+        assert_eq!(shown[0]["addr_info"][0]["local"], addr);
+        assert_eq!(node.netns.ip("route show")[0]["dst"], addr);
+
+        let endpoints = node.endpoints().await;
+        assert_eq!(endpoints[0].id().to_string(), format!("default/node--1-cni-{ID}-eth0"));
+        assert_eq!(endpoints[0].metadata.labels.get("role"), Some("database"));
+        assert_eq!(endpoints[0].spec.addrs(calico_model::Family::V4).next().unwrap().to_string(), addr);
+
+        assert_eq!(node.call("ADD", &container, &config).ok(), result, "{version}: a second ADD");
+        let check = node.call("CHECK", &container, &with_previous(&config, &result));
+        if version < "0.4.0" {
+            assert_eq!(check.json["code"], 1);
+            assert!(check.failure().contains("does not have CHECK"));
+        } else {
+            assert_eq!(check.ok(), Value::Null);
+        }
+        assert_eq!(node.call("DEL", &container, &with_previous(&config, &result)).ok(), Value::Null);
+        assert_eq!((node.endpoints().await.len(), node.held().await), (0, 0), "{version}");
+        assert_eq!(node.netns.interfaces(), ["lo"]);
+        assert_eq!(node.call("DEL", &container, &config).ok(), Value::Null, "{version}: a second DEL");
+    }
+}
+
+#[tokio::test]
+async fn the_result_names_both_interfaces_as_the_kernel_has_them() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let result = node.call("ADD", &Container::of(ID, &workload), &config("1.1.0")).ok();
+    let eth0 = &workload.ip("link show eth0")[0];
+    assert_eq!(
+        result["interfaces"],
+        json!([
+            { "name": "cali0123456789a", "mac": "ee:ee:ee:ee:ee:ee" },
+            { "name": "eth0", "mac": eth0["address"], "mtu": 1410, "sandbox": workload.path() },
+        ])
+    );
+    assert_eq!(eth0["mtu"], 1410);
+    let host = &node.netns.ip("link show cali0123456789a")[0];
+    assert_eq!((&host["address"], &host["mtu"]), (&"ee:ee:ee:ee:ee:ee".into(), &1410.into()));
+    assert_eq!(node.netns.setting("ipv4/conf/cali0123456789a/proxy_arp"), "1");
+    let spec = &node.endpoints().await[0].spec;
+    assert_eq!(spec.mac.map(|mac| mac.to_string()).as_deref(), eth0["address"].as_str());
+    assert_eq!(spec.interface_name.as_ref().map(|name| name.as_str()), Some("cali0123456789a"));
+}
+
+#[tokio::test]
+async fn the_network_gets_a_profile_once_and_what_the_user_makes_of_it_stays() {
+    let (node, first, second) = (Node::new().await, Namespace::new("wl"), Namespace::new("wl"));
+    node.call("ADD", &Container::of("c1", &first), &v4_only()).ok();
+    let id = Object::new("net".parse().unwrap(), Profile::allow_all()).id();
+    let client = node.client();
+    let made = client.of::<Profile>().get(&id).await.unwrap();
+    let selector = made.spec.ingress[0].source.selector.as_ref().map(ToString::to_string);
+    assert_eq!(selector.as_deref(), Some("has(net)"));
+    client.of::<Profile>().modify(&id, |_, profile| profile.ingress.clear()).await.unwrap();
+    node.call("ADD", &Container::of("c2", &second), &v4_only()).ok();
+    assert!(client.of::<Profile>().get(&id).await.unwrap().spec.ingress.is_empty());
+}
+
+#[tokio::test]
+async fn a_pod_has_its_namespaces_profile_and_its_new_sandbox_takes_over() {
+    let (node, first, second) = (Node::new().await, Namespace::new("wl"), Namespace::new("wl"));
+    let mut config = v4_only();
+    config["policy"] = json!({ "type": "k8s" });
+    let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=prod;K8S_POD_NAME=web-0";
+    let [old, new] =
+        [("c1", &first), ("c2", &second)].map(|(id, netns)| Container { args, ..Container::of(id, netns) });
+    node.call("ADD", &old, &config).ok();
+    let result = node.call("ADD", &new, &config).ok();
+    let endpoints = node.endpoints().await;
+    assert_eq!(endpoints.len(), 1);
+    assert_eq!(endpoints[0].id().to_string(), "prod/node--1-k8s-web--0-eth0");
+    assert_eq!(endpoints[0].spec.container_id, "c2");
+    assert_eq!(endpoints[0].spec.profiles, ["kns.prod".parse().unwrap()]);
+
+    node.call("DEL", &old, &config).ok();
+    assert_eq!(node.endpoints().await.len(), 1, "the endpoint is the new sandbox's");
+    assert_eq!(node.held().await, 1);
+    node.call("CHECK", &new, &with_previous(&config, &result)).ok();
+}
+
+#[tokio::test]
+async fn when_the_pools_are_exhausted_nothing_is_left_behind() {
+    let (node, first, second) = (Node::new().await, Namespace::new("wl"), Namespace::new("wl"));
+    let mut tiny = IpPool::new("10.9.9.9/32".parse().unwrap());
+    tiny.block_size = 32;
+    node.client().of().create(Object::new("tiny".parse().unwrap(), tiny)).await.unwrap();
+    let mut config = v4_only();
+    config["ipam"]["ipv4_pools"] = json!(["10.9.9.9/32"]);
+    node.call("ADD", &Container::of("c1", &first), &config).ok();
+    let (before, container) = (node.netns.interfaces(), Container::of("c2", &second));
+    let message = node.call("ADD", &container, &config).failure();
+    assert!(message.contains("no address could be assigned on node-1"), "{message}");
+    assert!(message.contains("pool tiny"), "{message}");
+    assert_eq!((node.endpoints().await.len(), node.held().await), (1, 1));
+    assert_eq!((node.netns.interfaces(), second.interfaces()), (before, vec!["lo".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_family_that_falls_short_gives_the_other_ones_address_back() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let mut config = config("1.0.0");
+    config["ipam"]["ipv6_pools"] = json!(["nowhere"]);
+    let message = node.call("ADD", &Container::of("c1", &workload), &config).failure();
+    assert!(message.contains("there is no pool nowhere"), "{message}");
+    assert_eq!(node.held().await, 0);
+}
+
+#[tokio::test]
+async fn when_the_kernel_refuses_the_endpoint_and_the_address_are_given_back() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    workload.ip("link add other type veth peer name other2");
+    workload.ip("link set other up");
+    workload.ip("route add default dev other");
+    let message = node.call("ADD", &Container::of("c1", &workload), &v4_only()).failure();
+    assert!(message.contains("could not route everything else via 169.254.1.1 on eth0"), "{message}");
+    assert_eq!((node.endpoints().await.len(), node.held().await), (0, 0));
+    assert_eq!(node.netns.interfaces(), ["lo"]);
+}
+
+#[tokio::test]
+async fn the_very_address_that_is_asked_for_is_given_or_the_add_fails() {
+    let (node, first, second) = (Node::new().await, Namespace::new("wl"), Namespace::new("wl"));
+    let [one, two] = [("c1", &first), ("c2", &second)]
+        .map(|(id, netns)| Container { args: "IP=192.168.0.77", ..Container::of(id, netns) });
+    let result = node.call("ADD", &one, &v4_only()).ok();
+    assert_eq!(result["ips"][0]["address"], "192.168.0.77/32");
+    let message = node.call("ADD", &two, &v4_only()).failure();
+    assert!(message.contains("address 192.168.0.77 is in use"), "{message}");
+    assert_eq!(node.held().await, 1);
+}
+
+#[tokio::test]
+async fn check_says_what_differs() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let container = Container::of(ID, &workload);
+    let result = node.call("ADD", &container, &v4_only()).ok();
+    workload.ip("route del default");
+    node.netns.ip("link set cali0123456789a down");
+    let answer = node.call("CHECK", &container, &with_previous(&v4_only(), &result));
+    assert_eq!(answer.json["code"], 103);
+    let message = answer.failure();
+    assert!(message.contains("cali0123456789a is down"), "{message}");
+    assert!(message.contains("in the workload, there is no route to 0.0.0.0/0 via 169.254.1.1"), "{message}");
+    let message = node.call("CHECK", &container, &v4_only()).failure();
+    assert_eq!(message, "prevResult in the network configuration is missing, and CHECK compares with it");
+}
+
+#[tokio::test]
+async fn a_del_needs_no_namespace_and_leaves_what_is_not_the_containers() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    node.call("ADD", &Container::of(ID, &workload), &v4_only()).ok();
+    let other = Container { id: "other", netns: None, args: "" };
+    node.call("DEL", &other, &v4_only()).ok();
+    assert_eq!((node.endpoints().await.len(), node.held().await), (1, 1));
+    let gone = Container { id: ID, netns: Some("/var/run/netns/gone".into()), args: "" };
+    node.call("DEL", &gone, &v4_only()).ok();
+    assert_eq!((node.endpoints().await.len(), node.held().await), (0, 0));
+    assert_eq!(node.netns.interfaces(), ["lo"], "the node's end had lost its owner");
+}
+
+#[tokio::test]
+async fn an_add_waits_for_the_agent_and_says_when_it_does_not_come() {
+    let (node, first, second) = (Node::new().await, Namespace::new("wl"), Namespace::new("wl"));
+    let mut config = v4_only();
+    config["policy_setup_timeout_seconds"] = 1.into();
+    let answer = node.call("ADD", &Container::of("aaaaaaaaaaa1", &first), &config);
+    assert!(answer.log.contains("did not put the endpoint's policy in force"), "{}", answer.log);
+    answer.ok();
+
+    config["policy_setup_timeout_seconds"] = 60.into();
+    let folder = node.folder.join("endpoint-status");
+    std::fs::create_dir_all(&folder).unwrap();
+    let agent = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        std::fs::write(folder.join("calibbbbbbbbbbb"), "").unwrap();
+    });
+    #[expect(clippy::disallowed_methods, reason = "the test measures how long a program waits")]
+    let begin = Instant::now();
+    let answer = node.call("ADD", &Container::of("bbbbbbbbbbb1", &second), &config);
+    let waited = begin.elapsed();
+    agent.join().unwrap();
+    assert!(waited >= Duration::from_millis(200) && waited < Duration::from_secs(30), "{waited:?}");
+    assert!(!answer.log.contains("did not put"), "{}", answer.log);
+    answer.ok();
+}
+
+#[tokio::test]
+async fn what_a_runtime_does_wrong_is_told_in_a_sentence() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let container = Container::of("c1", &workload);
+    let run = |command: &str, container: &Container<'_>, input: &str| {
+        let answer = node.run("calico", command, container, input.as_bytes());
+        (answer.json["code"].as_u64().unwrap(), answer.failure())
+    };
+    let (code, message) = run("ADD", &container, "{\"cniVersion\": ");
+    assert_eq!(code, 6);
+    assert!(message.contains("not usable JSON"), "{message}");
+    let (code, message) = run("ADD", &container, &config("7.0.0").to_string());
+    assert_eq!(code, 1);
+    assert!(message.contains("CNI version \"7.0.0\" is not supported"), "{message}");
+    let nowhere =
+        Container { netns: Some("/var/run/netns/nowhere".into()), ..Container::of("c1", &workload) };
+    let (code, message) = run("ADD", &nowhere, &v4_only().to_string());
+    assert_eq!((code, message.as_str()), (3, "the network namespace /var/run/netns/nowhere does not exist"));
+    let own = Container { netns: Some(node.netns.path()), ..Container::of("c1", &workload) };
+    let (_, message) = run("ADD", &own, &v4_only().to_string());
+    assert!(message.contains("network namespace of the node itself"), "{message}");
+    let (code, message) = run("PING", &container, "");
+    assert_eq!(code, 4);
+    assert!(message.contains("CNI_COMMAND is \"PING\""), "{message}");
+    let mut missing = v4_only();
+    missing["ipam"]["type"] = "no-such-ipam".into();
+    let (_, message) = run("ADD", &container, &missing.to_string());
+    assert!(message.contains("it is in none of the folders of CNI_PATH"), "{message}");
+    assert_eq!((node.endpoints().await.len(), node.held().await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_node_that_no_agent_has_set_up_is_refused_and_can_be_cleaned() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let file = node.folder.join("nodename");
+    std::fs::remove_file(&file).unwrap();
+    let container = Container::of("c1", &workload);
+    let answer = node.call("ADD", &container, &v4_only());
+    assert_eq!(answer.json["code"], 11);
+    let expected =
+        format!("this node is not set up: {} does not exist; is calico-node running on it?", file.display());
+    assert_eq!(answer.failure(), expected);
+    node.call("DEL", &container, &v4_only()).ok();
+    let message = node.call("STATUS", &container, &config("1.1.0")).failure();
+    assert!(message.contains("is not set up"), "{message}");
+}
+
+#[tokio::test]
+async fn a_datastore_that_is_not_ready_is_left_alone() {
+    use calico_model::resource::ClusterInformation;
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let client = node.client();
+    let information = client.of::<ClusterInformation>().list(None).await.unwrap().items.remove(0);
+    let lock = client.of::<ClusterInformation>();
+    lock.modify(&information.id(), |_, spec| spec.datastore_ready = Some(false)).await.unwrap();
+    let answer = node.call("ADD", &Container::of("c1", &workload), &v4_only());
+    assert_eq!(answer.json["code"], 11);
+    let message = answer.failure();
+    assert!(message.contains("the datastore is not ready: ClusterInformation says"), "{message}");
+    assert_eq!(node.held().await, 0);
+}
+
+#[tokio::test]
+async fn versions_and_status_are_answered() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let container = Container::of("c1", &workload);
+    for program in ["calico", "calico-ipam"] {
+        let answer = node.run(program, "VERSION", &container, br#"{"cniVersion": "0.4.0"}"#).ok();
+        assert_eq!(answer, json!({ "cniVersion": "0.4.0", "supportedVersions": VERSIONS }));
+    }
+    assert_eq!(node.call("STATUS", &container, &config("1.1.0")).ok(), Value::Null);
+    assert!(node.call("STATUS", &container, &config("1.0.0")).failure().contains("does not have STATUS"));
+}
+
+#[tokio::test]
+async fn many_containers_at_once_all_get_an_address_of_their_own() {
+    let node = Node::new().await;
+    let workloads: Vec<(String, Namespace)> =
+        (0..12).map(|n| (format!("{n:011x}f"), Namespace::new("wl"))).collect();
+    let mut addresses: Vec<String> = std::thread::scope(|scope| {
+        let node = &node;
+        let adds = workloads.iter().map(|(id, netns)| {
+            scope.spawn(move || {
+                let result = node.call("ADD", &Container::of(id, netns), &v4_only()).ok();
+                result["ips"][0]["address"].as_str().unwrap().to_owned()
+            })
+        });
+        let adds: Vec<_> = adds.collect();
+        adds.into_iter().map(|add| add.join().unwrap()).collect()
+    });
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!((addresses.len(), node.endpoints().await.len()), (12, 12));
+}

@@ -31,6 +31,33 @@ impl Lab {
         call(&self.options, &self.state.name, verb, workload, self.state.host(&workload.host)?)
     }
 
+    /// Attaches a workload that was detached.
+    ///
+    /// # Errors
+    /// When there is no such workload, or it cannot be attached.
+    pub fn attach(&mut self, workload: &str) -> Result<IpAddr, LabError> {
+        let attached = address(&self.cni(CniVerb::Add, workload)?)?;
+        self.set_address(workload, Some(attached))?;
+        Ok(attached)
+    }
+
+    /// Detaches a workload; its namespace and what answers in it stay.
+    ///
+    /// # Errors
+    /// When there is no such workload, or it cannot be detached.
+    pub fn detach(&mut self, workload: &str) -> Result<(), LabError> {
+        self.cni(CniVerb::Del, workload)?;
+        self.set_address(workload, None)
+    }
+
+    fn set_address(&mut self, workload: &str, address: Option<IpAddr>) -> Result<(), LabError> {
+        self.change(|state| {
+            for planned in state.workloads.iter_mut().filter(|planned| planned.name == workload) {
+                planned.address = address;
+            }
+        })
+    }
+
     /// Attaches workloads, all at once, and writes their addresses down.
     pub(super) fn attach_all(&mut self) -> Result<(), LabError> {
         let (options, state) = (&self.options, &self.state);

@@ -25,7 +25,7 @@ workloads:
 ";
 
 /// A name that no other test and no other process takes.
-fn fresh_name() -> LabName {
+pub(crate) fn fresh_name() -> LabName {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     name.parse().unwrap()
@@ -50,7 +50,10 @@ fn traces(name: &LabName) -> Vec<String> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         names.extend(entries.map(|entry| entry.file_name().to_string_lossy().into_owned()));
     }
-    names.into_iter().filter(|found| found == name.as_str() || found.starts_with(&format!("{name}-"))).collect()
+    names
+        .into_iter()
+        .filter(|found| found == name.as_str() || found.starts_with(&format!("{name}-")))
+        .collect()
 }
 
 #[test]

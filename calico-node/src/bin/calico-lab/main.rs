@@ -29,6 +29,7 @@ enum Verb {
         keep: bool,
     },
     /// Make a lab from a topology file, and leave it up.
+    #[command(after_long_help = up::EXAMPLE)]
     Up {
         /// The topology, in YAML.
         topology: PathBuf,

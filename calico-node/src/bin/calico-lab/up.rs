@@ -4,6 +4,27 @@ use std::path::Path;
 
 use calico_node::lab::{Interrupt, Lab, LabName, LabOptions, Programs, Stopwatch, Topology};
 
+/// What the help shows.
+pub(crate) const EXAMPLE: &str = "\
+A topology:
+
+  name: office                   # names of namespaces begin with it: office-node1
+  bareNames: false               # true: node1 instead; one such lab at a time
+  subnets:                       # each is a bridge of the lab's router
+    - {name: first, cidr: 10.1.0.0/24, gateway: 10.1.0.254}
+    - {name: second, cidr: 10.2.0.0/24, gateway: 10.2.0.254}
+  hosts:
+    - {name: node1, address: 10.1.0.1}
+    - {name: node2, address: 10.2.0.1, as: 64513}
+  pools:
+    - {cidr: 192.168.0.0/16, vxlanMode: CrossSubnet, blockSize: 26, natOutgoing: true}
+  workloads:
+    - {name: web, host: node1, labels: {app: web}, listen: [80]}
+    - {name: client, host: node2}
+  resources:                     # files for `calicoctl apply`, or resources
+    - {apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: none}}
+";
+
 pub(crate) fn run(
     topology: &Path,
     name: Option<LabName>,
@@ -25,4 +46,15 @@ pub(crate) fn run(
     println!("[{:5.1} s] the lab {} is up", clock.elapsed().as_secs_f64(), topology.name());
     println!("{members}{way_around}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topology_of_the_help_is_one() {
+        let yaml = EXAMPLE.split_once("\n\n").unwrap().1;
+        assert_eq!(Topology::parse(yaml, Path::new("")).unwrap().name().as_str(), "office");
+    }
 }

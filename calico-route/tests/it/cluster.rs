@@ -1,8 +1,9 @@
 //! Clusters to test with.
 
-use calico_model::resource::block::{Owner, StoredBlock};
+use calico_model::learned::{LearnedRoute, LearnedRoutes};
+use calico_model::resource::block::{Owner, StoredAttributes, StoredBlock};
 use calico_model::resource::{EncapMode, IpPool, Node, NodeBgp, Object, WorkloadEndpoint};
-use calico_model::{NodeName, SequenceNumber, Snapshot, Update};
+use calico_model::{Cidr, Name, NodeName, SequenceNumber, Snapshot, Update};
 
 pub(crate) fn node_name(name: &str) -> NodeName {
     name.parse().unwrap()
@@ -17,13 +18,27 @@ pub(crate) fn node(snapshot: &mut Snapshot, name: &str, addr: &str, tunnel: &str
     snapshot.insert(Object::new(name.parse().unwrap(), spec));
 }
 
+/// Gives a node an IPv6 address and tunnel address as well.
+pub(crate) fn dual_stack(snapshot: &mut Snapshot, name: &str, addr: &str, tunnel: &str) {
+    let name: Name = name.parse().unwrap();
+    let mut spec = snapshot.node(&name.clone().into()).cloned().unwrap();
+    spec.ipv6_vxlan_tunnel_addr = Some(tunnel.parse().unwrap());
+    spec.bgp.as_mut().unwrap().ipv6_address = Some(addr.parse().unwrap());
+    snapshot.insert(Object::new(name, spec));
+}
+
+fn size(cidr: &str) -> usize {
+    let cidr: Cidr = cidr.parse().unwrap();
+    1 << (cidr.family().bits() - cidr.prefix_len())
+}
+
 pub(crate) fn block(snapshot: &mut Snapshot, cidr: &str, node: &str) {
     snapshot.apply(Update::PutBlock(Box::new(StoredBlock {
         cidr: cidr.parse().unwrap(),
         affinity: Some(Owner::Host(node_name(node))),
         affinity_claim_time: None,
-        allocations: vec![None; 64],
-        unallocated: (0..64).collect(),
+        allocations: vec![None; size(cidr)],
+        unallocated: (0..size(cidr)).collect(),
         attributes: vec![],
         sequence_number: SequenceNumber::default(),
         sequence_number_for_allocation: Default::default(),
@@ -44,12 +59,16 @@ pub(crate) fn workload(snapshot: &mut Snapshot, name: &str, node: &str, device: 
     snapshot.insert(object);
 }
 
+pub(crate) fn pool(snapshot: &mut Snapshot, cidr: &str, ipip_mode: EncapMode, vxlan_mode: EncapMode) {
+    let spec = IpPool { ipip_mode, vxlan_mode, ..IpPool::new(cidr.parse().unwrap()) };
+    let name = format!("pool-{}", cidr.replace(['.', ':', '/'], "-"));
+    snapshot.insert(Object::new(name.parse().unwrap(), spec));
+}
+
 /// Three nodes, of which the first two share a subnet, and a CrossSubnet VXLAN pool.
 pub(crate) fn three_nodes() -> Snapshot {
     let mut snapshot = Snapshot::default();
-    let pool =
-        IpPool { vxlan_mode: EncapMode::CrossSubnet, ..IpPool::new("192.168.0.0/16".parse().unwrap()) };
-    snapshot.insert(Object::new("pool".parse().unwrap(), pool));
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::CrossSubnet);
     node(&mut snapshot, "node1", "172.16.6.1/24", "192.168.0.0");
     node(&mut snapshot, "node2", "172.16.6.2/24", "192.168.1.0");
     node(&mut snapshot, "node3", "172.16.199.3/24", "192.168.2.0");
@@ -58,4 +77,24 @@ pub(crate) fn three_nodes() -> Snapshot {
     block(&mut snapshot, "192.168.2.0/26", "node3");
     workload(&mut snapshot, "one", "node1", "cali1", "192.168.0.1/32");
     snapshot
+}
+
+/// Has an address of a block live on another node.
+pub(crate) fn lend(snapshot: &mut Snapshot, cidr: &str, ordinal: usize, node: &str) {
+    let cidr = cidr.parse().unwrap();
+    let mut block = snapshot.blocks[&cidr].clone();
+    block.allocations[ordinal] = Some(block.attributes.len());
+    block.attributes.push(StoredAttributes {
+        handle_id: None,
+        secondary: [("node".to_owned(), node.to_owned())].into(),
+        released_at: None,
+        unknown: Default::default(),
+    });
+    snapshot.apply(Update::PutBlock(Box::new(block)));
+}
+
+/// Makes one learned route.
+pub(crate) fn learn(learned: &mut LearnedRoutes, prefix: &str, next_hops: &[&str]) {
+    let next_hops = next_hops.iter().map(|hop| hop.parse().unwrap()).collect();
+    learned.insert(prefix.parse().unwrap(), LearnedRoute { next_hops, priority: None });
 }

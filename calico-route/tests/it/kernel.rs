@@ -1,11 +1,16 @@
 //! Against the real kernel. `ip` and `bridge` are the second opinion.
 
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
 use calico_model::Snapshot;
 use calico_model::learned::LearnedRoutes;
-use calico_route::netlink::Netlink;
-use calico_route::{Change, Desired, compute, diff};
+use calico_model::resource::EncapMode;
+use calico_route::netlink::{Event, Netlink, Subject};
+use calico_route::route::{Form, Gateway, RouteKey};
+use calico_route::{Change, Desired, Ownership, compute, diff};
 
-use crate::cluster::{node_name, three_nodes};
+use crate::cluster::{block, dual_stack, learn, node_name, pool, three_nodes, workload};
 use crate::namespace::TestNamespace;
 
 /// The first of the three nodes' machine, with a workload's interface.
@@ -72,4 +77,256 @@ async fn everything_of_a_node_is_laid_and_a_restart_writes_nothing() {
 
     let mut fresh = machine.connect();
     assert_eq!(diff(&desired, &fresh.read(&desired.ownership).await.unwrap()), []);
+}
+
+#[tokio::test]
+async fn drift_of_every_kind_is_repaired_and_what_belongs_to_others_stays() {
+    let machine = machine();
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    machine.ip("route add 10.200.0.0/16 via 172.16.6.254 proto static");
+    machine.ip("route add 192.168.1.0/26 via 172.16.6.254 metric 7 proto static");
+    machine.ip("neigh add 172.16.6.99 lladdr 02:00:00:00:00:99 dev eth0 nud permanent");
+    settle(&mut netlink, &desired).await;
+    let foreign = |routes: String| {
+        routes.lines().filter(|line| !line.contains("proto 80")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = foreign(machine.ip("route show"));
+    for drift in [
+        "route del 192.168.1.0/26 metric 1024",
+        "route replace 192.168.1.0/26 via 172.16.6.77 metric 1024 proto 80",
+        "route replace 192.168.0.1/32 dev eth0 metric 1024 proto 80",
+        "route append 192.168.1.0/26 via 172.16.6.77 metric 1024 proto 80",
+        "route add 192.168.1.0/26 via 172.16.6.77 metric 5 proto 80",
+        "route add 192.168.9.0/26 dev cali1",
+        "route del blackhole 192.168.0.0/26",
+        "route replace 192.168.0.1/32 dev cali1 metric 1024 proto 80 src 172.16.6.1",
+        "link set vxlan.calico mtu 1300",
+        "link set vxlan.calico down",
+        "link set vxlan.calico address 02:00:00:00:00:07",
+        "link del vxlan.calico",
+        "address del 192.168.0.0/32 dev vxlan.calico",
+        "address add 10.1.2.3/32 dev vxlan.calico",
+        "neigh del 192.168.2.0 dev vxlan.calico",
+        "neigh replace 192.168.2.0 lladdr 02:00:00:00:00:07 dev vxlan.calico nud permanent",
+        "neigh add 192.168.2.9 lladdr 02:00:00:00:00:07 dev vxlan.calico nud permanent",
+        "link set cali1 down",
+    ] {
+        machine.ip(drift);
+        if drift == "link set cali1 down" {
+            machine.ip("link set cali1 up");
+        }
+        let repairs = settle(&mut netlink, &desired).await;
+        assert!(!repairs.is_empty(), "{drift}");
+    }
+    for drift in [
+        "bridge fdb append 02:00:00:00:00:07 dev vxlan.calico dst 172.16.6.9 self permanent",
+        "bridge fdb del 66:a4:6f:e0:c4:da dev vxlan.calico dst 172.16.199.3 self",
+        "sysctl -qw net.ipv4.conf.cali1.proxy_arp=0",
+        "sysctl -qw net.ipv4.ip_forward=0",
+    ] {
+        machine.run(drift);
+        assert!(!settle(&mut netlink, &desired).await.is_empty(), "{drift}");
+    }
+    assert_eq!(foreign(machine.ip("route show")), before);
+    contains(&machine.ip("neigh show dev eth0"), "172.16.6.99 lladdr 02:00:00:00:00:99 PERMANENT");
+}
+
+#[tokio::test]
+async fn a_vxlan_device_with_another_number_or_port_or_that_learns_is_made_anew() {
+    let machine = machine();
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    for stale in
+        ["id 77 dstport 4789 nolearning", "id 4096 dstport 8472 nolearning", "id 4096 dstport 4789 learning"]
+    {
+        machine.ip(&format!("link add vxlan.calico type vxlan {stale} local 172.16.6.1 dev eth0"));
+        let changes = settle(&mut netlink, &desired).await;
+        assert!(changes.iter().any(|change| matches!(change, Change::RemoveLink { .. })), "{stale}");
+        machine.ip("link del vxlan.calico");
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_stays_is_replaced_in_one_step() {
+    let machine = machine();
+    let mut snapshot = three_nodes();
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &desired(&snapshot)).await;
+    crate::cluster::node(&mut snapshot, "node2", "172.16.6.22/24", "192.168.1.0");
+    let changes = settle(&mut netlink, &desired(&snapshot)).await;
+    let routes: Vec<_> = changes.iter().filter(|change| change.to_string().starts_with("route")).collect();
+    assert!(matches!(routes[..], [Change::ReplaceRoute { .. }]), "{routes:?}");
+    contains(&machine.ip("route show"), "192.168.1.0/26 via 172.16.6.22");
+}
+
+#[tokio::test]
+async fn equal_next_hops_make_a_multipath_route_and_a_far_one_goes_by_the_gateway() {
+    let machine = machine();
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "10.50.0.0/16", &["172.16.6.2", "172.16.6.3"]);
+    learn(&mut learned, "10.51.0.0/16", &["172.16.199.3"]);
+    learn(&mut learned, "10.52.0.0/16", &["172.16.6.2"]);
+    let snapshot = three_nodes();
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &compute(&snapshot, &node_name("node1"), &learned)).await;
+    contains(&machine.ip("route show 10.50.0.0/16"), "nexthop via 172.16.6.2 dev eth0 weight 1");
+    contains(&machine.ip("route show 10.50.0.0/16"), "nexthop via 172.16.6.3 dev eth0 weight 1");
+    contains(&machine.ip("route show 10.51.0.0/16"), "via 172.16.6.254 dev eth0");
+    learn(&mut learned, "10.50.0.0/16", &["172.16.6.3", "172.16.6.4"]);
+    learn(&mut learned, "10.52.0.0/16", &["172.16.6.2", "172.16.6.4"]);
+    learned.remove(&"10.51.0.0/16".parse().unwrap());
+    settle(&mut netlink, &compute(&snapshot, &node_name("node1"), &learned)).await;
+    settle(&mut netlink, &compute(&snapshot, &node_name("node1"), &LearnedRoutes::new())).await;
+}
+
+#[tokio::test]
+async fn ipv6_has_the_same() {
+    let machine = machine();
+    machine.ip("address add 2001:db8::1/64 dev eth0 nodad");
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "fd00::/48", EncapMode::Never, EncapMode::CrossSubnet);
+    for (name, addr, tunnel) in [
+        ("node1", "2001:db8::1/64", "fd00::100"),
+        ("node2", "2001:db8::2/64", "fd00::200"),
+        ("node3", "2001:db8:1::3/64", "fd00::300"),
+    ] {
+        dual_stack(&mut snapshot, name, addr, tunnel);
+    }
+    block(&mut snapshot, "fd00::100/122", "node1");
+    block(&mut snapshot, "fd00::200/122", "node2");
+    block(&mut snapshot, "fd00::300/122", "node3");
+    workload(&mut snapshot, "six", "node1", "cali1", "fd00::101/128");
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "fd07::/64", &["2001:db8::2", "2001:db8::4"]);
+    learn(&mut learned, "10.60.0.0/16", &["2001:db8::2"]);
+    let desired = compute(&snapshot, &node_name("node1"), &learned);
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &desired).await;
+    let routes = machine.ip("-6 route show");
+    contains(&routes, "fd00::101 dev cali1 proto 80 metric 1024");
+    contains(&routes, "blackhole fd00::100/122 proto 80 metric 1024");
+    contains(&routes, "fd00::200/122 via 2001:db8::2 dev eth0 proto 80");
+    contains(&routes, "fd00::300/122 via fd00::300 dev vxlan-v6.calico proto 80 metric 1024 onlink");
+    contains(&machine.ip("route show"), "10.60.0.0/16 via inet6 2001:db8::2 dev eth0");
+    contains(&machine.ip("-d link show vxlan-v6.calico"), "mtu 1430");
+    contains(&machine.ip("-d link show vxlan-v6.calico"), "local 2001:db8::1 dev eth0");
+    contains(&machine.run("bridge fdb show dev vxlan-v6.calico"), "dst 2001:db8:1::3 self permanent");
+    assert_eq!(machine.run("cat /proc/sys/net/ipv6/conf/cali1/accept_ra").trim(), "0");
+    assert_eq!(machine.run("cat /proc/sys/net/ipv6/conf/cali1/proxy_ndp").trim(), "1");
+    learn(&mut learned, "fd07::/64", &["2001:db8::4"]);
+    settle(&mut netlink, &compute(&snapshot, &node_name("node1"), &learned)).await;
+    settle(&mut netlink, &compute(&snapshot, &node_name("node1"), &LearnedRoutes::new())).await;
+}
+
+#[tokio::test]
+async fn where_the_kernel_has_no_ipip_that_alone_fails_and_says_so() {
+    let machine = machine();
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "10.77.0.0/16", EncapMode::Always, EncapMode::Never);
+    block(&mut snapshot, "10.77.0.0/26", "node2");
+    let desired = desired(&snapshot);
+    let mut netlink = machine.connect();
+    let changes = diff(&desired, &netlink.read(&desired.ownership).await.unwrap());
+    let outcomes = netlink.apply(&changes).await;
+    let failed: Vec<String> = outcomes
+        .iter()
+        .filter_map(|outcome| outcome.result.as_ref().err())
+        .map(ToString::to_string)
+        .collect();
+    let has_ipip = failed.is_empty();
+    if has_ipip {
+        contains(
+            &machine.ip("route show"),
+            "10.77.0.0/26 via 172.16.6.2 dev tunl0 proto 80 metric 1024 onlink",
+        );
+    } else {
+        assert_eq!(
+            failed[0],
+            "this kernel cannot make IP-in-IP devices; pool pool-10-77-0-0-16 needs ipipMode Never or a kernel with \
+             the ipip module"
+        );
+        assert!(
+            failed[1..].iter().all(|text| text.starts_with("interface tunl0 does not exist")),
+            "{failed:?}"
+        );
+    }
+    contains(&machine.ip("route show"), "192.168.2.0/26 via 192.168.2.0 dev vxlan.calico");
+}
+
+#[tokio::test]
+async fn a_refusal_carries_the_kernels_own_words_and_stops_nothing_else() {
+    let machine = machine();
+    let mut netlink = machine.connect();
+    netlink.read(&Ownership::default()).await.unwrap();
+    let gateway = |address: &str| {
+        let gateway =
+            Gateway { address: address.parse().unwrap(), device: "eth0".parse().unwrap(), onlink: false };
+        Form::Gateways([gateway].into())
+    };
+    let key = |prefix: &str| RouteKey::main(prefix.parse().unwrap(), 1024);
+    let changes = [
+        Change::AddRoute { key: key("10.1.0.0/16"), form: gateway("203.0.113.1") },
+        Change::AddRoute { key: key("10.2.0.0/16"), form: gateway("172.16.6.9") },
+        Change::AddRoute { key: key("10.3.0.0/16"), form: Form::Device("absent".parse().unwrap()) },
+    ];
+    let outcomes = netlink.apply(&changes).await;
+    let texts: Vec<_> =
+        outcomes.iter().map(|outcome| outcome.result.as_ref().err().map(ToString::to_string)).collect();
+    let refused = "the kernel refuses `route add 10.1.0.0/16 metric 1024 via 203.0.113.1 dev eth0`: Nexthop has invalid \
+                   gateway (Network is unreachable (os error 101))";
+    assert_eq!(texts[0].as_deref(), Some(refused));
+    assert_eq!(texts[1], None);
+    assert!(texts[2].as_deref().is_some_and(|text| text.starts_with("interface absent does not exist")));
+    contains(&machine.ip("route show"), "10.2.0.0/16 via 172.16.6.9");
+}
+
+#[tokio::test]
+async fn a_clean_up_leaves_only_what_belongs_to_others() {
+    let machine = machine();
+    let before = machine.ip("route show");
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &desired).await;
+    let failed = netlink.cleanup(&desired.ownership).await.unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(machine.ip("route show"), before);
+    assert!(!machine.ip("link show").contains("vxlan.calico"));
+    assert!(!machine.ip("neigh show dev cali1").contains("PERMANENT"));
+}
+
+#[tokio::test]
+async fn the_watch_tells_what_others_change_and_not_what_we_do() {
+    let machine = machine();
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &desired).await;
+    let mut watch = netlink.watch(&desired.ownership).await.unwrap();
+    let patience = Duration::from_millis(300);
+
+    machine.ip("route del 192.168.2.0/26 metric 1024");
+    let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
+    assert_eq!(event, Event::Changed([Subject::Routes].into()));
+    settle(&mut netlink, &desired).await;
+    let own = tokio::time::timeout(patience, watch.next()).await;
+    assert!(own.is_err(), "{own:?}");
+
+    machine.ip("neigh del 192.168.2.0 dev vxlan.calico");
+    let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
+    assert_eq!(event, Event::Changed([Subject::Neighbours].into()));
+
+    machine.ip("link set cali1 down");
+    let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
+    assert!(matches!(event, Event::Changed(subjects) if subjects.contains(&Subject::Links)));
+}
+
+#[tokio::test]
+async fn the_namespace_of_the_caller_stays_what_it_was() {
+    let inode = || std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+    let before = inode();
+    let machine = machine();
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &desired).await;
+    assert_eq!(inode(), before);
 }

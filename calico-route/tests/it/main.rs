@@ -1,11 +1,12 @@
 //! Tests of `calico-route` as its users see it; with the feature `netlink` also against the real kernel, in network
 //! namespaces of their own.
-
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-#[cfg(feature = "netlink")]
+mod articles;
 mod cluster;
+mod computed;
 #[cfg(feature = "netlink")]
 mod kernel;
+mod laws;
 #[cfg(feature = "netlink")]
 mod namespace;

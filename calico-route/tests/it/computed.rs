@@ -1,0 +1,351 @@
+//! What is wanted, case by case.
+
+use std::net::IpAddr;
+
+use calico_model::learned::LearnedRoutes;
+use calico_model::resource::{EncapMode, FelixConfiguration, Object, ProgramClusterRoutes};
+use calico_model::{Cidr, Family, Snapshot};
+use calico_route::device::{Mtu, ipip_device, vxlan_device};
+use calico_route::route::{Class, NextHop, Reach, Route, RouteKey, Target};
+use calico_route::{Desired, Problem, compute};
+
+use crate::cluster::{block, dual_stack, learn, lend, node, node_name, pool, three_nodes, workload};
+
+fn on_node1(snapshot: &Snapshot) -> Desired {
+    compute(snapshot, &node_name("node1"), &LearnedRoutes::new())
+}
+
+fn key(prefix: &str) -> RouteKey {
+    RouteKey::main(prefix.parse().unwrap(), 1024)
+}
+
+fn via(class: Class, gateway: &str, reach: Reach) -> Route {
+    Route { class, target: Target::via(gateway.parse().unwrap(), reach) }
+}
+
+fn tunnel(gateway: &str) -> Route {
+    via(Class::VxlanTunnel, gateway, Reach::Onlink(vxlan_device(Family::V4)))
+}
+
+fn problems(desired: &Desired) -> Vec<String> {
+    desired.problems.iter().map(Problem::to_string).collect()
+}
+
+#[test]
+fn cross_subnet_goes_straight_within_the_nodes_own_prefix_and_through_the_tunnel_beyond() {
+    let desired = on_node1(&three_nodes());
+    let straight = via(Class::VxlanSameSubnet, "172.16.6.2", Reach::NodeDevice);
+    assert_eq!(desired.routes[&key("192.168.1.0/26")], straight);
+    assert_eq!(desired.routes[&key("192.168.2.0/26")], tunnel("192.168.2.0"));
+    assert_eq!(problems(&desired), Vec::<String>::new());
+}
+
+#[test]
+fn the_same_subnet_is_judged_by_our_prefix_length_alone() {
+    let mut snapshot = three_nodes();
+    node(&mut snapshot, "node1", "172.16.6.1/32", "192.168.0.0");
+    let desired = on_node1(&snapshot);
+    assert_eq!(desired.routes[&key("192.168.1.0/26")], tunnel("192.168.1.0"));
+    node(&mut snapshot, "node1", "172.16.6.1/16", "192.168.0.0");
+    let desired = on_node1(&snapshot);
+    assert_eq!(desired.routes[&key("192.168.2.0/26")].class, Class::VxlanSameSubnet);
+}
+
+#[test]
+fn always_goes_through_the_tunnel_everywhere() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::Always);
+    let desired = on_node1(&snapshot);
+    assert_eq!(desired.routes[&key("192.168.1.0/26")], tunnel("192.168.1.0"));
+}
+
+#[test]
+fn every_peer_is_a_neighbour_and_a_forwarding_entry_of_the_tunnel() {
+    let desired = on_node1(&three_nodes());
+    let device = vxlan_device(Family::V4);
+    let mac = calico_route::vxlan_mac(&node_name("node3"), Family::V4);
+    let address: IpAddr = "192.168.2.0".parse().unwrap();
+    assert_eq!(desired.neighbours[&(device.clone(), address)], mac);
+    assert_eq!(desired.fdb[&(device, mac)], "172.16.199.3".parse::<IpAddr>().unwrap());
+    assert_eq!(desired.fdb.len(), 2);
+}
+
+#[test]
+fn a_published_mac_is_believed_over_the_one_that_follows_from_the_name() {
+    let mut snapshot = three_nodes();
+    let mac = "66:00:00:00:00:01".parse().unwrap();
+    let id = snapshot.nodes.keys().find(|id| id.name.as_str() == "node3").unwrap().clone();
+    let mut object = snapshot.nodes[&id].clone();
+    object.spec.vxlan_tunnel_mac = Some(mac);
+    snapshot.insert(object);
+    assert!(on_node1(&snapshot).fdb.contains_key(&(vxlan_device(Family::V4), mac)));
+    let own = compute(&snapshot, &node_name("node3"), &LearnedRoutes::new());
+    assert_eq!(own.vxlan[&Family::V4].mac, mac);
+}
+
+#[test]
+fn without_encapsulation_the_routes_are_those_that_were_learned() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::Never);
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "192.168.1.0/26", &["172.16.6.2"]);
+    let desired = compute(&snapshot, &node_name("node1"), &learned);
+    assert_eq!(desired.routes[&key("192.168.1.0/26")], via(Class::Learned, "172.16.6.2", Reach::Resolved));
+    assert!(!desired.routes.contains_key(&key("192.168.2.0/26")));
+    assert!(desired.vxlan.is_empty() && desired.fdb.is_empty());
+}
+
+#[test]
+fn one_setting_says_that_the_datastore_is_the_source_and_then_learned_routes_are_not_asked() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::Never);
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "192.168.1.0/26", &["172.16.6.77"]);
+    learn(&mut learned, "10.99.0.0/16", &["172.16.6.77"]);
+    for setting in [ProgramClusterRoutes::Enabled, ProgramClusterRoutes::NoEncapOnly] {
+        let spec = FelixConfiguration { program_cluster_routes: Some(setting), ..FelixConfiguration::new() };
+        snapshot.insert(Object::new("default".parse().unwrap(), spec));
+        let desired = compute(&snapshot, &node_name("node1"), &learned);
+        assert_eq!(
+            desired.routes[&key("192.168.1.0/26")],
+            via(Class::NoEncap, "172.16.6.2", Reach::Resolved)
+        );
+        assert_eq!(
+            desired.routes[&key("192.168.2.0/26")],
+            via(Class::NoEncap, "172.16.199.3", Reach::Resolved)
+        );
+        assert_eq!(desired.routes[&key("10.99.0.0/16")].class, Class::Learned);
+    }
+}
+
+#[test]
+fn learned_routes_inside_vxlan_pools_are_ignored_and_those_outside_all_pools_taken() {
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "192.168.1.0/26", &["172.16.6.77"]);
+    learn(&mut learned, "192.168.77.0/26", &["172.16.6.77"]);
+    learn(&mut learned, "0.0.0.0/0", &["172.16.6.2", "172.16.6.3"]);
+    let desired = compute(&three_nodes(), &node_name("node1"), &learned);
+    assert_eq!(desired.routes[&key("192.168.1.0/26")].class, Class::VxlanSameSubnet);
+    assert!(!desired.routes.contains_key(&key("192.168.77.0/26")));
+    let hop = |addr: &str| NextHop { gateway: addr.parse().unwrap(), reach: Reach::Resolved };
+    let both = Target::Gateways([hop("172.16.6.2"), hop("172.16.6.3")].into());
+    assert_eq!(desired.routes[&key("0.0.0.0/0")].target, both);
+}
+
+#[test]
+fn a_learned_route_has_the_metric_it_asks_for() {
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "10.99.0.0/16", &["172.16.6.2"]);
+    learned.values_mut().for_each(|route| route.priority = Some(2_147_483_547));
+    let desired = compute(&three_nodes(), &node_name("node1"), &learned);
+    let prefix: Cidr = "10.99.0.0/16".parse().unwrap();
+    assert!(desired.routes.contains_key(&RouteKey::main(prefix, 2_147_483_547)));
+}
+
+#[test]
+fn a_learned_route_that_leads_back_here_is_no_route() {
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "10.99.0.0/16", &["172.16.6.1"]);
+    learn(&mut learned, "10.98.0.0/16", &["169.254.7.7"]);
+    let desired = compute(&three_nodes(), &node_name("node1"), &learned);
+    assert!(!desired.routes.contains_key(&key("10.99.0.0/16")));
+    assert!(
+        problems(&desired)[0].starts_with("the learned route to 10.98.0.0/16 has the link-local next hop")
+    );
+}
+
+#[test]
+fn a_borrowed_address_is_an_exception_in_every_node_but_its_own() {
+    let mut snapshot = three_nodes();
+    lend(&mut snapshot, "192.168.1.0/26", 5, "node3");
+    lend(&mut snapshot, "192.168.0.0/26", 7, "node3");
+    lend(&mut snapshot, "192.168.2.0/26", 9, "node1");
+    let desired = on_node1(&snapshot);
+    assert_eq!(desired.routes[&key("192.168.1.5/32")], tunnel("192.168.2.0"));
+    assert_eq!(desired.routes[&key("192.168.0.7/32")], tunnel("192.168.2.0"));
+    assert!(!desired.routes.contains_key(&key("192.168.2.9/32")), "ours is a workload's route or none");
+    assert_eq!(desired.routes[&key("192.168.0.0/26")].class, Class::Blackhole);
+}
+
+#[test]
+fn a_block_that_nobody_owns_still_has_the_addresses_in_use() {
+    let mut snapshot = three_nodes();
+    lend(&mut snapshot, "192.168.1.0/26", 5, "node2");
+    let mut orphan = snapshot.blocks[&"192.168.1.0/26".parse().unwrap()].clone();
+    orphan.affinity = None;
+    snapshot.apply(calico_model::Update::PutBlock(Box::new(orphan)));
+    let desired = on_node1(&snapshot);
+    assert!(!desired.routes.contains_key(&key("192.168.1.0/26")));
+    assert_eq!(desired.routes[&key("192.168.1.5/32")].class, Class::VxlanSameSubnet);
+}
+
+#[test]
+fn a_block_of_one_address_has_no_drop() {
+    let mut snapshot = three_nodes();
+    block(&mut snapshot, "192.168.7.7/32", "node1");
+    assert!(!on_node1(&snapshot).routes.contains_key(&key("192.168.7.7/32")));
+    block(&mut snapshot, "192.168.8.8/32", "node2");
+    assert_eq!(on_node1(&snapshot).routes[&key("192.168.8.8/32")].class, Class::VxlanSameSubnet);
+}
+
+#[test]
+fn the_network_address_of_a_block_may_be_a_workloads() {
+    let mut snapshot = three_nodes();
+    workload(&mut snapshot, "zero", "node1", "cali9", "192.168.0.0/32");
+    let desired = on_node1(&snapshot);
+    assert_eq!(desired.routes[&key("192.168.0.0/32")].target, Target::Device("cali9".parse().unwrap()));
+    assert_eq!(desired.routes[&key("192.168.0.0/26")].class, Class::Blackhole);
+}
+
+#[test]
+fn the_address_of_a_node_is_never_a_workloads_and_no_block_cuts_a_node_off() {
+    let mut snapshot = three_nodes();
+    workload(&mut snapshot, "thief", "node1", "cali9", "172.16.6.2/32");
+    pool(&mut snapshot, "172.16.6.0/24", EncapMode::Never, EncapMode::Always);
+    block(&mut snapshot, "172.16.6.0/26", "node3");
+    let desired = on_node1(&snapshot);
+    assert!(!desired.routes.contains_key(&key("172.16.6.2/32")));
+    assert!(!desired.routes.contains_key(&key("172.16.6.0/26")));
+    assert_eq!(
+        problems(&desired),
+        [
+            "workload endpoint default/thief has the address 172.16.6.2 of node node2 and gets no route; give it \
+             another address",
+            "block 172.16.6.0/26 holds the address 172.16.6.2 of node node2 and gets no route; move the pool out of \
+             the nodes' network",
+        ]
+    );
+}
+
+#[test]
+fn of_two_workloads_with_one_address_the_newer_has_the_route() {
+    let mut snapshot = three_nodes();
+    for (name, device, born) in
+        [("old", "cali7", "2026-01-01T00:00:00Z"), ("new", "cali6", "2026-01-02T00:00:00Z")]
+    {
+        workload(&mut snapshot, name, "node1", device, "192.168.0.9/32");
+        let id = snapshot.workloads.keys().find(|id| id.name.as_str() == name).unwrap().clone();
+        let mut object = snapshot.workloads[&id].clone();
+        object.metadata.creation_timestamp = Some(born.to_owned());
+        snapshot.insert(object);
+    }
+    let desired = on_node1(&snapshot);
+    assert_eq!(desired.routes[&key("192.168.0.9/32")].target, Target::Device("cali6".parse().unwrap()));
+    assert_eq!(
+        problems(&desired),
+        [
+            "address 192.168.0.9 is that of both workload endpoints default/new and default/old; the route leads to \
+          default/new until default/old is deleted or given another address"
+        ]
+    );
+}
+
+#[test]
+fn a_peer_without_a_tunnel_address_is_reached_within_the_subnet_only() {
+    let mut snapshot = three_nodes();
+    for name in ["node2", "node3"] {
+        let id = snapshot.nodes.keys().find(|id| id.name.as_str() == name).unwrap().clone();
+        let mut object = snapshot.nodes[&id].clone();
+        object.spec.ipv4_vxlan_tunnel_addr = None;
+        snapshot.insert(object);
+    }
+    let desired = on_node1(&snapshot);
+    assert!(desired.routes.contains_key(&key("192.168.1.0/26")));
+    assert!(!desired.routes.contains_key(&key("192.168.2.0/26")));
+    assert_eq!(problems(&desired).len(), 1);
+    assert!(problems(&desired)[0].starts_with("node node3 has no IPv4 VXLAN tunnel address yet"));
+}
+
+#[test]
+fn two_nodes_with_one_tunnel_address_are_told_apart_by_name() {
+    let mut snapshot = three_nodes();
+    node(&mut snapshot, "node3", "172.16.199.3/24", "192.168.1.0");
+    let desired = on_node1(&snapshot);
+    assert_eq!(desired.fdb.len(), 1);
+    assert!(
+        problems(&desired)[0].starts_with("nodes node2 and node3 both have the tunnel's address 192.168.1.0")
+    );
+}
+
+#[test]
+fn a_node_that_is_not_in_the_datastore_still_has_its_workloads_routes() {
+    let mut snapshot = three_nodes();
+    snapshot.nodes.retain(|id, _| id.name.as_str() != "node1");
+    let desired = on_node1(&snapshot);
+    assert!(desired.routes.contains_key(&key("192.168.0.1/32")));
+    assert!(desired.routes.contains_key(&key("192.168.0.0/26")));
+    assert_eq!(desired.routes.len(), 2);
+    assert!(problems(&desired)[0].starts_with("node node1 is not in the datastore"));
+}
+
+#[test]
+fn a_pool_of_the_other_family_has_a_device_and_routes_of_its_own() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "fd00::/48", EncapMode::Never, EncapMode::Always);
+    block(&mut snapshot, "fd00::40/122", "node2");
+    block(&mut snapshot, "fd00::80/122", "node1");
+    let desired = on_node1(&snapshot);
+    assert!(problems(&desired)[0].starts_with("node node1 has no IPv6 address"), "{:?}", problems(&desired));
+    for (name, addr, tunnel) in
+        [("node1", "2001:db8::1/64", "fd00::80"), ("node2", "2001:db8::2/64", "fd00::40")]
+    {
+        dual_stack(&mut snapshot, name, addr, tunnel);
+    }
+    let desired = on_node1(&snapshot);
+    let device = desired.vxlan[&Family::V6].clone();
+    assert_eq!(device.local, "2001:db8::1".parse::<IpAddr>().unwrap());
+    assert_eq!(device.mac, calico_route::vxlan_mac(&node_name("node1"), Family::V6));
+    let through = via(Class::VxlanTunnel, "fd00::40", Reach::Onlink(vxlan_device(Family::V6)));
+    assert_eq!(desired.routes[&key("fd00::40/122")], through);
+    assert_eq!(desired.routes[&key("fd00::80/122")].class, Class::Blackhole);
+}
+
+#[test]
+fn ipv6_that_is_switched_off_is_left_alone() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "fd00::/48", EncapMode::Never, EncapMode::Always);
+    block(&mut snapshot, "fd00::40/122", "node2");
+    let spec = FelixConfiguration { ipv6_support: Some(false), ..FelixConfiguration::new() };
+    snapshot.insert(Object::new("default".parse().unwrap(), spec));
+    let desired = on_node1(&snapshot);
+    assert!(desired.routes.keys().all(|key| key.prefix.family() == Family::V4));
+    assert!(desired.sysctls.keys().all(|sysctl| sysctl.path() != "net/ipv6/conf/all/forwarding"));
+    assert_eq!(problems(&desired), Vec::<String>::new());
+}
+
+#[test]
+fn ipip_has_its_device_and_its_routes_from_the_datastore_by_default() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::CrossSubnet, EncapMode::Never);
+    let desired = on_node1(&snapshot);
+    assert_eq!(desired.ipip.as_ref().map(|device| device.mtu), Some(Mtu::Detected));
+    let through = via(Class::IpipTunnel, "172.16.199.3", Reach::Onlink(ipip_device()));
+    assert_eq!(desired.routes[&key("192.168.2.0/26")], through);
+    let straight = via(Class::IpipSameSubnet, "172.16.6.2", Reach::NodeDevice);
+    assert_eq!(desired.routes[&key("192.168.1.0/26")], straight);
+}
+
+#[test]
+fn learned_routes_into_ipip_pools_use_the_tunnel_when_bgp_is_the_source() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::CrossSubnet, EncapMode::Never);
+    let setting = Some(ProgramClusterRoutes::Disabled);
+    let spec = FelixConfiguration { program_cluster_routes: setting, ..FelixConfiguration::new() };
+    snapshot.insert(Object::new("default".parse().unwrap(), spec));
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "192.168.1.0/26", &["172.16.6.2"]);
+    learn(&mut learned, "192.168.2.0/26", &["172.16.199.3"]);
+    let desired = compute(&snapshot, &node_name("node1"), &learned);
+    let hop = |prefix: &str| desired.routes[&key(prefix)].target.clone();
+    assert_eq!(hop("192.168.1.0/26"), Target::via("172.16.6.2".parse().unwrap(), Reach::NodeDevice));
+    let onlink = Reach::Onlink(ipip_device());
+    assert_eq!(hop("192.168.2.0/26"), Target::via("172.16.199.3".parse().unwrap(), onlink));
+}
+
+#[test]
+fn the_metric_of_ordinary_routes_is_a_setting() {
+    let mut snapshot = three_nodes();
+    let spec = FelixConfiguration { ipv4_normal_route_priority: Some(77), ..FelixConfiguration::new() };
+    snapshot.insert(Object::new("default".parse().unwrap(), spec));
+    assert!(on_node1(&snapshot).routes.keys().all(|key| key.priority == 77));
+}

@@ -116,7 +116,8 @@ impl Links {
             }
             self.first.push(Change::AddVxlan { device: device.clone(), params, mac: wanted.mac, mtu });
         }
-        self.attributes(device, Some(wanted.mac), mtu, kept);
+        // A device that is made has its attributes from the start.
+        self.attributes(device, Some(wanted.mac), Some(mtu).filter(|_| kept.is_some()), kept);
         let none = BTreeMap::new();
         let held = kept.map_or(&none, |link| &link.addresses);
         if !held.contains_key(&wanted.address) {
@@ -132,7 +133,7 @@ impl Links {
         if actual.is_none() {
             self.first.push(Change::AddIpip { device: device.clone(), pools: wanted.pools.clone() });
         }
-        self.attributes(&device, None, mtu, actual);
+        self.attributes(&device, None, Some(mtu), actual);
         if let Some(address) = wanted.address
             && actual.is_none_or(|link| !link.addresses.contains_key(&address))
         {
@@ -146,9 +147,15 @@ impl Links {
         self.last.extend(labelled(actual, &ipip_device(), None));
     }
 
-    fn attributes(&mut self, device: &InterfaceName, mac: Option<Mac>, mtu: u32, actual: Option<&Link>) {
+    fn attributes(
+        &mut self,
+        device: &InterfaceName,
+        mac: Option<Mac>,
+        mtu: Option<u32>,
+        actual: Option<&Link>,
+    ) {
         let mac = mac.filter(|mac| actual.is_some_and(|link| link.mac != Some(*mac)));
-        let mtu = Some(mtu).filter(|mtu| actual.is_none_or(|link| link.mtu != *mtu));
+        let mtu = mtu.filter(|mtu| actual.is_none_or(|link| link.mtu != *mtu));
         let is_up = actual.is_some_and(|link| link.state == LinkState::Up);
         if mac.is_some() || mtu.is_some() || !is_up {
             self.first.push(Change::SetLink { device: device.clone(), mtu, mac });

@@ -7,16 +7,308 @@
 //!      └────────────────┴───────────── pending deletion ◀────┘
 //! ```
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use calico_model::Cidr;
-use calico_model::resource::block::{AffinityState, Owner, StoredAffinity, affinity_key};
+use calico_model::datastore::{Atomicity, Write};
+use calico_model::resource::block::{
+    AffinityState, Owner, StoredAffinity, StoredBlock, affinity_from_key, affinity_key,
+    all_affinities_prefixes, block_key, blocks_prefix,
+};
+use calico_model::{Cidr, Family, Name, NodeName};
 
-use crate::error::AccessError;
-use crate::ipam::Ipam;
-use crate::versioned::to_json;
+use crate::block::Block;
+use crate::error::{AccessError, AffinityError};
+use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome};
+use crate::join::yield_now;
+use crate::plan::{Candidate, Role, View, plan_claim};
+use crate::versioned::{Versioned, to_json};
+
+/// How many blocks one call claims or releases at most.
+const MAX_BLOCKS: u128 = 65_536;
+
+/// Which blocks may be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emptiness {
+    /// Only blocks in which nobody holds an address.
+    Required,
+    /// All. Held addresses stay with their holders, in a block that belongs to nobody until the last is released.
+    NotRequired,
+}
+
+/// Which blocks of a network were claimed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// The blocks that are the owner's now, those it had before included.
+    pub claimed: Vec<Cidr>,
+    /// The blocks that are not to be had, each with its owner; `None` is nobody, who has addresses in it.
+    pub refused: Vec<(Cidr, Option<Owner>)>,
+}
 
 impl Ipam {
+    /// Claims every block of a network for a host.
+    ///
+    /// # Errors
+    /// When the network is not in a pool or smaller than a block, or the store cannot be used. A block that is another's is
+    /// no error: see [`Claimed::refused`].
+    pub async fn claim_affinity(
+        &self,
+        node: &NodeName,
+        cidr: &Cidr,
+        now: SystemTime,
+    ) -> Result<Claimed, AffinityError> {
+        let owner = Owner::Host(node.clone());
+        let (pool, blocks) = self.blocks_in(cidr, now).await?;
+        let mut claimed = Claimed::default();
+        for block in blocks {
+            match self.claim_block(&owner, &pool, &block, now).await? {
+                Ok(()) => claimed.claimed.push(block),
+                Err(other) => claimed.refused.push((block, other)),
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Gives back every block of a network that a host has.
+    ///
+    /// # Errors
+    /// When the network is not in a pool, a block is not empty and must be, or the store cannot be used. The first error is
+    /// returned, after every block was tried.
+    pub async fn release_affinity(
+        &self,
+        node: &NodeName,
+        cidr: &Cidr,
+        emptiness: Emptiness,
+        now: SystemTime,
+    ) -> Result<Vec<Cidr>, AffinityError> {
+        let owner = Owner::Host(node.clone());
+        let had = self.affinities_of(&owner).await?;
+        let within = had.into_iter().filter(|block| cidr.covers(block)).map(|block| (owner.clone(), block));
+        self.release_all(within.collect(), emptiness, now).await
+    }
+
+    /// Gives back every block that a host has.
+    ///
+    /// # Errors
+    /// As for [`Ipam::release_affinity`].
+    pub async fn release_host_affinities(
+        &self,
+        node: &NodeName,
+        emptiness: Emptiness,
+        now: SystemTime,
+    ) -> Result<Vec<Cidr>, AffinityError> {
+        let owner = Owner::Host(node.clone());
+        let had = self.affinities_of(&owner).await?;
+        self.release_all(had.into_iter().map(|block| (owner.clone(), block)).collect(), emptiness, now).await
+    }
+
+    /// Takes every block of a pool's network back from whoever has it, before the pool is deleted. Every one must be empty.
+    ///
+    /// # Errors
+    /// As for [`Ipam::release_affinity`].
+    pub async fn release_pool_affinities(
+        &self,
+        cidr: &Cidr,
+        now: SystemTime,
+    ) -> Result<Vec<Cidr>, AffinityError> {
+        let mut owned = BTreeSet::new();
+        for prefix in all_affinities_prefixes() {
+            let listing = self.list(&prefix).await?;
+            owned.extend(listing.entries.iter().filter_map(|entry| affinity_from_key(&entry.key)));
+        }
+        owned.extend(self.owned_blocks(cidr.family()).await?);
+        owned.retain(|(_, block)| cidr.covers(block));
+        self.release_all(owned, Emptiness::Required, now).await
+    }
+
+    /// Takes one block back from whoever has it.
+    ///
+    /// # Errors
+    /// As for [`Ipam::release_affinity`].
+    pub async fn release_block_affinity(
+        &self,
+        cidr: &Cidr,
+        emptiness: Emptiness,
+        now: SystemTime,
+    ) -> Result<(), AffinityError> {
+        let block = self.read_block(cidr, now).await?.value;
+        match block.as_ref().and_then(Block::owner) {
+            Some(owner) => self.release_block(owner, cidr, emptiness, now).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes all blocks from a host that is gone, the ones it lost track of included. Addresses that are held stay held
+    /// until they are released, by handle or by [`Ipam::reclaim`].
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn remove_host(&self, node: &NodeName, now: SystemTime) -> Result<Vec<Cidr>, AffinityError> {
+        let owner = Owner::Host(node.clone());
+        let mut owned: BTreeSet<(Owner, Cidr)> =
+            self.affinities_of(&owner).await?.into_iter().map(|block| (owner.clone(), block)).collect();
+        for family in Family::ALL {
+            let blocks = self.owned_blocks(family).await?;
+            owned.extend(blocks.into_iter().filter(|(other, _)| *other == owner));
+        }
+        let released = self.release_all(owned, Emptiness::NotRequired, now).await;
+        self.cache().forget_host(&owner);
+        released
+    }
+
+    async fn release_all(
+        &self,
+        blocks: BTreeSet<(Owner, Cidr)>,
+        emptiness: Emptiness,
+        now: SystemTime,
+    ) -> Result<Vec<Cidr>, AffinityError> {
+        let (mut released, mut failure) = (Vec::new(), None);
+        for (owner, cidr) in blocks {
+            match self.release_block(&owner, &cidr, emptiness, now).await {
+                Ok(()) => released.push(cidr),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(released), Err)
+    }
+
+    /// Gives one block back, in steps that are safe to stop after.
+    pub(crate) async fn release_block(
+        &self,
+        owner: &Owner,
+        cidr: &Cidr,
+        emptiness: Emptiness,
+        now: SystemTime,
+    ) -> Result<(), AffinityError> {
+        let cooldown = self.cooldown(now).await?;
+        let mut last = block_key(cidr);
+        for _ in 0..MAX_ATTEMPTS {
+            let block = self.read_block(cidr, now).await?;
+            let affinity = self.read_affinity(owner, cidr).await?;
+            let thawed = block.value.as_ref().filter(|block| block.owner() == Some(owner));
+            let thawed = thawed.map(|block| block.thawed(now, cooldown));
+            let held = thawed.as_ref().map_or(0, Block::held);
+            if held > 0 && emptiness == Emptiness::Required {
+                self.restore(owner, cidr, &affinity, now).await?;
+                return Err(AffinityError::NotEmpty { block: *cidr, owner: owner.clone(), held });
+            }
+            let step =
+                release_step(owner, cidr, &block, thawed.as_ref(), &affinity, self.store.atomicity(), now);
+            if step.is_empty() {
+                return Ok(());
+            }
+            if let Outcome::Again(key) | Outcome::Unknown(key) = self.commit(step, now).await? {
+                last = key;
+                yield_now().await;
+            }
+        }
+        Err(AccessError::Contended { key: last, attempts: MAX_ATTEMPTS }.into())
+    }
+
+    /// Puts an affinity back that was about to be deleted, when its block turned out to be in use.
+    async fn restore(
+        &self,
+        owner: &Owner,
+        cidr: &Cidr,
+        affinity: &Versioned<StoredAffinity>,
+        now: SystemTime,
+    ) -> Result<(), AccessError> {
+        let Some(value) = &affinity.value else { return Ok(()) };
+        if value.state == AffinityState::PendingDeletion {
+            let confirmed = StoredAffinity { state: AffinityState::Confirmed, ..value.clone() };
+            self.commit(vec![affinity.put(affinity_key(owner, cidr), to_json(&confirmed))], now).await?;
+        }
+        Ok(())
+    }
+
+    /// Claims one block; the owner that has it when it is not to be had.
+    pub(crate) async fn claim_block(
+        &self,
+        owner: &Owner,
+        pool: &Name,
+        cidr: &Cidr,
+        now: SystemTime,
+    ) -> Result<Result<(), Option<Owner>>, AccessError> {
+        let mut last = block_key(cidr);
+        for _ in 0..MAX_ATTEMPTS {
+            let block = self.read_block(cidr, now).await?;
+            let affinity = self.read_affinity(owner, cidr).await?;
+            let confirmed =
+                affinity.value.as_ref().is_some_and(|affinity| affinity.state == AffinityState::Confirmed);
+            let role = match block.value.as_ref().map(|block| (block, block.owner())) {
+                None => Role::Claim,
+                Some((_, Some(theirs))) if theirs == owner => {
+                    if confirmed {
+                        return Ok(Ok(()));
+                    }
+                    Role::Own
+                }
+                Some((block, None)) if block.is_empty() => {
+                    Role::TakeOver { from: None, affinity: Versioned::absent() }
+                }
+                Some((_, other)) => {
+                    if let Some(write) = affinity.delete(affinity_key(owner, cidr)) {
+                        self.commit(vec![write], now).await?;
+                    }
+                    return Ok(Err(other.cloned()));
+                }
+            };
+            let candidate = Candidate { pool: pool.clone(), cidr: *cidr, block, affinity, role };
+            let view = View {
+                owner,
+                candidates: std::slice::from_ref(&candidate),
+                handle: &Versioned::absent(),
+                reserved: &[],
+                cooldown: std::time::Duration::ZERO,
+                atomicity: self.store.atomicity(),
+            };
+            let plan = plan_claim(&view, now);
+            match self.commit(plan.writes, now).await? {
+                Outcome::Done(_) => {
+                    for cidr in plan.confirm {
+                        self.confirm(owner, &cidr, now).await?;
+                    }
+                    self.read_block(cidr, now).await?;
+                    self.read_affinity(owner, cidr).await?;
+                    return Ok(Ok(()));
+                }
+                Outcome::Again(key) | Outcome::Unknown(key) => last = key,
+            }
+            yield_now().await;
+        }
+        Err(AccessError::Contended { key: last, attempts: MAX_ATTEMPTS })
+    }
+
+    /// Returns the blocks of a network, and the pool it is in.
+    async fn blocks_in(&self, cidr: &Cidr, now: SystemTime) -> Result<(Name, Vec<Cidr>), AffinityError> {
+        let settings = self.settings(now).await?;
+        let outside = || AffinityError::NotInPool { cidr: *cidr };
+        let pool = settings.pool_of(cidr).ok_or_else(outside)?;
+        let size = pool.spec.block_size;
+        let blocks = cidr.subnet_count(size).ok_or_else(outside)?;
+        if blocks > MAX_BLOCKS {
+            return Err(AffinityError::TooLarge { cidr: *cidr, blocks, limit: MAX_BLOCKS });
+        }
+        Ok((pool.metadata.name.clone(), (0..blocks).filter_map(|index| cidr.subnet(size, index)).collect()))
+    }
+
+    async fn affinities_of(&self, owner: &Owner) -> Result<Vec<Cidr>, AccessError> {
+        let mut cidrs = Vec::new();
+        for family in Family::ALL {
+            self.read_host(owner, family).await?;
+            let cache = self.cache();
+            cidrs.extend(cache.host(owner, family).into_iter().flat_map(|host| host.affinities.keys()));
+        }
+        Ok(cidrs)
+    }
+
+    /// Returns the blocks of a family that belong to somebody, as the blocks themselves say.
+    async fn owned_blocks(&self, family: Family) -> Result<Vec<(Owner, Cidr)>, AccessError> {
+        let listing = self.list(&blocks_prefix(family)).await?;
+        let stored = listing.entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok());
+        Ok(stored.filter_map(|block: StoredBlock| Some((block.affinity?, block.cidr))).collect())
+    }
+
     /// Confirms a claim whose block is written. When somebody changed the affinity meanwhile it is theirs to finish.
     pub(crate) async fn confirm(
         &self,
@@ -44,4 +336,34 @@ impl Ipam {
         }
         Ok(())
     }
+}
+
+/// Returns the next writes of giving a block back; none when it is done. `owned` is the block when it is the owner's.
+///
+/// On a store that applies in order the affinity is first marked, so that a crash before the last step is seen; then the
+/// block goes, then the affinity.
+fn release_step(
+    owner: &Owner,
+    cidr: &Cidr,
+    block: &Versioned<Block>,
+    owned: Option<&Block>,
+    affinity: &Versioned<StoredAffinity>,
+    atomicity: Atomicity,
+    now: SystemTime,
+) -> Vec<Write> {
+    let key = affinity_key(owner, cidr);
+    let marked =
+        affinity.value.as_ref().is_none_or(|affinity| affinity.state == AffinityState::PendingDeletion);
+    if let (Atomicity::InOrder, false, Some(_), Some(value)) = (atomicity, marked, owned, &affinity.value) {
+        let marked = StoredAffinity { state: AffinityState::PendingDeletion, ..value.clone() };
+        return vec![affinity.put(key, to_json(&marked))];
+    }
+    let block_write = owned.and_then(|owned| {
+        // Addresses that cool down keep the block.
+        if owned.free() == owned.size() {
+            return block.delete(block_key(cidr));
+        }
+        Some(block.put(block_key(cidr), to_json(&StoredBlock::from(&owned.with_owner(None, now)))))
+    });
+    block_write.into_iter().chain(affinity.delete(key)).collect()
 }

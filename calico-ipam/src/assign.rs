@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use calico_model::datastore::{Atomicity, Key};
 use calico_model::resource::block::{AffinityState, Owner, StoredAffinity, affinity_key};
 use calico_model::resource::{IpPool, Object};
-use calico_model::{Cidr, Family, Labels, Name, Revision};
+use calico_model::{Cidr, Family, Labels, Name, NodeName, Revision};
 
 use crate::block::{Block, Holder};
 use crate::error::{AccessError, AssignError, PoolShortage, Reason, Shortage, owner_name};
@@ -21,7 +21,7 @@ use crate::index::{Guess, TAKE_OVER_AFTER, starting_point};
 use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome, clean_handle, key_of_handle};
 use crate::join::yield_now;
 use crate::plan::{Candidate, MAX_BLOCKS, Plan, Role, View, plan};
-use crate::pool::{Ask, Settings};
+use crate::pool::{Ask, PoolRef, Settings};
 use crate::request::{Allocation, Assigned, AutoAssign, HandleUse, PerFamily};
 use crate::versioned::Versioned;
 
@@ -44,18 +44,65 @@ impl Ipam {
         let handle = clean_handle(&request.handle);
         key_of_handle(&handle)?;
         let settings = self.settings(now).await?;
+        self.effort(&request, handle, &settings, now).await?.run().await
+    }
+
+    /// Makes sure that a node has a block to assign from in a family, and returns it: one it has, or a newly claimed one.
+    ///
+    /// # Errors
+    /// As for [`Ipam::auto_assign`]; borrowing is no way out here.
+    pub async fn ensure_block(
+        &self,
+        node: &NodeName,
+        family: Family,
+        pools: &[PoolRef],
+        now: SystemTime,
+    ) -> Result<Cidr, AssignError> {
+        let mut request = AutoAssign::new(node.clone(), "none");
+        *request.count.of_mut(family) = 1;
+        *request.pools.of_mut(family) = pools.to_vec();
+        let settings = self.settings(now).await?;
+        let mut effort = self.effort(&request, "none".to_owned(), &settings, now).await?;
+        self.read_host(&request.owner, family).await?;
+        let had = self.cache().host(&request.owner, family).map(|host| host.affinities.clone());
+        for cidr in had.into_iter().flatten().map(|(cidr, _)| cidr) {
+            if let Some(pool) = effort.pool_of(&cidr)
+                && self.claim_block(&request.owner, &pool, &cidr, now).await?.is_ok()
+            {
+                return Ok(cidr);
+            }
+        }
+        while let Some(candidate) = effort.claimable(family, &BTreeSet::new()).await? {
+            let cidr = candidate.cidr;
+            if self.claim_block(&request.owner, &candidate.pool, &cidr, now).await?.is_ok() {
+                return Ok(cidr);
+            }
+            effort.tried.insert(cidr);
+        }
+        let pools = effort.shortage(family, &[]);
+        let owner = request.owner.clone();
+        Err(AssignError::Exhausted(vec![Shortage { family, owner, missing: 1, pools }]))
+    }
+
+    async fn effort<'a>(
+        &'a self,
+        request: &'a AutoAssign,
+        handle: String,
+        settings: &'a Settings,
+        now: SystemTime,
+    ) -> Result<Effort<'a>, AssignError> {
         let labels = match &request.owner {
             Owner::Host(node) if settings.selects_nodes() => self.labels(node, now).await?,
             Owner::Host(_) | Owner::Virtual(_) => Arc::new(Labels::new()),
         };
         let attributes = with_node(&request.owner, request.attributes.clone());
-        let effort = Effort {
+        Ok(Effort {
             ipam: self,
             holder: Holder { handle, attributes },
-            request: &request,
+            request,
             now,
-            settings: &settings,
-            pools: eligible(&settings, &labels, &request)?,
+            settings,
+            pools: eligible(settings, &labels, request)?,
             cooldown: Duration::from_secs(settings.config.ip_cooldown_seconds.into()),
             assigned: Assigned { notes: settings.problems.clone(), ..Assigned::default() },
             wanted: request.count,
@@ -64,8 +111,7 @@ impl Ipam {
             probes: 0,
             tried: BTreeSet::new(),
             suspects: BTreeSet::new(),
-        };
-        effort.run().await
+        })
     }
 }
 

@@ -213,6 +213,11 @@ impl Block {
         (0..self.size()).filter_map(|ordinal| Some((self.addr(ordinal), self.holder(ordinal)?)))
     }
 
+    /// Walks the free addresses, the one that is free longest first.
+    pub fn free_addrs(&self) -> impl Iterator<Item = IpAddr> {
+        self.queue.iter().map(|ordinal| self.addr(usize::from(*ordinal)))
+    }
+
     /// Returns how many addresses a handle holds.
     #[must_use]
     pub fn count_of(&self, handle: &str) -> u64 {

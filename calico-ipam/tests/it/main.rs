@@ -1,5 +1,8 @@
 //! IPAM over a real datastore, from outside.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod affinity;
 mod assign;
+mod check;
 mod common;
+mod tunnel;

@@ -1,0 +1,140 @@
+//! Claiming blocks and giving them back.
+
+use calico_ipam::{AffinityError, ConfigError, Emptiness};
+use calico_model::NodeName;
+use calico_model::resource::block::{Owner, StoredIpamConfig};
+
+use crate::common::{State, at, ipam, pool, store_with, v4};
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_network_is_claimed_block_by_block_and_what_is_anothers_is_refused() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let ipam = ipam(&store);
+    let net = "10.0.0.0/29".parse().unwrap();
+    let first = ipam.claim_affinity(&node("n1"), &net, at(0)).await.unwrap();
+    assert_eq!(first.claimed.len(), 2);
+    let all = "10.0.0.0/28".parse().unwrap();
+    let second = ipam.claim_affinity(&node("n2"), &all, at(0)).await.unwrap();
+    assert_eq!((second.claimed.len(), second.refused.len()), (2, 2));
+    assert_eq!(second.refused[0].1, Some(Owner::Host(node("n1"))));
+    State::read(&store).check();
+    let tiny = "10.0.0.0/31".parse().unwrap();
+    let error = ipam.claim_affinity(&node("n1"), &tiny, at(0)).await.unwrap_err();
+    assert!(matches!(error, AffinityError::NotInPool { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_block_in_use_is_kept_or_left_to_its_holders() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let ipam = ipam(&store);
+    ipam.auto_assign(v4("n1", "h", 1), at(0)).await.unwrap();
+    let error = ipam.release_host_affinities(&node("n1"), Emptiness::Required, at(0)).await.unwrap_err();
+    assert!(error.to_string().ends_with("has 1 addresses in use"), "{error}");
+    State::read(&store).check();
+    ipam.release_host_affinities(&node("n1"), Emptiness::NotRequired, at(0)).await.unwrap();
+    let state = State::read(&store);
+    state.check();
+    assert_eq!((state.held(), state.affinities.len(), state.blocks.len()), (1, 0, 1));
+    ipam.release_by_handle("h", at(0)).await.unwrap();
+    assert_eq!(State::read(&store).blocks.len(), 0, "who releases the last address deletes the block");
+}
+
+#[tokio::test]
+async fn a_removed_host_has_nothing_and_its_name_can_be_used_again() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let old = ipam(&store);
+    old.auto_assign(v4("n1", "h", 5), at(0)).await.unwrap();
+    ipam(&store).remove_host(&node("n1"), at(1)).await.unwrap();
+    State::read(&store).check();
+    assert_eq!(State::read(&store).affinities.len(), 0);
+    let again = old.auto_assign(v4("n1", "h2", 1), at(2)).await.unwrap();
+    assert_eq!(again.v4.len(), 1, "what it remembers of the old blocks does no harm");
+    State::read(&store).check();
+}
+
+#[tokio::test]
+async fn a_pool_gives_up_its_blocks_only_when_they_are_empty() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let ipam = ipam(&store);
+    let cidr = "10.0.0.0/28".parse().unwrap();
+    ipam.ensure_block(&node("n2"), calico_model::Family::V4, &[], at(0)).await.unwrap();
+    ipam.auto_assign(v4("n1", "h", 1), at(0)).await.unwrap();
+    assert!(matches!(ipam.release_pool_affinities(&cidr, at(0)).await, Err(AffinityError::NotEmpty { .. })));
+    assert_eq!(State::read(&store).blocks.len(), 1, "the empty one is gone all the same");
+    ipam.release_by_handle("h", at(0)).await.unwrap();
+    ipam.release_pool_affinities(&cidr, at(0)).await.unwrap();
+    let state = State::read(&store);
+    assert_eq!((state.blocks.len(), state.affinities.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn ensuring_a_block_claims_one_and_only_one() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let first = ipam(&store).ensure_block(&node("n1"), calico_model::Family::V4, &[], at(0)).await.unwrap();
+    let again = ipam(&store).ensure_block(&node("n1"), calico_model::Family::V4, &[], at(0)).await.unwrap();
+    assert_eq!(first, again);
+    assert_eq!(State::read(&store).blocks.len(), 1);
+    State::read(&store).check();
+}
+
+#[tokio::test]
+async fn an_empty_block_of_another_host_is_taken_over_after_a_minute() {
+    let store = store_with([pool("p", "10.0.0.0/30", 30)]);
+    let ipam = ipam(&store);
+    ipam.configure(|config| config.strict_affinity = true, at(0)).await.unwrap();
+    ipam.ensure_block(&node("n1"), calico_model::Family::V4, &[], at(0)).await.unwrap();
+    assert!(ipam.auto_assign(v4("n2", "h", 1), at(59)).await.is_err());
+    assert!(ipam.auto_assign(v4("n2", "h", 1), at(60)).await.is_ok());
+    State::read(&store).check();
+    assert!(ipam.auto_assign(v4("n1", "h1", 1), at(61)).await.is_err());
+    State::read(&store).check();
+}
+
+#[tokio::test]
+async fn a_limit_of_blocks_holds_and_zero_is_none() {
+    let store = store_with([pool("p", "10.0.0.0/24", 30)]);
+    let ipam = ipam(&store);
+    let got = ipam.auto_assign(v4("n1", "h0", 100), at(0)).await.unwrap();
+    assert_eq!(
+        got.v4.len(),
+        100,
+        "25 blocks, which is more than the 20 that Calico gives when no limit is set"
+    );
+    let limited = |config: &mut StoredIpamConfig| {
+        config.strict_affinity = true;
+        config.max_blocks_per_host = 2;
+    };
+    ipam.configure(limited, at(0)).await.unwrap();
+    let got = ipam.auto_assign(v4("n2", "h", 9), at(0)).await.unwrap();
+    assert_eq!(got.v4.len(), 8);
+    let text = "pool p has no free address for n2: the limit of 2 blocks per host is reached";
+    assert_eq!(got.shortages[0].to_string(), text);
+}
+
+#[tokio::test]
+async fn a_configuration_that_contradicts_itself_is_refused() {
+    let ipam = ipam(&store_with([]));
+    for change in [
+        (|c| c.auto_allocate_blocks = false) as fn(&mut StoredIpamConfig),
+        |c| c.max_blocks_per_host = 1,
+        |c| c.ip_cooldown_seconds = 1201,
+    ] {
+        assert!(matches!(ipam.configure(change, at(0)).await, Err(ConfigError::Unsound { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_released_address_cools_down() {
+    let store = store_with([pool("p", "10.0.0.0/31", 31)]);
+    let ipam = ipam(&store);
+    ipam.configure(|config| config.ip_cooldown_seconds = 60, at(0)).await.unwrap();
+    ipam.auto_assign(v4("n1", "h", 2), at(0)).await.unwrap();
+    ipam.release_by_handle("h", at(10)).await.unwrap();
+    assert!(ipam.auto_assign(v4("n1", "h", 1), at(69)).await.is_err());
+    assert_eq!(ipam.auto_assign(v4("n1", "h", 2), at(70)).await.unwrap().v4.len(), 2);
+    State::read(&store).check();
+}

@@ -1,0 +1,115 @@
+//! Finding what is wrong, mending it, and counting what is used.
+
+use std::net::IpAddr;
+
+use calico_ipam::{Finding, Release};
+use calico_model::datastore::{Precondition, Write};
+use calico_model::resource::block::{StoredAffinity, affinity_key, handle_key};
+use calico_model::resource::{IpReservation, Object};
+use calico_model::{Cidr, MemoryStore};
+
+use crate::common::{State, at, ipam, pool, put, store_with, v4};
+
+async fn pod(store: &MemoryStore, handle: &str) -> IpAddr {
+    let mut request = v4("n1", handle, 1);
+    request.attributes.insert("pod".into(), handle.into());
+    request.attributes.insert("namespace".into(), "default".into());
+    ipam(store).auto_assign(request, at(0)).await.unwrap().v4[0].addr
+}
+
+fn endpoint(store: &MemoryStore, name: &str, addr: IpAddr) {
+    let json = serde_json::json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "WorkloadEndpoint",
+        "metadata": {"name": format!("n1-k8s-{name}-eth0"), "namespace": "default"},
+        "spec": {"orchestrator": "k8s", "node": "n1", "pod": name, "endpoint": "eth0",
+                 "interfaceName": "cali1", "ipNetworks": [Cidr::host(addr).to_string()]},
+    });
+    let document = calico_model::resource::Document::from_value(json).unwrap();
+    let key = document.key().unwrap().datastore_key();
+    let write = Write::put(key, document.stored_form(), Precondition::Any);
+    store.commit_now(vec![write]).unwrap();
+}
+
+#[tokio::test]
+async fn an_address_without_a_workload_is_leaked_and_reclaimed_unless_it_came_back() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let (live, dead, late) = (pod(&store, "a").await, pod(&store, "b").await, pod(&store, "c").await);
+    endpoint(&store, "a", live);
+    let ipam = ipam(&store);
+    let first = ipam.check(at(0)).await.unwrap();
+    let leaked: Vec<IpAddr> = first
+        .findings
+        .iter()
+        .filter_map(|finding| {
+            let Finding::LeakedAddress { addr, .. } = finding else { return None };
+            Some(*addr)
+        })
+        .collect();
+    assert_eq!(leaked, [dead, late]);
+    endpoint(&store, "c", late);
+    let plan: Vec<Finding> = first.findings.iter().cloned().collect();
+    let done = ipam.reclaim(&plan, at(900)).await.unwrap();
+    assert_eq!((done.mended.len(), done.kept.len()), (1, 1));
+    assert_eq!(State::read(&store).held(), 2);
+    State::read(&store).check();
+    assert!(ipam.check(at(901)).await.unwrap().findings.is_empty());
+}
+
+#[tokio::test]
+async fn an_address_assigned_anew_is_not_what_was_leaked() {
+    let store = store_with([pool("p", "10.0.0.0/32", 32)]);
+    let addr = pod(&store, "a").await;
+    let ipam = ipam(&store);
+    let first = ipam.check(at(0)).await.unwrap();
+    ipam.release(&[Release::of(addr)], at(1)).await.unwrap();
+    assert_eq!(pod(&store, "a").await, addr);
+    let plan: Vec<Finding> = first.findings.iter().cloned().collect();
+    assert_eq!(plan.len(), 1);
+    assert_eq!(ipam.reclaim(&plan, at(2)).await.unwrap().mended, []);
+    let second = ipam.check(at(2)).await.unwrap();
+    assert_eq!(second.also_in(&first).count(), 0);
+}
+
+#[tokio::test]
+async fn counts_and_claims_that_a_crash_left_are_mended() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let ipam = ipam(&store);
+    let got = ipam.auto_assign(v4("n1", "h", 1), at(0)).await.unwrap();
+    let block = got.v4[0].block;
+    let put = |key, value: String| Write::put(key, value.into_bytes(), Precondition::Any);
+    let orphan = format!(r#"{{"id":"ghost","block":{{"{block}":3,"10.0.0.0/30":1}},"deleted":false}}"#);
+    let skewed = format!(r#"{{"id":"h","block":{{"{block}":5}},"deleted":false}}"#);
+    let owner = "host:n9".parse().unwrap();
+    let stale = serde_json::to_string(&StoredAffinity::default()).unwrap();
+    store
+        .commit_now(vec![
+            put(handle_key("ghost").unwrap(), orphan),
+            put(handle_key("h").unwrap(), skewed),
+            put(affinity_key(&owner, &block), stale),
+            Write::delete(affinity_key(&"host:n1".parse().unwrap(), &block), Precondition::Any),
+        ])
+        .unwrap();
+    let found = ipam.check(at(1)).await.unwrap();
+    assert_eq!(found.findings.len(), 5, "{:?}", found.findings);
+    let plan: Vec<Finding> = found.findings.into_iter().collect();
+    let done = ipam.reclaim(&plan, at(1)).await.unwrap();
+    assert_eq!(done.kept, []);
+    State::read(&store).check();
+    assert_eq!(State::read(&store).held(), 1);
+}
+
+#[tokio::test]
+async fn what_is_used_reserved_and_free_adds_up() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let reservation = IpReservation { reserved_cidrs: vec!["10.0.0.0/31".parse().unwrap()] };
+    store.commit_now(vec![put(Object::new("r".parse().unwrap(), reservation))]).unwrap();
+    let ipam = ipam(&store);
+    let got = ipam.auto_assign(v4("n1", "h", 20), at(0)).await.unwrap();
+    assert_eq!(got.v4.len(), 14, "reserved addresses are never assigned");
+    let shown = ipam.utilisation(at(0)).await.unwrap();
+    let usage = shown.pools[0].usage;
+    assert_eq!((usage.capacity, usage.in_use, usage.reserved, usage.available()), (16, 14, 2, 0));
+    assert_eq!(shown.pools[0].blocks.len(), 4);
+    let sum: u128 = shown.pools[0].blocks.iter().map(|block| block.usage.reserved).sum();
+    assert_eq!(sum, 2);
+}

@@ -1,0 +1,273 @@
+//! The agent: it learns what is wanted, and makes the node so.
+//!
+//! ```text
+//!   datastore ─ Syncer ─▶ Snapshot ─┐
+//!   BGP ───────────── learned routes ┼─ desired ─▶ pass: rules, then routes, then marks for the CNI plugin
+//!   kernel ───────────────── events ─┘                └─▶ BGP: peers and prefixes
+//! ```
+//!
+//! One task owns all of that; its loop is the only `select!` here, and each branch is cancel-safe: receivers, a sleep, and
+//! [`Syncer::next`] and the kernel's watch, which say so themselves. Beside it run the speaker, the local socket and the
+//! keeper of tunnel addresses, each of which it tells the newest state through a latest-value channel.
+//!
+//! Nothing is written to the kernel before the datastore has been read to the end once. When the agent ends, however it
+//! ends, everything stays in force.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use calico_model::datastore::client::Client;
+use calico_model::datastore::{Change, Syncer};
+use calico_model::resource::Kind;
+use calico_model::resource::block::all_blocks_prefix;
+use calico_model::{Datastore, LearnedRoutes, Snapshot, Update};
+use calico_route::reconcile::{End, Next, Reconciler};
+use tokio::sync::watch;
+
+use crate::desired::desired;
+use crate::paths::Paths;
+use crate::settings::Settings;
+use crate::status::{ListenError, NodeStatus, StatusServer};
+use dataplane::Dataplane;
+pub use dataplane::{CleanupError, ConnectError};
+use report::Report;
+use speaker::{News, Speaker};
+use tunnel::Tunnels;
+
+mod dataplane;
+mod marks;
+mod report;
+mod speaker;
+mod tunnel;
+
+/// What an agent needs to run.
+pub struct Options {
+    /// What the user wrote.
+    pub settings: Settings,
+    /// The host's folders.
+    pub paths: Paths,
+    /// The datastore.
+    pub store: Arc<dyn Datastore>,
+    /// The datastore as status shows it, without secrets.
+    pub datastore: String,
+}
+
+/// An agent that cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The kernel cannot be reached.
+    #[error("the kernel cannot be programmed")]
+    Kernel(#[from] ConnectError),
+    /// The local socket cannot be made.
+    #[error(transparent)]
+    Socket(#[from] ListenError),
+    /// The speaker cannot listen.
+    #[error(transparent)]
+    Bgp(#[from] calico_bgp::net::ListenError),
+}
+
+/// Runs the agent until `shutdown` completes.
+///
+/// # Errors
+/// When the kernel, the local socket or the BGP port cannot be used at all. Everything that fails later is retried and
+/// reported.
+pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let Options { settings, paths, store, datastore } = options;
+    let server = StatusServer::listen(&paths.status_socket())?;
+    let report = Report::new(&settings.node, datastore);
+    let (status, newest) = watch::channel(report.status());
+    let serving = tokio::spawn(server.serve(newest));
+    let client = Client::new(Arc::clone(&store), crate::stamp::stamp);
+    let tunnels = tunnel::spawn(settings.node.clone(), client, Arc::clone(&store));
+    let mut agent = Agent {
+        dataplane: Dataplane::connect().await?,
+        syncer: syncer(&settings, store),
+        reconciler: Reconciler::new(calico_route::reconcile::Settings::default()),
+        snapshot: Snapshot::default(),
+        speaker: Speaker::default(),
+        learned: Learned::Unknown,
+        tunnels,
+        report,
+        status,
+        settings,
+        paths,
+    };
+    let result = agent.run(shutdown).await;
+    serving.abort();
+    // The socket's file goes with its server.
+    let _ = serving.await;
+    result
+}
+
+/// Removes everything of ours from the kernel of the calling thread's network namespace.
+///
+/// # Errors
+/// When the kernel cannot be reached, or something could not be removed.
+pub async fn cleanup() -> Result<(), CleanupError> {
+    dataplane::cleanup().await
+}
+
+fn syncer(settings: &Settings, store: Arc<dyn Datastore>) -> Syncer {
+    let seed = settings
+        .node
+        .as_str()
+        .bytes()
+        .fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    Syncer::new(store, vec![Kind::all_prefix(), all_blocks_prefix()], seed, tokio::time::sleep)
+}
+
+/// What BGP has learned.
+enum Learned {
+    /// Nothing is known yet: what an earlier agent's speaker learned stays in the kernel.
+    Unknown,
+    /// This is all of it.
+    Known(Arc<LearnedRoutes>),
+}
+
+struct Agent {
+    settings: Settings,
+    paths: Paths,
+    syncer: Syncer,
+    snapshot: Snapshot,
+    reconciler: Reconciler,
+    dataplane: Dataplane,
+    speaker: Speaker,
+    learned: Learned,
+    tunnels: Tunnels,
+    report: Report,
+    status: watch::Sender<NodeStatus>,
+}
+
+impl Agent {
+    async fn run(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+        tokio::pin!(shutdown);
+        loop {
+            let due = match self.reconciler.next(clock()) {
+                Next::Pass => {
+                    self.pass().await?;
+                    continue;
+                }
+                Next::Wait(at) => Some(at),
+                Next::Idle => None,
+            };
+            let alarm = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = &mut shutdown => {
+                    tracing::info!("asked to stop; everything stays in force");
+                    return Ok(());
+                }
+                changes = self.syncer.next() => self.learn(changes),
+                news = self.speaker.news() => match news {
+                    News::Learned(learned) => {
+                        self.learned = learned.map_or(Learned::Unknown, Learned::Known);
+                        self.reconciler.desired_changed(clock());
+                    }
+                    News::Status => self.tell().await,
+                },
+                event = self.dataplane.event() => {
+                    tracing::debug!(?event, "the kernel changed");
+                    self.reconciler.kernel_changed(clock());
+                }
+                () = alarm => {}
+            }
+        }
+    }
+
+    /// Takes in what the datastore says.
+    fn learn(&mut self, changes: Vec<Change>) {
+        let mut changed = false;
+        for change in changes {
+            let update = match change {
+                Change::Put(entry) => Update::from_entry(&entry),
+                Change::Deleted(key) => Update::from_deletion(&key),
+                Change::InSync => Some(Update::InSync),
+                Change::Trouble(error) => {
+                    self.report.datastore_trouble(Some(&error));
+                    None
+                }
+                Change::Recovered => {
+                    self.report.datastore_trouble(None);
+                    None
+                }
+                _ => None,
+            };
+            if let Some(update) = update {
+                let in_sync = update == Update::InSync;
+                self.snapshot.apply(update);
+                changed = true;
+                if in_sync {
+                    tracing::info!("in sync with the datastore");
+                    self.reconciler.in_sync(clock());
+                }
+            }
+        }
+        if changed {
+            self.reconciler.desired_changed(clock());
+        }
+        let newest = self.report.status();
+        self.status.send_if_modified(|status| std::mem::replace(status, newest.clone()) != newest);
+    }
+
+    /// Makes the node what it is wanted to be, as far as can be.
+    async fn pass(&mut self) -> Result<(), AgentError> {
+        let began = clock();
+        let nothing = LearnedRoutes::new();
+        let learned = match &self.learned {
+            Learned::Known(learned) => learned.as_ref(),
+            Learned::Unknown => &nothing,
+        };
+        let desired = desired(&self.snapshot, &self.settings.node, learned, self.settings.backend);
+        let keep_gateways = matches!(self.learned, Learned::Unknown) && desired.bgp.is_some();
+        let mut problems: BTreeSet<String> = BTreeSet::new();
+        problems.extend(self.snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
+        problems.extend(desired.routes.problems.iter().map(ToString::to_string));
+        problems.extend(self.tunnels.problem());
+
+        let mut failed = false;
+        // Rules before routes: no packet finds its way before its policy is in force.
+        match self.dataplane.apply_rules(&desired.rules) {
+            Ok(()) => {
+                let pass = self
+                    .dataplane
+                    .apply_routes(&desired.routes, &mut self.reconciler, keep_gateways, began)
+                    .await;
+                failed |= pass.failed;
+                problems.extend(pass.problems);
+                let settled = marks::settled(&self.snapshot, &self.settings.node);
+                if let Err(error) = marks::write(&self.paths, &settled, pass.workload_mtu) {
+                    problems.insert(error.to_string());
+                    failed = true;
+                }
+            }
+            Err(error) => {
+                problems.insert(error);
+                failed = true;
+            }
+        }
+        self.speaker.apply(desired.bgp).await?;
+        self.tunnels.want(tunnel::Wanted::of(&self.snapshot, &self.settings.node));
+        self.report.passed(problems, self.snapshot.in_sync, !failed);
+        self.tell().await;
+        let end = if failed { End::Failed } else { End::Clean };
+        self.reconciler.finished(end, clock());
+        tracing::debug!(took = ?clock().duration_since(began), "passed");
+        Ok(())
+    }
+
+    async fn tell(&mut self) {
+        self.report.set_bgp(self.speaker.status().await);
+        self.status.send_replace(self.report.status());
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the agent is the driver of everything that takes the time")]
+fn clock() -> Instant {
+    Instant::now()
+}

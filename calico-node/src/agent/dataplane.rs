@@ -1,0 +1,171 @@
+//! The kernel as the agent sees it: rules through nftables, the rest through route netlink.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use calico_policy::Ruleset;
+use calico_policy::nft::{self, Nft};
+use calico_route::change::Change;
+use calico_route::device::Tunnel;
+use calico_route::netlink::{Event, Netlink, Watch};
+use calico_route::ownership::Ownership;
+use calico_route::reconcile::Reconciler;
+use calico_route::route::Form;
+
+/// A kernel that cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No route netlink.
+    #[error(transparent)]
+    Netlink(#[from] calico_route::netlink::ConnectError),
+    /// No subscription to its changes.
+    #[error("cannot watch the kernel's routes and links")]
+    Watch(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A clean-up that left something behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CleanupError {
+    /// The kernel cannot be reached.
+    #[error("the kernel cannot be programmed")]
+    Connect(#[from] ConnectError),
+    /// Some things could not be removed; the rest was.
+    #[error("could not be removed: {}", .0.join("; "))]
+    Left(Vec<String>),
+}
+
+/// Removes rules, routes, tunnels and neighbours of ours; goes on past failures.
+pub(super) async fn cleanup() -> Result<(), CleanupError> {
+    let mut left = Vec::new();
+    let mut netlink = Netlink::connect().map_err(ConnectError::from)?;
+    match netlink.cleanup(&Ownership::default()).await {
+        Ok(refused) => left.extend(refused.iter().map(|(_, error)| with_causes(error))),
+        Err(error) => left.push(with_causes(&error)),
+    }
+    let removed = tokio::task::block_in_place(|| Nft::new().apply(&nft::Transaction::removal()));
+    left.extend(removed.err().map(|error| with_causes(&error)));
+    if left.is_empty() { Ok(()) } else { Err(CleanupError::Left(left)) }
+}
+
+/// The kernel of this node.
+pub(super) struct Dataplane {
+    nft: Nft,
+    netlink: Netlink,
+    watch: Watch,
+    /// The rules that were found or put in force last; read again when they change, fail or time is up.
+    rules: Option<Ruleset>,
+    rules_read: Option<Instant>,
+}
+
+/// What became of the routes in a pass.
+pub(super) struct RoutePass {
+    /// Whether something is to be tried again.
+    pub(super) failed: bool,
+    /// What is wrong, one sentence each.
+    pub(super) problems: BTreeSet<String>,
+    /// How large workloads' packets may be.
+    pub(super) workload_mtu: Option<u32>,
+}
+
+/// Others' changes of our table are looked for this often.
+const RULES_AUDIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+impl Dataplane {
+    /// Connects in the network namespace of the calling thread.
+    pub(super) async fn connect() -> Result<Self, ConnectError> {
+        let mut netlink = Netlink::connect()?;
+        let watch = netlink
+            .watch(&Ownership::default())
+            .await
+            .map_err(|error| ConnectError::Watch(Box::new(error)))?;
+        Ok(Self { nft: Nft::new(), netlink, watch, rules: None, rules_read: None })
+    }
+
+    /// Waits until the kernel was changed by somebody else.
+    pub(super) async fn event(&mut self) -> Event {
+        match self.watch.next().await {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(%error, "the kernel's changes cannot be followed; everything is read again every so often");
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Puts rules in force, in one transaction, unless they are already.
+    pub(super) fn apply_rules(&mut self, rules: &Ruleset) -> Result<(), String> {
+        let now = super::clock();
+        let fresh = self.rules_read.is_some_and(|read| now.duration_since(read) < RULES_AUDIT);
+        if fresh && self.rules.as_ref() == Some(rules) {
+            return Ok(());
+        }
+        self.rules = None;
+        // The nft program answers within milliseconds; the other tasks go on meanwhile on another thread.
+        let applied = tokio::task::block_in_place(|| {
+            let actual = self.nft.read()?;
+            let transaction = nft::plan(rules, &actual);
+            if !transaction.is_empty() {
+                tracing::info!(changes = transaction.operations.len(), "putting rules in force");
+                self.nft.apply(&transaction)?;
+            }
+            Ok::<(), nft::ApplyError>(())
+        });
+        applied.map_err(|error| with_causes(&error))?;
+        self.rules = Some(rules.clone());
+        self.rules_read = Some(now);
+        Ok(())
+    }
+
+    /// Makes routes, tunnels and neighbours what they are wanted to be.
+    pub(super) async fn apply_routes(
+        &mut self,
+        desired: &calico_route::Desired,
+        reconciler: &mut Reconciler,
+        keep_gateways: bool,
+        now: Instant,
+    ) -> RoutePass {
+        let mut pass = RoutePass { failed: false, problems: BTreeSet::new(), workload_mtu: None };
+        let actual = match self.netlink.read(&desired.ownership).await {
+            Ok(actual) => actual,
+            Err(error) => {
+                pass.problems.insert(with_causes(&error));
+                pass.failed = true;
+                return pass;
+            }
+        };
+        let tunnels = desired
+            .vxlan
+            .keys()
+            .map(|family| Tunnel::Vxlan(*family))
+            .chain(desired.ipip.as_ref().map(|_| Tunnel::Ipip));
+        pass.workload_mtu = Some(actual.host.workload_mtu(&desired.node_addresses, tunnels));
+        let plan = calico_route::plan(desired, &actual);
+        pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
+        let mut changes = reconciler.admit(plan.changes, &actual.host, &desired.ownership, now);
+        if keep_gateways {
+            changes.retain(|change| !removes_gateway(change));
+        }
+        for outcome in self.netlink.apply(&changes).await {
+            match outcome.result {
+                Ok(()) => tracing::info!(change = %outcome.change, "programmed"),
+                Err(error) => {
+                    pass.problems.insert(with_causes(&error));
+                    pass.failed = true;
+                }
+            }
+        }
+        pass
+    }
+}
+
+/// Whether a change takes away a route that an earlier speaker may have learned.
+fn removes_gateway(change: &Change) -> bool {
+    matches!(change, Change::RemoveRoute { route, .. } if matches!(route.form, Form::Gateways(_)))
+}
+
+/// An error and its causes, in one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,75 @@
+//! What the agent tells of itself: in its log once when it changes, over the local socket whenever it is asked.
+
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use calico_model::NodeName;
+use calico_model::datastore::StoreError;
+
+use crate::startup::VERSION;
+use crate::status::{BgpStatus, NodeStatus};
+
+use super::dataplane::with_causes;
+
+pub(super) struct Report {
+    status: NodeStatus,
+    trouble: Option<String>,
+    problems: BTreeSet<String>,
+}
+
+impl Report {
+    pub(super) fn new(node: &NodeName, datastore: String) -> Self {
+        let status = NodeStatus {
+            node: node.to_string(),
+            pid: std::process::id(),
+            version: VERSION.to_owned(),
+            started: seconds(),
+            datastore,
+            in_sync: false,
+            programmed: false,
+            problems: Vec::new(),
+            bgp: None,
+        };
+        Self { status, trouble: None, problems: BTreeSet::new() }
+    }
+
+    pub(super) fn status(&self) -> NodeStatus {
+        let problems = self.trouble.iter().chain(&self.problems).cloned().collect();
+        NodeStatus { problems, ..self.status.clone() }
+    }
+
+    pub(super) fn datastore_trouble(&mut self, error: Option<&StoreError>) {
+        let trouble = error.map(|error| with_causes(error));
+        match (&self.trouble, &trouble) {
+            (before, Some(now)) if before.as_ref() != Some(now) => tracing::warn!("{now}; trying again"),
+            (Some(_), None) => tracing::info!("the datastore answers again"),
+            _ => {}
+        }
+        self.trouble = trouble;
+    }
+
+    /// Notes how a pass went; each problem is logged when it comes and when it goes, not every time it is found.
+    pub(super) fn passed(&mut self, problems: BTreeSet<String>, in_sync: bool, programmed: bool) {
+        for new in problems.difference(&self.problems) {
+            tracing::warn!("{new}");
+        }
+        for gone in self.problems.difference(&problems) {
+            tracing::info!("no longer so: {gone}");
+        }
+        self.problems = problems;
+        self.status.in_sync = in_sync;
+        if programmed && !self.status.programmed {
+            tracing::info!("the node is programmed");
+        }
+        self.status.programmed = programmed;
+    }
+
+    pub(super) fn set_bgp(&mut self, bgp: Option<BgpStatus>) {
+        self.status.bgp = bgp;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a status tells the time of day")]
+pub(super) fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

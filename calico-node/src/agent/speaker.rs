@@ -1,0 +1,142 @@
+//! The BGP speaker as the agent drives it: started, told, asked, and started anew when its identity changes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use calico_bgp::net::{Handle, ListenError, spawn};
+use calico_bgp::session::State;
+use calico_bgp::{PeerStatus, Start};
+use calico_model::{Family, LearnedRoutes};
+use futures_util::TryFutureExt;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
+
+use super::report::seconds;
+use crate::desired::BgpDesired;
+use crate::status::{BgpStatus, PeerStatus as ShownPeer};
+
+/// What a running speaker has to say.
+pub(super) enum News {
+    /// Another choice of routes, or none yet while it recovers.
+    Learned(Option<Arc<LearnedRoutes>>),
+    /// Something that changes the status.
+    Status,
+}
+
+/// A speaker that runs, or none.
+#[derive(Default)]
+pub(super) struct Speaker {
+    running: Option<Running>,
+}
+
+struct Running {
+    handle: Handle,
+    desired: BgpDesired,
+    learned: watch::Receiver<Option<Arc<LearnedRoutes>>>,
+    events: broadcast::Receiver<calico_bgp::Event>,
+}
+
+impl Speaker {
+    /// Makes the speaker do what is wanted. What did not change is not touched; sessions end only when the speaker's own
+    /// identity changes, or BGP is switched off.
+    pub(super) async fn apply(&mut self, desired: Option<BgpDesired>) -> Result<(), ListenError> {
+        let Some(desired) = desired else {
+            if let Some(running) = self.running.take() {
+                let _ = running.handle.shut_down("BGP is switched off on this node").await;
+            }
+            return Ok(());
+        };
+        let mut current = match self.running.take() {
+            Some(running) if running.is(&desired) => running,
+            Some(running) => {
+                let _ = running.handle.shut_down("this node's BGP identity changes").await;
+                Running::start(&desired)?
+            }
+            None => Running::start(&desired)?,
+        };
+        if current.desired.peers != desired.peers {
+            // The speaker ends only with its runtime, and this task with it.
+            let _ = current.handle.set_peers(desired.peers.clone()).await;
+        }
+        if current.desired.originated != desired.originated {
+            let _ = current.handle.set_originated(desired.originated.clone()).await;
+        }
+        current.desired = desired;
+        self.running = Some(current);
+        Ok(())
+    }
+
+    /// Waits for something new. Cancel-safe; never completes while no speaker runs.
+    pub(super) async fn news(&mut self) -> News {
+        /// Counters are told at least this often.
+        const REFRESH: Duration = Duration::from_secs(2);
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        tokio::select! {
+            Ok(()) = running.learned.changed() => News::Learned(running.learned.borrow_and_update().clone()),
+            Ok(()) | Err(RecvError::Lagged(_)) = running.events.recv().map_ok(log) => News::Status,
+            () = tokio::time::sleep(REFRESH) => News::Status,
+        }
+    }
+
+    pub(super) async fn status(&self) -> Option<BgpStatus> {
+        let running = self.running.as_ref()?;
+        let peers = running.handle.status().await.ok()?;
+        let speaker = &running.desired.speaker;
+        Some(BgpStatus {
+            as_number: speaker.local_as.get(),
+            router_id: speaker.router_id.to_string(),
+            peers: peers.iter().map(shown).collect(),
+        })
+    }
+}
+
+impl Running {
+    fn start(desired: &BgpDesired) -> Result<Self, ListenError> {
+        // The kernel may hold what an earlier speaker of this node learned.
+        let mut config = desired.speaker.clone();
+        config.start = Start::Recovering;
+        let handle = spawn(&desired.listen, config)?;
+        let desired = BgpDesired { peers: Vec::new(), originated: [].into(), ..desired.clone() };
+        let (learned, events) = (handle.learned(), handle.events());
+        Ok(Self { handle, desired, learned, events })
+    }
+
+    /// Whether the speaker can become what is desired without ending its sessions.
+    fn is(&self, desired: &BgpDesired) -> bool {
+        self.desired.speaker == desired.speaker && self.desired.listen == desired.listen
+    }
+}
+
+fn log(event: calico_bgp::Event) {
+    tracing::debug!(?event, "BGP");
+}
+
+fn shown(peer: &PeerStatus) -> ShownPeer {
+    let total = |count: &calico_bgp::family::PerFamily<u32>| {
+        Family::ALL.iter().map(|family| u64::from(count[*family])).sum()
+    };
+    let established = peer.state == State::Established;
+    let info = match (&peer.last_error, established) {
+        (Some(error), false) => error.clone(),
+        _ => peer.state.to_string(),
+    };
+    let kind = peer.name.split('_').next().unwrap_or_default();
+    ShownPeer {
+        address: peer.address.to_string(),
+        peer_type: match kind {
+            "Mesh" => "node-to-node mesh",
+            "Node" => "node specific",
+            _ => "global",
+        }
+        .to_owned(),
+        state: if established { "up" } else { "start" }.to_owned(),
+        since: seconds().saturating_sub(age(peer.since).as_secs()),
+        info,
+        routes_received: total(&peer.prefixes_in),
+        routes_sent: total(&peer.prefixes_out),
+    }
+}
+
+fn age(since: Instant) -> Duration {
+    super::clock().saturating_duration_since(since)
+}

@@ -1,0 +1,241 @@
+//! The addresses of the node's own tunnel devices: assigned by IPAM, made known in the Node.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use calico_ipam::{AssignError, Ipam, PoolRef, ReleaseError, TunnelKind};
+use calico_model::datastore::client::{Client, ClientError};
+use calico_model::resource::{AllowedUse, EncapMode, Node, ObjectId};
+use calico_model::{Datastore, Family, Name, NodeName, Snapshot};
+use calico_route::vxlan_mac;
+use tokio::sync::watch;
+
+use super::dataplane::with_causes;
+
+/// The tunnels that the pools ask for, and what the node has for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Whether the datastore is in sync and the node is in it.
+    known: bool,
+    /// The pools of each kind of tunnel that may serve its address.
+    pools: std::collections::BTreeMap<TunnelKind, BTreeSet<Name>>,
+    /// The tunnel addresses that the Node tells.
+    told: BTreeSet<(TunnelKind, IpAddr)>,
+}
+
+/// The kinds of tunnel that we keep; WireGuard's are left alone.
+const KINDS: [TunnelKind; 3] = [TunnelKind::Ipip, TunnelKind::Vxlan, TunnelKind::VxlanV6];
+
+impl Wanted {
+    /// Works out what is wanted. Pure.
+    pub(super) fn of(snapshot: &Snapshot, node: &NodeName) -> Self {
+        let mut wanted = Self::default();
+        let Some(own) = snapshot.node(node).filter(|_| snapshot.in_sync) else { return wanted };
+        wanted.known = true;
+        for pool in snapshot.pools.values().filter(|pool| !pool.spec.disabled) {
+            let serves = pool.spec.allowed_uses.contains(&AllowedUse::Tunnel);
+            if let Some(kind) = kind_of(pool).filter(|_| serves) {
+                wanted.pools.entry(kind).or_default().insert(pool.metadata.name.clone());
+            }
+        }
+        wanted.told.extend(KINDS.iter().filter_map(|kind| Some((*kind, told(own, *kind)?))));
+        wanted
+    }
+}
+
+fn kind_of(pool: &calico_model::resource::Object<calico_model::resource::IpPool>) -> Option<TunnelKind> {
+    let pool = &pool.spec;
+    match (pool.cidr.family(), pool.vxlan_mode, pool.ipip_mode) {
+        (Family::V4, EncapMode::Always | EncapMode::CrossSubnet, _) => Some(TunnelKind::Vxlan),
+        (Family::V6, EncapMode::Always | EncapMode::CrossSubnet, _) => Some(TunnelKind::VxlanV6),
+        (Family::V4, EncapMode::Never, EncapMode::Always | EncapMode::CrossSubnet) => Some(TunnelKind::Ipip),
+        _ => None,
+    }
+}
+
+fn told(node: &Node, kind: TunnelKind) -> Option<IpAddr> {
+    match kind {
+        TunnelKind::Ipip => node.bgp.as_ref()?.ipv4_ipip_tunnel_addr.map(IpAddr::V4),
+        TunnelKind::Vxlan => node.ipv4_vxlan_tunnel_addr.map(IpAddr::V4),
+        TunnelKind::VxlanV6 => node.ipv6_vxlan_tunnel_addr.map(IpAddr::V6),
+        TunnelKind::Wireguard | TunnelKind::WireguardV6 | _ => None,
+    }
+}
+
+/// The agent's end of the keeper.
+pub(super) struct Tunnels {
+    wanted: watch::Sender<Wanted>,
+    problem: watch::Receiver<Option<String>>,
+}
+
+impl Tunnels {
+    /// Tells the keeper what is wanted now.
+    pub(super) fn want(&self, newest: Wanted) {
+        self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, newest.clone()) != newest);
+    }
+
+    /// Returns why a tunnel has no address, when one has none.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problem.borrow().clone()
+    }
+}
+
+/// Starts the keeper, which ends with the runtime.
+pub(super) fn spawn(node: NodeName, client: Client, store: Arc<dyn Datastore>) -> Tunnels {
+    let (wanted, mut newest) = watch::channel(Wanted::default());
+    let (tell, problem) = watch::channel(None);
+    let keeper = Keeper { node, client, ipam: Ipam::new(store) };
+    tokio::spawn(async move {
+        /// Another try after a failure comes this late, unless something changes before.
+        const RETRY: Duration = Duration::from_secs(5);
+        loop {
+            let wanted = newest.borrow_and_update().clone();
+            let failure = if wanted.known { keeper.keep(&wanted).await.err() } else { None };
+            let text = failure.as_ref().map(|error| with_causes(error));
+            tell.send_if_modified(|told| std::mem::replace(told, text.clone()) != text);
+            let changed = if failure.is_some() {
+                tokio::time::timeout(RETRY, newest.changed()).await.unwrap_or(Ok(()))
+            } else {
+                newest.changed().await
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    });
+    Tunnels { wanted, problem }
+}
+
+/// A tunnel address that could not be kept.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error("the node's {kind:?} tunnel has no address")]
+    Assign {
+        kind: TunnelKind,
+        #[source]
+        source: AssignError,
+    },
+    #[error("the node's {kind:?} tunnel address cannot be given back")]
+    Release {
+        kind: TunnelKind,
+        #[source]
+        source: ReleaseError,
+    },
+    #[error("the node's tunnel addresses cannot be made known")]
+    Tell(#[source] ClientError),
+}
+
+struct Keeper {
+    node: NodeName,
+    client: Client,
+    ipam: Ipam,
+}
+
+impl Keeper {
+    async fn keep(&self, wanted: &Wanted) -> Result<(), KeepError> {
+        for kind in KINDS {
+            let told = wanted.told.iter().find(|(of, _)| *of == kind).map(|(_, addr)| *addr);
+            match wanted.pools.get(&kind) {
+                Some(pools) => {
+                    let pools: Vec<PoolRef> = pools.iter().cloned().map(PoolRef::Name).collect();
+                    let assigned = self.ipam.tunnel_address(&self.node, kind, &pools, now()).await;
+                    let addr = assigned.map_err(|source| KeepError::Assign { kind, source })?;
+                    if told != Some(addr) {
+                        tracing::info!(?kind, %addr, "tunnel address");
+                        self.tell(kind, Some(addr)).await?;
+                    }
+                }
+                // First nobody uses it any more, then it is given back.
+                None if told.is_some() => {
+                    self.tell(kind, None).await?;
+                    let released = self.ipam.release_tunnel_address(&self.node, kind, now()).await;
+                    released.map_err(|source| KeepError::Release { kind, source })?;
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, kind: TunnelKind, addr: Option<IpAddr>) -> Result<(), KeepError> {
+        let id = ObjectId::from(Name::from(self.node.clone()));
+        let (v4, v6) = match addr {
+            Some(IpAddr::V4(v4)) => (Some(v4), None),
+            Some(IpAddr::V6(v6)) => (None, Some(v6)),
+            None => (None, None),
+        };
+        let mac = |family| addr.map(|_| vxlan_mac(&self.node, family));
+        let write = |_: &mut _, node: &mut Node| match kind {
+            TunnelKind::Vxlan => {
+                node.ipv4_vxlan_tunnel_addr = v4;
+                node.vxlan_tunnel_mac = mac(Family::V4);
+            }
+            TunnelKind::VxlanV6 => {
+                node.ipv6_vxlan_tunnel_addr = v6;
+                node.vxlan_tunnel_mac_v6 = mac(Family::V6);
+            }
+            TunnelKind::Ipip => {
+                if let Some(bgp) = &mut node.bgp {
+                    bgp.ipv4_ipip_tunnel_addr = v4;
+                }
+            }
+            TunnelKind::Wireguard | TunnelKind::WireguardV6 | _ => {}
+        };
+        self.client.of::<Node>().modify(&id, write).await.map(|_| ()).map_err(KeepError::Tell)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "IPAM is told the time by those who ask it")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use calico_model::MemoryStore;
+    use calico_model::resource::{IpPool, NodeBgp, Object};
+
+    use super::*;
+
+    fn snapshot(mode: EncapMode) -> Snapshot {
+        let mut pool = IpPool::new("192.168.0.0/16".parse().unwrap());
+        pool.vxlan_mode = mode;
+        let node = Node { bgp: Some(NodeBgp::at("10.0.0.1/24".parse().unwrap())), ..Node::new() };
+        let mut snapshot = Snapshot { in_sync: true, ..Snapshot::default() };
+        snapshot.insert(Object::new("pool".parse().unwrap(), pool));
+        snapshot.insert(Object::new("n1".parse().unwrap(), node));
+        snapshot
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_gets_an_address_when_a_pool_asks_for_it_and_gives_it_back_when_none_does() {
+        let store: Arc<dyn Datastore> = Arc::new(MemoryStore::new());
+        let client = Client::new(Arc::clone(&store), crate::stamp::stamp);
+        let node: NodeName = "n1".parse().unwrap();
+        let id = ObjectId::from(Name::from(node.clone()));
+        let mut known = snapshot(EncapMode::CrossSubnet);
+        for pool in known.pools.values() {
+            client.of::<IpPool>().create(pool.clone()).await.unwrap();
+        }
+        client.of::<Node>().create(known.nodes[&id].clone()).await.unwrap();
+        let keeper = Keeper { node: node.clone(), client: client.clone(), ipam: Ipam::new(store) };
+
+        keeper.keep(&Wanted::of(&known, &node)).await.unwrap();
+        let told = client.of::<Node>().get(&id).await.unwrap();
+        let addr = told.spec.ipv4_vxlan_tunnel_addr.unwrap();
+        assert_eq!(told.spec.vxlan_tunnel_mac, Some(vxlan_mac(&node, Family::V4)));
+        known.insert(told);
+        keeper.keep(&Wanted::of(&known, &node)).await.unwrap();
+        assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, Some(addr));
+
+        let told = known.nodes[&id].clone();
+        let mut off = snapshot(EncapMode::Never);
+        off.insert(told);
+        keeper.keep(&Wanted::of(&off, &node)).await.unwrap();
+        assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, None);
+        let handle = TunnelKind::Vxlan.handle(&node);
+        assert!(keeper.ipam.addrs_by_handle(&handle, now()).await.unwrap().is_empty());
+    }
+}

@@ -1,0 +1,86 @@
+//! The reference agent.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use calico_model::datastore::client::Client;
+use calico_node::agent::{self, Options};
+use calico_node::config::DatastoreConfig;
+use calico_node::paths::Paths;
+use calico_node::settings::{Settings, host_addrs};
+use calico_node::{datastore, stamp, startup, telemetry};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Programs this node's routes and packet filters, and tells other nodes by BGP which addresses live here.
+///
+/// Configured by its environment: NODENAME, IP, AS, CALICO_IPV4POOL_CIDR, DATASTORE_TYPE, CALICO_DATASTORE_PATH and the
+/// other variables of Calico's node.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the agent until it is told to stop; the default.
+    Run,
+    /// Removes everything of Calico's from this host's kernel: rules, routes, tunnels, neighbours.
+    Cleanup,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    telemetry::begin();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = runtime.context("cannot start").and_then(|runtime| {
+        runtime.block_on(async {
+            match arguments.command {
+                None | Some(Command::Run) => run().await,
+                Some(Command::Cleanup) => agent::cleanup().await.map_err(anyhow::Error::from),
+            }
+        })
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let var = |name: &str| std::env::var(name).ok();
+    let paths = Paths::from_env();
+    let stored_name = std::fs::read_to_string(paths.nodename_file()).ok();
+    let hostname = nix::unistd::gethostname().context("this host's name cannot be read")?;
+    let settings =
+        Settings::read(var, stored_name.as_deref().map(str::trim_end), &hostname.to_string_lossy())?;
+    if !nix::unistd::geteuid().is_root() {
+        anyhow::bail!("calico-node programs the kernel: run it as root");
+    }
+    let loaded = DatastoreConfig::from_vars(var, &paths)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let store = datastore::open(&loaded.datastore).await?;
+    let client = Client::new(store.clone(), stamp::stamp);
+    let addrs = host_addrs().context("this host's addresses cannot be read")?;
+    startup::register(&client, &settings, &addrs, &paths).await?;
+    tracing::info!(node = %settings.node, datastore = loaded.datastore.describe(), "set up");
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let datastore = loaded.datastore.describe();
+    agent::run(Options { settings, paths, store, datastore }, shutdown).await?;
+    Ok(())
+}

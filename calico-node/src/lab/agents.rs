@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::error::LabError;
+use super::port::Port;
 use super::process::{Process, end_all};
 use super::state::{HostState, WorkloadState};
 use super::wait::wait_for;
@@ -145,7 +146,7 @@ impl Lab {
     /// Starts what answers on a workload's ports, and waits until it does.
     pub(super) fn start_responder(&mut self, workload: &WorkloadState) -> Result<(), LabError> {
         let mut command = program(self.programs()?, "calico-lab", &BTreeMap::new());
-        command.arg("respond").arg(&workload.name).args(workload.listen.iter().map(u16::to_string));
+        command.arg("respond").arg(&workload.name).args(workload.listen.iter().map(Port::to_string));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = netns::spawn(&workload.netns, detached(&mut command))?;
         let stdout = child.stdout.take();

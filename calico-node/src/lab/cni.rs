@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::agents::program;
+use super::command::Answer;
 use super::error::LabError;
 use super::state::{HostState, WorkloadState};
 use super::{Lab, LabOptions, command, netns};
@@ -120,7 +121,7 @@ fn call(
     let answer =
         command::run(Some(&host.netns), &mut program, &configuration.to_string(), &options.interrupt)?;
     let name = format!("calico ({verb} {} on {})", workload.name, host.name);
-    let stdout = command::succeeded(&name, answer)?;
+    let stdout = command::succeeded(&name, plain(answer))?;
     if stdout.trim().is_empty() {
         return Ok(Value::Null);
     }
@@ -130,6 +131,18 @@ fn call(
         reason: reason(error),
         answer: stdout,
     })
+}
+
+/// Puts the sentence of a CNI error in place of its JSON and of the log beside it.
+fn plain(mut answer: Answer) -> Answer {
+    let error: Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
+    if let Some(message) = error.get("msg").and_then(Value::as_str)
+        && answer.code != Some(0)
+    {
+        let details = error.get("details").and_then(Value::as_str).unwrap_or_default();
+        answer.stderr = format!("{message} {details}");
+    }
+    answer
 }
 
 fn address(result: &Value) -> Result<IpAddr, LabError> {

@@ -36,8 +36,8 @@ impl Lab {
         let mut expectations = Vec::new();
         for from in &self.state().workloads {
             for to in self.state().workloads.iter().filter(|to| to.name != from.name) {
-                let connects = to.listen.iter().map(|port| Probe::Tcp(*port));
-                expectations.extend(connects.chain([Probe::Ping]).map(|probe| Expectation {
+                let ports = to.listen.iter().map(|port| port.probe());
+                expectations.extend(ports.chain([Probe::Ping]).map(|probe| Expectation {
                     from: from.name.clone(),
                     to: to.name.clone(),
                     probe,
@@ -134,6 +134,7 @@ impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(port) => write!(f, "tcp {port}"),
+            Self::Udp(port) => write!(f, "udp {port}"),
             Self::Ping => f.write_str("ping"),
         }
     }

@@ -1,4 +1,4 @@
-//! May this pass? Asked with real packets: TCP connects, and ICMP echoes made here rather than by `ping`.
+//! May this pass? Asked with real packets: TCP connects, UDP datagrams, and ICMP echoes made here rather than by `ping`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,6 +22,8 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(400);
 pub enum Probe {
     /// A TCP connect to a port.
     Tcp(u16),
+    /// A UDP datagram to a port.
+    Udp(u16),
     /// An ICMP echo request.
     Ping,
 }
@@ -90,11 +92,12 @@ impl Lab {
 }
 
 fn from_one(netns: &str, batch: &[(usize, IpAddr, Probe)]) -> Result<Vec<(usize, Verdict)>, LabError> {
-    let mut connects = Vec::new();
+    let mut asked = Vec::new();
     let mut pings = Vec::new();
     for (index, to, probe) in batch {
         match (probe, to) {
-            (Probe::Tcp(port), to) => connects.push((*index, SocketAddr::new(*to, *port))),
+            (Probe::Tcp(port), to) => asked.push((*index, Asked::Connect(SocketAddr::new(*to, *port)))),
+            (Probe::Udp(port), to) => asked.push((*index, Asked::Datagram(SocketAddr::new(*to, *port)))),
             (Probe::Ping, IpAddr::V4(to)) => pings.push((*index, *to)),
             (Probe::Ping, IpAddr::V6(_)) => {
                 let source = io::Error::new(io::ErrorKind::Unsupported, "only IPv4 is pinged");
@@ -105,8 +108,7 @@ fn from_one(netns: &str, batch: &[(usize, IpAddr, Probe)]) -> Result<Vec<(usize,
     netns::within(netns, || {
         thread::scope(|scope| {
             let pings = scope.spawn(|| ping_all(&pings));
-            let mut verdicts =
-                connect_all(&connects).map_err(LabError::io(format!("connect from {netns}")))?;
+            let mut verdicts = ask_all(&asked).map_err(LabError::io(format!("probe from {netns}")))?;
             let pinged = pings.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             verdicts.extend(pinged.map_err(LabError::io(format!("ping from {netns}")))?);
             Ok(verdicts)
@@ -114,16 +116,44 @@ fn from_one(netns: &str, batch: &[(usize, IpAddr, Probe)]) -> Result<Vec<(usize,
     })?
 }
 
-fn connect_all(connects: &[(usize, SocketAddr)]) -> io::Result<Vec<(usize, Verdict)>> {
+#[derive(Clone, Copy)]
+enum Asked {
+    Connect(SocketAddr),
+    Datagram(SocketAddr),
+}
+
+fn ask_all(asked: &[(usize, Asked)]) -> io::Result<Vec<(usize, Verdict)>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let attempts = connects.iter().map(|(index, to)| async move { (*index, connect(*to).await) });
+    let attempts = asked.iter().map(|(index, asked)| async move {
+        let verdict = match asked {
+            Asked::Connect(to) => connect(*to).await,
+            Asked::Datagram(to) => converse(*to).await,
+        };
+        (*index, verdict)
+    });
     Ok(runtime.block_on(futures_util::future::join_all(attempts)))
 }
 
 /// Connects once. A connection that is reset afterwards was let through all the same.
 pub(super) async fn connect(to: SocketAddr) -> Verdict {
-    let connecting = tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(to)).await;
-    match connecting {
+    verdict(tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(to)).await)
+}
+
+/// Sends one datagram and waits for the answer.
+pub(super) async fn converse(to: SocketAddr) -> Verdict {
+    let exchange = async {
+        let from: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        let socket = tokio::net::UdpSocket::bind((from, 0)).await?;
+        socket.connect(to).await?;
+        socket.send(b"?").await?;
+        socket.recv(&mut [0; 64]).await
+    };
+    verdict(tokio::time::timeout(PATIENCE, exchange).await)
+}
+
+fn verdict<T, E>(outcome: Result<io::Result<T>, E>) -> Verdict {
+    match outcome {
         Err(_) => Verdict::TimedOut,
         Ok(Ok(_)) => Verdict::Allowed,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Verdict::Refused,

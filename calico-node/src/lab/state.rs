@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::error::LabError;
+use super::port::Port;
 use super::process::Process;
 use super::topology::{LabName, Topology};
 
@@ -64,8 +65,8 @@ pub struct WorkloadState {
     pub host: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// The TCP ports it answers on.
-    pub listen: Vec<u16>,
+    /// The ports it answers on.
+    pub listen: Vec<Port>,
     /// Its address, once it is attached.
     pub address: Option<IpAddr>,
     /// What answers on its ports.

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use super::error::TopologyError;
 use super::fields::{Fields, fault};
+use super::port::Port;
 
 /// What a lab is made of, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,7 +92,7 @@ pub(super) struct Workload {
     pub(super) name: Label,
     pub(super) host: Label,
     pub(super) labels: BTreeMap<String, String>,
-    pub(super) listen: Vec<u16>,
+    pub(super) listen: Vec<Port>,
 }
 
 /// Resources to apply before workloads come.
@@ -329,7 +330,7 @@ fn workload(fields: &mut Fields<'_>, hosts: &[Host]) -> Option<Workload> {
         fields.fault("host", Some(&host.as_str().into()), "is none of the hosts");
     }
     let labels = fields.texts("labels");
-    let listen = fields.scalars("listen", "must be a port between 1 and 65535");
+    let listen = fields.scalars("listen", "must be a port between 1 and 65535, with /udp behind it for UDP");
     Some(Workload { name: name?, host: host?, labels, listen })
 }
 

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::error::LabError;
 use super::probe::icmp::Echo;
-use super::probe::{PATIENCE, Probe, Verdict, connect};
+use super::probe::{PATIENCE, Probe, Verdict, connect, converse};
 use super::wait::{Interrupt, Stopwatch};
 use super::{Lab, netns};
 
@@ -32,7 +32,7 @@ pub struct TrafficCount {
 
 impl Lab {
     /// Starts flows, each given as where from, where to and what. A flow of pings is one flow to connection tracking,
-    /// and each connect is a new one. A ping is sent every ten milliseconds, a connect every twenty.
+    /// and each connect or datagram is a new one. A ping is sent every ten milliseconds, the others every twenty.
     ///
     /// # Errors
     /// When there is no such host or workload.
@@ -45,7 +45,8 @@ impl Lab {
                 let counted = netns::within(&netns, || match (probe, to) {
                     (Probe::Ping, IpAddr::V4(to)) => pings(to, &end),
                     (Probe::Ping, IpAddr::V6(_)) => Err(io::ErrorKind::Unsupported.into()),
-                    (Probe::Tcp(port), to) => connects(SocketAddr::new(to, port), &end),
+                    (Probe::Tcp(port), to) => repeat(&end, || connect(SocketAddr::new(to, port))),
+                    (Probe::Udp(port), to) => repeat(&end, || converse(SocketAddr::new(to, port))),
                 })?;
                 counted.map_err(LabError::io(format!("send from {netns} to {to}")))
             }));
@@ -86,7 +87,11 @@ fn pings(to: std::net::Ipv4Addr, end: &Interrupt) -> io::Result<TrafficCount> {
     Ok(TrafficCount { sent, answered: answered.len() as u64 })
 }
 
-fn connects(to: SocketAddr, end: &Interrupt) -> io::Result<TrafficCount> {
+/// Asks anew every twenty milliseconds.
+fn repeat<F>(end: &Interrupt, ask: impl Fn() -> F) -> io::Result<TrafficCount>
+where
+    F: Future<Output = Verdict> + Send + 'static,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut attempts = JoinSet::new();
@@ -94,7 +99,7 @@ fn connects(to: SocketAddr, end: &Interrupt) -> io::Result<TrafficCount> {
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         while end.check().is_ok() {
             ticks.tick().await;
-            attempts.spawn(connect(to));
+            attempts.spawn(ask());
             count.sent += 1;
         }
         while let Some(verdict) = attempts.join_next().await {

@@ -37,8 +37,8 @@ pub(crate) fn members(state: &LabState) -> String {
             let address = workload.address.map_or("not attached".to_owned(), |address| address.to_string());
             let labels: Vec<_> =
                 workload.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let ports: Vec<_> = workload.listen.iter().map(u16::to_string).collect();
-            let ports = if ports.is_empty() { String::new() } else { format!("tcp {}", ports.join(" ")) };
+            let ports: Vec<_> = workload.listen.iter().map(ToString::to_string).collect();
+            let ports = if ports.is_empty() { String::new() } else { format!("port {}", ports.join(" ")) };
             let line =
                 format!("    {:<widest$}  {address:<16} {:<22} {ports}", workload.name, labels.join(","));
             let _ = writeln!(text, "{}", line.trim_end());

@@ -9,7 +9,7 @@ mod up;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use calico_node::lab::{Interrupt, LabName, respond};
+use calico_node::lab::{Interrupt, LabName, Port, respond};
 use clap::{Parser, Subcommand};
 
 /// Clusters on one machine: every host and workload is a network namespace, and runs the real programs.
@@ -58,13 +58,13 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Answer on TCP ports with a name.
+    /// Answer on ports with a name.
     #[command(hide = true)]
     Respond {
         /// What to answer.
         name: String,
         /// Where.
-        ports: Vec<u16>,
+        ports: Vec<Port>,
     },
 }
 

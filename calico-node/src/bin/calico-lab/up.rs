@@ -19,7 +19,7 @@ A topology:
   pools:
     - {cidr: 192.168.0.0/16, vxlanMode: CrossSubnet, blockSize: 26, natOutgoing: true}
   workloads:
-    - {name: web, host: node1, labels: {app: web}, listen: [80]}
+    - {name: web, host: node1, labels: {app: web}, listen: [80, 53/udp]}
     - {name: client, host: node2}
   resources:                     # files for `calicoctl apply`, or resources
     - {apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: none}}

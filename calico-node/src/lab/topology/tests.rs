@@ -11,7 +11,7 @@ hosts:
 pools:
   - {cidr: 192.168.0.0/16, vxlanMode: CrossSubnet, blockSize: 28, natOutgoing: true}
 workloads:
-  - {name: web, host: node2, labels: {app: web, tier: 1}, listen: [80, 443]}
+  - {name: web, host: node2, labels: {app: web, tier: 1}, listen: [80, 53/udp]}
 resources:
   - policies.yaml
   - {kind: Tier}
@@ -33,7 +33,7 @@ fn a_topology_is_read_whole() {
     assert_eq!(topology.hosts[1].as_number.map(|number| number.to_string()).as_deref(), Some("64513"));
     assert_eq!(topology.pool_of_agents().map(|pool| pool.block_size), Some(28));
     assert_eq!(topology.workloads[0].labels["tier"], "1");
-    assert_eq!(topology.workloads[0].listen, [80, 443]);
+    assert_eq!(topology.workloads[0].listen, [Port::Tcp(80), Port::Udp(53)]);
     assert_eq!(topology.manifests[0], Manifest::File("/etc/lab/policies.yaml".into()));
 }
 
@@ -55,7 +55,7 @@ fn every_fault_is_told_at_once() {
         .replace("gateway: 10.1.0.254", "gateway: 10.9.0.254")
         .replace("address: 10.2.0.2", "address: 10.3.0.2")
         .replace("CrossSubnet", "Sometimes")
-        .replace("80, 443", "80, 70000");
+        .replace("80, 53/udp", "80, 70000");
     let expected = [
         r#"name = "Office": must be at most 15 lower-case letters, digits and inner dashes"#,
         "topology.colour",

@@ -1,5 +1,7 @@
 //! The programs' logs: to standard error, at the level that Calico's variables name.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// Begins to log. The level is `CALICO_LOG` (any filter of `tracing-subscriber`, such as `info,calico_bgp=debug`), else

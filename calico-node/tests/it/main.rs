@@ -1,6 +1,7 @@
 //! The programs and what they share, against the real kernel: every test makes network namespaces of its own. Needs root.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod agent;
 mod cni;
 mod lab;
 mod namespace;

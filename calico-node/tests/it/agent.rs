@@ -1,0 +1,163 @@
+//! The agents of a lab, as an operator meets them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use calico_node::lab::{Ending, Lab, LabOptions, Programs, Stopwatch, Topology, Verdict};
+
+use crate::lab::fresh_name;
+
+const ONE_SUBNET: &str = "
+name: agents
+subnets:
+  - {name: left, cidr: 172.16.6.0/24, gateway: 172.16.6.254}
+hosts:
+  - {name: node1, address: 172.16.6.47}
+  - {name: node2, address: 172.16.6.249}
+";
+
+const POOL: &str = "
+pools:
+  - {cidr: 10.65.0.0/16, vxlanMode: Never}
+";
+
+const WORKLOADS: &str = "
+workloads:
+  - {name: one, host: node1}
+  - {name: two, host: node2}
+";
+
+fn up(parts: &[&str], programs: Programs) -> Lab {
+    let topology = Topology::parse(&parts.concat(), Path::new("")).unwrap().named(fresh_name());
+    Lab::up(&topology, LabOptions::default().programs(programs)).unwrap()
+}
+
+/// The programs that were built with this test.
+fn beside() -> Programs {
+    Programs::In(Path::new(env!("CARGO_BIN_EXE_calico-node")).parent().unwrap().to_owned())
+}
+
+/// Asks until the answer is as wanted, for ten seconds at most; the last answer otherwise.
+fn eventually<T>(mut ask: impl FnMut() -> T, wanted: impl Fn(&T) -> bool) -> T {
+    let watch = Stopwatch::start();
+    loop {
+        let answer = ask();
+        if wanted(&answer) || watch.elapsed() > Duration::from_secs(10) {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn routes(lab: &Lab, host: &str) -> String {
+    lab.exec(host, "ip", &["route"]).unwrap().stdout
+}
+
+#[test]
+fn routes_of_a_pool_without_encapsulation_are_learned_by_bgp_and_outlive_the_agent_that_told_them() {
+    let mut lab = up(&[ONE_SUBNET, POOL, WORKLOADS], beside());
+    let two = lab.address("two").unwrap();
+    let learned = eventually(|| routes(&lab, "node1"), |routes| routes.contains("via 172.16.6.249"));
+    assert!(learned.contains("via 172.16.6.249 dev eth0"), "{learned}");
+    assert_eq!(lab.ping("one", two).unwrap(), Verdict::Allowed);
+
+    let before = routes(&lab, "node1");
+    let events = lab.kernel_events("node1").unwrap();
+    lab.end_agent("node2", Ending::Killed).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(lab.ping("one", two).unwrap(), Verdict::Allowed, "while the agent is dead");
+    lab.start_agent("node2").unwrap();
+    lab.await_mesh().unwrap();
+    assert_eq!(routes(&lab, "node1"), before);
+    assert_eq!(events.drain().unwrap(), Vec::<String>::new(), "nothing was written meanwhile");
+    lab.down().unwrap();
+}
+
+#[test]
+fn a_pool_that_this_kernel_cannot_serve_is_told_in_words_and_the_rest_works() {
+    let pools = "
+resources:
+  - apiVersion: projectcalico.org/v3
+    kind: IPPool
+    metadata: {name: plain}
+    spec: {cidr: 10.65.0.0/16}
+  - apiVersion: projectcalico.org/v3
+    kind: IPPool
+    metadata: {name: wrapped}
+    spec: {cidr: 10.66.0.0/16, ipipMode: Always, allowedUses: [Workload, Tunnel], assignmentMode: Manual}
+";
+    let lab = up(&[ONE_SUBNET, WORKLOADS, pools], beside());
+    // A kernel with the ipip module has the device in every namespace; it serves the pool and has nothing to tell.
+    let serves = !lab.exec("node1", "ip", &["link", "show", "tunl0"]).unwrap().stdout.is_empty();
+    let told =
+        |problems: &Vec<String>| problems.iter().any(|p| p.contains("IP-in-IP") && p.contains("wrapped"));
+    let ask = || lab.status("node1").unwrap().problems;
+    let problems = eventually(ask, |problems| told(problems) != serves);
+    assert_ne!(told(&problems), serves, "{problems:?}");
+    let status = lab.calicoctl("node1", &["node", "status"], "").unwrap();
+    assert_eq!(status.contains("IP-in-IP"), !serves, "{status}");
+    assert_eq!(lab.ping("one", lab.address("two").unwrap()).unwrap(), Verdict::Allowed);
+    lab.down().unwrap();
+}
+
+#[test]
+fn an_interface_that_no_endpoint_names_neither_sends_nor_receives() {
+    let mut lab = up(&[ONE_SUBNET, POOL, WORKLOADS], beside());
+    let netns = lab.state().netns("two").unwrap().to_owned();
+    lab.detach("two").unwrap();
+    // What a runtime would do that forgets to tell the datastore, down to the routes.
+    let host = |arguments: &[&str]| {
+        let answer = lab.exec("node2", "ip", arguments).unwrap();
+        assert!(answer.stderr.is_empty(), "{arguments:?}: {}", answer.stderr);
+    };
+    host(&["link", "add", "caliunknown", "type", "veth", "peer", "name", "eth0", "netns", &netns]);
+    host(&["link", "set", "caliunknown", "up"]);
+    host(&["route", "add", "192.168.99.9/32", "dev", "caliunknown"]);
+    for arguments in [
+        &["address", "add", "192.168.99.9/32", "dev", "eth0"][..],
+        &["link", "set", "eth0", "up"],
+        &["route", "add", "172.16.6.249/32", "dev", "eth0"],
+    ] {
+        lab.exec("two", "ip", arguments).unwrap();
+    }
+    assert_eq!(lab.ping("two", "172.16.6.249".parse().unwrap()).unwrap(), Verdict::TimedOut);
+    // A sender on the host itself is told at once that its packet was dropped.
+    let dropped = |verdict| matches!(verdict, Verdict::TimedOut | Verdict::Unreachable);
+    let target = "192.168.99.9".parse().unwrap();
+    assert!(dropped(lab.ping("node2", target).unwrap()));
+    lab.end_agent("node2", Ending::Killed).unwrap();
+    assert!(dropped(lab.ping("node2", target).unwrap()), "without an agent");
+    lab.down().unwrap();
+}
+
+#[test]
+fn a_second_agent_on_a_host_and_one_on_a_taken_port_say_so_in_one_sentence() {
+    let lab = up(&[ONE_SUBNET], beside());
+    let second = lab.exec("node1", env!("CARGO_BIN_EXE_calico-node"), &["run"]);
+    let said = complaint(second);
+    assert!(said.contains("another calico-node already runs on this host"), "{said}");
+    lab.down().unwrap();
+
+    let lab = up(&[ONE_SUBNET], Programs::None);
+    let netns = lab.state().netns("node1").unwrap().to_owned();
+    let taker = std::thread::spawn(move || {
+        let file = std::fs::File::open(format!("/run/netns/{netns}")).unwrap();
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        std::net::TcpListener::bind("0.0.0.0:179").unwrap()
+    });
+    let _taken = taker.join().unwrap();
+    let said = complaint(lab.exec("node1", env!("CARGO_BIN_EXE_calico-node"), &["run"]));
+    assert!(said.contains("179") && said.contains("taken"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    lab.down().unwrap();
+}
+
+/// What a program that failed said last.
+fn complaint<E: std::fmt::Display>(answer: Result<calico_node::lab::Answer, E>) -> String {
+    let text = match answer {
+        Ok(answer) => answer.stderr,
+        Err(error) => error.to_string(),
+    };
+    let plain: Vec<&str> = text.lines().filter(|line| !line.contains(" INFO ")).collect();
+    plain.join("\n")
+}

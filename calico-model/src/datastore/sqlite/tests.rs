@@ -225,3 +225,22 @@ async fn a_key_spoilt_by_hand_hides_no_other() {
         listing.entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_slice())).collect();
     assert_eq!(found, [("/a/good", b"1".as_slice()), ("/a/text", b"text")]);
 }
+
+#[test]
+fn a_user_without_permission_is_told_so() {
+    let scratch = Scratch::new();
+    fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let (path, new) = (scratch.file("calico.db"), scratch.file("new.db"));
+    drop(SqliteStore::open(&path).unwrap());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o555)).unwrap();
+    // Only this thread becomes nobody; a test that is not run as root is nobody enough by the modes.
+    let refusals = std::thread::spawn(move || {
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+        [refusal(&path), refusal(&new)]
+    });
+    for text in refusals.join().unwrap() {
+        assert!(text.contains("run as its owner"), "{text}");
+    }
+    fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o755)).unwrap();
+}

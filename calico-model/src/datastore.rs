@@ -14,6 +14,8 @@
 pub mod client;
 #[cfg(feature = "strategies")]
 pub mod contract;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(feature = "strategies")]
 pub mod faulty;
 pub mod memory;
@@ -28,6 +30,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdConfig, EtcdStore};
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
@@ -54,9 +58,18 @@ impl FromStr for Key {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let sound = text.len() <= 1024
-            && text.strip_prefix('/').is_some_and(|path| path.split('/').all(|segment| !segment.is_empty()))
-            && !text.chars().any(char::is_control);
+        // By bytes, because listings make keys by the hundred thousand.
+        let bytes = text.as_bytes();
+        let is_sound = |pair: &[u8]| match pair {
+            b"//" | [0..=0x1f | 0x7f, _] | [_, 0..=0x1f | 0x7f] => false,
+            // U+0080 to U+009F, the control characters of Latin-1.
+            [0xc2, 0x80..=0x9f] => false,
+            _ => true,
+        };
+        let sound = (2..=1024).contains(&bytes.len())
+            && bytes[0] == b'/'
+            && bytes[bytes.len() - 1] != b'/'
+            && bytes.windows(2).all(is_sound);
         if sound {
             Ok(Self(text.into()))
         } else {

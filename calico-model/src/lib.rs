@@ -49,6 +49,8 @@ pub use asn::{AsNumber, Community, RouterId};
 #[cfg(feature = "sqlite")]
 pub use datastore::SqliteStore;
 pub use datastore::{Datastore, MemoryStore, Syncer};
+#[cfg(feature = "etcd")]
+pub use datastore::{EtcdConfig, EtcdStore};
 pub use label::Labels;
 pub use learned::{LearnedRoute, LearnedRoutes};
 pub use name::{InterfaceName, Name, Namespace, NodeName};

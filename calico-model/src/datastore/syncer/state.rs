@@ -126,7 +126,9 @@ impl SyncState {
         let known = self.folders.get_mut(folder.0)?;
         let revision = match &event {
             WatchEvent::Put(entry) => entry.revision,
-            WatchEvent::Deleted { revision, .. } | WatchEvent::InSync(revision) => *revision,
+            WatchEvent::Deleted { revision, .. } => *revision,
+            // Says when the store believes that it told all, which changes nothing here.
+            WatchEvent::InSync(_) => return None,
         };
         let news = match known.position {
             Position::Unknown => false,
@@ -136,21 +138,15 @@ impl SyncState {
         if !news {
             return None;
         }
+        known.position = Position::Within(revision);
         match event {
-            WatchEvent::InSync(revision) => {
-                known.position = Position::Complete(revision);
-                None
-            }
             WatchEvent::Put(entry) => {
-                known.position = Position::Within(revision);
                 let mark = Mark::of(&entry);
                 let old = known.keys.insert(entry.key.clone(), mark);
                 (old.as_ref() != known.keys.get(&entry.key)).then_some(Change::Put(entry))
             }
-            WatchEvent::Deleted { key, revision } => {
-                known.position = Position::Within(revision);
-                known.keys.remove(&key).map(|_| Change::Deleted(key))
-            }
+            WatchEvent::Deleted { key, .. } => known.keys.remove(&key).map(|_| Change::Deleted(key)),
+            WatchEvent::InSync(_) => None,
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The CNI plugins `calico` and `calico-ipam`, as functions.
 //!
 //! A runtime runs `calico` with a command in the environment and a network configuration on standard input. The plugin
-//! asks the IPAM plugin for addresses, makes the workload known in the datastore, plugs it in, and waits for the agent to
-//! put its policy in force. In that order: the agent has the endpoint before its interface exists, and until then the
-//! node drops what comes from the interface.
+//! asks the IPAM plugin for addresses, makes the workload known in the datastore, waits for the agent to put its policy in
+//! force, and plugs it in. In that order: a workload can neither send nor receive before its policy is in force.
 //!
 //! An ADD that fails undoes what it had done and says everything that went wrong. A second ADD of the same container
 //! gives the first one's result. A DEL may be repeated and removes only what is the container's own.
@@ -14,10 +13,12 @@ mod config;
 mod del;
 mod delegate;
 mod error;
+mod gc;
 mod identity;
 mod ipam;
 mod log;
 mod plugin;
+mod policed;
 mod program;
 mod request;
 mod result;

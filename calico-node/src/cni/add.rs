@@ -1,19 +1,19 @@
 //! ADD: attach a container.
+//!
+//! Addresses, then the endpoint, then its policy, then the interface: whatever stops an ADD in between, a DEL finds it by
+//! the container's name, and no interface is up that the node's rules do not know.
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{Object, ObjectId, Profile, WorkloadEndpoint};
-use calico_model::{Cidr, Family, InterfaceAddr, Name, Revision};
+use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName, Name, Revision};
 
+use super::del::release;
 use super::plugin::{Plugin, stored_endpoint};
-use super::{AddResult, CniError, Container, Identity, ResultInterface, ResultIp};
+use super::{AddResult, CniError, Config, Container, Identity, ResultInterface, ResultIp, policed};
 use crate::workload::{Attachment, HOST_MAC, Netns, host_interface_exists, is_plugged, plug};
-
-/// How often the agent's mark is looked for.
-const POLL: Duration = Duration::from_millis(5);
 
 /// The MTU that the kernel gives a veth pair when it is told none.
 const KERNEL_MTU: u32 = 1500;
@@ -26,23 +26,20 @@ pub(super) async fn add(
 ) -> Result<AddResult, CniError> {
     let node = plugin.node()?;
     let identity = Identity::of(container, node)?;
-    let run = Add { plugin, identity, interface: container, mtu: plugin.mtu()?, netns: Netns::open(netns)? };
+    let add = Add { plugin, identity, mtu: plugin.mtu()?, netns: Netns::open(netns)? };
     let client = plugin.ready_datastore().await?;
-    let existing = stored_endpoint(&client, &run.identity).await?;
-    let endpoint = match existing {
-        Some(endpoint) if endpoint.spec.container_id == run.identity.container().as_str() => {
-            run.again(&client, endpoint).await?
+    let endpoint = match stored_endpoint(&client, &add.identity).await? {
+        Some(endpoint) if endpoint.spec.container_id == add.identity.container().as_str() => {
+            add.again(&client, endpoint).await?
         }
-        existing => run.anew(&client, existing).await?,
+        before => add.anew(&client, before).await?,
     };
-    run.wait_for_policy().await;
-    Ok(run.result(&endpoint, netns))
+    Ok(add.result(&endpoint, netns))
 }
 
 struct Add<'a> {
     plugin: &'a Plugin<'a>,
     identity: Identity,
-    interface: &'a Container,
     mtu: Option<u32>,
     netns: Netns,
 }
@@ -51,7 +48,7 @@ struct Add<'a> {
 #[derive(Default)]
 struct Done {
     addresses: bool,
-    endpoint: Option<ObjectId>,
+    endpoint: Option<(ObjectId, Option<Revision>)>,
 }
 
 impl Add<'_> {
@@ -76,6 +73,7 @@ impl Add<'_> {
         }
         let attachment = self.attachment(&endpoint);
         if !is_plugged(&attachment, &self.netns).await? {
+            policed::wait(self.plugin, &attachment.host_interface).await?;
             plug(&attachment, &self.netns).await?;
         }
         Ok(endpoint)
@@ -86,9 +84,12 @@ impl Add<'_> {
         client: &Client,
         before: Option<Object<WorkloadEndpoint>>,
     ) -> Result<Object<WorkloadEndpoint>, CniError> {
-        self.refuse_taken_interface(client).await?;
+        let felix = self.plugin.felix(client, self.identity.node()).await?;
+        let prefix = felix.interface_prefixes().first().copied().unwrap_or("cali").to_owned();
+        let interface = self.identity.host_interface(&prefix);
+        self.refuse_taken(client, &interface).await?;
         let mut done = Done::default();
-        match self.attach(client, before, &mut done).await {
+        match self.attach(client, before, interface, &mut done).await {
             Ok(endpoint) => Ok(endpoint),
             Err(error) => {
                 let mut errors = vec![error];
@@ -102,13 +103,15 @@ impl Add<'_> {
         &self,
         client: &Client,
         before: Option<Object<WorkloadEndpoint>>,
+        interface: InterfaceName,
         done: &mut Done,
     ) -> Result<Object<WorkloadEndpoint>, CniError> {
         let addresses = self.plugin.ipam()?.add().await?;
         done.addresses = true;
         let addresses = self.usable(&addresses)?;
         self.ensure_profile(client).await?;
-        let mut endpoint = self.identity.endpoint(self.plugin.config, &addresses)?;
+        policed::forget(self.plugin, &interface);
+        let mut endpoint = self.identity.endpoint(self.plugin.config, &addresses, interface)?;
         let endpoints = client.of::<WorkloadEndpoint>();
         let written = match before {
             Some(before) => {
@@ -123,36 +126,34 @@ impl Add<'_> {
             done.addresses = false;
         }
         let endpoint = written.map_err(|error| self.unwritten(error))?;
-        done.endpoint = Some(self.identity.id());
-        plug(&self.attachment(&endpoint), &self.netns).await?;
+        done.endpoint = Some((self.identity.id(), revision(&endpoint)));
+        let attachment = self.attachment(&endpoint);
+        policed::wait(self.plugin, &attachment.host_interface).await?;
+        plug(&attachment, &self.netns).await?;
         Ok(endpoint)
     }
 
     /// Undoes what was done, last first, and returns what went wrong.
     async fn undo(&self, client: &Client, done: Done) -> Vec<CniError> {
         let mut errors = Vec::new();
-        if let Some(id) = done.endpoint {
-            match client.of::<WorkloadEndpoint>().delete(&id, None::<Revision>).await {
+        if let Some((id, revision)) = done.endpoint {
+            match client.of::<WorkloadEndpoint>().delete(&id, revision).await {
                 Ok(()) | Err(ClientError::NotFound { .. }) => {}
                 Err(error) => {
                     errors.push(CniError::datastore(format!("delete WorkloadEndpoint({id})"), error))
                 }
             }
         }
-        if done.addresses {
-            let released = match self.plugin.ipam() {
-                Ok(ipam) => ipam.command("DEL").await,
-                Err(error) => Err(error),
-            };
-            errors.extend(released.err());
+        // While the endpoint is there its addresses are in use.
+        if done.addresses && errors.is_empty() {
+            errors.extend(release(self.plugin).await.err());
         }
         errors
     }
 
     /// A container's second interface, or a pod's of another network, would have the same name on the node.
-    async fn refuse_taken_interface(&self, client: &Client) -> Result<(), CniError> {
-        let interface = self.identity.host_interface();
-        if !host_interface_exists(&interface).await? {
+    async fn refuse_taken(&self, client: &Client, interface: &InterfaceName) -> Result<(), CniError> {
+        if !host_interface_exists(interface).await? {
             return Ok(());
         }
         let (own, namespace) = (self.identity.id(), self.identity.namespace());
@@ -160,12 +161,14 @@ impl Add<'_> {
         let endpoints =
             endpoints.map_err(|error| CniError::datastore("list the workload endpoints", error))?.items;
         let owner = endpoints.iter().find(|endpoint| {
-            endpoint.spec.interface_name.as_ref() == Some(&interface)
+            endpoint.spec.interface_name.as_ref() == Some(interface)
                 && endpoint.spec.node == *self.identity.node()
                 && endpoint.id() != own
         });
         match owner {
-            Some(owner) => Err(CniError::InterfaceTaken { interface, owner: owner.id().to_string() }),
+            Some(owner) => {
+                Err(CniError::InterfaceTaken { interface: interface.clone(), owner: owner.id().to_string() })
+            }
             None => Ok(()),
         }
     }
@@ -202,35 +205,13 @@ impl Add<'_> {
     }
 
     fn attachment(&self, endpoint: &Object<WorkloadEndpoint>) -> Attachment {
-        self.identity.attachment(endpoint, self.interface, self.mtu, self.plugin.config)
-    }
-
-    /// Waits until the agent says that the endpoint's policy is in force. When it does not in time the workload is handed
-    /// over all the same, as Calico does: it has no traffic until the agent comes.
-    async fn wait_for_policy(&self) {
-        let patience = self.plugin.config.policy_setup_timeout;
-        if patience.is_zero() {
-            return;
-        }
-        let interface = self.identity.host_interface();
-        let mark = self.plugin.mark(&interface);
-        let marked = async {
-            while !mark.exists() {
-                tokio::time::sleep(POLL).await;
-            }
-        };
-        if tokio::time::timeout(patience, marked).await.is_err() {
-            tracing::warn!(
-                %interface,
-                seconds = patience.as_secs(),
-                "calico-node did not put the endpoint's policy in force in time; its traffic is dropped until it does"
-            );
-        }
+        self.identity.attachment(endpoint, self.mtu, self.plugin.config)
     }
 
     fn result(&self, endpoint: &Object<WorkloadEndpoint>, netns: &Path) -> AddResult {
         let attachment = self.attachment(endpoint);
         let host_addr = |addr: &IpAddr| InterfaceAddr::new(*addr, Family::of(*addr).bits());
+        let ips = attachment.addresses.iter().filter_map(host_addr);
         AddResult {
             interfaces: vec![
                 ResultInterface {
@@ -246,14 +227,13 @@ impl Add<'_> {
                     sandbox: Some(netns.display().to_string()),
                 },
             ],
-            ips: attachment
-                .addresses
-                .iter()
-                .filter_map(host_addr)
-                .map(|addr| ResultIp { addr, interface: Some(1) })
-                .collect(),
+            ips: ips.map(|addr| ResultIp { addr, interface: Some(1) }).collect(),
         }
     }
+}
+
+pub(super) fn revision(endpoint: &Object<WorkloadEndpoint>) -> Option<Revision> {
+    endpoint.metadata.resource_version.as_deref()?.parse().ok().map(Revision)
 }
 
 impl Identity {
@@ -261,13 +241,13 @@ impl Identity {
     pub(super) fn attachment(
         &self,
         endpoint: &Object<WorkloadEndpoint>,
-        container: &Container,
         mtu: Option<u32>,
-        config: &super::Config,
+        config: &Config,
     ) -> Attachment {
+        let interface = endpoint.spec.interface_name.clone();
         Attachment {
-            host_interface: self.host_interface(),
-            interface: container.interface.clone(),
+            host_interface: interface.unwrap_or_else(|| self.host_interface("cali")),
+            interface: self.interface().clone(),
             mac: endpoint.spec.mac.unwrap_or_else(|| self.mac()),
             addresses: endpoint.spec.ip_networks.iter().map(Cidr::addr).collect(),
             mtu,

@@ -40,7 +40,7 @@ pub(super) async fn check(plugin: &Plugin<'_>, container: &Container, netns: &Pa
     // The MTU file may have changed since; what the ADD told is what counts.
     let inner = previous.interfaces.iter().find(|interface| interface.sandbox.is_some());
     let mtu = inner.and_then(|interface| interface.mtu).or(mtu.filter(|_| plugin.config.mtu.is_some()));
-    let attachment = identity.attachment(&endpoint, container, mtu, plugin.config);
+    let attachment = identity.attachment(&endpoint, mtu, plugin.config);
     found.extend(differences(&attachment, &Netns::open(netns)?).await?);
     if !found.is_empty() {
         return Err(CniError::Differs { differences: found });

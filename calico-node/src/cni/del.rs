@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
-use calico_model::Revision;
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{Object, WorkloadEndpoint};
 
-use super::plugin::{Plugin, Readiness, stored_endpoint};
-use super::{CniError, Container, Identity};
+use super::add::revision;
+use super::plugin::{Plugin, stored_endpoint};
+use super::{CniError, Container, Identity, policed};
 use crate::workload::{Netns, WorkloadError, unplug, unplug_host};
 
 /// How often the deletion of an endpoint is tried while others write it.
 const ATTEMPTS: usize = 5;
 
-/// Detaches a container: the interface first, so that an address is free only when nobody uses it any more. Goes on past
-/// failures and returns them all.
+/// Detaches a container.
+///
+/// The interface goes first and the addresses last, once nothing has them any more: an address is never given out again
+/// while its former workload can still use it. Whatever fails, the rest is tried, and a repeated DEL completes it.
 pub(super) async fn del(
     plugin: &Plugin<'_>,
     container: &Container,
@@ -23,40 +25,67 @@ pub(super) async fn del(
     let mut errors = Vec::new();
     // What has no name on this node was never attached to it.
     let identity = plugin.node().ok().and_then(|node| Identity::of(container, node).ok());
-    let own = own_endpoint(plugin, identity.as_ref()).await.unwrap_or_else(|error| {
+    let found = find(plugin, identity.as_ref()).await.unwrap_or_else(|error| {
         errors.push(error);
-        None
+        Found::Nothing
     });
     errors.extend(detach(container, netns).await.err());
-    if let Some((client, identity, endpoint)) = &own {
-        // The other end goes with the container's; what is left now has lost its namespace.
-        errors.extend(unplug_host(&identity.host_interface()).await.err().map(CniError::from));
-        errors.extend(delete(client, identity, endpoint.clone()).await.err());
+    let held = matches!(found, Found::OtherInterface);
+    if let Found::Own(client, endpoint) = found {
+        errors.extend(remove(plugin, &client, *endpoint).await);
     }
-    let released = match plugin.ipam() {
-        Ok(ipam) => ipam.command("DEL").await,
-        Err(error) => Err(error),
-    };
-    errors.extend(released.err());
+    if errors.is_empty() && !held {
+        errors.extend(release(plugin).await.err());
+    }
     CniError::joined(errors).map_or(Ok(()), Err)
 }
 
-type Own<'i> = (Client, &'i Identity, Object<WorkloadEndpoint>);
+/// Has the IPAM plugin release the container's addresses.
+pub(super) async fn release(plugin: &Plugin<'_>) -> Result<(), CniError> {
+    plugin.ipam()?.command("DEL").await
+}
 
-/// Finds the container's endpoint; `None` when it has none, or the endpoint is another container's by now.
-async fn own_endpoint<'i>(
-    plugin: &Plugin<'_>,
-    identity: Option<&'i Identity>,
-) -> Result<Option<Own<'i>>, CniError> {
-    let Some(identity) = identity else { return Ok(None) };
-    let Some(client) = plugin.datastore().await? else { return Ok(None) };
-    if plugin.readiness(&client).await? == Readiness::Locked {
-        let problem = "ClusterInformation says datastoreReady: false, as during an upgrade; try again later";
-        return Err(CniError::NotReady { problem: problem.to_owned() });
-    }
+/// What the datastore has of a container.
+enum Found {
+    /// The endpoint of the very interface.
+    Own(Client, Box<Object<WorkloadEndpoint>>),
+    /// Not that, but the endpoint of another interface, which has the addresses of the container's handle.
+    OtherInterface,
+    /// Nothing.
+    Nothing,
+}
+
+async fn find(plugin: &Plugin<'_>, identity: Option<&Identity>) -> Result<Found, CniError> {
+    let Some(identity) = identity else { return Ok(Found::Nothing) };
+    let Some(client) = plugin.unlocked_datastore().await? else { return Ok(Found::Nothing) };
     let endpoint = stored_endpoint(&client, identity).await?;
-    let own = endpoint.filter(|endpoint| is_own(identity, endpoint));
-    Ok(own.map(|endpoint| (client, identity, endpoint)))
+    if let Some(endpoint) = endpoint.filter(|endpoint| is_own(identity, endpoint)) {
+        return Ok(Found::Own(client, Box::new(endpoint)));
+    }
+    let endpoints = client.of::<WorkloadEndpoint>().list(Some(&identity.namespace())).await;
+    let endpoints = endpoints.map_err(|error| CniError::datastore("list the workload endpoints", error))?;
+    let other = |endpoint: &Object<WorkloadEndpoint>| {
+        is_own(identity, endpoint) && endpoint.spec.node == *identity.node()
+    };
+    Ok(if endpoints.items.iter().any(other) { Found::OtherInterface } else { Found::Nothing })
+}
+
+/// Removes what is left of an endpoint: the node's end, should it have outlived the container's, then the endpoint.
+pub(super) async fn remove(
+    plugin: &Plugin<'_>,
+    client: &Client,
+    endpoint: Object<WorkloadEndpoint>,
+) -> Vec<CniError> {
+    let mut errors = Vec::new();
+    let interface = endpoint.spec.interface_name.clone();
+    if let Some(interface) = &interface {
+        errors.extend(unplug_host(interface).await.err().map(CniError::from));
+    }
+    errors.extend(delete(client, endpoint).await.err());
+    if let Some(interface) = &interface {
+        policed::forget(plugin, interface);
+    }
+    errors
 }
 
 fn is_own(identity: &Identity, endpoint: &Object<WorkloadEndpoint>) -> bool {
@@ -80,24 +109,21 @@ async fn detach(container: &Container, netns: Option<&Path>) -> Result<(), CniEr
     }
 }
 
-/// Deletes the endpoint as long as it is the container's.
-async fn delete(
-    client: &Client,
-    identity: &Identity,
-    mut endpoint: Object<WorkloadEndpoint>,
-) -> Result<(), CniError> {
-    let id = identity.id();
+/// Deletes the endpoint as long as it is the same container's.
+async fn delete(client: &Client, mut endpoint: Object<WorkloadEndpoint>) -> Result<(), CniError> {
+    let (endpoints, id) = (client.of::<WorkloadEndpoint>(), endpoint.id());
+    let failed = |error| CniError::datastore(format!("delete WorkloadEndpoint({id})"), error);
     let mut attempts = 0;
     loop {
-        let revision = endpoint.metadata.resource_version.as_deref().and_then(|text| text.parse().ok());
-        match client.of::<WorkloadEndpoint>().delete(&id, revision.map(Revision)).await {
+        match endpoints.delete(&id, revision(&endpoint)).await {
             Ok(()) | Err(ClientError::NotFound { .. }) => return Ok(()),
             Err(ClientError::Conflict { .. }) if attempts < ATTEMPTS => attempts += 1,
-            Err(error) => return Err(CniError::datastore(format!("delete WorkloadEndpoint({id})"), error)),
+            Err(error) => return Err(failed(error)),
         }
-        match stored_endpoint(client, identity).await? {
-            Some(newest) if is_own(identity, &newest) => endpoint = newest,
-            _ => return Ok(()),
+        match endpoints.get(&id).await {
+            Ok(newest) if newest.spec.container_id == endpoint.spec.container_id => endpoint = newest,
+            Ok(_) | Err(ClientError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(failed(error)),
         }
     }
 }

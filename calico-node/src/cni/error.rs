@@ -101,6 +101,17 @@ pub enum CniError {
         #[source]
         source: ParseError,
     },
+    /// The node would let the workload do whatever it likes.
+    #[error(
+        "the rules of calico-node are not in force on this node, so the workload behind {interface} would be open: start calico-node"
+    )]
+    Unpoliced {
+        /// The interface on the node.
+        interface: InterfaceName,
+    },
+    /// It cannot be seen whether the node's rules are in force.
+    #[error("could not see whether the rules of calico-node are in force on this node")]
+    Rules(#[source] Box<calico_policy::nft::ApplyError>),
     /// The interface on the node is another workload's.
     #[error(
         "{interface} on the node belongs to the workload endpoint {owner}: Calico gives a container one interface, and this container or pod has it already"
@@ -202,12 +213,12 @@ impl CniError {
             Self::Decode { .. } => 6,
             Self::Config { .. } | Self::Name { .. } => 7,
             // "Try again later": the agent or an operator has to do something first.
-            Self::NotSetUp { .. } | Self::NotReady { .. } => 11,
+            Self::NotSetUp { .. } | Self::NotReady { .. } | Self::Unpoliced { .. } => 11,
             Self::NodeFile { .. } | Self::Open(_) | Self::Datastore { .. } => 100,
             Self::NoPlugin { .. } | Self::Unusable { .. } | Self::Assign { .. } | Self::Release { .. } => 101,
             Self::Plugin { code, .. } => *code,
             Self::Workload(WorkloadError::NoNamespace { .. } | WorkloadError::NotANamespace { .. }) => 3,
-            Self::Workload(_) => 102,
+            Self::Workload(_) | Self::Rules(_) => 102,
             Self::Differs { .. } => 103,
             Self::InterfaceTaken { .. } => 104,
             Self::Several { first, .. } => first.code(),

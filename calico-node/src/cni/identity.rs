@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use calico_model::name::{pod_interface_name, workload_endpoint_name};
+use calico_model::name::workload_endpoint_name;
 use calico_model::resource::{Action, Metadata, Object, ObjectId, Profile, Rule, WorkloadEndpoint};
 use calico_model::{Cidr, InterfaceName, Labels, Mac, Name, Namespace, NodeName, ParseError, Selector};
 use sha1::{Digest, Sha1};
@@ -70,6 +70,12 @@ impl Identity {
         &self.container
     }
 
+    /// Returns the interface inside the container.
+    #[must_use]
+    pub fn interface(&self) -> &InterfaceName {
+        &self.interface
+    }
+
     /// Returns the namespace of the endpoint: the pod's, else `default`.
     #[must_use]
     pub fn namespace(&self) -> Namespace {
@@ -82,22 +88,27 @@ impl Identity {
         self.pod.as_ref().map(|pod| pod.name.as_str())
     }
 
-    /// Returns the name of the node's end: `cali` and 11 hex digits.
+    /// Returns the name of the node's end: the prefix, usually `cali`, and hex digits up to the 15 characters of an
+    /// interface's name.
     ///
     /// For a pod they come from the digest of its namespace and name. Otherwise they are the first of the container's ID,
-    /// or, when that does not begin with 11 hex digits, of the ID's SHA-1 digest: the first letters of IDs that people
+    /// or, when that does not begin with so many hex digits, of the ID's SHA-1 digest: the first letters of IDs that people
     /// make up are often the same.
-    #[must_use]
-    pub fn host_interface(&self) -> InterfaceName {
-        if let Some(pod) = &self.pod {
-            return pod_interface_name(pod.namespace.as_str(), &pod.name);
-        }
+    pub(super) fn host_interface(&self, prefix: &str) -> InterfaceName {
+        const LONGEST: usize = 15;
+        // A configuration with a longer prefix is refused where it is read.
+        let prefix = prefix.get(..11).unwrap_or(prefix);
+        let count = LONGEST - prefix.len();
         let is_hex = |digits: &&str| digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let digits = match self.container.as_str().get(..11).filter(is_hex) {
-            Some(digits) => digits.to_owned(),
-            None => hex(self.container.as_str())[..11].to_owned(),
+        let digits = match &self.pod {
+            Some(pod) => hex(&format!("{}.{}", pod.namespace, pod.name)),
+            None => match self.container.as_str().get(..count).filter(is_hex) {
+                Some(digits) => digits.to_owned(),
+                None => hex(self.container.as_str()),
+            },
         };
-        format!("cali{digits}").parse().expect("15 letters and digits are an interface name")
+        let name = format!("{prefix}{}", &digits[..count]);
+        name.parse().expect("a checked prefix and hex digits are an interface name")
     }
 
     /// Returns the MAC address of the container's end. The same container always gets the same one.
@@ -172,6 +183,7 @@ impl Identity {
         &self,
         config: &Config,
         addresses: &[IpAddr],
+        host_interface: InterfaceName,
     ) -> Result<Object<WorkloadEndpoint>, CniError> {
         let orchestrator = if self.pod.is_some() { "k8s" } else { "cni" };
         let mut labels = config.labels.clone();
@@ -188,7 +200,7 @@ impl Identity {
         spec.service_account_name = config.labels.get(SERVICE_ACCOUNT).unwrap_or_default().to_owned();
         spec.ip_networks = addresses.iter().map(|addr| Cidr::host(*addr)).collect();
         spec.profiles = self.profiles(config)?;
-        spec.interface_name = Some(self.host_interface());
+        spec.interface_name = Some(host_interface);
         spec.mac = Some(self.mac());
         Ok(Object { metadata, spec })
     }
@@ -200,6 +212,7 @@ fn hex(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use calico_model::name::pod_interface_name;
     use serde_json::json;
 
     use super::*;
@@ -227,8 +240,10 @@ mod tests {
     fn a_container_is_named_after_itself() {
         let identity = identity("0123456789abcdef", "").unwrap();
         assert_eq!(identity.id().to_string(), "default/node--1-cni-0123456789abcdef-eth0");
-        assert_eq!(identity.host_interface().as_str(), "cali0123456789a");
-        let endpoint = identity.endpoint(&config(""), &["10.0.0.1".parse().unwrap()]).unwrap();
+        let interface = identity.host_interface("cali");
+        assert_eq!(interface.as_str(), "cali0123456789a");
+        assert_eq!(identity.host_interface("veth-of").as_str(), "veth-of01234567");
+        let endpoint = identity.endpoint(&config(""), &["10.0.0.1".parse().unwrap()], interface).unwrap();
         assert_eq!(endpoint.spec.ip_networks, ["10.0.0.1/32".parse().unwrap()]);
         assert_eq!(endpoint.metadata.labels.get("role"), Some("database"));
         assert_eq!(endpoint.spec.profiles, ["net".parse().unwrap()]);
@@ -238,7 +253,7 @@ mod tests {
     fn a_pod_is_named_after_its_namespace_and_name() {
         let identity = identity("0123456789abcdef", POD).unwrap();
         assert_eq!(identity.id().to_string(), "default/node--1-k8s-nginx-eth0");
-        assert_eq!(identity.host_interface().as_str(), "calic440f455693");
+        assert_eq!(identity.host_interface("cali"), pod_interface_name("default", "nginx"));
         let profiles = identity.profiles(&config("k8s")).unwrap();
         assert_eq!(profiles, ["kns.default".parse().unwrap(), "ksa.default.web".parse().unwrap()]);
         assert_eq!(identity.network_profile(&config("k8s")).unwrap(), None);
@@ -247,10 +262,10 @@ mod tests {
     #[test]
     fn made_up_container_ids_that_begin_alike_get_different_interfaces() {
         let [one, two] =
-            ["demo-frontend1", "demo-frontend2"].map(|id| identity(id, "").unwrap().host_interface());
+            ["demo-frontend1", "demo-frontend2"].map(|id| identity(id, "").unwrap().host_interface("cali"));
         assert_ne!(one, two);
         assert_eq!(one.as_str().len(), 15);
-        assert_eq!(identity("c1", "").unwrap().host_interface().as_str().len(), 15);
+        assert_eq!(identity("c1", "").unwrap().host_interface("cali").as_str().len(), 15);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use calico_ipam::{AssignAddress, AssignError, AutoAssign, HandleUse, Ipam};
 use calico_model::resource::AllowedUse;
 use calico_model::{Family, Namespace, NodeName};
 
-use super::plugin::{Plugin, Readiness};
-use super::{AddResult, CniError, Container};
+use super::plugin::Plugin;
+use super::{AddResult, CniError, Config, Container};
 
 /// Assigns the addresses of a container: those asked for, else one of each family that the configuration wants.
 ///
@@ -29,11 +29,7 @@ pub(super) async fn add(
 
 /// Releases the addresses of a container. One that has none is fine.
 pub(super) async fn del(plugin: &Plugin<'_>, container: &Container, now: SystemTime) -> Result<(), CniError> {
-    let Some(client) = plugin.datastore().await? else { return Ok(()) };
-    if plugin.readiness(&client).await? == Readiness::Locked {
-        let problem = "ClusterInformation says datastoreReady: false, as during an upgrade; try again later";
-        return Err(CniError::NotReady { problem: problem.to_owned() });
-    }
+    let Some(client) = plugin.unlocked_datastore().await? else { return Ok(()) };
     let ipam = Ipam::new(client.store().clone());
     let mut errors = Vec::new();
     for handle in [handle(plugin, container), legacy_handle(container)] {
@@ -68,7 +64,12 @@ pub(super) async fn status(plugin: &Plugin<'_>) -> Result<(), CniError> {
 }
 
 fn handle(plugin: &Plugin<'_>, container: &Container) -> String {
-    format!("{}.{}", plugin.config.network, container.id)
+    network_handle(plugin.config, container.id.as_str())
+}
+
+/// The handle of a container's addresses in a network.
+pub(super) fn network_handle(config: &Config, container: &str) -> String {
+    format!("{}.{container}", config.network)
 }
 
 /// The handle that Calico's plugins used before version 3.

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use calico_model::datastore::client::{Client, ClientError};
-use calico_model::resource::{ClusterInformation, Object, ObjectId, WorkloadEndpoint};
-use calico_model::{InterfaceName, Name, NodeName};
+use calico_model::resource::{ClusterInformation, FelixConfiguration, Object, ObjectId, WorkloadEndpoint};
+use calico_model::{InterfaceName, Name, NodeName, Snapshot};
 
 use super::{CniError, Config, Delegate, Identity};
 use crate::config::DatastoreConfig;
@@ -84,7 +84,7 @@ impl<'a> Plugin<'a> {
     }
 
     /// Opens the datastore; `None` when it is the embedded one and nobody has made it yet.
-    pub(super) async fn datastore(&self) -> Result<Option<Client>, CniError> {
+    async fn datastore(&self) -> Result<Option<Client>, CniError> {
         let var = |name: &str| self.config.datastore_var(name).or_else(|| (self.var)(name));
         let open = |error| CniError::Open(Box::new(error));
         let loaded =
@@ -107,13 +107,20 @@ impl<'a> Plugin<'a> {
         match self.readiness(&client).await? {
             Readiness::Ready => Ok(client),
             Readiness::Unset => Err(not_ready("nobody has initialised it; is calico-node running?")),
-            Readiness::Locked => Err(not_ready(
-                "ClusterInformation says datastoreReady: false, as during an upgrade; try again later",
-            )),
+            Readiness::Locked => Err(not_ready(LOCKED)),
         }
     }
 
-    pub(super) async fn readiness(&self, client: &Client) -> Result<Readiness, CniError> {
+    /// Opens the datastore to clean up in it; `None` when nobody has made it yet.
+    pub(super) async fn unlocked_datastore(&self) -> Result<Option<Client>, CniError> {
+        let Some(client) = self.datastore().await? else { return Ok(None) };
+        match self.readiness(&client).await? {
+            Readiness::Ready | Readiness::Unset => Ok(Some(client)),
+            Readiness::Locked => Err(CniError::NotReady { problem: LOCKED.to_owned() }),
+        }
+    }
+
+    async fn readiness(&self, client: &Client) -> Result<Readiness, CniError> {
         let name: Name = ClusterInformation::NAME.parse().expect("a constant name");
         match client.of::<ClusterInformation>().get(&ObjectId::from(name)).await {
             Ok(information) if information.spec.datastore_ready == Some(true) => Ok(Readiness::Ready),
@@ -123,15 +130,38 @@ impl<'a> Plugin<'a> {
         }
     }
 
+    /// Reads the node's part of the agent's configuration.
+    pub(super) async fn felix(
+        &self,
+        client: &Client,
+        node: &NodeName,
+    ) -> Result<FelixConfiguration, CniError> {
+        let mut known = Snapshot::default();
+        for name in ["default".to_owned(), format!("node.{node}")] {
+            let Ok(name) = name.parse::<Name>() else { continue };
+            let id = ObjectId::from(name);
+            match client.of::<FelixConfiguration>().get(&id).await {
+                Ok(found) => known.insert(found),
+                Err(ClientError::NotFound { .. }) => {}
+                Err(error) => {
+                    return Err(CniError::datastore(format!("read FelixConfiguration({id})"), error));
+                }
+            }
+        }
+        Ok(known.felix_configuration(node))
+    }
+
     pub(super) fn ipam(&self) -> Result<Delegate<'_>, CniError> {
         let folders = (self.var)("CNI_PATH");
         Delegate::find(&self.config.ipam.plugin, folders.as_deref(), self.input)
     }
 }
 
+const LOCKED: &str = "ClusterInformation says datastoreReady: false, as during an upgrade; try again later";
+
 /// Whether the datastore may be acted upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Readiness {
+enum Readiness {
     Ready,
     Unset,
     Locked,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::plugin::Plugin;
-use super::{AddResult, CniError, Config, Request, SpecVersion, add, check, config, del, ipam, log};
+use super::{AddResult, CniError, Config, Request, SpecVersion, add, check, config, del, gc, ipam, log};
 
 /// Which of the two plugins a program is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,9 @@ async fn answer(
             ipam::check(plugin, container, now).await.map(|()| None)
         }
         (Program::Ipam, Request::Status) => ipam::status(plugin).await.map(|()| None),
-        (_, Request::Gc | Request::Version) => Ok(None),
+        (Program::Calico, Request::Gc) => gc::calico(plugin, now).await.map(|()| None),
+        (Program::Ipam, Request::Gc) => gc::calico_ipam(plugin, now).await.map(|()| None),
+        (_, Request::Version) => Ok(None),
     }
 }
 

@@ -2,14 +2,18 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calico_model::datastore::client::Client;
 use calico_model::datastore::sqlite::SqliteStore;
-use calico_model::resource::{IpPool, Object, Profile, WorkloadEndpoint};
+use calico_model::resource::{IpPool, Kind, Object, Profile, WorkloadEndpoint};
+use calico_model::{Snapshot, Update};
 use calico_node::stamp::stamp;
+use calico_node::workload::inside;
+use calico_policy::compile;
+use calico_policy::nft::{Nft, Transaction};
 use serde_json::{Value, json};
 
 use crate::namespace::Namespace;
@@ -42,7 +46,23 @@ impl Node {
         client.of().create(Object::new("node-1".parse().unwrap(), node_resource)).await.unwrap();
         node.pool("default-ipv4-ippool", "192.168.0.0/24").await;
         node.pool("default-ipv6-ippool", "fd80:24::/120").await;
+        node.put_in_force(Snapshot::default()).await;
         node
+    }
+
+    /// Puts the rules of `snapshot` in force, as an agent does.
+    async fn put_in_force(&self, snapshot: Snapshot) {
+        let rules = compile(&snapshot, &"node-1".parse().unwrap());
+        let sync = move || async move { Nft::new().sync(&rules).map(drop) };
+        inside(&self.netns.open(), sync).await.unwrap().unwrap();
+    }
+
+    /// Reads all resources, as an agent does.
+    async fn snapshot(&self) -> Snapshot {
+        let listing = self.client().store().list(&Kind::all_prefix()).await.unwrap();
+        let mut snapshot = Snapshot::default();
+        listing.entries.iter().filter_map(Update::from_entry).for_each(|update| snapshot.apply(update));
+        snapshot
     }
 
     fn client(&self) -> Client {
@@ -71,12 +91,29 @@ impl Node {
     }
 
     fn run(&self, program: &str, command: &str, container: &Container<'_>, input: &[u8]) -> Answer {
+        let output = self.spawn(program, command, container, input).wait_with_output().unwrap();
+        let json = match output.stdout.trim_ascii() {
+            b"" => Value::Null,
+            text => serde_json::from_slice(text).unwrap(),
+        };
+        Answer { success: output.status.success(), json, log: String::from_utf8(output.stderr).unwrap() }
+    }
+
+    /// Calls `calico`, and kills it before it is done, or just after.
+    fn kill(&self, command: &str, container: &Container<'_>, config: &Value, after: Duration) {
+        let mut child = self.spawn("calico", command, container, config.to_string().as_bytes());
+        std::thread::sleep(after);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn spawn(&self, program: &str, command: &str, container: &Container<'_>, input: &[u8]) -> Child {
         let programs = Path::new(env!("CARGO_BIN_EXE_calico")).parent().unwrap();
         let mut process = self.netns.command(programs.join(program));
         process
             .env("CNI_COMMAND", command)
             .env("CNI_CONTAINERID", container.id)
-            .env("CNI_IFNAME", "eth0")
+            .env("CNI_IFNAME", container.interface)
             .env("CNI_PATH", programs)
             .env("CNI_ARGS", container.args)
             .env("CALICO_LIB_DIR", &self.folder)
@@ -87,12 +124,7 @@ impl Node {
         let pipes = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = pipes.spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let json = match output.stdout.trim_ascii() {
-            b"" => Value::Null,
-            text => serde_json::from_slice(text).unwrap(),
-        };
-        Answer { success: output.status.success(), json, log: String::from_utf8(output.stderr).unwrap() }
+        child
     }
 }
 
@@ -107,12 +139,13 @@ impl Drop for Node {
 struct Container<'a> {
     id: &'a str,
     netns: Option<PathBuf>,
+    interface: &'a str,
     args: &'a str,
 }
 
 impl<'a> Container<'a> {
     fn of(id: &'a str, netns: &Namespace) -> Self {
-        Self { id, netns: Some(netns.path()), args: "" }
+        Self { id, netns: Some(netns.path()), interface: "eth0", args: "" }
     }
 }
 
@@ -319,16 +352,16 @@ async fn check_says_what_differs() {
 async fn a_del_needs_no_namespace_and_leaves_what_is_not_the_containers() {
     let (node, workload) = (Node::new().await, Namespace::new("wl"));
     node.call("ADD", &Container::of(ID, &workload), &v4_only()).ok();
-    let other = Container { id: "other", netns: None, args: "" };
+    let other = Container { netns: None, ..Container::of("other", &workload) };
     node.call("DEL", &other, &v4_only()).ok();
     assert_eq!((node.endpoints().await.len(), node.held().await), (1, 1));
-    let gone = Container { id: ID, netns: Some("/var/run/netns/gone".into()), args: "" };
+    let gone = Container { netns: Some("/var/run/netns/gone".into()), ..Container::of(ID, &workload) };
     node.call("DEL", &gone, &v4_only()).ok();
     assert_eq!((node.endpoints().await.len(), node.held().await), (0, 0));
     assert_eq!(node.netns.interfaces(), ["lo"], "the node's end had lost its owner");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_add_waits_for_the_agent_and_says_when_it_does_not_come() {
     let (node, first, second) = (Node::new().await, Namespace::new("wl"), Namespace::new("wl"));
     let mut config = v4_only();
@@ -338,20 +371,84 @@ async fn an_add_waits_for_the_agent_and_says_when_it_does_not_come() {
     answer.ok();
 
     config["policy_setup_timeout_seconds"] = 60.into();
-    let folder = node.folder.join("endpoint-status");
-    std::fs::create_dir_all(&folder).unwrap();
-    let agent = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(200));
+    let (store, folder) = (node.client(), node.folder.join("endpoint-status"));
+    let agent = tokio::spawn(async move {
+        while store.of::<WorkloadEndpoint>().list(None).await.unwrap().items.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("calibbbbbbbbbbb"), "").unwrap();
     });
     #[expect(clippy::disallowed_methods, reason = "the test measures how long a program waits")]
     let begin = Instant::now();
-    let answer = node.call("ADD", &Container::of("bbbbbbbbbbb1", &second), &config);
+    let answer =
+        tokio::task::block_in_place(|| node.call("ADD", &Container::of("bbbbbbbbbbb1", &second), &config));
     let waited = begin.elapsed();
-    agent.join().unwrap();
+    agent.await.unwrap();
     assert!(waited >= Duration::from_millis(200) && waited < Duration::from_secs(30), "{waited:?}");
     assert!(!answer.log.contains("did not put"), "{}", answer.log);
     answer.ok();
+}
+
+#[tokio::test]
+async fn without_the_agents_rules_no_workload_is_let_in() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let remove = || async { Nft::new().apply(&Transaction::removal()) };
+    inside(&node.netns.open(), remove).await.unwrap().unwrap();
+    let answer = node.call("ADD", &Container::of(ID, &workload), &v4_only());
+    assert_eq!(answer.json["code"], 11);
+    assert_eq!(
+        answer.failure(),
+        "the rules of calico-node are not in force on this node, so the workload behind cali0123456789a would be open: start calico-node"
+    );
+    assert_eq!((node.endpoints().await.len(), node.held().await), (0, 0));
+    assert_eq!(workload.interfaces(), ["lo"]);
+}
+
+#[tokio::test]
+async fn a_workload_talks_to_others_only_once_the_agent_knows_it() {
+    let (node, first, second) = (Node::new().await, Namespace::new("wl"), Namespace::new("wl"));
+    node.call("ADD", &Container::of("c1", &first), &v4_only()).ok();
+    let result = node.call("ADD", &Container::of("c2", &second), &v4_only()).ok();
+    let addr = result["ips"][0]["address"].as_str().unwrap().strip_suffix("/32").unwrap();
+    let reaches = |wait: &str| {
+        let ping = first.command("ping").args(["-c1", wait, addr]).output().unwrap();
+        ping.status.success()
+    };
+    assert!(!reaches("-W1"), "a packet passed before any policy");
+    node.put_in_force(node.snapshot().await).await;
+    assert!(reaches("-W5"), "the network's own profile lets its endpoints talk");
+}
+
+#[tokio::test]
+async fn a_second_interface_of_a_container_is_refused_and_the_first_one_stays() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let container = Container::of(ID, &workload);
+    node.call("ADD", &container, &v4_only()).ok();
+    let second = Container { interface: "net1", ..Container::of(ID, &workload) };
+    let answer = node.call("ADD", &second, &v4_only());
+    assert_eq!(answer.json["code"], 104);
+    let message = answer.failure();
+    assert!(message.contains("Calico gives a container one interface"), "{message}");
+    node.call("DEL", &second, &v4_only()).ok();
+    assert_eq!(workload.interfaces(), ["eth0", "lo"]);
+    assert_eq!((node.endpoints().await.len(), node.held().await), (1, 1));
+}
+
+#[tokio::test]
+async fn an_interface_is_named_with_the_agents_prefix() {
+    use calico_model::resource::FelixConfiguration;
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let mut felix = FelixConfiguration::new();
+    felix.interface_prefix = Some("veth-".to_owned());
+    node.client().of().create(Object::new("default".parse().unwrap(), felix)).await.unwrap();
+    let container = Container::of(ID, &workload);
+    let result = node.call("ADD", &container, &v4_only()).ok();
+    assert_eq!(result["interfaces"][0]["name"], "veth-0123456789");
+    node.call("CHECK", &container, &with_previous(&v4_only(), &result)).ok();
+    node.call("DEL", &container, &v4_only()).ok();
+    assert_eq!(node.netns.interfaces(), ["lo"]);
 }
 
 #[tokio::test]
@@ -426,6 +523,49 @@ async fn versions_and_status_are_answered() {
     }
     assert_eq!(node.call("STATUS", &container, &config("1.1.0")).ok(), Value::Null);
     assert!(node.call("STATUS", &container, &config("1.0.0")).failure().contains("does not have STATUS"));
+}
+
+#[tokio::test]
+async fn what_a_runtime_has_forgotten_is_collected() {
+    let (node, kept, lost) = (Node::new().await, Namespace::new("wl"), Namespace::new("wl"));
+    let elsewhere = Namespace::new("wl");
+    let config = config("1.1.0");
+    let mut other_network = config.clone();
+    other_network["name"] = "net.other".into();
+    let result = node.call("ADD", &Container::of("kept", &kept), &config).ok();
+    node.call("ADD", &Container::of("lost", &lost), &config).ok();
+    node.call("ADD", &Container::of("elsewhere", &elsewhere), &other_network).ok();
+    let mut collect = config.clone();
+    collect["cni.dev/valid-attachments"] = json!([{ "containerID": "kept", "ifname": "eth0" }]);
+    node.call("GC", &Container::of("none", &kept), &collect).ok();
+    assert_eq!(lost.interfaces(), ["lo"]);
+    let containers: Vec<String> =
+        node.endpoints().await.into_iter().map(|endpoint| endpoint.spec.container_id).collect();
+    assert_eq!(containers, ["elsewhere", "kept"]);
+    assert_eq!(node.held().await, 2);
+    node.call("CHECK", &Container::of("kept", &kept), &with_previous(&config, &result)).ok();
+    let message = node.call("GC", &Container::of("none", &kept), &config).failure();
+    assert!(
+        message.contains("cni.dev/valid-attachments in the network configuration is missing"),
+        "{message}"
+    );
+}
+
+/// Kills `calico` in the middle of an ADD, after as many milliseconds as `after`.
+#[tokio::test]
+async fn whatever_stops_an_add_in_between_a_del_leaves_nothing_behind() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let container = Container::of(ID, &workload);
+    for after in [5, 15, 30, 45, 60, 80, 100, 130] {
+        node.kill("ADD", &container, &v4_only(), Duration::from_millis(after));
+        node.call("DEL", &container, &v4_only()).ok();
+        assert_eq!((node.endpoints().await.len(), node.held().await), (0, 0), "after {after} ms");
+        assert_eq!(
+            (node.netns.interfaces(), workload.interfaces()),
+            (vec!["lo".to_owned()], vec!["lo".to_owned()])
+        );
+    }
+    node.call("ADD", &container, &v4_only()).ok();
 }
 
 #[tokio::test]

@@ -209,3 +209,6 @@ fn burden(step: Reason, path: &Path, sources: &Sources) -> u128 {
         Reason::PathId => u128::from(path.path_id),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,10 +174,20 @@ enum Stage {
     Established(Arc<Negotiated>),
 }
 
+/// Whether the session was established when a connection came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// No: it competes with others for becoming the session.
+    Before,
+    /// Yes: the peer has lost the old connection, or believes so.
+    During,
+}
+
 #[derive(Debug)]
 struct Connection {
     id: ConnectionId,
     role: Role,
+    arrival: Arrival,
     stage: Stage,
     timers: Timers,
 }
@@ -382,7 +392,9 @@ impl Session {
     fn connected(&mut self, id: ConnectionId, role: Role, now: Instant) {
         let mut timers = Timers::default();
         timers.set(Timer::Hold, Some(now + OPEN_WAIT));
-        self.connections.push(Connection { id, role, stage: Stage::OpenSent, timers });
+        let up = self.state() == State::Established;
+        let arrival = if up && role == Role::Accepted { Arrival::During } else { Arrival::Before };
+        self.connections.push(Connection { id, role, arrival, stage: Stage::OpenSent, timers });
         self.transmit(id, self.terms.open().encode(), now);
     }
 
@@ -480,7 +492,10 @@ impl Session {
 
     /// Settles an OPEN against the session's other connections; reports whether its own connection lives.
     fn wins_collisions(&mut self, id: ConnectionId, open: &Open, now: Instant) -> bool {
-        let Some(role) = self.connections.iter().find(|c| c.id == id).map(|c| c.role) else { return false };
+        let Some((role, arrival)) = self.connections.iter().find(|c| c.id == id).map(|c| (c.role, c.arrival))
+        else {
+            return false;
+        };
         let others: Vec<ConnectionId> = self.connections.iter().map(|c| c.id).filter(|o| *o != id).collect();
         let collision = || Ended::Sent(Notification::new(Notification::COLLISION));
         for other in others {
@@ -488,7 +503,7 @@ impl Session {
             let loser = match &self.connections[at].stage {
                 Stage::OpenSent => continue,
                 // A peer that does graceful restart and connects anew has lost the old connection (RFC 4724 section 5).
-                Stage::Established(n) if n.graceful_restart.is_some() && role == Role::Accepted => {
+                Stage::Established(n) if n.graceful_restart.is_some() && arrival == Arrival::During => {
                     let old = self.connections.remove(at);
                     self.end(old, Ended::Replaced);
                     continue;

@@ -1,0 +1,185 @@
+use std::sync::Arc;
+
+use calico_model::AsNumber;
+use proptest::prelude::*;
+
+use super::*;
+use crate::rib::{Freshness, Table};
+use crate::wire::{AsPath, Attributes, Origin, Prefix};
+
+/// Small domains, so that paths are equal in many respects.
+#[derive(Debug, Clone)]
+struct Candidate {
+    peer: u32,
+    path_id: u32,
+    local_pref: Option<u32>,
+    path: Vec<u32>,
+    origin: Origin,
+    med: Option<u32>,
+    originator: Option<u8>,
+    clusters: usize,
+}
+
+fn candidate() -> impl Strategy<Value = Candidate> {
+    let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Egp)];
+    (
+        (0..6u32, 0..2u32),
+        proptest::option::of(99..102u32),
+        proptest::collection::vec(1..4u32, 0..3),
+        origin,
+        proptest::option::of(0..3u32),
+        proptest::option::of(1..4u8),
+        0..2usize,
+    )
+        .prop_map(|((peer, path_id), local_pref, path, origin, med, originator, clusters)| Candidate {
+            peer,
+            path_id,
+            local_pref,
+            path,
+            origin,
+            med,
+            originator,
+            clusters,
+        })
+}
+
+fn path(candidate: &Candidate) -> Path {
+    let numbers: Vec<AsNumber> = candidate.path.iter().map(|n| AsNumber::new(*n).unwrap()).collect();
+    let mut attributes = Attributes::originated("10.0.0.1".parse().unwrap());
+    attributes.local_pref = candidate.local_pref;
+    attributes.as_path = AsPath::sequence(&numbers);
+    attributes.origin = candidate.origin;
+    attributes.med = candidate.med;
+    attributes.change_extra(|extra| {
+        extra.originator_id = candidate.originator.map(|id| [10, 0, 0, id].into());
+        extra.cluster_list = vec![[1, 1, 1, 1].into(); candidate.clusters].into();
+    });
+    Path {
+        attributes: Arc::new(attributes),
+        peer: PeerId(candidate.peer),
+        path_id: candidate.path_id,
+        freshness: Freshness::Fresh,
+    }
+}
+
+/// Peers 1 and 2 are in our AS, the others are not; 3 and 4 share an identifier.
+fn sources() -> Sources {
+    let mut sources = Sources::default();
+    for peer in 1..6u32 {
+        sources.set(
+            PeerId(peer),
+            Source {
+                peering: if peer <= 2 { Peering::Internal } else { Peering::External },
+                router_id: RouterId::new([10, 0, 0, if peer == 4 { 3 } else { peer as u8 }].into()).unwrap(),
+                address: IpAddr::from([172, 16, 0, (10 - peer) as u8]),
+            },
+        );
+    }
+    sources
+}
+
+fn distinct(candidates: Vec<Candidate>) -> Vec<Path> {
+    let by_name: BTreeMap<(u32, u32), Candidate> =
+        candidates.into_iter().map(|c| ((c.peer, c.path_id), c)).collect();
+    by_name.values().map(path).collect()
+}
+
+/// The choice as RFC 4271 writes it, pair by pair and without cleverness: a path is out when some path that reached
+/// the same step beats it there; what survives a step goes to the next.
+fn naive(paths: &[Path], sources: &Sources) -> usize {
+    let source = |p: &Path| sources.get(p.peer);
+    let id = |p: &Path| {
+        let own = source(p).map(|s| s.router_id.addr());
+        p.attributes.extra().originator_id.or(own).map_or(u32::MAX, u32::from)
+    };
+    let addr = |p: &Path| source(p).map(|s| s.address);
+    type Beats<'a> = Box<dyn Fn(&Path, &Path) -> bool + 'a>;
+    let preference = |p: &Path| p.attributes.local_pref.unwrap_or(100);
+    let external = |p: &Path| source(p).is_some_and(|s| s.peering == Peering::External);
+    let steps: Vec<Beats<'_>> = vec![
+        Box::new(|a, b| a.peer == PeerId::LOCAL && b.peer != PeerId::LOCAL),
+        Box::new(|a, b| preference(a) > preference(b)),
+        Box::new(|a, b| a.attributes.as_path.hops() < b.attributes.as_path.hops()),
+        Box::new(|a, b| a.attributes.origin < b.attributes.origin),
+        Box::new(|a, b| {
+            a.attributes.as_path.neighbor() == b.attributes.as_path.neighbor()
+                && a.attributes.med.unwrap_or(0) < b.attributes.med.unwrap_or(0)
+        }),
+        Box::new(|a, b| external(a) && !external(b)),
+        Box::new(|a, b| id(a) < id(b)),
+        Box::new(|a, b| a.attributes.extra().cluster_list.len() < b.attributes.extra().cluster_list.len()),
+        Box::new(|a, b| addr(a).is_some_and(|a| addr(b).is_none_or(|b| a < b))),
+        Box::new(|a, b| a.path_id < b.path_id),
+    ];
+    let mut alive: Vec<usize> = (0..paths.len()).collect();
+    for beats in steps {
+        let before = alive.clone();
+        alive.retain(|at| !before.iter().any(|other| beats(&paths[*other], &paths[*at])));
+    }
+    assert_eq!(alive.len(), 1, "the choice is total");
+    alive[0]
+}
+
+fn name(path: &Path) -> (PeerId, u32) {
+    (path.peer, path.path_id)
+}
+
+proptest! {
+    #[test]
+    fn the_best_path_is_that_of_the_naive_model_and_everyone_else_has_a_reason(
+        candidates in proptest::collection::vec(candidate(), 1..7),
+    ) {
+        let (paths, sources) = (distinct(candidates), sources());
+        let expected = naive(&paths, &sources);
+        prop_assert_eq!(best(&paths, &sources), Some(expected));
+        let reasons = explain(&paths, &sources);
+        for (at, reason) in reasons.iter().enumerate() {
+            prop_assert_eq!(reason.is_none(), at == expected);
+        }
+        prop_assert!(equally_good(&paths, &sources).contains(&expected));
+    }
+
+    #[test]
+    fn whatever_the_order_of_arrival_the_table_chooses_the_same_path(
+        candidates in proptest::collection::vec(candidate(), 1..7).prop_map(distinct),
+        order in any::<prop::sample::Index>(),
+        withdrawn in candidate(),
+    ) {
+        let sources = sources();
+        let prefix = Prefix::<std::net::Ipv4Addr>::of("10.0.0.0/8".parse().unwrap()).unwrap();
+        let expected = name(&candidates[naive(&candidates, &sources)]);
+        let mut shuffled = candidates.clone();
+        shuffled.rotate_left(order.index(candidates.len()));
+        for paths in [candidates.clone(), candidates.iter().rev().cloned().collect(), shuffled] {
+            let mut table = Table::default();
+            let passing = path(&withdrawn);
+            let stays = paths.iter().any(|p| name(p) == name(&passing));
+            table.insert(prefix, passing.clone(), &sources);
+            for path in paths {
+                table.insert(prefix, path, &sources);
+            }
+            if !stays {
+                table.remove(prefix, passing.peer, passing.path_id, &sources);
+            }
+            prop_assert_eq!(table.best(prefix).map(name), Some(expected));
+        }
+    }
+}
+
+#[test]
+fn med_is_settled_inside_each_neighbouring_as_first() {
+    // The case that makes pairwise comparison depend on the order: a beats b, b beats c, c beats a.
+    let make = |peer, neighbor, med, originator| Candidate {
+        peer,
+        path_id: 0,
+        local_pref: None,
+        path: vec![neighbor],
+        origin: Origin::Igp,
+        med: Some(med),
+        originator: Some(originator),
+        clusters: 0,
+    };
+    let paths: Vec<Path> = [make(3, 1, 1, 3), make(4, 2, 0, 2), make(5, 1, 2, 1)].iter().map(path).collect();
+    let reasons = explain(&paths, &sources());
+    assert_eq!(reasons, [Some(Reason::RouterId), None, Some(Reason::Med)]);
+}

@@ -1,6 +1,10 @@
-//! What `calicoctl` is made of, apart from asking: reading manifests, and showing resources.
+//! What `calicoctl` is made of, apart from asking: reading manifests, showing resources, and reports.
 
+pub mod cascade;
 pub mod columns;
 pub mod format;
 pub mod input;
+pub mod ipam_check;
+pub mod ipam_use;
+pub mod node_status;
 pub mod table;

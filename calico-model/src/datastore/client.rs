@@ -36,6 +36,8 @@ mod typed;
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::{CommitError, Datastore, Entry, Key, Precondition, Prefix, Write};
 use crate::name::{Name, Namespace};
 use crate::resource::{
@@ -271,7 +273,7 @@ impl Client {
         rules::writable(&key)?;
         rules::alone(&key, &resource)?;
         rules::force_labels(&mut resource);
-        Ok(Prepared { document: document.merged_with(&resource), resource, key })
+        Ok(Prepared { document: completed(&document, &resource), resource, key })
     }
 
     async fn put(
@@ -301,6 +303,34 @@ struct Prepared {
     document: Document,
     resource: Resource,
     key: ResourceKey,
+}
+
+/// The document as its author wrote it, with the defaults and forced labels that `resource`, which it was read as, has.
+fn completed(document: &Document, resource: &Resource) -> Document {
+    let whole = Document::from(resource);
+    let mut completed = document.clone();
+    fill(completed.value_mut(), whole.value());
+    let labels = whole.value().get("metadata").and_then(|metadata| metadata.get("labels"));
+    if let (Some(labels), Some(metadata)) = (labels, completed.value_mut().get_mut("metadata")) {
+        metadata["labels"] = labels.clone();
+    }
+    completed
+}
+
+/// Gives `value` what `whole` has and it has not; null counts as nothing.
+fn fill(value: &mut Value, whole: &Value) {
+    match (value, whole) {
+        (Value::Object(object), Value::Object(whole)) => {
+            object.retain(|_, value| !value.is_null());
+            for (key, part) in whole {
+                fill(object.entry(key).or_insert_with(|| part.clone()), part);
+            }
+        }
+        (Value::Array(items), Value::Array(whole)) if items.len() == whole.len() => {
+            items.iter_mut().zip(whole).for_each(|(item, part)| fill(item, part));
+        }
+        _ => {}
+    }
 }
 
 /// Writes `new` over `stored`: what `before` understood and `new` no longer has goes, what nobody understands stays, and

@@ -158,7 +158,12 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        // A whole number is an integer, however it is written: what is read is written back as `100`, not `100.0`.
+        const EXACT: f64 = 9_007_199_254_740_992.0;
         self.weigh(0)?;
+        if value.fract() == 0.0 && value.abs() <= EXACT {
+            return Ok(Value::Number(Number::from(value as i64)));
+        }
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number must be finite"))
     }
 

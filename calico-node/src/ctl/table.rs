@@ -23,36 +23,74 @@ pub fn plain(headings: &[String], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Draws rows under headings as a box. When it would be wider than a terminal, headings of several words are written one
-/// word below the other.
+/// The narrowest that a last column is made to fit a table into a terminal.
+const LEAST_ROOM: usize = 16;
+
+/// Draws rows under headings as a box. When it would be wider than a terminal, the last column is broken at spaces, and
+/// when that is not enough, headings of several words are written one word below the other.
 #[must_use]
 pub fn boxed(headings: &[&str], rows: &[Vec<String>]) -> String {
     let one_line = vec![headings.iter().map(|heading| (*heading).to_owned()).collect::<Vec<_>>()];
-    let width_with = |heads: &[Vec<String>]| {
-        let cells = heads.iter().chain(rows).map(Vec::as_slice);
-        widths(headings.len(), cells)
+    let width_with = |heads: &[Vec<String>], rows: &[Vec<String>]| {
+        widths(headings.len(), heads.iter().chain(rows).map(Vec::as_slice))
     };
     let total = |widths: &[usize]| widths.iter().map(|width| width + 3).sum::<usize>() + 1;
+    let fit_last = |heads: &[Vec<String>]| {
+        let widths = width_with(heads, rows);
+        let others = total(&widths) - widths.last().unwrap_or(&0);
+        let room = TERMINAL.saturating_sub(others).max(LEAST_ROOM);
+        let rows: Vec<Vec<String>> = rows.iter().flat_map(|row| broken(row, room)).collect();
+        let widths = width_with(heads, &rows);
+        (rows, widths)
+    };
     let mut heads = one_line;
-    let mut widths = width_with(&heads);
+    let (mut rows, mut widths) = fit_last(&heads);
     if total(&widths) > TERMINAL {
         heads = stacked(headings);
-        widths = width_with(&heads);
+        (rows, widths) = fit_last(&heads);
     }
     let rule: String =
         widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect::<String>() + "+\n";
     let mut text = rule.clone();
     for head in &heads {
-        line(&mut text, head, &widths);
+        let centred = head.iter().zip(&widths).map(|(cell, width)| {
+            let missing = width.saturating_sub(cell.chars().count());
+            format!("{:left$}{cell}", "", left = missing / 2)
+        });
+        line(&mut text, &centred.collect::<Vec<_>>(), &widths);
     }
     text.push_str(&rule);
-    for row in rows {
+    for row in &rows {
         line(&mut text, row, &widths);
     }
     if !rows.is_empty() {
         text.push_str(&rule);
     }
     text
+}
+
+/// A row as several, so that its last cell fits into `width`; the other cells are empty after the first.
+fn broken(row: &[String], width: usize) -> Vec<Vec<String>> {
+    let Some((last, others)) = row.split_last() else {
+        return vec![Vec::new()];
+    };
+    let mut lines = vec![String::new()];
+    for word in last.split(' ') {
+        let line = lines.last_mut().expect("there is always a line");
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    let row = |(index, text): (usize, String)| {
+        let first = others.iter().map(|cell| if index == 0 { cell.clone() } else { String::new() });
+        first.chain([text]).collect()
+    };
+    lines.into_iter().enumerate().map(row).collect()
 }
 
 /// Headings with one word to a line, the last words on the last line.
@@ -123,7 +161,7 @@ mod tests {
             "+----------+---+\n| IPS FREE | B |\n+----------+---+\n| 1        | 2 |\n+----------+---+\n"
         );
         let wide = boxed(&["IPS IN USE", "B"], &[cells(&["1", &"x".repeat(66)])]);
-        assert!(wide.lines().nth(3).is_some_and(|line| line.starts_with("| USE | B ")), "{wide}");
+        assert!(wide.lines().nth(3).is_some_and(|line| line.starts_with("| USE |  ")), "{wide}");
         assert!(wide.lines().all(|line| line.len() <= TERMINAL), "{wide}");
     }
 }

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::datastore::MemoryStore;
@@ -84,6 +84,21 @@ async fn an_update_replaces_labels_and_keeps_what_nobody_here_understands() {
         json!({"node": "n", "expectedIPs": ["10.0.0.1"], "future": {"a": 1}})
     );
     assert_eq!(updated.value()["status"], json!({"seen": true}));
+}
+
+#[tokio::test]
+async fn what_the_author_wrote_stays_as_written_and_defaults_are_added() {
+    let client = client();
+    let spec = json!({
+        "selector": "role == 'db' && env in {'b', 'a'}", "order": null,
+        "ingress": [{"action": "Allow", "protocol": "6", "source": {"selector": "has( x )"}}],
+    });
+    let created = client.create(&document("GlobalNetworkPolicy", "p", spec)).await.unwrap();
+    let expected = json!({
+        "selector": "role == 'db' && env in {'b', 'a'}", "tier": "default", "types": ["Ingress"],
+        "ingress": [{"action": "Allow", "protocol": "6", "source": {"selector": "has( x )"}}],
+    });
+    assert_eq!(created.value()["spec"], expected);
 }
 
 #[tokio::test]

@@ -1,0 +1,98 @@
+//! `calicoctl`: look at and change the resources of a cluster.
+//!
+//! Each verb is a file. A verb returns what is to be printed and what went wrong; it prints nothing itself.
+#![allow(unreachable_pub, reason = "a program's modules have no public face")]
+
+mod apply;
+mod batch;
+mod create;
+mod delete;
+mod get;
+mod ipam;
+mod label;
+mod node;
+mod outcome;
+mod patch;
+mod replace;
+mod selector;
+mod session;
+mod validate;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use outcome::Outcome;
+
+/// Look at and change the resources of a Calico cluster.
+#[derive(Debug, Parser)]
+#[command(name = "calicoctl", version, max_term_width = 80)]
+struct Cli {
+    /// How much to log: panic, fatal, error, warn, info, debug.
+    #[arg(short = 'l', long, global = true, default_value = "panic", hide = true)]
+    log_level: String,
+    /// Taken for compatibility: versions are never compared.
+    #[arg(long, global = true, hide = true)]
+    allow_version_mismatch: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Create resources that do not exist yet.
+    Create(create::Args),
+    /// Create resources, or update those that exist.
+    Apply(apply::Args),
+    /// Update resources that exist.
+    Replace(replace::Args),
+    /// Delete resources by file, or by kind and name.
+    Delete(delete::Args),
+    /// Show resources.
+    Get(get::Args),
+    /// Change some fields of a resource.
+    Patch(patch::Args),
+    /// Set or remove a label of a resource.
+    Label(label::Args),
+    /// Check files without a datastore.
+    Validate(validate::Args),
+    /// Show and change what addresses are used for.
+    #[command(subcommand)]
+    Ipam(ipam::Verb),
+    /// Look at the agent of this host.
+    #[command(subcommand)]
+    Node(node::Verb),
+    /// Try selectors.
+    #[command(subcommand)]
+    Selector(selector::Verb),
+    /// Show the versions of this program and of the cluster.
+    Version(version::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli.verb)),
+        Err(error) => Err(error.into()),
+    };
+    outcome.unwrap_or_else(Outcome::failed).print()
+}
+
+async fn run(verb: Verb) -> anyhow::Result<Outcome> {
+    match verb {
+        Verb::Create(args) => create::run(args).await,
+        Verb::Apply(args) => apply::run(args).await,
+        Verb::Replace(args) => replace::run(args).await,
+        Verb::Delete(args) => delete::run(args).await,
+        Verb::Get(args) => get::run(args).await,
+        Verb::Patch(args) => patch::run(args).await,
+        Verb::Label(args) => label::run(args).await,
+        Verb::Validate(args) => validate::run(&args),
+        Verb::Ipam(verb) => ipam::run(verb).await,
+        Verb::Node(verb) => node::run(verb).await,
+        Verb::Selector(verb) => selector::run(verb),
+        Verb::Version(args) => version::run(args).await,
+    }
+}

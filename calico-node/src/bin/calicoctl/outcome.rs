@@ -1,0 +1,41 @@
+//! What a verb has to say in the end.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// The text of a verb, and the errors that it went on past.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What goes to standard output.
+    pub text: String,
+    /// What goes to standard error, a sentence each. Any error makes the exit status 1.
+    pub errors: Vec<anyhow::Error>,
+}
+
+impl Outcome {
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), errors: Vec::new() }
+    }
+
+    pub fn failed(error: anyhow::Error) -> Self {
+        Self { text: String::new(), errors: vec![error] }
+    }
+
+    /// Prints everything. A reader that has seen enough and closed the pipe is no error.
+    pub fn print(self) -> ExitCode {
+        let mut out = io::stdout().lock();
+        let printed = out.write_all(self.text.as_bytes()).and_then(|()| out.flush());
+        match printed {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let _ = writeln!(io::stderr(), "the output cannot be written: {error}");
+                return ExitCode::FAILURE;
+            }
+            Ok(()) | Err(_) => {}
+        }
+        for error in &self.errors {
+            // Nobody is left to be told that standard error is closed.
+            let _ = writeln!(io::stderr(), "{error:#}");
+        }
+        if self.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}

@@ -1,0 +1,91 @@
+//! What every verb that asks the datastore begins with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::bail;
+use calico_model::datastore::client::Client;
+use calico_model::resource::{Document, Kind, ObjectId, ResourceKey, Scope};
+use calico_model::{Datastore, Name, Namespace};
+use calico_node::config::DatastoreConfig;
+use calico_node::paths::Paths;
+use calico_node::stamp;
+
+/// The version that is written into ClusterInformation.
+pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+
+/// Where the datastore is.
+#[derive(Debug, clap::Args)]
+pub struct Config {
+    /// The configuration file; the environment counts when there is none [default: /etc/calico/calicoctl.cfg].
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// An open datastore.
+pub struct Session {
+    pub store: Arc<dyn Datastore>,
+    pub client: Client,
+}
+
+impl Config {
+    /// Opens the datastore that the file or the environment names.
+    pub async fn open(&self) -> anyhow::Result<Session> {
+        let paths = Paths::from_env();
+        let loaded = DatastoreConfig::load(self.file.as_deref(), |name| std::env::var(name).ok(), &paths)?;
+        for warning in &loaded.warnings {
+            eprintln!("{warning}");
+        }
+        let store = calico_node::datastore::open(&loaded.datastore).await?;
+        let client = Client::new(Arc::clone(&store), stamp::stamp);
+        Ok(Session { store, client })
+    }
+}
+
+impl Session {
+    /// Makes the datastore a cluster's, which every first write does.
+    pub async fn initialize(&self) -> anyhow::Result<()> {
+        Ok(self.client.ensure_initialized(VERSION, &stamp::uuid().replace('-', "")).await?)
+    }
+}
+
+/// The time of the world outside.
+#[expect(clippy::disallowed_methods, reason = "the program's edge, where the time comes in")]
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Makes the key of a resource that is named on the command line.
+pub fn key(kind: Kind, name: &str, namespace: Option<&Namespace>) -> anyhow::Result<ResourceKey> {
+    let name: Name = name.parse()?;
+    let namespace = match (kind.scope(), namespace) {
+        (Scope::Cluster, None) => None,
+        (Scope::Cluster, Some(_)) => bail!("a {kind} belongs to the whole cluster: leave out the namespace"),
+        (Scope::Namespaced, given) => Some(given.cloned().unwrap_or_else(Namespace::default_namespace)),
+    };
+    Ok(ResourceKey { kind, id: ObjectId { namespace, name } })
+}
+
+/// Puts a document into the namespace that it is meant for: its own, the one given, or `default`.
+pub fn place(document: &mut Document, given: Option<&Namespace>) -> anyhow::Result<()> {
+    let kind = document.kind();
+    let name = document.metadata("name").unwrap_or_default().to_owned();
+    match (kind.scope(), given) {
+        (Scope::Cluster, None) => {}
+        (Scope::Cluster, Some(_)) => {
+            bail!("{kind}({name}) belongs to the whole cluster: leave out the namespace")
+        }
+        (Scope::Namespaced, given) => match (document.metadata("namespace"), given) {
+            (Some(own), Some(given)) if own != given.as_str() => {
+                bail!("{kind}({name}) says that its namespace is {own}, and the command line says {given}")
+            }
+            (Some(_), _) => {}
+            (None, given) => {
+                let namespace = given.cloned().unwrap_or_else(Namespace::default_namespace);
+                document.set_metadata("namespace", namespace.as_str());
+            }
+        },
+    }
+    Ok(())
+}

@@ -37,6 +37,7 @@ pub enum CascadeError {
 ///
 /// # Errors
 /// At the first thing that cannot be removed.
+#[expect(clippy::wildcard_enum_match_arm, reason = "nothing goes with the other kinds")]
 pub async fn before_deletion(
     client: &Client,
     key: &ResourceKey,

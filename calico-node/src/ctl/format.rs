@@ -100,7 +100,7 @@ pub fn render(
         Format::Wide => tables(&|kind| Ok(columns(kind, Width::Wide))),
         Format::Custom(headings) => tables(&|kind| {
             custom(kind, headings).map_err(|known| {
-                format!("a {kind} has no column {}: it has {}", headings.join(" or "), known.join(", "))
+                format!("{kind} has no column {}: it has {}", headings.join(" or "), known.join(", "))
             })
         }),
         Format::Yaml => Ok(manifest::to_yaml(&as_value(documents, shape))),
@@ -220,6 +220,6 @@ mod tests {
         assert!("go-template={{.}}".parse::<Format>().unwrap_err().contains("needs Go"));
         let unknown = show(&[document("Tier", "t", json!({}))], "custom-columns=NAME,FOO", &Shape::Several)
             .unwrap_err();
-        assert_eq!(unknown, "a Tier has no column NAME or FOO: it has NAMESPACE, NAME, ORDER");
+        assert_eq!(unknown, "Tier has no column NAME or FOO: it has NAMESPACE, NAME, ORDER");
     }
 }

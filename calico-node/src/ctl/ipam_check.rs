@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use calico_model::Cidr;
 use calico_model::resource::block::{StoredBlock, StoredHandle};
 use calico_model::resource::{IpPool, Node, Object, WorkloadEndpoint};
+use calico_model::{Cidr, NodeName};
 use serde_json::{Value, json};
 
 /// What the check looks at, all read at about the same time.
@@ -88,10 +88,10 @@ pub fn check(input: &Input) -> Report {
         if !input.pools.iter().any(|pool| pool.spec.cidr.covers(&block.cidr)) {
             report.stray_blocks.insert(block.cidr);
         }
-        if let Some(host) = block.host() {
-            if !input.nodes.iter().any(|node| node.metadata.name.as_str() == host.as_str()) {
-                report.orphaned_blocks.insert(block.cidr, host.to_string());
-            }
+        let exists =
+            |host: &NodeName| input.nodes.iter().any(|node| node.metadata.name.as_str() == host.as_str());
+        if let Some(host) = block.host().filter(|host| !exists(host)) {
+            report.orphaned_blocks.insert(block.cidr, host.to_string());
         }
         for (addr, attributes) in block.allocated() {
             let user = users.get(&addr).and_then(|users| users.first().cloned());
@@ -210,8 +210,6 @@ pub fn to_json(report: &Report) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use calico_model::NodeName;
-
     use super::*;
 
     fn input() -> Input {

@@ -3,6 +3,7 @@
 
 mod agent;
 mod cni;
+mod ctl;
 mod lab;
 mod namespace;
 mod workload;

@@ -67,7 +67,12 @@ impl Files {
         for file in &self.files {
             let read = input::read(file, depth)?;
             if read.is_empty() && !self.skip_empty {
-                bail!("{} has no resources", file.display());
+                let from = if file.as_os_str() == "-" {
+                    "standard input".into()
+                } else {
+                    file.display().to_string()
+                };
+                bail!("{from} has no resources");
             }
             for document in read {
                 let placed = document.map_err(anyhow::Error::from).and_then(|mut document| {

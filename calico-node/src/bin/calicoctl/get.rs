@@ -52,7 +52,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let (mut documents, shape) = match (args.kind, args.names.as_slice()) {
         (Some(kind), []) => {
             if kind.scope() == Scope::Cluster && namespace.is_some() {
-                bail!("a {kind} belongs to the whole cluster: leave out the namespace");
+                bail!("{kind} belongs to the whole cluster: leave out the namespace");
             }
             let default = calico_model::Namespace::default_namespace();
             let folder = match kind.scope() {

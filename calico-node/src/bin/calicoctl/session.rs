@@ -61,7 +61,7 @@ pub fn key(kind: Kind, name: &str, namespace: Option<&Namespace>) -> anyhow::Res
     let name: Name = name.parse()?;
     let namespace = match (kind.scope(), namespace) {
         (Scope::Cluster, None) => None,
-        (Scope::Cluster, Some(_)) => bail!("a {kind} belongs to the whole cluster: leave out the namespace"),
+        (Scope::Cluster, Some(_)) => bail!("{kind} belongs to the whole cluster: leave out the namespace"),
         (Scope::Namespaced, given) => Some(given.cloned().unwrap_or_else(Namespace::default_namespace)),
     };
     Ok(ResourceKey { kind, id: ObjectId { namespace, name } })

@@ -43,7 +43,9 @@ pub use policy::{
 pub use pool::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation};
 pub use profile::{DEFAULT_ALLOW_PROFILE, Profile};
 pub use sets::{GlobalNetworkSet, NetworkSet};
-pub use settings::{ClusterInformation, EndpointToHostAction, FelixConfiguration, ProgramClusterRoutes};
+pub use settings::{
+    ClusterInformation, EndpointToHostAction, FelixConfiguration, ProgramClusterRoutes, ProtoPort,
+};
 pub use staged::{
     StagedAction, StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy,
 };

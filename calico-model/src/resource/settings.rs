@@ -1,5 +1,6 @@
 //! Settings of the cluster and of the agents.
 
+use crate::net::{Cidr, Protocol};
 use crate::wire::{Path, Report, wire_enum, wire_struct};
 
 wire_enum! {
@@ -56,6 +57,10 @@ wire_struct! {
         log_prefix: Option<String> = "logPrefix" optional,
         /// The log level.
         log_severity_screen: Option<String> = "logSeverityScreen" optional,
+        /// What every host endpoint lets in, whatever policy says; unset is [`ProtoPort::inbound`].
+        failsafe_inbound_host_ports: Option<Vec<ProtoPort>> = "failsafeInboundHostPorts" optional,
+        /// What every host endpoint lets out, whatever policy says; unset is [`ProtoPort::outbound`].
+        failsafe_outbound_host_ports: Option<Vec<ProtoPort>> = "failsafeOutboundHostPorts" optional,
         /// How often a status is reported.
         reporting_interval: Option<String> = "reportingInterval" optional,
         /// Whether IPv6 is served; unset is true.
@@ -66,6 +71,55 @@ wire_struct! {
         ipv6_normal_route_priority: Option<u32> = "ipv6NormalRoutePriority" optional,
     }
     check = check_felix;
+}
+
+wire_struct! {
+    /// A port that stays open, so that a host cannot lock out those who manage it.
+    pub struct ProtoPort {
+        /// Who is at the other end; `None` is anybody.
+        net: Option<Cidr> = "net" optional,
+        /// The protocol, in either case: TCP, UDP or SCTP.
+        protocol: String = "protocol" required,
+        /// The number.
+        port: u16 = "port" required,
+    }
+    check = check_proto_port;
+}
+
+impl ProtoPort {
+    /// Returns the protocol.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.protocol.to_uppercase().parse().ok().filter(|protocol: &Protocol| protocol.has_ports())
+    }
+
+    /// Returns what is let in when nothing is configured: SSH, DHCP, BGP, etcd, Typha and the Kubernetes API.
+    #[must_use]
+    pub fn inbound() -> Vec<Self> {
+        Self::all(("UDP", &[68]), &[22, 179, 2379, 2380, 5473, 6443, 6666, 6667])
+    }
+
+    /// Returns what is let out when nothing is configured: DNS, DHCP, BGP, etcd, Typha and the Kubernetes API.
+    #[must_use]
+    pub fn outbound() -> Vec<Self> {
+        Self::all(("UDP", &[53, 67]), &[179, 2379, 2380, 5473, 6443, 6666, 6667])
+    }
+
+    fn all((protocol, ports): (&str, &[u16]), tcp: &[u16]) -> Vec<Self> {
+        let each =
+            |protocol: &str, port: &u16| Self { net: None, protocol: protocol.to_owned(), port: *port };
+        tcp.iter()
+            .map(|port| each("TCP", port))
+            .chain(ports.iter().map(|port| each(protocol, port)))
+            .collect()
+    }
+}
+
+fn check_proto_port(port: &mut ProtoPort, at: Path<'_>, report: &mut Report) {
+    if port.protocol().is_none() {
+        let value = serde_json::Value::String(port.protocol.clone());
+        report.fault(at.key("protocol"), Some(&value), "must be TCP, UDP or SCTP");
+    }
 }
 
 impl FelixConfiguration {
@@ -88,6 +142,8 @@ impl FelixConfiguration {
             disable_conntrack_invalid_check: None,
             log_prefix: None,
             log_severity_screen: None,
+            failsafe_inbound_host_ports: None,
+            failsafe_outbound_host_ports: None,
             reporting_interval: None,
             ipv6_support: None,
             ipv4_normal_route_priority: None,
@@ -122,6 +178,14 @@ impl FelixConfiguration {
                 .log_severity_screen
                 .clone()
                 .or_else(|| wider.log_severity_screen.clone()),
+            failsafe_inbound_host_ports: self
+                .failsafe_inbound_host_ports
+                .clone()
+                .or_else(|| wider.failsafe_inbound_host_ports.clone()),
+            failsafe_outbound_host_ports: self
+                .failsafe_outbound_host_ports
+                .clone()
+                .or_else(|| wider.failsafe_outbound_host_ports.clone()),
             reporting_interval: self.reporting_interval.clone().or_else(|| wider.reporting_interval.clone()),
             ipv6_support: self.ipv6_support.or(wider.ipv6_support),
             ipv4_normal_route_priority: self.ipv4_normal_route_priority.or(wider.ipv4_normal_route_priority),

@@ -16,7 +16,6 @@ pub(crate) struct ActiveTier<'t, 's> {
 
 /// What kind of policy is asked for: the place in a packet's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(dead_code, reason = "host endpoints ask for the others")]
 pub(crate) enum Stage {
     /// To and from the endpoint itself.
     Normal,
@@ -29,6 +28,11 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
+    /// Reports whether what no rule decides is decided by the end of its tier. Early stages leave it to later ones.
+    pub(crate) fn decides(self) -> bool {
+        matches!(self, Stage::Normal | Stage::Forward)
+    }
+
     fn holds(self, policy: &PolicyRef<'_>) -> bool {
         let Some(global) = policy.global else { return self == Stage::Normal };
         match self {

@@ -5,26 +5,36 @@
 //! | hook        | stage                    | what it decides                                                        |
 //! |-------------|--------------------------|------------------------------------------------------------------------|
 //! | prerouting  | `cali-source`            | a workload sends from its own addresses only                            |
+//! | prerouting  | `cali-raw-in`            | host endpoints' untracked ingress policy                                |
+//! | prerouting  | `cali-pre-dnat`          | host endpoints' pre-DNAT policy                                         |
 //! | input       | `cali-input-workload`    | the sending workload's egress policy                                    |
 //! | input       | `cali-input-host`        | tunnel packets, workload to host, host endpoints' ingress policy        |
 //! | forward     | `cali-forward-from`      | the sending workload's egress policy                                    |
 //! | forward     | `cali-forward-to`        | the receiving workload's ingress policy                                 |
-//! | output      | `cali-output`            | host to own workload, host endpoints' egress policy                     |
+//! | forward     | `cali-forward-host-in`   | what host endpoints let through on its way in                           |
+//! | forward     | `cali-forward-host-out`  | what host endpoints let through on its way out                          |
+//! | output      | `cali-raw-out`           | host endpoints' untracked egress policy                                 |
+//! | output      | `cali-output`            | host to own workload, tunnel packets, host endpoints' egress policy     |
 //! | postrouting | `cali-postrouting`       | whether the source is translated                                        |
+//!
+//! The stages of host endpoints exist only where there is a host endpoint for them.
 //!
 //! An interface that is named like a workload's and is none of the node's workloads' is dropped in every stage.
 
 mod endpoint;
+mod failsafe;
+mod host;
 mod workload;
 
+pub(crate) use failsafe::{inbound, outbound};
 pub(crate) use workload::{ESSENTIAL_ICMPV6, LINK_LOCAL_SOURCES};
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use calico_model::resource::{AllowedUse, EncapMode, EndpointToHostAction, FelixConfiguration, ResourceKey};
+use calico_model::resource::{AllowedUse, FelixConfiguration, ResourceKey};
 use calico_model::{Cidr, Family, NodeName, Protocol, Snapshot};
 
-use crate::local::{LocalWorkload, local_workloads, prefixes};
+use crate::local::{LocalHosts, LocalWorkload, local_hosts, local_workloads, prefixes};
 use crate::members::Members;
 use crate::order::{OrderedTier, tiers};
 use crate::ruleset::{
@@ -43,6 +53,7 @@ pub fn compile(snapshot: &Snapshot, node: &NodeName) -> Ruleset {
     let tiers = tiers(snapshot);
     let felix = snapshot.felix_configuration(node);
     let workloads = local_workloads(snapshot, node, &prefixes(&felix));
+    let hosts = local_hosts(snapshot, node, &prefixes(&felix));
     let mut compiler = Compilation {
         snapshot,
         felix,
@@ -54,9 +65,13 @@ pub fn compile(snapshot: &Snapshot, node: &NodeName) -> Ruleset {
     };
     let shadowed = workloads.shadowed.into_iter().map(|endpoint| Warning::SharedInterface { endpoint });
     let misnamed = workloads.misnamed.into_iter().map(|endpoint| Warning::MisnamedInterface { endpoint });
-    compiler.warnings.extend(shadowed.chain(misnamed));
+    let others =
+        hosts.shadowed.iter().map(|endpoint| Warning::SharedInterface { endpoint: endpoint.clone() });
+    let addressed = hosts.addressed.iter().filter(|host| host.spec.interface_name.is_none());
+    let addressed = addressed.map(|host| Warning::HostWithoutInterface { endpoint: host.key() });
+    compiler.warnings.extend(shadowed.chain(misnamed).chain(others).chain(addressed));
     compiler.workloads(&workloads.guarded);
-    compiler.host();
+    compiler.host(&hosts);
     compiler.source_nat();
     Ruleset {
         sets: compiler.sets.finish(),
@@ -81,6 +96,8 @@ struct Compilation<'c, 's> {
 const FILTER: i32 = 0;
 /// Before connection tracking.
 const RAW: i32 = -300;
+/// After connection tracking, before the translation of destinations.
+const MANGLE: i32 = -150;
 /// After the source translation of Service proxies, which is at 100.
 const AFTER_SERVICES: i32 = 110;
 
@@ -107,53 +124,6 @@ impl Compilation<'_, '_> {
                 Rule::when([&[interface][..], matches].concat(), action.clone())
             })
             .collect()
-    }
-
-    /// What the node itself takes and sends, beside what workloads' own policy says.
-    fn host(&mut self) {
-        let mut input = self.tunnel_rules();
-        let to_host = match self.felix.default_endpoint_to_host_action.unwrap_or(EndpointToHostAction::Drop) {
-            EndpointToHostAction::Drop => Action::Drop,
-            // Beyond this table the rules of others decide in both cases.
-            EndpointToHostAction::Accept | EndpointToHostAction::Return => Action::Accept,
-        };
-        input.extend(self.essentials());
-        input.extend(self.for_workload_interfaces(Bound::In, &[Match::Established], &Action::Accept));
-        input.extend(self.for_workload_interfaces(Bound::In, &[], &to_host));
-        self.filter("input-host", Hook::Input, 1, input);
-    }
-
-    /// Takes tunnel packets from the cluster's nodes alone, as soon as some pool is encapsulated.
-    fn tunnel_rules(&mut self) -> Vec<Rule> {
-        let uses = |mode: fn(&calico_model::resource::IpPool) -> EncapMode| {
-            self.snapshot.pools.values().any(|pool| mode(&pool.spec) != EncapMode::Never)
-        };
-        let (vxlan, ipip) = (uses(|pool| pool.vxlan_mode), uses(|pool| pool.ipip_mode));
-        let mut rules = Vec::new();
-        let mut guard = |matches: &[Match], nodes: &mut SetTable<'_, '_>, families: &[Family]| {
-            for family in families {
-                let set = node_addresses(self.snapshot, *family);
-                let name = nodes.fixed(family_word(*family, "nodes-v4", "nodes-v6"), set);
-                let known = Match::InSet(End::Source, *family, Op::Is, name);
-                rules.push(Rule::when(
-                    [&[Match::Family(*family), known][..], matches].concat(),
-                    Action::Accept,
-                ));
-            }
-            rules.push(Rule::when(matches, Action::Drop));
-        };
-        if vxlan {
-            let port = self.felix.vxlan_port();
-            let matches = [
-                Match::Protocol(Op::Is, Protocol::UDP),
-                Match::Port(End::Destination, Op::Is, PortSet::Range(port, port)),
-            ];
-            guard(&matches, &mut self.sets, &Family::ALL);
-        }
-        if ipip {
-            guard(&[Match::Protocol(Op::Is, IPIP)], &mut self.sets, &[Family::V4]);
-        }
-        rules
     }
 
     /// Masks the sources of pools that ask for it, on the way to what is in no pool.

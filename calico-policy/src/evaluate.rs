@@ -4,7 +4,10 @@
 //! sets, and knows nothing of chains. The compiler must agree with it for every packet.
 
 mod endpoint;
+mod host;
 mod rule;
+
+use std::net::IpAddr;
 
 use calico_model::resource::{
     AllowedUse, EncapMode, EndpointToHostAction, FelixConfiguration, PolicyType, WorkloadEndpoint,
@@ -12,7 +15,7 @@ use calico_model::resource::{
 use calico_model::{Cidr, Family, InterfaceName, Protocol, Snapshot};
 
 use crate::compile::IPIP;
-use crate::local::{LocalWorkload, local_workloads, prefixes};
+use crate::local::{LocalHosts, LocalWorkload, local_hosts, local_workloads, prefixes};
 use crate::order::{OrderedTier, tiers};
 use crate::packet::{ConnectionState, Outcome, Packet, Path, PortProtocol, SourceNat, Transport, Verdict};
 use crate::trace::{Reason, Step, Subject, Trace};
@@ -22,8 +25,19 @@ use crate::trace::{Reason, Step, Subject, Trace};
 pub fn evaluate(snapshot: &Snapshot, packet: &Packet) -> Trace {
     let felix = snapshot.felix_configuration(&packet.node);
     let workloads = local_workloads(snapshot, &packet.node, &prefixes(&felix)).guarded;
-    let mut evaluation =
-        Evaluation { snapshot, packet, felix, workloads, tiers: tiers(snapshot), steps: Vec::new() };
+    let hosts = local_hosts(snapshot, &packet.node, &prefixes(&felix));
+    let mut evaluation = Evaluation {
+        snapshot,
+        packet,
+        felix,
+        workloads,
+        hosts,
+        state: packet.state,
+        accepted_early: false,
+        original: false,
+        tiers: tiers(snapshot),
+        steps: Vec::new(),
+    };
     let verdict = evaluation.verdict();
     let masquerades = verdict == Verdict::Allow && evaluation.masquerades();
     let source_nat = if masquerades { SourceNat::Masquerade } else { SourceNat::Keep };
@@ -38,6 +52,13 @@ struct Evaluation<'e> {
     packet: &'e Packet,
     felix: FelixConfiguration,
     workloads: Vec<LocalWorkload<'e>>,
+    hosts: LocalHosts<'e>,
+    /// What connection tracking says; untracked policy may take the packet out of it.
+    state: ConnectionState,
+    /// Whether untracked or pre-DNAT policy allowed it, so that host endpoints' later policy is not asked.
+    accepted_early: bool,
+    /// Whether rules see the destination as it was before its translation.
+    original: bool,
     tiers: Vec<OrderedTier<'e>>,
     steps: Vec<Step>,
 }
@@ -58,15 +79,21 @@ impl<'e> Evaluation<'e> {
         match path {
             Path::Forward { from, to } => self.all(&[
                 &|e: &mut Self| e.source(&from),
+                &|e: &mut Self| e.early_in(&from),
                 &|e: &mut Self| e.egress_of(&from),
                 &|e: &mut Self| e.ingress_of(&to),
+                &|e: &mut Self| e.through(&from, PolicyType::Ingress),
+                &|e: &mut Self| e.through(&to, PolicyType::Egress),
             ]),
             Path::ToHost { from } => self.all(&[
                 &|e: &mut Self| e.source(&from),
+                &|e: &mut Self| e.early_in(&from),
                 &|e: &mut Self| e.input_of_workload(&from),
                 &|e: &mut Self| e.input(&from),
             ]),
-            Path::FromHost { to } => self.output(&to),
+            Path::FromHost { to } => {
+                self.all(&[&|e: &mut Self| e.early_out(&to), &|e: &mut Self| e.output(&to)])
+            }
         }
     }
 
@@ -145,23 +172,17 @@ impl<'e> Evaluation<'e> {
 
     fn input(&mut self, from: &InterfaceName) -> Verdict {
         if self.is_tunnel_of_cluster() {
-            let known = self
-                .snapshot
-                .nodes
-                .values()
-                .filter_map(|node| node.spec.addr(self.packet.family()))
-                .any(|addr| addr.addr() == self.packet.source);
-            return if known {
+            return if self.is_node(self.packet.source) {
                 self.settle(Subject::Host, Reason::TunnelFromNode, Verdict::Allow)
             } else {
                 self.settle(Subject::Host, Reason::TunnelFromStranger, Verdict::Deny)
             };
         }
         if matches!(self.side(from), Side::Host) {
-            return Verdict::Allow;
+            return self.host(from, PolicyType::Ingress);
         }
         // What the workload's own policy was not asked about is let in here too.
-        if self.packet.state == ConnectionState::Established || self.is_essential() {
+        if self.state == ConnectionState::Established || self.is_essential() {
             return Verdict::Allow;
         }
         let action = self.felix.default_endpoint_to_host_action.unwrap_or(EndpointToHostAction::Drop);
@@ -172,8 +193,9 @@ impl<'e> Evaluation<'e> {
     /// A tunnel packet of a kind that the cluster's pools use.
     fn is_tunnel_of_cluster(&self) -> bool {
         let mut pools = self.snapshot.pools.values().map(|pool| &pool.spec);
+        let is_ipip = self.packet.protocol() == IPIP && self.packet.family() == Family::V4;
         self.is_vxlan() && pools.clone().any(|pool| pool.vxlan_mode != EncapMode::Never)
-            || self.packet.protocol() == IPIP && pools.any(|pool| pool.ipip_mode != EncapMode::Never)
+            || is_ipip && pools.any(|pool| pool.ipip_mode != EncapMode::Never)
     }
 
     fn is_vxlan(&self) -> bool {
@@ -188,13 +210,23 @@ impl<'e> Evaluation<'e> {
             Side::Unknown => {
                 self.settle(Subject::Interface(to.clone()), Reason::UnknownInterface, Verdict::Deny)
             }
-            Side::Host => Verdict::Allow,
+            Side::Host if self.hosts.of_address(to, self.packet.source).is_none() => Verdict::Allow,
+            Side::Host if self.is_tunnel_of_cluster() && self.is_node(self.packet.destination) => {
+                self.settle(Subject::Host, Reason::TunnelToNode, Verdict::Allow)
+            }
+            Side::Host => self.host(to, PolicyType::Egress),
         }
+    }
+
+    /// Reports whether an address is the tunnel end of one of the cluster's nodes.
+    fn is_node(&self, addr: IpAddr) -> bool {
+        let nodes = self.snapshot.nodes.values();
+        nodes.filter_map(|node| node.spec.addr(Family::of(addr))).any(|node| node.addr() == addr)
     }
 
     /// The first packet of a flow decides, on its way out.
     fn masquerades(&self) -> bool {
-        let first = self.packet.state == ConnectionState::New;
+        let first = self.state == ConnectionState::New;
         let leaves = !matches!(self.packet.path, Path::ToHost { .. });
         let pools = || self.snapshot.pools.values().map(|pool| &pool.spec);
         first

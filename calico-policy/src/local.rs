@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use calico_model::resource::{FelixConfiguration, Object, ResourceKey, WorkloadEndpoint};
+use calico_model::resource::endpoint::HostInterface;
+use calico_model::resource::{FelixConfiguration, HostEndpoint, Object, ResourceKey, WorkloadEndpoint};
 use calico_model::{InterfaceName, NodeName, Snapshot};
 
 /// A workload's endpoint with the interface it has on the node.
@@ -53,3 +54,61 @@ pub(crate) fn prefixes(felix: &FelixConfiguration) -> Vec<InterfaceName> {
     prefixes.dedup();
     prefixes
 }
+
+/// The host endpoints of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalHosts<'s> {
+    /// Those that name an interface: of two that name one, the first by name has it.
+    pub(crate) named: BTreeMap<InterfaceName, &'s Object<HostEndpoint>>,
+    /// Those that name addresses alone, by name.
+    pub(crate) addressed: Vec<&'s Object<HostEndpoint>>,
+    /// The one for every other interface but loopback: of several, the first by name.
+    pub(crate) all: Option<&'s Object<HostEndpoint>>,
+    /// Those that are none of the above.
+    pub(crate) shadowed: Vec<ResourceKey>,
+}
+
+/// Returns the host endpoints of a node. Workloads' interfaces are not the host's.
+pub(crate) fn local_hosts<'s>(
+    snapshot: &'s Snapshot,
+    node: &NodeName,
+    prefixes: &[InterfaceName],
+) -> LocalHosts<'s> {
+    let mut hosts =
+        LocalHosts { named: BTreeMap::new(), addressed: Vec::new(), all: None, shadowed: Vec::new() };
+    for endpoint in snapshot.hosts.values().filter(|endpoint| endpoint.spec.node == *node) {
+        match &endpoint.spec.interface_name {
+            None => hosts.addressed.push(endpoint),
+            Some(HostInterface::All) if hosts.all.is_none() => hosts.all = Some(endpoint),
+            Some(HostInterface::Named(name))
+                if !hosts.named.contains_key(name)
+                    && !prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str())) =>
+            {
+                hosts.named.insert(name.clone(), endpoint);
+            }
+            Some(HostInterface::All | HostInterface::Named(_)) => hosts.shadowed.push(endpoint.key()),
+        }
+    }
+    hosts
+}
+
+impl<'s> LocalHosts<'s> {
+    /// Returns the endpoint of an interface, whatever the addresses.
+    pub(crate) fn of_interface(&self, interface: &InterfaceName) -> Option<&'s Object<HostEndpoint>> {
+        let all = self.all.filter(|_| interface.as_str() != LOOPBACK);
+        self.named.get(interface).copied().or(all)
+    }
+
+    /// Returns the endpoint that guards the node's own traffic at an interface and a local address.
+    pub(crate) fn of_address(
+        &self,
+        interface: &InterfaceName,
+        local: std::net::IpAddr,
+    ) -> Option<&'s Object<HostEndpoint>> {
+        let addressed = || self.addressed.iter().find(|endpoint| endpoint.spec.expected_ips.contains(&local));
+        self.named.get(interface).or_else(addressed).copied().or_else(|| self.of_interface(interface))
+    }
+}
+
+/// The interface of the node's traffic with itself, which no endpoint guards unless it names it.
+pub(crate) const LOOPBACK: &str = "lo";

@@ -102,6 +102,12 @@ pub enum Warning {
         /// The endpoint.
         endpoint: ResourceKey,
     },
+    /// A host endpoint names addresses and no interface: it guards the node's own traffic at those addresses, and nothing that
+    /// the node forwards.
+    HostWithoutInterface {
+        /// The endpoint.
+        endpoint: ResourceKey,
+    },
 }
 
 /// How large a ruleset is.
@@ -148,6 +154,11 @@ impl std::fmt::Display for Warning {
             Warning::SharedInterface { endpoint } => write!(
                 f,
                 "{} {} claims an interface that another endpoint of the node has: it is left without",
+                endpoint.kind, endpoint.id
+            ),
+            Warning::HostWithoutInterface { endpoint } => write!(
+                f,
+                "{} {} names no interface: it guards the node's own traffic at its addresses, and nothing forwarded",
                 endpoint.kind, endpoint.id
             ),
             Warning::MisnamedInterface { endpoint } => write!(

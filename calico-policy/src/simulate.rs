@@ -6,8 +6,8 @@ use calico_model::{Cidr, InterfaceName};
 
 use crate::packet::{ConnectionState, Outcome, Packet, Path, SourceNat, Transport, Verdict};
 use crate::ruleset::{
-    Action, Bound, Chain, ChainKind, ChainName, Element, End, Hook, Interface, Match, Op, PortSet, Ruleset,
-    Set, SetKind, SetName,
+    Action, Base, Bound, Chain, ChainKind, ChainName, Element, End, Hook, Interface, Match, Op, PortSet,
+    Ruleset, Set, SetKind, SetName,
 };
 
 /// Returns what becomes of a packet on the node that a ruleset is for.
@@ -16,14 +16,14 @@ use crate::ruleset::{
 /// A name that the ruleset does not hold drops the packet.
 #[must_use]
 pub fn simulate(ruleset: &Ruleset, packet: &Packet) -> Outcome {
-    let mut run = Run { ruleset, packet, state: packet.state, source_nat: SourceNat::Keep };
+    let mut run = Run { ruleset, packet, state: packet.state, source_nat: SourceNat::Keep, accepted: false };
     for hook in hooks(&packet.path) {
         for chain in base_chains(ruleset, *hook) {
-            let kind = chain.base.map(|base| base.kind);
-            if kind == Some(ChainKind::Nat) && run.state != ConnectionState::New {
+            let Some(base) = chain.base else { continue };
+            if base.kind == ChainKind::Nat && run.state != ConnectionState::New {
                 continue;
             }
-            if run.chain(chain, *hook) == Fate::Dropped {
+            if run.chain(chain, &View::of(base)) == Fate::Dropped {
                 return Outcome::DENIED;
             }
         }
@@ -50,6 +50,19 @@ fn base_chains(ruleset: &Ruleset, hook: Hook) -> Vec<&Chain> {
     chains.into_iter().map(|(_, chain)| chain).collect()
 }
 
+/// Which form of the destination a chain sees.
+struct View {
+    translated: bool,
+}
+
+impl View {
+    /// Destinations are translated at priority -100, of what comes in and of what the node sends.
+    fn of(base: Base) -> Self {
+        let before = matches!(base.hook, Hook::Prerouting | Hook::Output) && base.priority < -100;
+        Self { translated: !before }
+    }
+}
+
 /// Where a chain left a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -66,32 +79,36 @@ struct Run<'r> {
     packet: &'r Packet,
     state: ConnectionState,
     source_nat: SourceNat,
+    /// The mark of earlier host policy.
+    accepted: bool,
 }
 
 impl Run<'_> {
-    fn chain(&mut self, chain: &Chain, hook: Hook) -> Fate {
+    fn chain(&mut self, chain: &Chain, view: &View) -> Fate {
         for rule in &chain.rules {
-            if !rule.matches.iter().all(|m| self.holds(m, hook)) {
+            if !rule.matches.iter().all(|m| self.holds(m, view)) {
                 continue;
             }
             match &rule.action {
                 Action::Accept => return Fate::Accepted,
                 Action::Drop => return Fate::Dropped,
                 Action::Return => return Fate::Undecided,
-                Action::Jump(name) => match self.named(name, hook) {
+                Action::Jump(name) => match self.named(name, view) {
                     Fate::Undecided => {}
                     decided @ (Fate::Accepted | Fate::Dropped) => return decided,
                 },
-                Action::Goto(name) => return self.named(name, hook),
+                Action::Goto(name) => return self.named(name, view),
                 Action::Dispatch(bound, map) => {
                     let chain = self
                         .interface(*bound)
                         .and_then(|interface| self.ruleset.maps.get(map)?.elements.get(interface));
                     if let Some(name) = chain {
-                        return self.named(name, hook);
+                        return self.named(name, view);
                     }
                 }
                 Action::Log { .. } => {}
+                Action::MarkAccepted => self.accepted = true,
+                Action::ClearMark => self.accepted = false,
                 Action::Notrack => self.state = ConnectionState::Untracked,
                 Action::Masquerade => {
                     self.source_nat = SourceNat::Masquerade;
@@ -102,9 +119,9 @@ impl Run<'_> {
         Fate::Undecided
     }
 
-    fn named(&mut self, name: &ChainName, hook: Hook) -> Fate {
+    fn named(&mut self, name: &ChainName, view: &View) -> Fate {
         let ruleset = self.ruleset;
-        ruleset.chains.get(name).map_or(Fate::Dropped, |chain| self.chain(chain, hook))
+        ruleset.chains.get(name).map_or(Fate::Dropped, |chain| self.chain(chain, view))
     }
 
     fn interface(&self, bound: Bound) -> Option<&InterfaceName> {
@@ -114,29 +131,29 @@ impl Run<'_> {
         }
     }
 
-    fn holds(&self, m: &Match, hook: Hook) -> bool {
+    fn holds(&self, m: &Match, view: &View) -> bool {
         let packet = self.packet;
         let family = packet.family();
         match m {
             Match::Family(wanted) => family == *wanted,
             Match::Protocol(op, protocol) => op.says(packet.protocol() == *protocol),
             Match::Network(end, op, net) => {
-                family == net.family() && op.says(net.contains(self.addr(*end, hook)))
+                family == net.family() && op.says(net.contains(self.addr(*end, view)))
             }
             Match::InSet(end, wanted, op, set) => {
                 family == *wanted
-                    && self.set(set).is_some_and(|set| op.says(set.holds_addr(self.addr(*end, hook))))
+                    && self.set(set).is_some_and(|set| op.says(set.holds_addr(self.addr(*end, view))))
             }
             Match::SocketInSet(end, wanted, op, set) => {
                 let socket = self
-                    .port(*end, hook)
-                    .map(|port| Element::Socket(self.addr(*end, hook), packet.protocol(), port));
+                    .port(*end, view)
+                    .map(|port| Element::Socket(self.addr(*end, view), packet.protocol(), port));
                 family == *wanted
                     && socket.is_some_and(|socket| {
                         self.set(set).is_some_and(|set| op.says(set.elements.contains(&socket)))
                     })
             }
-            Match::Port(end, op, ports) => self.port(*end, hook).is_some_and(|port| match ports {
+            Match::Port(end, op, ports) => self.port(*end, view).is_some_and(|port| match ports {
                 PortSet::Range(first, last) => op.says((first..=last).contains(&&port)),
                 PortSet::InSet(set) => self.set(set).is_some_and(|set| op.says(set.holds_port(port))),
             }),
@@ -162,8 +179,7 @@ impl Run<'_> {
             }
             Match::Established => self.state == ConnectionState::Established,
             Match::Invalid => self.state == ConnectionState::Invalid,
-            Match::LocalDestination => matches!(packet.path, Path::ToHost { .. }),
-            Match::DestinationTranslated(op) => op.says(packet.original_destination.is_some()),
+            Match::Accepted => self.accepted,
         }
     }
 
@@ -182,19 +198,19 @@ impl Run<'_> {
     }
 
     /// Before the destination is translated, the packet still carries the original one.
-    fn addr(&self, end: End, hook: Hook) -> IpAddr {
-        match (end, self.packet.original_destination, hook) {
+    fn addr(&self, end: End, view: &View) -> IpAddr {
+        match (end, self.packet.original_destination, view.translated) {
             (End::Source, _, _) => self.packet.source,
-            (End::Destination, Some(original), Hook::Prerouting) => original.addr,
+            (End::Destination, Some(original), false) => original.addr,
             (End::Destination, _, _) => self.packet.destination,
         }
     }
 
-    fn port(&self, end: End, hook: Hook) -> Option<u16> {
+    fn port(&self, end: End, view: &View) -> Option<u16> {
         let Transport::Ports { source, destination, .. } = self.packet.transport else { return None };
-        Some(match (end, self.packet.original_destination, hook) {
+        Some(match (end, self.packet.original_destination, view.translated) {
             (End::Source, _, _) => source,
-            (End::Destination, Some(original), Hook::Prerouting) => original.port,
+            (End::Destination, Some(original), false) => original.port,
             (End::Destination, _, _) => destination,
         })
     }

@@ -13,6 +13,9 @@ use crate::ruleset::{
     Set, SetKind, VerdictMap,
 };
 
+/// The one bit of packet marks that is ours: the lowest of Calico's default mask. All others are left as they are.
+pub(crate) const ACCEPTED: u32 = 0x0001_0000;
+
 /// The table that holds everything.
 pub(crate) const TABLE: &str = "inet calico";
 
@@ -137,6 +140,8 @@ impl Display for Action {
             Action::Dispatch(bound, map) => write!(f, "{bound} vmap @{map}"),
             Action::Log { prefix } => write!(f, "log prefix \"{prefix}\""),
             Action::Notrack => f.write_str("notrack"),
+            Action::MarkAccepted => write!(f, "meta mark set meta mark or {ACCEPTED:#010x}"),
+            Action::ClearMark => write!(f, "meta mark set meta mark and {:#010x}", !ACCEPTED),
             Action::Masquerade => f.write_str("masquerade fully-random"),
         }
     }
@@ -187,9 +192,7 @@ impl Display for Match {
             }
             Match::Established => f.write_str("ct state established,related"),
             Match::Invalid => f.write_str("ct state invalid"),
-            Match::LocalDestination => f.write_str("fib daddr type local"),
-            Match::DestinationTranslated(Op::Is) => f.write_str("ct status dnat"),
-            Match::DestinationTranslated(Op::IsNot) => f.write_str("ct status & dnat == 0"),
+            Match::Accepted => write!(f, "meta mark & {ACCEPTED:#010x} == {ACCEPTED:#010x}"),
         }
     }
 }

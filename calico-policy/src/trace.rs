@@ -58,6 +58,12 @@ pub enum Reason {
     TunnelFromNode,
     /// A tunnel packet from elsewhere.
     TunnelFromStranger,
+    /// A tunnel packet to one of the cluster's nodes.
+    TunnelToNode,
+    /// To or from a port that every host endpoint leaves open.
+    Failsafe,
+    /// Untracked or pre-DNAT policy allowed it, and later policy of host endpoints is not asked.
+    AcceptedEarly,
     /// A rule of a policy or profile.
     Rule {
         /// The tier; `None` in a profile.
@@ -140,6 +146,11 @@ impl fmt::Display for Reason {
             Reason::TunnelFromWorkload => f.write_str("denied: workloads may not make tunnel packets"),
             Reason::TunnelFromNode => f.write_str("allowed: a tunnel packet from a node of the cluster"),
             Reason::TunnelFromStranger => f.write_str("denied: a tunnel packet from no node of the cluster"),
+            Reason::TunnelToNode => f.write_str("allowed: a tunnel packet to a node of the cluster"),
+            Reason::Failsafe => {
+                f.write_str("allowed: a failsafe port, which every host endpoint leaves open")
+            }
+            Reason::AcceptedEarly => f.write_str("allowed by untracked or pre-DNAT policy before"),
             Reason::Rule { tier, owner, index, action, facts } => {
                 let verb = match action {
                     Action::Allow => "allowed",

@@ -4,7 +4,7 @@ use calico_model::resource::{self, DefaultAction, Kind, ObjectId, PolicyType};
 use calico_model::{Name, Namespace, Protocol};
 
 use super::{Action, ChainName, Compilation, End, IPIP, Match, Op, PortSet, ResourceKey, Rule, Warning};
-use crate::active::ActiveTier;
+use crate::active::{ActiveTier, Stage};
 use crate::closed::enforced_action;
 use crate::log::log_prefix;
 use crate::lower::lower;
@@ -18,11 +18,7 @@ impl Compilation<'_, '_> {
         profiles: &[Name],
     ) -> ChainName {
         let stops = self.tier_and_profile_chains(direction, tiers, profiles);
-        let word = match direction {
-            PolicyType::Ingress => "to",
-            PolicyType::Egress => "from",
-        };
-        let name = ChainName::digest(word, stops.iter().map(ChainName::as_str));
+        let name = ChainName::digest(word(direction, "to", "from"), stops.iter().map(ChainName::as_str));
         if !self.chains.contains_key(&name) {
             let mut rules = self.tracked();
             if direction == PolicyType::Egress {
@@ -70,7 +66,7 @@ impl Compilation<'_, '_> {
     ) -> Vec<ChainName> {
         let mut chains = Vec::new();
         for tier in tiers {
-            chains.push(self.tier_chain(direction, tier));
+            chains.push(self.tier_chain(direction, Stage::Normal, tier));
             if decides_all(tier, direction) {
                 return chains;
             }
@@ -86,7 +82,7 @@ impl Compilation<'_, '_> {
                 let key = ResourceKey { kind: Kind::Profile, id: ObjectId::from(name.clone()) };
                 let mut lowered = Vec::new();
                 for rule in rules.iter().filter(|rule| rule.action != resource::Action::Pass) {
-                    lowered.extend(self.rule(rule, &key, None, None));
+                    lowered.extend(self.rule(rule, Stage::Normal, &key, None, None));
                 }
                 self.chain(chain.clone(), lowered);
             }
@@ -96,11 +92,20 @@ impl Compilation<'_, '_> {
     }
 
     /// Makes the chain of a tier's policies, one after the other: Pass returns from it, and so does its end when the tier
-    /// passes.
-    fn tier_chain(&mut self, direction: PolicyType, tier: &ActiveTier<'_, '_>) -> ChainName {
+    /// passes. Before connection tracking and translation every tier passes: what is not decided there is decided later.
+    pub(super) fn tier_chain(
+        &mut self,
+        direction: PolicyType,
+        stage: Stage,
+        tier: &ActiveTier<'_, '_>,
+    ) -> ChainName {
         let mut parts = vec![tier.name.to_string()];
         parts.extend(tier.policies.iter().map(|policy| format!("{} {}", policy.key.kind, policy.key.id)));
-        let word = word(direction, "in-tier", "out-tier");
+        let word = match stage {
+            Stage::Normal | Stage::Forward => word(direction, "in-tier", "out-tier"),
+            Stage::PreDnat => "pre-tier",
+            Stage::Untracked => word(direction, "in-raw-tier", "out-raw-tier"),
+        };
         let name = ChainName::digest(word, parts.iter().map(String::as_str));
         if self.chains.contains_key(&name) {
             return name;
@@ -108,10 +113,10 @@ impl Compilation<'_, '_> {
         let mut rules = Vec::new();
         for policy in &tier.policies {
             for rule in policy.policy.rules(direction) {
-                rules.extend(self.rule(rule, &policy.key, Some(tier.name), policy.namespace()));
+                rules.extend(self.rule(rule, stage, &policy.key, Some(tier.name), policy.namespace()));
             }
         }
-        if tier.default_action == DefaultAction::Deny {
+        if tier.default_action == DefaultAction::Deny && stage.decides() {
             rules.push(Rule::always(Action::Drop));
         }
         self.chain(name.clone(), rules);
@@ -121,6 +126,7 @@ impl Compilation<'_, '_> {
     fn rule(
         &mut self,
         rule: &resource::Rule,
+        stage: Stage,
         owner: &ResourceKey,
         tier: Option<&Name>,
         namespace: Option<&Namespace>,
@@ -133,7 +139,7 @@ impl Compilation<'_, '_> {
         }
         let action = match enforced_action(rule) {
             None => return Vec::new(),
-            Some(resource::Action::Allow) => Action::Accept,
+            Some(resource::Action::Allow) => self.accept_in(stage),
             Some(resource::Action::Deny) => Action::Drop,
             Some(resource::Action::Pass) => Action::Return,
             Some(resource::Action::Log) => {
@@ -145,7 +151,7 @@ impl Compilation<'_, '_> {
     }
 }
 
-fn word(direction: PolicyType, ingress: &'static str, egress: &'static str) -> &'static str {
+pub(super) fn word(direction: PolicyType, ingress: &'static str, egress: &'static str) -> &'static str {
     match direction {
         PolicyType::Ingress => ingress,
         PolicyType::Egress => egress,
@@ -153,7 +159,7 @@ fn word(direction: PolicyType, ingress: &'static str, egress: &'static str) -> &
 }
 
 /// Reports whether no packet comes out of a tier undecided.
-fn decides_all(tier: &ActiveTier<'_, '_>, direction: PolicyType) -> bool {
+pub(super) fn decides_all(tier: &ActiveTier<'_, '_>, direction: PolicyType) -> bool {
     let passes = |rule: &resource::Rule| rule.action == resource::Action::Pass;
     tier.default_action == DefaultAction::Deny
         && !tier.policies.iter().any(|policy| policy.policy.rules(direction).iter().any(passes))

@@ -25,19 +25,18 @@ impl Compilation<'_, '_> {
         }
         let from_map = self.map("from-workload", from);
         let to_map = self.map("to-workload", to);
-        let known = self.sources(workloads);
-        self.dispatch(known, &from_map, &to_map);
+        self.sources(workloads);
+        self.dispatch(&from_map, &to_map);
     }
 
-    fn map(&mut self, words: &str, map: VerdictMap) -> SetName {
+    pub(super) fn map(&mut self, words: &str, map: VerdictMap) -> SetName {
         let name = SetName::fixed(words);
         self.maps.insert(name.clone(), map);
         name
     }
 
-    /// A workload sends from its own addresses only, and an unknown interface from none. Returns the set of the
-    /// workloads' interfaces.
-    fn sources(&mut self, workloads: &[LocalWorkload<'_>]) -> SetName {
+    /// A workload sends from its own addresses only, and an unknown interface from none.
+    fn sources(&mut self, workloads: &[LocalWorkload<'_>]) {
         let elements = workloads.iter().map(|w| Element::Interface(w.interface.clone())).collect();
         let known = self.sets.fixed("workloads", Set { kind: SetKind::Interface, elements });
         let mut rules = Vec::new();
@@ -54,7 +53,7 @@ impl Compilation<'_, '_> {
             rules
                 .push(Rule::when([Match::Family(family), Match::SourceAllowed(family, set)], Action::Accept));
         }
-        let unknown = Match::Interface(Bound::In, Op::IsNot, Interface::InSet(known.clone()));
+        let unknown = Match::Interface(Bound::In, Op::IsNot, Interface::InSet(known));
         rules.push(Rule::when([unknown], Action::Drop));
         rules.extend(link_local_essentials().map(|matches| Rule::when(matches, Action::Accept)));
         for workload in workloads {
@@ -73,7 +72,6 @@ impl Compilation<'_, '_> {
         self.chain(chain.clone(), rules);
         let entry = self.for_workload_interfaces(Bound::In, &[], &Action::Goto(chain));
         self.base("source", ChainKind::Filter, Hook::Prerouting, RAW, entry);
-        known
     }
 
     /// Lets workloads' links work, whatever policy says.
@@ -82,7 +80,7 @@ impl Compilation<'_, '_> {
         essential_types().into_iter().flat_map(each).collect()
     }
 
-    fn dispatch(&mut self, known: SetName, from: &SetName, to: &SetName) {
+    fn dispatch(&mut self, from: &SetName, to: &SetName) {
         let dispatched = |compilation: &Self, bound, map: &SetName| {
             let mut rules = vec![Rule::always(Action::Dispatch(bound, map.clone()))];
             rules.extend(compilation.for_workload_interfaces(bound, &[], &Action::Drop));
@@ -95,11 +93,6 @@ impl Compilation<'_, '_> {
         self.filter("forward-from", Hook::Forward, 0, forward_from);
         let forward_to = dispatched(self, Bound::Out, to);
         self.filter("forward-to", Hook::Forward, 1, forward_to);
-
-        let known = Match::Interface(Bound::Out, Op::Is, Interface::InSet(known));
-        let mut output = vec![Rule::when([known], Action::Accept)];
-        output.extend(self.for_workload_interfaces(Bound::Out, &[], &Action::Drop));
-        self.filter("output", Hook::Output, 0, output);
     }
 }
 

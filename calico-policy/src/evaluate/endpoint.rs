@@ -30,7 +30,7 @@ impl<'e> Evaluation<'e> {
     /// Only the first packet of a flow is asked about.
     pub(super) fn by_state(&mut self, subject: &Subject) -> Option<Verdict> {
         let check_invalid = !self.felix.disable_conntrack_invalid_check.unwrap_or(false);
-        match self.packet.state {
+        match self.state {
             ConnectionState::Established => {
                 Some(self.settle(subject.clone(), Reason::Established, Verdict::Allow))
             }
@@ -41,6 +41,7 @@ impl<'e> Evaluation<'e> {
         }
     }
 
+    /// Asks an endpoint's tiers, then its profiles, after which nothing is allowed.
     pub(super) fn policy(
         &mut self,
         subject: &Subject,
@@ -49,12 +50,8 @@ impl<'e> Evaluation<'e> {
         stage: Stage,
         profiles: &[Name],
     ) -> Verdict {
-        let tiers = self.tiers.clone();
-        for tier in active(&tiers, labels, direction, stage) {
-            match self.tier(subject, &tier, direction) {
-                Decision::Final(verdict) => return verdict,
-                Decision::Pass => {}
-            }
+        if let Some(verdict) = self.tiers(subject, labels, direction, stage) {
+            return verdict;
         }
         for name in profiles {
             let Some(profile) = self.snapshot.profile(name) else {
@@ -73,6 +70,27 @@ impl<'e> Evaluation<'e> {
             }
         }
         self.settle(subject.clone(), Reason::NothingAllows, Verdict::Deny)
+    }
+
+    /// Asks the tiers alone; `None` when the packet came through all of them undecided.
+    pub(super) fn tiers(
+        &mut self,
+        subject: &Subject,
+        labels: &impl LabelSource,
+        direction: PolicyType,
+        stage: Stage,
+    ) -> Option<Verdict> {
+        let tiers = self.tiers.clone();
+        for mut tier in active(&tiers, labels, direction, stage) {
+            if !stage.decides() {
+                tier.default_action = DefaultAction::Pass;
+            }
+            match self.tier(subject, &tier, direction) {
+                Decision::Final(verdict) => return Some(verdict),
+                Decision::Pass => {}
+            }
+        }
+        None
     }
 
     fn tier(&mut self, subject: &Subject, tier: &ActiveTier<'_, '_>, direction: PolicyType) -> Decision {

@@ -64,14 +64,16 @@ impl Evaluation<'_> {
         Some(facts)
     }
 
-    fn end_of_packet(&self, end: End) -> (IpAddr, Option<u16>) {
+    pub(super) fn end_of_packet(&self, end: End) -> (IpAddr, Option<u16>) {
         let ports = match self.packet.transport {
             Transport::Ports { source, destination, .. } => Some((source, destination)),
             Transport::Icmp { .. } | Transport::Other(_) => None,
         };
-        match end {
-            End::Source => (self.packet.source, ports.map(|(source, _)| source)),
-            End::Destination => (self.packet.destination, ports.map(|(_, destination)| destination)),
+        let original = self.packet.original_destination.filter(|_| self.original);
+        match (end, original) {
+            (End::Source, _) => (self.packet.source, ports.map(|(source, _)| source)),
+            (End::Destination, Some(original)) => (original.addr, ports.map(|_| original.port)),
+            (End::Destination, None) => (self.packet.destination, ports.map(|(_, destination)| destination)),
         }
     }
 

@@ -36,6 +36,10 @@ pub enum Action {
     },
     /// The packet is kept from connection tracking; the next rule is asked.
     Notrack,
+    /// The packet is marked as accepted by host policy that came before its later stages; the next rule is asked.
+    MarkAccepted,
+    /// A mark that somebody else left is taken off; the next rule is asked.
+    ClearMark,
     /// The source address becomes the node's own.
     Masquerade,
 }
@@ -117,10 +121,8 @@ pub enum Match {
     Established,
     /// Connection tracking finds it invalid.
     Invalid,
-    /// The destination is one of the node's own addresses.
-    LocalDestination,
-    /// The flow's destination was translated to another.
-    DestinationTranslated(Op),
+    /// It is marked as accepted by earlier host policy.
+    Accepted,
 }
 
 impl Rule {

@@ -7,8 +7,8 @@ use calico_model::resource::policy::{GlobalPart, Http, ServiceMatch};
 use calico_model::resource::{
     Action, AllowedUse, DefaultAction, EncapMode, EndpointPort, EndpointToHostAction, EntityRule,
     FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, Icmp, IpPool, Metadata,
-    NetworkPolicy, NetworkSet, Node, NodeBgp, Object, Policy, PolicyType, PortMatch, Profile, Rule,
-    ServiceAccounts, Tier, WorkloadEndpoint,
+    NetworkPolicy, NetworkSet, Node, NodeBgp, Object, Policy, PolicyType, PortMatch, Profile, ProtoPort,
+    Rule, ServiceAccounts, Tier, WorkloadEndpoint,
 };
 use calico_model::{Cidr, Protocol, Selector, Snapshot};
 use proptest::collection::vec;
@@ -333,14 +333,31 @@ fn pool() -> impl Strategy<Value = IpPool> {
 fn felix() -> impl Strategy<Value = FelixConfiguration> {
     let actions = [EndpointToHostAction::Drop, EndpointToHostAction::Accept, EndpointToHostAction::Return];
     let flags = any::<[Option<bool>; 3]>();
-    (weighted(0.5, select(actions.to_vec())), flags, weighted(0.6, Just("cali,tap"))).prop_map(
-        |(action, [vxlan, ipip, invalid], prefix)| FelixConfiguration {
+    (
+        weighted(0.5, select(actions.to_vec())),
+        flags,
+        weighted(0.6, Just("cali,tap")),
+        (failsafes(), failsafes()),
+    )
+        .prop_map(|(action, [vxlan, ipip, invalid], prefix, failsafes)| FelixConfiguration {
             default_endpoint_to_host_action: action,
             allow_vxlan_packets_from_workloads: vxlan,
             allow_ipip_packets_from_workloads: ipip,
             disable_conntrack_invalid_check: invalid,
             interface_prefix: prefix.map(str::to_owned),
+            failsafe_inbound_host_ports: failsafes.0,
+            failsafe_outbound_host_ports: failsafes.1,
             ..FelixConfiguration::new()
-        },
-    )
+        })
+}
+
+fn failsafes() -> impl Strategy<Value = Option<Vec<ProtoPort>>> {
+    let net = weighted(0.4, select(&NETS[..]));
+    let port = (net, select(&["TCP", "udp", "icmp"][..]), select(&PORTS[..]));
+    let port = port.prop_map(|(net, protocol, port)| ProtoPort {
+        net: net.map(constant),
+        protocol: protocol.to_owned(),
+        port,
+    });
+    weighted(0.7, vec(port, 0..3))
 }

@@ -27,7 +27,10 @@ fn check(name: &str) {
         std::fs::write(path(name, "nft"), &text).unwrap();
     }
     let golden = std::fs::read_to_string(path(name, "nft")).unwrap();
-    assert_eq!(text, golden, "UPDATE_GOLDEN=1 rewrites {name}.nft");
+    for (number, (line, wanted)) in text.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(line, wanted, "line {} of {name}.nft, which UPDATE_GOLDEN=1 rewrites", number + 1);
+    }
+    assert_eq!(text.len(), golden.len(), "UPDATE_GOLDEN=1 rewrites {name}.nft");
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn config() -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
     ProptestConfig {
         cases: asked.unwrap_or(WORLDS),
-        max_shrink_iters: 20_000,
+        max_shrink_iters: 3_000,
         failure_persistence: None,
         ..ProptestConfig::default()
     }
@@ -29,7 +29,7 @@ proptest! {
         let ruleset = compile(&world, &strategies::NODE.parse().unwrap());
         for packet in packets {
             let trace = evaluate(&world, &packet);
-            prop_assert_eq!(simulate(&ruleset, &packet), trace.outcome, "{}\n{}\n{:#?}", &packet, &trace, &ruleset);
+            prop_assert_eq!(simulate(&ruleset, &packet), trace.outcome, "{}\n{}\n{}", &packet, &trace, &ruleset);
         }
     }
 }

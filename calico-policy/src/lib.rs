@@ -85,6 +85,7 @@ mod simulate;
 pub mod strategies;
 mod text;
 pub mod trace;
+mod way;
 
 pub use compile::compile;
 pub use evaluate::evaluate;
@@ -92,3 +93,4 @@ pub use packet::{Outcome, Packet, Path, Transport, Verdict};
 pub use ruleset::Ruleset;
 pub use simulate::simulate;
 pub use trace::Trace;
+pub use way::way;

@@ -44,6 +44,9 @@ pub enum CniError {
     /// Standard input could not be read.
     #[error("could not read the network configuration from standard input")]
     Input(#[source] std::io::Error),
+    /// Nobody listens to the answer.
+    #[error("could not write the answer to standard output")]
+    Unheard(#[source] std::io::Error),
     /// Standard input is no network configuration.
     #[error("the network configuration on standard input is not usable JSON: {problem}")]
     Decode {
@@ -209,7 +212,7 @@ impl CniError {
         match self {
             Self::Version { .. } | Self::TooOld { .. } => 1,
             Self::Environment { .. } => 4,
-            Self::Input(_) => 5,
+            Self::Input(_) | Self::Unheard(_) => 5,
             Self::Decode { .. } => 6,
             Self::Config { .. } | Self::Name { .. } => 7,
             // "Try again later": the agent or an operator has to do something first.

@@ -4,12 +4,45 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use calico_ipam::{AssignAddress, AssignError, AutoAssign, HandleUse, Ipam};
+use calico_ipam::{Allocation, AssignAddress, AssignError, AutoAssign, HandleUse, Ipam, Release};
 use calico_model::resource::AllowedUse;
 use calico_model::{Family, Namespace, NodeName};
 
 use super::plugin::Plugin;
 use super::{AddResult, CniError, Config, Container};
+
+/// The addresses that an ADD gives.
+pub(super) struct Given {
+    ipam: Ipam,
+    addresses: Vec<IpAddr>,
+    /// How to release what was assigned just now, and nothing that was assigned later.
+    fresh: Vec<Release>,
+}
+
+impl Given {
+    pub(super) fn result(&self) -> AddResult {
+        AddResult::of_addresses(self.addresses.iter().copied())
+    }
+
+    fn take(&mut self, handle: &str, allocation: &Allocation) {
+        self.addresses.push(allocation.addr);
+        self.fresh.push(Release {
+            addr: allocation.addr,
+            handle: Some(handle.to_owned()),
+            sequence: Some(allocation.sequence),
+        });
+    }
+
+    /// Releases what was assigned just now.
+    pub(super) async fn take_back(self, now: SystemTime) -> Result<(), CniError> {
+        if self.fresh.is_empty() {
+            return Ok(());
+        }
+        let handle = self.fresh.iter().find_map(|release| release.handle.clone()).unwrap_or_default();
+        let released = self.ipam.release(&self.fresh, now).await;
+        released.map(drop).map_err(|source| CniError::Release { handle, source: Box::new(source) })
+    }
+}
 
 /// Assigns the addresses of a container: those asked for, else one of each family that the configuration wants.
 ///
@@ -18,13 +51,24 @@ pub(super) async fn add(
     plugin: &Plugin<'_>,
     container: &Container,
     now: SystemTime,
-) -> Result<AddResult, CniError> {
+) -> Result<Given, CniError> {
     let request = Assignment::of(plugin, container)?;
     let ipam = Ipam::new(plugin.ready_datastore().await?.store().clone());
     let held = ipam.addrs_by_handle(&request.handle, now).await;
     let held = held.map_err(|error| request.failed(error.into()))?;
-    let assigned = if held.is_empty() { request.assign(&ipam, now).await } else { request.again(held) };
-    assigned.map(AddResult::of_addresses)
+    if !held.is_empty() {
+        return Ok(Given { ipam, addresses: request.again(held)?, fresh: Vec::new() });
+    }
+    let mut given = Given { ipam, addresses: Vec::new(), fresh: Vec::new() };
+    match request.assign(&mut given, now).await {
+        Ok(()) => Ok(given),
+        Err(error) => {
+            // Only what this ADD was given: another one of the same container may hold addresses by now.
+            let mut errors = vec![request.failed(error)];
+            errors.extend(given.take_back(now).await.err());
+            Err(CniError::joined(errors).expect("there is at least the first error"))
+        }
+    }
 }
 
 /// Releases the addresses of a container. One that has none is fine.
@@ -124,29 +168,17 @@ impl<'a> Assignment<'a> {
         if fits { Ok(held) } else { Err(in_use()) }
     }
 
-    async fn assign(&self, ipam: &Ipam, now: SystemTime) -> Result<Vec<IpAddr>, CniError> {
-        let assigned = if self.requested.is_empty() {
-            self.assign_any(ipam, now).await
-        } else {
-            self.assign_requested(ipam, now).await
-        };
-        match assigned {
-            Ok(addresses) => Ok(addresses),
-            // Another ADD of the same container holds the handle's addresses, and keeps them.
-            Err(error @ AssignError::HandleInUse { .. }) => Err(self.failed(error)),
-            Err(error) => {
-                let mut errors = vec![self.failed(error)];
-                let handle = self.handle.clone();
-                let released = ipam.release_by_handle(&handle, now).await;
-                errors.extend(
-                    released.err().map(|source| CniError::Release { handle, source: Box::new(source) }),
-                );
-                Err(CniError::joined(errors).expect("there is at least the first error"))
+    async fn assign(&self, given: &mut Given, now: SystemTime) -> Result<(), AssignError> {
+        if !self.requested.is_empty() {
+            for addr in &self.requested {
+                let mut request = AssignAddress::new(*addr, self.node.clone(), &self.handle);
+                request.attributes = self.attributes.clone();
+                request.intended_use = Some(AllowedUse::Workload);
+                let allocation = given.ipam.assign(request, now).await?;
+                given.take(&self.handle, &allocation);
             }
+            return Ok(());
         }
-    }
-
-    async fn assign_any(&self, ipam: &Ipam, now: SystemTime) -> Result<Vec<IpAddr>, AssignError> {
         let config = &self.plugin.config.ipam;
         let mut request = AutoAssign::new(self.node.clone(), &self.handle);
         request.attributes = self.attributes.clone();
@@ -155,20 +187,8 @@ impl<'a> Assignment<'a> {
         request.pools.v4 = config.ipv4_pools.clone();
         request.pools.v6 = config.ipv6_pools.clone();
         request.handle_use = HandleUse::New;
-        let assigned = ipam.auto_assign(request, now).await?;
-        if !assigned.is_complete() {
-            return Err(AssignError::Exhausted(assigned.shortages));
-        }
-        Ok(assigned.allocations().map(|allocation| allocation.addr).collect())
-    }
-
-    async fn assign_requested(&self, ipam: &Ipam, now: SystemTime) -> Result<Vec<IpAddr>, AssignError> {
-        for addr in &self.requested {
-            let mut request = AssignAddress::new(*addr, self.node.clone(), &self.handle);
-            request.attributes = self.attributes.clone();
-            request.intended_use = Some(AllowedUse::Workload);
-            ipam.assign(request, now).await?;
-        }
-        Ok(self.requested.clone())
+        let assigned = given.ipam.auto_assign(request, now).await?;
+        assigned.allocations().for_each(|allocation| given.take(&self.handle, allocation));
+        if assigned.is_complete() { Ok(()) } else { Err(AssignError::Exhausted(assigned.shortages)) }
     }
 }

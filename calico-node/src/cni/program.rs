@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::plugin::Plugin;
-use super::{AddResult, CniError, Config, Request, SpecVersion, add, check, config, del, gc, ipam, log};
+use super::{CniError, Config, Request, SpecVersion, add, check, config, del, gc, ipam, log};
 
 /// Which of the two plugins a program is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,29 +27,23 @@ pub fn main(program: Program) -> ExitCode {
     }
     let var = |name: &str| std::env::var(name).ok();
     let mut input = Vec::new();
-    let answer = match std::io::stdin().read_to_end(&mut input) {
+    let done = match std::io::stdin().read_to_end(&mut input) {
         Ok(_) => run(program, &var, &input),
         Err(error) => Err(CniError::Input(error)),
     };
-    let (text, code) = match answer {
-        Ok(Value::Null) => return ExitCode::SUCCESS,
-        Ok(answer) => (answer, ExitCode::SUCCESS),
-        Err(error) => {
-            tracing::error!("{error}");
-            let said = serde_json::from_slice(&input).unwrap_or_default();
-            let version = config::version(&said).unwrap_or(SpecVersion::NEWEST);
-            (error.to_json(version), ExitCode::FAILURE)
-        }
-    };
-    // A runtime that no longer listens has given up on us.
-    let _unheard = writeln!(std::io::stdout(), "{text:#}");
-    code
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    tracing::error!("{error}");
+    let said = serde_json::from_slice(&input).unwrap_or_default();
+    let version = config::version(&said).unwrap_or(SpecVersion::NEWEST);
+    // A runtime that does not listen has given up on us, and the exit code says the same.
+    let _unheard = say(&error.to_json(version));
+    ExitCode::FAILURE
 }
 
-fn run(program: Program, var: &dyn Fn(&str) -> Option<String>, input: &[u8]) -> Result<Value, CniError> {
+fn run(program: Program, var: &dyn Fn(&str) -> Option<String>, input: &[u8]) -> Result<(), CniError> {
     let request = Request::from_vars(var)?;
     if request == Request::Version {
-        return Ok(versions(input));
+        return say(&versions(input)).map_err(CniError::Unheard);
     }
     let config = Config::parse(input)?;
     let since = match request {
@@ -65,38 +59,59 @@ fn run(program: Program, var: &dyn Fn(&str) -> Option<String>, input: &[u8]) -> 
     let plugin = Plugin::new(&config, input, var);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CniError::Input)?;
-    let answer = runtime.block_on(answer(program, &plugin, &request))?;
-    Ok(answer.map_or(Value::Null, |result| result.to_json(config.version)))
+    runtime.block_on(async {
+        match program {
+            Program::Calico => calico(&plugin, &request).await,
+            Program::Ipam => calico_ipam(&plugin, &request).await,
+        }
+    })
 }
 
-async fn answer(
-    program: Program,
-    plugin: &Plugin<'_>,
-    request: &Request,
-) -> Result<Option<AddResult>, CniError> {
-    #[expect(clippy::disallowed_methods, reason = "a plugin runs once, and this is when")]
-    let now = SystemTime::now();
-    match (program, request) {
-        (Program::Calico, Request::Add(container, netns)) => {
-            add::add(plugin, container, netns).await.map(Some)
+async fn calico(plugin: &Plugin<'_>, request: &Request) -> Result<(), CniError> {
+    match request {
+        Request::Add(container, netns) => {
+            let result = add::add(plugin, container, netns).await?;
+            say(&result.to_json(plugin.config.version)).map_err(CniError::Unheard)
         }
-        (Program::Calico, Request::Del(container, netns)) => {
-            del::del(plugin, container, netns.as_deref()).await.map(|()| None)
-        }
-        (Program::Calico, Request::Check(container, netns)) => {
-            check::check(plugin, container, netns).await.map(|()| None)
-        }
-        (Program::Calico, Request::Status) => check::status(plugin).await.map(|()| None),
-        (Program::Ipam, Request::Add(container, _)) => ipam::add(plugin, container, now).await.map(Some),
-        (Program::Ipam, Request::Del(container, _)) => ipam::del(plugin, container, now).await.map(|()| None),
-        (Program::Ipam, Request::Check(container, _)) => {
-            ipam::check(plugin, container, now).await.map(|()| None)
-        }
-        (Program::Ipam, Request::Status) => ipam::status(plugin).await.map(|()| None),
-        (Program::Calico, Request::Gc) => gc::calico(plugin, now).await.map(|()| None),
-        (Program::Ipam, Request::Gc) => gc::calico_ipam(plugin, now).await.map(|()| None),
-        (_, Request::Version) => Ok(None),
+        Request::Del(container, netns) => del::del(plugin, container, netns.as_deref()).await,
+        Request::Check(container, netns) => check::check(plugin, container, netns).await,
+        Request::Gc => gc::calico(plugin, now()).await,
+        Request::Status => check::status(plugin).await,
+        Request::Version => Ok(()),
     }
+}
+
+async fn calico_ipam(plugin: &Plugin<'_>, request: &Request) -> Result<(), CniError> {
+    match request {
+        Request::Add(container, _) => {
+            let given = ipam::add(plugin, container, now()).await?;
+            match say(&given.result().to_json(plugin.config.version)) {
+                Ok(()) => Ok(()),
+                // Whoever asked was killed, and a DEL may have come and gone: nobody would ever release these.
+                Err(error) => {
+                    let released = given.take_back(now()).await.err();
+                    let errors = [CniError::Unheard(error)].into_iter().chain(released).collect();
+                    CniError::joined(errors).map_or(Ok(()), Err)
+                }
+            }
+        }
+        Request::Del(container, _) => ipam::del(plugin, container, now()).await,
+        Request::Check(container, _) => ipam::check(plugin, container, now()).await,
+        Request::Gc => gc::calico_ipam(plugin, now()).await,
+        Request::Status => ipam::status(plugin).await,
+        Request::Version => Ok(()),
+    }
+}
+
+fn say(answer: &Value) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{answer:#}")?;
+    stdout.flush()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a plugin is a driver: it runs once, and this is when")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Answers VERSION, for which the runtime need not say more than its own version.

@@ -551,6 +551,16 @@ async fn what_a_runtime_has_forgotten_is_collected() {
     );
 }
 
+#[tokio::test]
+async fn an_address_that_nobody_hears_of_is_released() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let input = v4_only().to_string();
+    let mut child = node.spawn("calico-ipam", "ADD", &Container::of("c1", &workload), input.as_bytes());
+    drop(child.stdout.take());
+    assert!(!child.wait().unwrap().success());
+    assert_eq!(node.held().await, 0);
+}
+
 /// Kills `calico` in the middle of an ADD, after as many milliseconds as `after`.
 #[tokio::test]
 async fn whatever_stops_an_add_in_between_a_del_leaves_nothing_behind() {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
+use calico_model::{InterfaceAddr, InterfaceName, Mac};
 
-use crate::device::{Tunnel, VxlanParams};
+use crate::device::VxlanParams;
 use crate::route::{Installed, RouteKey};
 use crate::sysctl::Sysctl;
 
@@ -87,21 +87,4 @@ impl Host {
     pub fn link_with(&self, addr: IpAddr) -> Option<(&InterfaceName, &Link)> {
         self.links.iter().find(|(_, link)| link.addresses.keys().any(|held| held.addr() == addr))
     }
-
-    /// Returns how large the packets of workloads may be so that they still fit, wrapped by any of these tunnels, through
-    /// the links that hold the node's addresses; without such a link, [`FALLBACK_MTU`] less the wrapping.
-    #[must_use]
-    pub fn workload_mtu(
-        &self,
-        node_addresses: &BTreeMap<Family, InterfaceAddr>,
-        tunnels: impl IntoIterator<Item = Tunnel>,
-    ) -> u32 {
-        let holding = |addr: &InterfaceAddr| self.link_with(addr.addr()).map(|(_, link)| link.mtu);
-        let wire = node_addresses.values().filter_map(holding).min().unwrap_or(FALLBACK_MTU);
-        let overhead = tunnels.into_iter().map(Tunnel::overhead).max().unwrap_or(0);
-        wire.saturating_sub(overhead)
-    }
 }
-
-/// The MTU that is assumed of the network when no link holds the node's address.
-pub const FALLBACK_MTU: u32 = 1460;

@@ -132,30 +132,6 @@ impl Change {
             | Change::RemoveRoute { route: Installed { form, .. }, .. } => form.devices().next(),
         }
     }
-
-    /// Returns the address that stops being reachable here when a workload's route is removed.
-    #[must_use]
-    pub fn departed(&self) -> Option<IpAddr> {
-        match self {
-            Change::RemoveRoute { key, route } => match &route.form {
-                Form::Device(_) if key.prefix.is_host() => Some(key.prefix.addr()),
-                Form::Device(_) | Form::Blackhole | Form::Gateways(_) | Form::Other(_) => None,
-            },
-            Change::RemoveLink { .. }
-            | Change::AddVxlan { .. }
-            | Change::AddIpip { .. }
-            | Change::SetLink { .. }
-            | Change::AddAddress { .. }
-            | Change::RemoveAddress { .. }
-            | Change::SetNeighbour { .. }
-            | Change::RemoveNeighbour { .. }
-            | Change::SetFdb(_)
-            | Change::RemoveFdb(_)
-            | Change::SetSysctl { .. }
-            | Change::AddRoute { .. }
-            | Change::ReplaceRoute { .. } => None,
-        }
-    }
 }
 
 /// As `ip` and `bridge` would be called for it.

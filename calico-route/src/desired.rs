@@ -6,10 +6,14 @@ use std::net::IpAddr;
 
 use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName, Mac, NodeName};
 
-use crate::device::{IpipDevice, VxlanDevice};
+use crate::actual::Host;
+use crate::device::{IpipDevice, Mtu, Tunnel, VxlanDevice};
 use crate::ownership::Ownership;
 use crate::route::{Route, RouteKey};
 use crate::sysctl::Sysctl;
+
+/// The MTU that is assumed of the network when no link holds the node's address.
+pub const FALLBACK_MTU: u32 = 1460;
 
 /// Everything that a node's kernel is wanted to hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct Desired {
     pub vxlan: BTreeMap<Family, VxlanDevice>,
     /// The IP-in-IP device.
     pub ipip: Option<IpipDevice>,
+    /// How packets may be wrapped, by what the pools say, and how large the packets inside may be.
+    pub tunnels: BTreeMap<Tunnel, Mtu>,
     /// Permanent neighbours: peers' tunnel addresses, and workloads whose MAC address is known.
     pub neighbours: BTreeMap<(InterfaceName, IpAddr), Mac>,
     /// Which node each MAC address behind a VXLAN device is at.
@@ -39,6 +45,26 @@ impl Desired {
     #[must_use]
     pub fn nothing(ownership: Ownership) -> Self {
         Self { ownership, ..Self::default() }
+    }
+
+    /// Returns how large the packets of workloads may be so that they fit through every tunnel that the pools ask for and
+    /// over the links that hold the node's addresses: the MTU of a workload's interface. It does not wait for the tunnels'
+    /// own addresses, because workloads may come before them.
+    #[must_use]
+    pub fn workload_mtu(&self, host: &Host) -> u32 {
+        let wire = |family: Option<Family>| {
+            let addresses =
+                self.node_addresses.iter().filter(|(its, _)| family.is_none_or(|family| **its == family));
+            addresses
+                .filter_map(|(_, addr)| host.link_with(addr.addr()).map(|(_, link)| link.mtu))
+                .min()
+                .unwrap_or(FALLBACK_MTU)
+        };
+        let inside = |(tunnel, mtu): (&Tunnel, &Mtu)| match mtu {
+            Mtu::Bytes(bytes) => *bytes,
+            Mtu::Detected => wire(Some(tunnel.family())).saturating_sub(tunnel.overhead()),
+        };
+        self.tunnels.iter().map(inside).chain([wire(None)]).min().unwrap_or(FALLBACK_MTU)
     }
 
     /// Adds a route unless one of a better [class](crate::route::Class) has its key. Between equals the lesser target

@@ -64,6 +64,15 @@ pub enum Tunnel {
 }
 
 impl Tunnel {
+    /// Returns the family of the packets that carry the others.
+    #[must_use]
+    pub fn family(self) -> Family {
+        match self {
+            Tunnel::Ipip => Family::V4,
+            Tunnel::Vxlan(family) => family,
+        }
+    }
+
     /// Returns how many bytes the wrapping adds to a packet.
     #[must_use]
     pub fn overhead(self) -> u32 {

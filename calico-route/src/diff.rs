@@ -36,8 +36,7 @@ pub fn diff(desired: &Desired, actual: &Actual) -> Vec<Change> {
 /// Works out the changes that make the kernel hold what is wanted, and says what has to wait.
 #[must_use]
 pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
-    let mut resolver =
-        Resolver { host: &actual.host, node_addresses: &desired.node_addresses, planned: BTreeSet::new() };
+    let mut resolver = Resolver::new(&actual.host, &desired.node_addresses);
     let mut plan = Plan::default();
     let links = links::changes(desired, &mut resolver, &mut plan.waiting);
     // What is on a device that is made anew goes with it.

@@ -12,6 +12,7 @@
 //! - [`Actual`] is what the kernel holds: ours (see [`ownership`]), and the [`Host`] around it. [`diff`] compares the
 //!   two and gives [`Change`]s that can be printed, in an order that is safe to stop after. A route says "over the device
 //!   that holds the node's address" or "however the host gets there"; which device that is, is settled here.
+//! - [`departed`] says which addresses have left an interface, so that their tracked connections can be forgotten.
 //! - [`reconcile`] is the loop's memory: in sync or not, dirty, backing off, patient with new interfaces.
 //! - [`netlink`](crate::netlink) (feature `netlink`) reads and writes a real kernel; [`fake`] is one in memory.
 //!
@@ -46,6 +47,7 @@
 pub mod actual;
 pub mod change;
 pub mod compute;
+pub mod departed;
 pub mod desired;
 pub mod device;
 pub mod diff;

@@ -7,12 +7,15 @@
 //! Routes, neighbours and forwarding entries are written in batches of 256; links one by one, because what follows needs
 //! their numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use calico_model::InterfaceName;
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 mod codec;
+mod conntrack;
 mod namespace;
 mod read;
 mod route;
@@ -22,6 +25,7 @@ mod watch;
 mod write;
 
 pub use crate::error::{ConnectError, ReadError, Refusal, WriteError};
+pub use conntrack::ForgetError;
 pub use watch::{Event, Subject, Watch};
 
 use crate::actual::Actual;
@@ -31,7 +35,7 @@ use crate::diff::diff;
 use crate::ownership::Ownership;
 use codec::Batch;
 use namespace::NetworkNamespace;
-use socket::RouteSocket;
+use socket::NetlinkSocket;
 use write::{Indexes, NoDevice};
 
 /// Messages per send: more of them gain little and hold up the runtime longer.
@@ -43,7 +47,7 @@ const EOPNOTSUPP: i32 = 95;
 #[derive(Debug)]
 pub struct Netlink {
     namespace: NetworkNamespace,
-    socket: RouteSocket,
+    socket: NetlinkSocket,
     indexes: DeviceIndexes,
 }
 
@@ -84,7 +88,7 @@ impl Netlink {
     }
 
     fn connect_to(namespace: NetworkNamespace) -> Result<Self, ConnectError> {
-        let socket = RouteSocket::open(&namespace, &[])?;
+        let socket = NetlinkSocket::open(NETLINK_ROUTE, &namespace, &[])?;
         Ok(Self { namespace, socket, indexes: DeviceIndexes::default() })
     }
 
@@ -138,12 +142,24 @@ impl Netlink {
         Ok(outcomes.into_iter().filter_map(failed).collect())
     }
 
+    /// Deletes every tracked connection that one of these addresses has a part in, in either direction and behind any
+    /// address translation; returns how many. See [`crate::departed`] for when.
+    ///
+    /// # Errors
+    /// When connection tracking cannot be talked to. Retryable.
+    pub async fn forget_connections(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<usize, ForgetError> {
+        if addresses.is_empty() {
+            return Ok(0);
+        }
+        conntrack::forget(&self.namespace, addresses).await
+    }
+
     /// Subscribes to what changes in the kernel. Subscribe first and read after, so that nothing is missed.
     ///
     /// # Errors
     /// When no further socket can be opened.
     pub async fn watch(&mut self, ownership: &Ownership) -> Result<Watch, WatchError> {
-        let socket = RouteSocket::open(&self.namespace, &watch::GROUPS)?;
+        let socket = NetlinkSocket::open(NETLINK_ROUTE, &self.namespace, &watch::GROUPS)?;
         Ok(Watch::start(socket, &mut self.socket, ownership).await?)
     }
 

@@ -1,13 +1,14 @@
 //! From where a route should lead to the devices it leads over.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use calico_model::{Family, InterfaceAddr, InterfaceName};
+use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName};
 
 use crate::actual::{Host, LinkState};
-use crate::route::{Form, Gateway, NextHop, Reach, Target};
+use crate::route::{Form, Gateway, MAIN_TABLE, NextHop, Reach, RouteKey, Target};
 
 /// Something that is wanted and has to wait for the machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,12 +78,31 @@ impl fmt::Display for Waiting {
 #[derive(Debug)]
 pub(crate) struct Resolver<'h> {
     pub(crate) host: &'h Host,
-    pub(crate) node_addresses: &'h BTreeMap<Family, InterfaceAddr>,
     /// Our devices that will be there, and up, when the routes are written.
     pub(crate) planned: BTreeSet<InterfaceName>,
+    /// The devices that hold the node's addresses.
+    node_devices: BTreeMap<Family, Result<&'h InterfaceName, Waiting>>,
+    /// What was found for gateways that were asked for before: routes are many, gateways few.
+    found: RefCell<BTreeMap<IpAddr, Option<&'h Form>>>,
 }
 
-impl Resolver<'_> {
+impl<'h> Resolver<'h> {
+    pub(crate) fn new(host: &'h Host, node_addresses: &BTreeMap<Family, InterfaceAddr>) -> Self {
+        let node_device = |family: Family| {
+            let addr = node_addresses.get(&family).map(InterfaceAddr::addr);
+            let link = addr.and_then(|addr| host.link_with(addr));
+            (family, link.map(|(device, _)| device).ok_or(Waiting::NodeAddressAbsent(family, addr)))
+        };
+        Self {
+            host,
+            planned: BTreeSet::new(),
+            node_devices: Family::ALL.into_iter().map(node_device).collect(),
+            found: RefCell::default(),
+        }
+    }
+}
+
+impl<'h> Resolver<'h> {
     pub(crate) fn resolve(&self, target: &Target) -> Result<Form, Waiting> {
         match target {
             Target::Blackhole => Ok(Form::Blackhole),
@@ -123,11 +143,8 @@ impl Resolver<'_> {
         }
     }
 
-    pub(crate) fn node_device(&self, family: Family) -> Result<&InterfaceName, Waiting> {
-        let addr = self.node_addresses.get(&family).map(InterfaceAddr::addr);
-        addr.and_then(|addr| self.host.link_with(addr))
-            .map(|(device, _)| device)
-            .ok_or(Waiting::NodeAddressAbsent(family, addr))
+    pub(crate) fn node_device(&self, family: Family) -> Result<&'h InterfaceName, Waiting> {
+        self.node_devices[&family].clone()
     }
 
     fn usable(&self, device: &InterfaceName) -> Result<(), Waiting> {
@@ -143,14 +160,16 @@ impl Resolver<'_> {
 
     /// Returns the host's own best route to an address. Routes of ours are not asked, so the answer does not depend on
     /// what we have written.
-    fn host_route(&self, addr: IpAddr) -> Option<&Form> {
-        let family = Family::of(addr);
-        (0..=family.bits()).rev().find_map(|len| {
-            let prefix = calico_model::Cidr::holding(addr, len)?;
-            let from = crate::route::RouteKey { priority: 0, ..crate::route::RouteKey::main(prefix, 0) };
-            let to = crate::route::RouteKey { priority: u32::MAX, ..from };
-            let (_, routes) = self.host.foreign.range(from..=to).next()?;
-            routes.first().map(|route| &route.form)
-        })
+    fn host_route(&self, addr: IpAddr) -> Option<&'h Form> {
+        *self.found.borrow_mut().entry(addr).or_insert_with(|| host_route(self.host, addr))
     }
+}
+
+fn host_route(host: &Host, addr: IpAddr) -> Option<&Form> {
+    (0..=Family::of(addr).bits()).rev().find_map(|len| {
+        let prefix = Cidr::holding(addr, len)?;
+        let key = |priority| RouteKey { table: MAIN_TABLE, prefix, priority };
+        let (_, routes) = host.foreign.range(key(0)..=key(u32::MAX)).next()?;
+        routes.first().map(|route| &route.form)
+    })
 }

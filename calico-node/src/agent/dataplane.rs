@@ -1,12 +1,13 @@
 //! The kernel as the agent sees it: rules through nftables, the rest through route netlink.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use calico_policy::Ruleset;
 use calico_policy::nft::{self, Nft};
 use calico_route::change::Change;
-use calico_route::device::Tunnel;
+use calico_route::departed::Departures;
 use calico_route::netlink::{Event, Netlink, Watch};
 use calico_route::ownership::Ownership;
 use calico_route::reconcile::Reconciler;
@@ -53,6 +54,7 @@ pub(super) struct Dataplane {
     nft: Nft,
     netlink: Netlink,
     watch: Watch,
+    departures: Departures,
     /// The rules that were found or put in force last; read again when they change, fail or time is up.
     rules: Option<Ruleset>,
     rules_read: Option<Instant>,
@@ -79,7 +81,14 @@ impl Dataplane {
             .watch(&Ownership::default())
             .await
             .map_err(|error| ConnectError::Watch(Box::new(error)))?;
-        Ok(Self { nft: Nft::new(), netlink, watch, rules: None, rules_read: None })
+        Ok(Self {
+            nft: Nft::new(),
+            netlink,
+            watch,
+            departures: Departures::default(),
+            rules: None,
+            rules_read: None,
+        })
     }
 
     /// Waits until the kernel was changed by somebody else.
@@ -134,18 +143,15 @@ impl Dataplane {
                 return pass;
             }
         };
-        let tunnels = desired
-            .vxlan
-            .keys()
-            .map(|family| Tunnel::Vxlan(*family))
-            .chain(desired.ipip.as_ref().map(|_| Tunnel::Ipip));
-        pass.workload_mtu = Some(actual.host.workload_mtu(&desired.node_addresses, tunnels));
+        pass.workload_mtu = Some(desired.workload_mtu(&actual.host));
         let plan = calico_route::plan(desired, &actual);
         pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
         let mut changes = reconciler.admit(plan.changes, &actual.host, &desired.ownership, now);
         if keep_gateways {
             changes.retain(|change| !removes_gateway(change));
         }
+        let departed = self.departures.pass(desired, &actual, &changes);
+        self.forget(&departed.before, &mut pass).await;
         for outcome in self.netlink.apply(&changes).await {
             match outcome.result {
                 Ok(()) => tracing::info!(change = %outcome.change, "programmed"),
@@ -155,7 +161,19 @@ impl Dataplane {
                 }
             }
         }
+        self.forget(&departed.after, &mut pass).await;
         pass
+    }
+
+    /// Forgets the connections of addresses that have left, so that their next owner does not inherit them.
+    async fn forget(&mut self, addresses: &BTreeSet<IpAddr>, pass: &mut RoutePass) {
+        match self.netlink.forget_connections(addresses).await {
+            Ok(0) => {}
+            Ok(connections) => tracing::info!(connections, ?addresses, "forgot connections"),
+            Err(error) => {
+                pass.problems.insert(with_causes(&error));
+            }
+        }
     }
 }
 

@@ -12,25 +12,29 @@ use crate::device::{IpipDevice, Mtu, Tunnel, VxlanDevice, vxlan_device, vxlan_ma
 
 /// The devices that the pools need, with neighbours and forwarding entries for all peers.
 pub(super) fn devices(view: &View<'_>, desired: &mut Desired) {
+    let vxlan_mtu = Mtu::from_setting(view.settings.vxlan_mtu);
+    let ipip_mtu = Mtu::from_setting(view.settings.ipip_mtu);
+    let vxlans: Vec<Family> =
+        view.families().filter(|family| view.pools.with(Tunnel::Vxlan(*family)).next().is_some()).collect();
+    let pools: Vec<_> = view.pools.with(Tunnel::Ipip).map(|pool| pool.metadata.name.clone()).collect();
+    desired.tunnels.extend(vxlans.iter().map(|family| (Tunnel::Vxlan(*family), vxlan_mtu)));
+    desired.tunnels.extend((!pools.is_empty()).then_some((Tunnel::Ipip, ipip_mtu)));
     let Some(own) = view.own else { return };
-    for family in view.families() {
-        if view.pools.with(Tunnel::Vxlan(family)).next().is_some() {
-            match vxlan(view, own, family) {
-                Ok(device) => {
-                    desired.vxlan.insert(family, device);
-                    peers(view, family, desired);
-                }
-                Err(problem) => {
-                    desired.problems.insert(problem);
-                }
+    for family in vxlans {
+        match vxlan(view, own, family) {
+            Ok(device) => {
+                desired.vxlan.insert(family, device);
+                peers(view, family, desired);
+            }
+            Err(problem) => {
+                desired.problems.insert(problem);
             }
         }
     }
-    let pools: Vec<_> = view.pools.with(Tunnel::Ipip).map(|pool| pool.metadata.name.clone()).collect();
     if !pools.is_empty() {
         let address = own.bgp.as_ref().and_then(|bgp| bgp.ipv4_ipip_tunnel_addr);
         desired.ipip = Some(IpipDevice {
-            mtu: Mtu::from_setting(view.settings.ipip_mtu),
+            mtu: ipip_mtu,
             address: address.and_then(|address| single(address.into())),
             pools,
         });

@@ -14,7 +14,7 @@ use super::codec::{
     u32_at,
 };
 use super::route::{Names, RawRoute};
-use super::socket::{DumpError, RouteSocket};
+use super::socket::{DumpError, NetlinkSocket};
 use crate::actual::{Actual, FdbEntry, Host, Link, LinkKind, LinkState};
 use crate::device::VxlanParams;
 use crate::error::ReadError;
@@ -36,7 +36,7 @@ struct RawLink {
 }
 
 /// Reads everything but kernel settings.
-pub(super) async fn read(socket: &mut RouteSocket, ownership: &Ownership) -> Result<Actual, ReadError> {
+pub(super) async fn read(socket: &mut NetlinkSocket, ownership: &Ownership) -> Result<Actual, ReadError> {
     let mut links = read_links(socket).await?;
     let names: Names = links.iter().map(|(name, link)| (link.index, name.clone())).collect();
     read_addresses(socket, &names, &mut links).await?;
@@ -52,7 +52,7 @@ pub(super) async fn read(socket: &mut RouteSocket, ownership: &Ownership) -> Res
 }
 
 /// Reads the links, without addresses.
-pub(super) async fn read_links(socket: &mut RouteSocket) -> Result<Links, ReadError> {
+pub(super) async fn read_links(socket: &mut NetlinkSocket) -> Result<Links, ReadError> {
     let what = "links";
     for _ in 0..ATTEMPTS {
         let mut raw = Vec::new();
@@ -72,7 +72,11 @@ pub(super) async fn read_links(socket: &mut RouteSocket) -> Result<Links, ReadEr
     Err(ReadError::Unsteady { what })
 }
 
-async fn read_addresses(socket: &mut RouteSocket, names: &Names, links: &mut Links) -> Result<(), ReadError> {
+async fn read_addresses(
+    socket: &mut NetlinkSocket,
+    names: &Names,
+    links: &mut Links,
+) -> Result<(), ReadError> {
     let what = "addresses";
     for _ in 0..ATTEMPTS {
         let mut found = Vec::new();
@@ -102,7 +106,7 @@ async fn read_addresses(socket: &mut RouteSocket, names: &Names, links: &mut Lin
 }
 
 async fn read_routes(
-    socket: &mut RouteSocket,
+    socket: &mut NetlinkSocket,
     family: Family,
     names: &Names,
     ownership: &Ownership,
@@ -135,7 +139,7 @@ async fn read_routes(
 }
 
 async fn read_neighbours(
-    socket: &mut RouteSocket,
+    socket: &mut NetlinkSocket,
     family: Family,
     names: &Names,
     ownership: &Ownership,
@@ -155,7 +159,7 @@ async fn read_neighbours(
 }
 
 async fn read_fdb(
-    socket: &mut RouteSocket,
+    socket: &mut NetlinkSocket,
     names: &Names,
     ownership: &Ownership,
     actual: &mut Actual,
@@ -177,7 +181,7 @@ struct RawNeighbour {
 }
 
 async fn neighbours(
-    socket: &mut RouteSocket,
+    socket: &mut NetlinkSocket,
     af: u8,
     what: &'static str,
 ) -> Result<Vec<RawNeighbour>, ReadError> {

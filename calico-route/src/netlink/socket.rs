@@ -5,7 +5,6 @@
 
 use std::io;
 
-use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use tokio::io::unix::AsyncFd;
@@ -23,7 +22,7 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 const DATAGRAM: usize = 64 << 10;
 
 #[derive(Debug)]
-pub(super) struct RouteSocket {
+pub(super) struct NetlinkSocket {
     fd: AsyncFd<Socket>,
     port: u32,
     sequence: u32,
@@ -44,10 +43,14 @@ impl From<io::Error> for DumpError {
     }
 }
 
-impl RouteSocket {
+impl NetlinkSocket {
     /// Opens a socket in a namespace, subscribed to groups. Must be called within a tokio runtime.
-    pub(super) fn open(namespace: &NetworkNamespace, groups: &[u32]) -> Result<Self, ConnectError> {
-        let opened = namespace.run(|| open(groups)).map_err(ConnectError::Namespace)?;
+    pub(super) fn open(
+        protocol: isize,
+        namespace: &NetworkNamespace,
+        groups: &[u32],
+    ) -> Result<Self, ConnectError> {
+        let opened = namespace.run(|| open(protocol, groups)).map_err(ConnectError::Namespace)?;
         let (socket, port) = opened.map_err(ConnectError::Socket)?;
         let fd = register(socket).map_err(ConnectError::Socket)?;
         Ok(Self { fd, port, sequence: 0, buffer: vec![0; DATAGRAM] })
@@ -153,8 +156,8 @@ impl RouteSocket {
     }
 }
 
-fn open(groups: &[u32]) -> io::Result<(Socket, u32)> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+fn open(protocol: isize, groups: &[u32]) -> io::Result<(Socket, u32)> {
+    let mut socket = Socket::new(protocol)?;
     let port = socket.bind_auto()?.port_number();
     socket.set_non_blocking(true)?;
     socket.set_ext_ack(true)?;

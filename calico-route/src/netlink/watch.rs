@@ -10,7 +10,7 @@ use super::codec::{
 };
 use super::read::read_links;
 use super::route::Names;
-use super::socket::RouteSocket;
+use super::socket::NetlinkSocket;
 use crate::error::ReadError;
 use crate::ownership::Ownership;
 
@@ -57,7 +57,7 @@ pub enum Subject {
 /// A subscription to what changes in a kernel.
 #[derive(Debug)]
 pub struct Watch {
-    socket: RouteSocket,
+    socket: NetlinkSocket,
     ownership: Ownership,
     names: Names,
     /// The socket whose changes are our own.
@@ -66,8 +66,8 @@ pub struct Watch {
 
 impl Watch {
     pub(super) async fn start(
-        socket: RouteSocket,
-        lister: &mut RouteSocket,
+        socket: NetlinkSocket,
+        lister: &mut NetlinkSocket,
         ownership: &Ownership,
     ) -> Result<Self, ReadError> {
         let links = read_links(lister).await?;

@@ -6,6 +6,7 @@ use calico_model::learned::LearnedRoutes;
 use calico_model::resource::{EncapMode, FelixConfiguration, Object, ProgramClusterRoutes};
 use calico_model::{Cidr, Family, Snapshot};
 use calico_route::device::{Mtu, ipip_device, vxlan_device};
+use calico_route::fake::FakeKernel;
 use calico_route::route::{Class, NextHop, Reach, Route, RouteKey, Target};
 use calico_route::{Desired, Problem, compute};
 
@@ -348,4 +349,26 @@ fn the_metric_of_ordinary_routes_is_a_setting() {
     let spec = FelixConfiguration { ipv4_normal_route_priority: Some(77), ..FelixConfiguration::new() };
     snapshot.insert(Object::new("default".parse().unwrap(), spec));
     assert!(on_node1(&snapshot).routes.keys().all(|key| key.priority == 77));
+}
+
+#[test]
+fn workloads_packets_fit_through_every_tunnel_that_a_pool_asks_for() {
+    let mut kernel = FakeKernel::default();
+    let mut snapshot = three_nodes();
+    let mtu = |snapshot: &Snapshot, kernel: &FakeKernel| {
+        let desired = on_node1(snapshot);
+        desired.workload_mtu(&kernel.read(&desired.ownership).host)
+    };
+    assert_eq!(mtu(&snapshot, &kernel), 1410, "the fallback");
+    kernel.add_link(&"eth0".parse().unwrap(), &["172.16.6.1/24".parse().unwrap()]);
+    assert_eq!(mtu(&snapshot, &kernel), 1450);
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::CrossSubnet, EncapMode::Never);
+    assert_eq!(mtu(&snapshot, &kernel), 1480);
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::Never);
+    assert_eq!(mtu(&snapshot, &kernel), 1500);
+    pool(&mut snapshot, "fd00::/48", EncapMode::Never, EncapMode::Always);
+    assert_eq!(mtu(&snapshot, &kernel), 1390, "also before the tunnel can be made");
+    let spec = FelixConfiguration { vxlan_mtu: Some(1300), ..FelixConfiguration::new() };
+    snapshot.insert(Object::new("default".parse().unwrap(), spec));
+    assert_eq!(mtu(&snapshot, &kernel), 1300);
 }

@@ -7,6 +7,8 @@ mod cluster;
 mod computed;
 #[cfg(feature = "netlink")]
 mod kernel;
+#[cfg(feature = "netlink")]
+mod lab;
 mod laws;
 #[cfg(feature = "netlink")]
 mod namespace;

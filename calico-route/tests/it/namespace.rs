@@ -33,6 +33,24 @@ impl TestNamespace {
         Netlink::connect_in(file.as_fd()).expect("root may enter a namespace")
     }
 
+    /// Runs `work` on a thread in the namespace. What sockets it opens stay there.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(format!("/run/netns/{}", self.0)).expect("the namespace has a name");
+        let entered = move || {
+            nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET)
+                .expect("root may enter a namespace");
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(entered).join().expect("the work does not panic"))
+    }
+
+    /// Moves one end of a veth pair that is made here into another namespace.
+    pub(crate) fn join(&self, device: &str, other: &TestNamespace, far: &str) {
+        self.ip(&format!("link add {device} type veth peer name {far} netns {}", other.0));
+        self.ip(&format!("link set {device} up"));
+        other.ip(&format!("link set {far} up"));
+    }
+
     /// Runs `ip`; it must succeed.
     pub(crate) fn ip(&self, args: &str) -> String {
         self.run(&format!("ip {args}"))

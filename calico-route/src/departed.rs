@@ -1,0 +1,163 @@
+//! Addresses that stop being somebody's here: their tracked connections must not become their next owner's.
+//!
+//! The kernel forgets a route when its interface goes, without a word from us; so what was in place is remembered from
+//! pass to pass, and compared with what will be in place after this one. A fresh process begins with what it finds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use calico_model::InterfaceName;
+
+use crate::actual::Actual;
+use crate::change::Change;
+use crate::desired::Desired;
+use crate::route::{Form, RouteKey, Target};
+
+/// Where the addresses of this node's workloads are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Departures {
+    placed: BTreeMap<IpAddr, InterfaceName>,
+}
+
+/// The addresses whose connections are to be forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Departed {
+    /// Before the changes are applied: their new owner is on this node, and its connections must be left alone.
+    pub before: BTreeSet<IpAddr>,
+    /// After the changes were applied: nobody here has them any more, and no packet must bring a connection back.
+    pub after: BTreeSet<IpAddr>,
+}
+
+impl Departures {
+    /// Says which addresses leave their interface with these changes, and remembers where all will be after them.
+    pub fn pass(&mut self, desired: &Desired, actual: &Actual, changes: &[Change]) -> Departed {
+        let found =
+            actual.routes.iter().flat_map(|(key, routes)| routes.iter().filter_map(|r| place(key, &r.form)));
+        for (addr, device) in found.filter(|(_, device)| desired.ownership.is_workload(device)) {
+            self.placed.entry(addr).or_insert_with(|| device.clone());
+        }
+        let removed: BTreeSet<(IpAddr, &InterfaceName)> = changes.iter().filter_map(removal).collect();
+        let left_alone = |addr: &IpAddr, device: &InterfaceName| {
+            !removed.contains(&(*addr, device))
+                && actual.routes.iter().any(|(key, routes)| {
+                    key.prefix.is_host()
+                        && key.prefix.addr() == *addr
+                        && routes.iter().any(|route| route.form == Form::Device(device.clone()))
+                })
+        };
+        let wanted: BTreeMap<IpAddr, InterfaceName> = desired
+            .routes
+            .iter()
+            .filter_map(|(key, route)| match &route.target {
+                Target::Device(device) if key.prefix.is_host() => Some((key.prefix.addr(), device.clone())),
+                Target::Device(_) | Target::Blackhole | Target::Gateways(_) => None,
+            })
+            .collect();
+        let mut departed = Departed::default();
+        let mut next = wanted.clone();
+        for (addr, device) in &self.placed {
+            match wanted.get(addr) {
+                Some(now) if now == device => {}
+                Some(_) => {
+                    departed.before.insert(*addr);
+                }
+                None if left_alone(addr, device) => {
+                    next.insert(*addr, device.clone());
+                }
+                None => {
+                    departed.after.insert(*addr);
+                }
+            }
+        }
+        self.placed = next;
+        departed
+    }
+}
+
+fn removal(change: &Change) -> Option<(IpAddr, &InterfaceName)> {
+    if let Change::RemoveRoute { key, route } = change { place(key, &route.form) } else { None }
+}
+
+fn place<'r>(key: &RouteKey, form: &'r Form) -> Option<(IpAddr, &'r InterfaceName)> {
+    match form {
+        Form::Device(device) if key.prefix.is_host() => Some((key.prefix.addr(), device)),
+        Form::Device(_) | Form::Blackhole | Form::Gateways(_) | Form::Other(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeKernel;
+    use crate::route::{Class, Installed, Route};
+    use crate::{Ownership, diff};
+
+    fn on(device: Option<&str>) -> Desired {
+        let mut desired = Desired::nothing(Ownership::default());
+        if let Some(device) = device {
+            let target = Target::Device(device.parse().unwrap());
+            let key = RouteKey::main("10.0.0.1/32".parse().unwrap(), 1024);
+            desired.routes.insert(key, Route { class: Class::LocalWorkload, target });
+        }
+        desired
+    }
+
+    fn machine() -> FakeKernel {
+        let mut kernel = FakeKernel::default();
+        kernel.add_link(&"cali1".parse().unwrap(), &[]);
+        kernel.add_link(&"cali2".parse().unwrap(), &[]);
+        kernel
+    }
+
+    fn pass(departures: &mut Departures, kernel: &mut FakeKernel, desired: &Desired) -> Departed {
+        let actual = kernel.read(&desired.ownership);
+        let changes = diff(desired, &actual);
+        kernel.apply(&changes);
+        departures.pass(desired, &actual, &changes)
+    }
+
+    fn the_address() -> BTreeSet<IpAddr> {
+        ["10.0.0.1".parse().unwrap()].into()
+    }
+
+    #[test]
+    fn an_address_that_leaves_is_forgotten_after_its_route_is_gone_and_once() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        assert_eq!(pass(&mut departures, &mut kernel, &on(Some("cali1"))), Departed::default());
+        assert_eq!(pass(&mut departures, &mut kernel, &on(None)).after, the_address());
+        assert_eq!(pass(&mut departures, &mut kernel, &on(None)), Departed::default());
+    }
+
+    #[test]
+    fn an_address_that_moves_within_the_node_is_forgotten_before_its_new_route() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        pass(&mut departures, &mut kernel, &on(Some("cali1")));
+        assert_eq!(pass(&mut departures, &mut kernel, &on(Some("cali2"))).before, the_address());
+        assert_eq!(pass(&mut departures, &mut kernel, &on(Some("cali2"))), Departed::default());
+    }
+
+    #[test]
+    fn an_interface_that_vanished_takes_its_addresses_with_it() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        pass(&mut departures, &mut kernel, &on(Some("cali1")));
+        kernel.remove_link(&"cali1".parse().unwrap());
+        assert_eq!(pass(&mut departures, &mut kernel, &on(None)).after, the_address());
+    }
+
+    #[test]
+    fn a_fresh_process_forgets_what_it_finds_and_removes() {
+        let mut kernel = machine();
+        pass(&mut Departures::default(), &mut kernel, &on(Some("cali1")));
+        assert_eq!(pass(&mut Departures::default(), &mut kernel, &on(None)).after, the_address());
+    }
+
+    #[test]
+    fn a_route_that_is_left_in_peace_for_now_has_not_departed() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        let route = Installed { protocol: 3, form: Form::Device("cali1".parse().unwrap()) };
+        kernel.routes.insert(RouteKey::main("10.0.0.1/32".parse().unwrap(), 0), vec![route]);
+        let actual = kernel.read(&Ownership::default());
+        assert_eq!(departures.pass(&on(None), &actual, &[]), Departed::default());
+        assert_eq!(departures.pass(&on(None), &actual, &diff(&on(None), &actual)).after, the_address());
+    }
+}

@@ -298,6 +298,18 @@ impl Lab {
         gone
     }
 
+    fn change_workload(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&mut WorkloadState),
+    ) -> Result<(), LabError> {
+        self.change(|state| {
+            if let Some(planned) = state.workloads.iter_mut().find(|planned| planned.name == name) {
+                change(planned);
+            }
+        })
+    }
+
     fn change(&mut self, change: impl FnOnce(&mut LabState)) -> Result<(), LabError> {
         change(&mut self.state);
         self.state.save()

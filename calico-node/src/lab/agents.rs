@@ -151,11 +151,7 @@ impl Lab {
         let mut child = netns::spawn(&workload.netns, detached(&mut command))?;
         let stdout = child.stdout.take();
         let process = self.adopt(child);
-        self.change(|state| {
-            for planned in state.workloads.iter_mut().filter(|planned| planned.name == workload.name) {
-                planned.responder = process;
-            }
-        })?;
+        self.change_workload(&workload.name, |planned| planned.responder = process)?;
         let mut line = String::new();
         let attempt = format!("await the responder of {}", workload.name);
         let mut stdout = std::io::BufReader::new(stdout.expect("its output is piped, three lines above"));

@@ -37,8 +37,12 @@ impl Lab {
     /// # Errors
     /// When there is no such workload, or it cannot be attached.
     pub fn attach(&mut self, workload: &str) -> Result<IpAddr, LabError> {
-        let attached = address(&self.cni(CniVerb::Add, workload)?)?;
-        self.set_address(workload, Some(attached))?;
+        let result = self.cni(CniVerb::Add, workload)?;
+        let attached = address(&result)?;
+        self.change_workload(workload, |planned| {
+            planned.address = Some(attached);
+            planned.attachment = Some(result);
+        })?;
         Ok(attached)
     }
 
@@ -48,18 +52,10 @@ impl Lab {
     /// When there is no such workload, or it cannot be detached.
     pub fn detach(&mut self, workload: &str) -> Result<(), LabError> {
         self.cni(CniVerb::Del, workload)?;
-        self.set_address(workload, None)
+        self.change_workload(workload, |planned| planned.address = None)
     }
 
-    fn set_address(&mut self, workload: &str, address: Option<IpAddr>) -> Result<(), LabError> {
-        self.change(|state| {
-            for planned in state.workloads.iter_mut().filter(|planned| planned.name == workload) {
-                planned.address = address;
-            }
-        })
-    }
-
-    /// Attaches workloads, all at once, and writes their addresses down.
+    /// Attaches workloads, all at once.
     pub(super) fn attach_all(&mut self) -> Result<(), LabError> {
         let (options, state) = (&self.options, &self.state);
         let results: Vec<_> = std::thread::scope(|scope| {
@@ -67,19 +63,17 @@ impl Lab {
                 scope.spawn(move || {
                     let host = state.host(&workload.host)?;
                     let result = call(options, &state.name, CniVerb::Add, workload, host)?;
-                    address(&result)
+                    address(&result).map(|address| (address, result))
                 })
             });
             let calls: Vec<_> = calls.collect();
             calls.into_iter().map(|call| call.join().unwrap_or(Err(LabError::Interrupted))).collect()
         });
-        let mut addresses = Vec::new();
-        for result in results {
-            addresses.push(result?);
-        }
+        let results = results.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.change(|state| {
-            for (workload, address) in state.workloads.iter_mut().zip(addresses) {
+            for (workload, (address, result)) in state.workloads.iter_mut().zip(results) {
                 workload.address = Some(address);
+                workload.attachment = Some(result);
             }
         })
     }
@@ -107,7 +101,7 @@ fn call(
         ("CNI_PATH", folder.display().to_string()),
     ];
     environment.extend(pairs.map(|(name, value)| (name.to_owned(), value)));
-    let configuration = json!({
+    let mut configuration = json!({
         "cniVersion": "1.0.0",
         "name": "calico-lab",
         "type": "calico",
@@ -117,6 +111,9 @@ fn call(
         "labels": workload.labels,
         "ipam": {"type": "calico-ipam"},
     });
+    if verb != "ADD" {
+        configuration["prevResult"] = workload.attachment.clone().unwrap_or_default();
+    }
     let mut program = program(folder, "calico", &environment);
     let answer =
         command::run(Some(&host.netns), &mut program, &configuration.to_string(), &options.interrupt)?;

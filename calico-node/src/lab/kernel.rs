@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -13,7 +15,7 @@ use nix::sys::socket::{
 use serde_json::Value;
 
 use super::error::LabError;
-use super::wait::Interrupt;
+use super::wait::{Interrupt, wait_for};
 use super::{Lab, command, netns};
 
 /// The kernel objects of one host: what was asked, and the sorted answers.
@@ -67,6 +69,23 @@ impl Lab {
         let netns = &self.state.host(host)?.netns;
         netns::within(netns, KernelEvents::open)?
             .map_err(LabError::io(format!("listen to the kernel of {netns}")))
+    }
+}
+
+impl Lab {
+    /// Waits until nothing was written to the kernel of a host for as long as `quiet`, and returns its objects then.
+    ///
+    /// # Errors
+    /// When there is no such host, it cannot be read, or it is never quiet.
+    pub fn quiet_kernel_objects(&self, host: &str, quiet: Duration) -> Result<KernelObjects, LabError> {
+        let events = self.kernel_events(host)?;
+        let silent = wait_for(self.options.patience, &self.options.interrupt, || {
+            thread::sleep(quiet);
+            Ok(events.drain()?.is_empty().then_some(()))
+        })?;
+        let command = format!("the writing to the kernel of {host}");
+        silent.ok_or(LabError::TooSlow { command, seconds: self.options.patience.as_secs() })?;
+        self.kernel_objects(host)
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::error::LabError;
 use super::port::Port;
@@ -67,8 +68,10 @@ pub struct WorkloadState {
     pub labels: BTreeMap<String, String>,
     /// The ports it answers on.
     pub listen: Vec<Port>,
-    /// Its address, once it is attached.
+    /// Its address, while it is attached.
     pub address: Option<IpAddr>,
+    /// What the CNI program said when it was last attached; runtimes keep that for CHECK and DEL.
+    pub attachment: Option<Value>,
     /// What answers on its ports.
     pub responder: Option<Process>,
 }
@@ -125,6 +128,7 @@ impl LabState {
             labels: workload.labels.clone(),
             listen: workload.listen.clone(),
             address: None,
+            attachment: None,
             responder: None,
         };
         Self {

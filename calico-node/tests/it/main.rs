@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod agent;
+mod cluster;
 mod cni;
 mod ctl;
 mod lab;

@@ -97,19 +97,20 @@ fn outage(
     let hosts: Vec<String> = lab.state().hosts.iter().map(|host| host.name.clone()).collect();
     let mut before = Vec::new();
     for host in &hosts {
-        before.push((lab.kernel_objects(host)?, lab.kernel_events(host)?));
+        before.push((lab.quiet_kernel_objects(host, Duration::from_millis(200))?, lab.kernel_events(host)?));
     }
     report.phase("calico-node on node1 is killed (SIGKILL), under traffic");
     let traffic = Flows::start(lab)?;
     std::thread::sleep(Duration::from_millis(300));
     lab.end_agent("node1", Ending::Killed)?;
     let down = Stopwatch::start();
+    std::thread::sleep(Duration::from_secs(1));
     connectivity(lab, report, "while the agent is dead", policed)?;
     report.phase("calico-node on node1 is started again");
     lab.start_agent("node1")?;
     lab.await_mesh()?;
     println!("  ready again {:.1} s after it was killed", down.elapsed().as_secs_f64());
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_secs(1));
     traffic.stop(report)?;
     for (host, (objects, events)) in hosts.iter().zip(&before) {
         let mut changes = objects.difference(&lab.kernel_objects(host)?);

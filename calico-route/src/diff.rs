@@ -39,10 +39,8 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
     let mut resolver = Resolver::new(&actual.host, &desired.node_addresses);
     let mut plan = Plan::default();
     let links = links::changes(desired, &mut resolver, &mut plan.waiting);
-    // What is on a device that is made anew goes with it.
-    let lost = links.lost;
-    let tables = tables::changes(desired, actual, &resolver, &lost);
-    let routes = routes::changes(desired, actual, &resolver, &lost, &mut plan.waiting);
+    let tables = tables::changes(desired, actual, &resolver, &links);
+    let routes = routes::changes(desired, actual, &resolver, &links, &mut plan.waiting);
     for changes in [links.first, tables.upserts, routes.upserts, routes.removals, tables.removals, links.last]
     {
         plan.changes.extend(changes);

@@ -35,7 +35,7 @@ use crate::diff::diff;
 use crate::ownership::Ownership;
 use codec::Batch;
 use namespace::NetworkNamespace;
-use socket::NetlinkSocket;
+use socket::{NetlinkSocket, RECEIVE_BUFFER};
 use write::{Indexes, NoDevice};
 
 /// Messages per send: more of them gain little and hold up the runtime longer.
@@ -88,7 +88,7 @@ impl Netlink {
     }
 
     fn connect_to(namespace: NetworkNamespace) -> Result<Self, ConnectError> {
-        let socket = NetlinkSocket::open(NETLINK_ROUTE, &namespace, &[])?;
+        let socket = NetlinkSocket::open(NETLINK_ROUTE, &namespace, &[], RECEIVE_BUFFER)?;
         Ok(Self { namespace, socket, indexes: DeviceIndexes::default() })
     }
 
@@ -159,7 +159,20 @@ impl Netlink {
     /// # Errors
     /// When no further socket can be opened.
     pub async fn watch(&mut self, ownership: &Ownership) -> Result<Watch, WatchError> {
-        let socket = NetlinkSocket::open(NETLINK_ROUTE, &self.namespace, &watch::GROUPS)?;
+        self.watch_with(ownership, RECEIVE_BUFFER).await
+    }
+
+    /// Subscribes like [`Netlink::watch`], with room for `receive_buffer` bytes of what nobody has read yet instead of
+    /// 16 MiB. What does not fit is told as [`Event::Overrun`].
+    ///
+    /// # Errors
+    /// When no further socket can be opened.
+    pub async fn watch_with(
+        &mut self,
+        ownership: &Ownership,
+        receive_buffer: usize,
+    ) -> Result<Watch, WatchError> {
+        let socket = NetlinkSocket::open(NETLINK_ROUTE, &self.namespace, &watch::GROUPS, receive_buffer)?;
         Ok(Watch::start(socket, &mut self.socket, ownership).await?)
     }
 

@@ -25,8 +25,10 @@ pub(super) struct Links {
     pub(super) first: Vec<Change>,
     /// Removes those that are not.
     pub(super) last: Vec<Change>,
-    /// The devices that are removed, whether made anew or not.
+    /// The devices that are removed first, to be made anew.
     pub(super) lost: BTreeSet<InterfaceName>,
+    /// The devices that are removed last. What they carry and is still wanted is led elsewhere before that.
+    pub(super) doomed: BTreeSet<InterfaceName>,
 }
 
 pub(super) fn changes(
@@ -48,7 +50,7 @@ pub(super) fn changes(
             },
             (None, Some(_)) => {
                 links.last.push(Change::RemoveLink { device: device.clone() });
-                links.lost.insert(device);
+                links.doomed.insert(device);
                 continue;
             }
             (None, None) => continue,
@@ -100,6 +102,11 @@ impl VxlanDevice {
 }
 
 impl Links {
+    /// Reports whether what is on a device has to be removed from it. Otherwise it goes with the device.
+    pub(super) fn keeps(&self, device: &InterfaceName) -> bool {
+        !self.lost.contains(device) && !self.doomed.contains(device)
+    }
+
     fn vxlan(
         &mut self,
         device: &InterfaceName,

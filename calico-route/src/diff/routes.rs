@@ -3,8 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use calico_model::InterfaceName;
-
+use super::links::Links;
 use crate::actual::Actual;
 use crate::change::Change;
 use crate::desired::Desired;
@@ -22,15 +21,17 @@ pub(super) fn changes(
     desired: &Desired,
     actual: &Actual,
     resolver: &Resolver<'_>,
-    lost: &BTreeSet<InterfaceName>,
+    links: &Links,
     waiting: &mut BTreeSet<Waiting>,
 ) -> Routes {
     let mut routes = Routes::default();
     let mut upserts: Vec<(Rank, Change)> = Vec::new();
     for (key, route) in &desired.routes {
         let held = actual.routes.get(key).map_or(&[][..], Vec::as_slice);
-        let held: Vec<&Installed> =
-            held.iter().filter(|route| !route.form.devices().any(|device| lost.contains(device))).collect();
+        let held: Vec<&Installed> = held
+            .iter()
+            .filter(|route| !route.form.devices().any(|device| links.lost.contains(device)))
+            .collect();
         let form = match resolver.resolve(&route.target) {
             Ok(form) => form,
             Err(problem) => {
@@ -63,7 +64,7 @@ pub(super) fn changes(
     upserts.sort_by_key(|(rank, _)| *rank);
     routes.upserts = upserts.into_iter().map(|(_, change)| change).collect();
     for (key, held) in actual.routes.iter().filter(|(key, _)| !desired.routes.contains_key(key)) {
-        let held = held.iter().filter(|route| !route.form.devices().any(|device| lost.contains(device)));
+        let held = held.iter().filter(|route| route.form.devices().all(|device| links.keeps(device)));
         routes.remove(key, held);
     }
     // Drops go before the routes that they surround, so that what is left never drops what it should carry.

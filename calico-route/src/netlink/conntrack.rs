@@ -8,7 +8,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::codec::{Batch, Message, address, af, attributes};
 use super::namespace::NetworkNamespace;
-use super::socket::{DumpError, NetlinkSocket};
+use super::socket::{DumpError, NetlinkSocket, RECEIVE_BUFFER};
 use crate::error::{ConnectError, ReadError, Refusal};
 
 const CTNETLINK: u16 = 1 << 8;
@@ -50,7 +50,7 @@ pub(super) async fn forget(
     namespace: &NetworkNamespace,
     addresses: &BTreeSet<IpAddr>,
 ) -> Result<usize, ForgetError> {
-    let mut socket = NetlinkSocket::open(NETLINK_NETFILTER, namespace, &[])?;
+    let mut socket = NetlinkSocket::open(NETLINK_NETFILTER, namespace, &[], RECEIVE_BUFFER)?;
     let mut forgotten = 0;
     for family in Family::ALL {
         if addresses.iter().any(|addr| Family::of(*addr) == family) {

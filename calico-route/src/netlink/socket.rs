@@ -16,8 +16,8 @@ use super::codec::{
 use super::namespace::NetworkNamespace;
 use crate::error::{ConnectError, Refusal};
 
-/// Room for what the kernel sends while nobody reads.
-const RECEIVE_BUFFER: usize = 16 << 20;
+/// Room in bytes for what the kernel sends while nobody reads.
+pub(super) const RECEIVE_BUFFER: usize = 16 << 20;
 /// The kernel sends lists in pieces of at most this size.
 const DATAGRAM: usize = 64 << 10;
 
@@ -44,13 +44,15 @@ impl From<io::Error> for DumpError {
 }
 
 impl NetlinkSocket {
-    /// Opens a socket in a namespace, subscribed to groups. Must be called within a tokio runtime.
+    /// Opens a socket in a namespace, subscribed to groups, with room in bytes for what nobody has read yet. Must be
+    /// called within a tokio runtime.
     pub(super) fn open(
         protocol: isize,
         namespace: &NetworkNamespace,
         groups: &[u32],
+        room: usize,
     ) -> Result<Self, ConnectError> {
-        let opened = namespace.run(|| open(protocol, groups)).map_err(ConnectError::Namespace)?;
+        let opened = namespace.run(|| open(protocol, groups, room)).map_err(ConnectError::Namespace)?;
         let (socket, port) = opened.map_err(ConnectError::Socket)?;
         let fd = register(socket).map_err(ConnectError::Socket)?;
         Ok(Self { fd, port, sequence: 0, buffer: vec![0; DATAGRAM] })
@@ -156,7 +158,7 @@ impl NetlinkSocket {
     }
 }
 
-fn open(protocol: isize, groups: &[u32]) -> io::Result<(Socket, u32)> {
+fn open(protocol: isize, groups: &[u32], room: usize) -> io::Result<(Socket, u32)> {
     let mut socket = Socket::new(protocol)?;
     let port = socket.bind_auto()?.port_number();
     socket.set_non_blocking(true)?;
@@ -164,8 +166,8 @@ fn open(protocol: isize, groups: &[u32]) -> io::Result<(Socket, u32)> {
     socket.set_cap_ack(true)?;
     socket.set_netlink_get_strict_chk(true)?;
     // Beyond the system's limit only with CAP_NET_ADMIN; without it, as much as the limit allows.
-    if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        socket.set_rx_buf_sz(i32::try_from(RECEIVE_BUFFER).unwrap_or(i32::MAX))?;
+    if setsockopt(&socket, RcvBufForce, &room).is_err() {
+        socket.set_rx_buf_sz(i32::try_from(room).unwrap_or(i32::MAX))?;
     }
     groups.iter().try_for_each(|group| socket.add_membership(*group))?;
     Ok((socket, port))

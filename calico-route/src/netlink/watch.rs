@@ -62,6 +62,7 @@ pub struct Watch {
     names: Names,
     /// The socket whose changes are our own.
     own_port: u32,
+    overruns: u64,
 }
 
 impl Watch {
@@ -72,7 +73,7 @@ impl Watch {
     ) -> Result<Self, ReadError> {
         let links = read_links(lister).await?;
         let names = links.into_iter().map(|(name, link)| (link.index, name)).collect();
-        Ok(Self { socket, ownership: ownership.clone(), names, own_port: lister.port() })
+        Ok(Self { socket, ownership: ownership.clone(), names, own_port: lister.port(), overruns: 0 })
     }
 
     /// Waits until something has changed; what happened at once is told at once. Cancel-safe.
@@ -80,6 +81,18 @@ impl Watch {
     /// # Errors
     /// When the socket fails in another way than by overrunning.
     pub async fn next(&mut self) -> io::Result<Event> {
+        let event = self.changes().await;
+        self.overruns += u64::from(matches!(event, Ok(Event::Overrun)));
+        event
+    }
+
+    /// Returns how often more changed than the kernel could tell.
+    #[must_use]
+    pub fn overruns(&self) -> u64 {
+        self.overruns
+    }
+
+    async fn changes(&mut self) -> io::Result<Event> {
         loop {
             let mut changed = BTreeSet::new();
             let mut filter =

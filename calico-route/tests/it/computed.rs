@@ -8,7 +8,7 @@ use calico_model::{Cidr, Family, Snapshot};
 use calico_route::device::{Mtu, ipip_device, vxlan_device};
 use calico_route::fake::FakeKernel;
 use calico_route::route::{Class, NextHop, Reach, Route, RouteKey, Target};
-use calico_route::{Desired, Problem, compute};
+use calico_route::{Desired, Problem, compute, diff};
 
 use crate::cluster::{block, dual_stack, learn, lend, node, node_name, pool, three_nodes, workload};
 
@@ -371,4 +371,33 @@ fn workloads_packets_fit_through_every_tunnel_that_a_pool_asks_for() {
     let spec = FelixConfiguration { vxlan_mtu: Some(1300), ..FelixConfiguration::new() };
     snapshot.insert(Object::new("default".parse().unwrap(), spec));
     assert_eq!(mtu(&snapshot, &kernel), 1300);
+}
+
+#[test]
+fn a_pool_that_gives_up_its_tunnel_has_its_routes_led_elsewhere_before_the_device_goes() {
+    let mut kernel = FakeKernel::default();
+    kernel.add_link(&"eth0".parse().unwrap(), &["172.16.6.1/24".parse().unwrap()]);
+    kernel.add_link(&"cali1".parse().unwrap(), &[]);
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::Always);
+    let setting = Some(ProgramClusterRoutes::Enabled);
+    let spec = FelixConfiguration { program_cluster_routes: setting, ..FelixConfiguration::new() };
+    snapshot.insert(Object::new("default".parse().unwrap(), spec));
+    let mut settle = |snapshot: &Snapshot| {
+        let desired = on_node1(snapshot);
+        let changes = diff(&desired, &kernel.read(&desired.ownership));
+        assert!(kernel.apply(&changes).iter().all(Result::is_ok), "{changes:?}");
+        changes.iter().map(ToString::to_string).filter(|text| !text.starts_with("sysctl")).collect::<Vec<_>>()
+    };
+    settle(&snapshot);
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::Never);
+    assert_eq!(
+        settle(&snapshot),
+        [
+            "route replace 192.168.1.0/26 metric 1024 via 172.16.6.2 dev eth0",
+            "route del 192.168.2.0/26 metric 1024 via 192.168.2.0 dev vxlan.calico onlink",
+            "link del vxlan.calico"
+        ],
+        "the third node is in no subnet that the machine knows a way to"
+    );
 }

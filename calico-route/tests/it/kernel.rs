@@ -14,7 +14,7 @@ use crate::cluster::{block, dual_stack, learn, node_name, pool, three_nodes, wor
 use crate::namespace::TestNamespace;
 
 /// The first of the three nodes' machine, with a workload's interface.
-fn machine() -> TestNamespace {
+pub(crate) fn machine() -> TestNamespace {
     let namespace = TestNamespace::new();
     namespace.ip("link add eth0 type veth peer name far0");
     namespace.ip("address add 172.16.6.1/24 dev eth0");

@@ -12,3 +12,5 @@ mod lab;
 mod laws;
 #[cfg(feature = "netlink")]
 mod namespace;
+#[cfg(feature = "netlink")]
+mod storm;

@@ -126,10 +126,14 @@ fn change(
         log.execute(params![number(sequence), number(revision.0), key.as_str(), value])?;
         added += value.as_ref().map_or(0, Vec::len);
     }
-    transaction
-        .prepare_cached("UPDATE store SET revision = ?1, log_bytes = log_bytes + ?2")?
-        .execute([number(revision.0), number(added as u64)])?;
-    prune(transaction, changes.len() as u64, history)?;
+    let (horizon, bytes): (i64, i64) = transaction
+        .prepare_cached(
+            "UPDATE store SET revision = ?1, log_bytes = log_bytes + ?2 RETURNING horizon, log_bytes",
+        )?
+        .query_row([number(revision.0), number(added as u64)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if number(revision.0) - horizon > number(history.changes) || bytes > number(history.bytes) {
+        prune(transaction, changes.len() as u64, history)?;
+    }
     Ok(Committed::At(revision))
 }
 

@@ -262,3 +262,30 @@ impl CniError {
 fn indented(details: &str) -> String {
     if details.is_empty() { String::new() } else { format!(" ({details})") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_said_with_its_causes_and_with_what_went_wrong_in_undoing() {
+        let refused = || WorkloadError::Connect(std::io::Error::other("no sockets left"));
+        let undo = CniError::Plugin {
+            plugin: "calico-ipam".to_owned(),
+            code: 100,
+            msg: "could not open the datastore".to_owned(),
+            details: "disk full".to_owned(),
+        };
+        let error = CniError::joined(vec![refused().into(), undo]).unwrap();
+        assert_eq!(
+            error.to_json(SpecVersion::V1_0_0),
+            json!({
+                "cniVersion": "1.0.0",
+                "code": 102,
+                "msg": "could not open a route netlink socket",
+                "details": "no sockets left; also: calico-ipam: could not open the datastore (disk full)",
+            })
+        );
+        assert!(CniError::joined(Vec::new()).is_none());
+    }
+}

@@ -27,11 +27,7 @@ pub fn main(program: Program) -> ExitCode {
     }
     let var = |name: &str| std::env::var(name).ok();
     let mut input = Vec::new();
-    let done = match std::io::stdin().read_to_end(&mut input) {
-        Ok(_) => run(program, &var, &input),
-        Err(error) => Err(CniError::Input(error)),
-    };
-    let Err(error) = done else { return ExitCode::SUCCESS };
+    let Err(error) = run(program, &var, &mut input) else { return ExitCode::SUCCESS };
     tracing::error!("{error}");
     let said = serde_json::from_slice(&input).unwrap_or_default();
     let version = config::version(&said).unwrap_or(SpecVersion::NEWEST);
@@ -40,8 +36,10 @@ pub fn main(program: Program) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(program: Program, var: &dyn Fn(&str) -> Option<String>, input: &[u8]) -> Result<(), CniError> {
+fn run(program: Program, var: &dyn Fn(&str) -> Option<String>, input: &mut Vec<u8>) -> Result<(), CniError> {
+    // Before anything is read: who tries the program at a terminal is told at once what it wants.
     let request = Request::from_vars(var)?;
+    std::io::stdin().read_to_end(input).map_err(CniError::Input)?;
     if request == Request::Version {
         return say(&versions(input)).map_err(CniError::Unheard);
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::RawFd;
 
 use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName, Mac};
+use calico_route::ownership::PROTOCOL;
 use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
@@ -17,10 +18,8 @@ use tokio::task::JoinHandle;
 
 use super::WorkloadError;
 
-/// The protocol number of the agent's routes.
-const ROUTE_PROTOCOL: u8 = 80;
-
-/// The metric of the agent's routes to workloads.
+/// The metric of the agent's routes to workloads, unless a FelixConfiguration says otherwise; then the agent makes the
+/// route anew.
 const ROUTE_PRIORITY: u32 = 1024;
 
 /// A netlink socket in the namespace of the thread that opened it.
@@ -182,7 +181,7 @@ impl Kernel {
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.protocol = RouteProtocol::Boot;
         if origin == Origin::Node {
-            message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+            message.header.protocol = RouteProtocol::Other(PROTOCOL);
             message.attributes.push(RouteAttribute::Priority(ROUTE_PRIORITY));
         }
         message.header.kind = RouteType::Unicast;

@@ -40,6 +40,8 @@ impl Node {
         let node = Self { netns, folder };
         std::fs::write(node.folder.join("nodename"), "node-1\n").unwrap();
         std::fs::write(node.folder.join("mtu"), "1410\n").unwrap();
+        std::fs::create_dir(node.folder.join("plugins")).unwrap();
+        node.plugin("calico-ipam", &programs().join("calico-ipam"));
         let client = node.client();
         client.ensure_initialized("v0", "0123456789abcdef0123456789abcdef").await.unwrap();
         let node_resource = calico_model::resource::Node::default();
@@ -85,6 +87,11 @@ impl Node {
         handles.entries.len()
     }
 
+    /// Makes `program` an IPAM plugin.
+    fn plugin(&self, name: &str, program: &Path) {
+        std::os::unix::fs::symlink(program, self.folder.join("plugins").join(name)).unwrap();
+    }
+
     /// Calls `calico` as a runtime does.
     fn call(&self, command: &str, container: &Container<'_>, config: &Value) -> Answer {
         self.run("calico", command, container, config.to_string().as_bytes())
@@ -108,13 +115,12 @@ impl Node {
     }
 
     fn spawn(&self, program: &str, command: &str, container: &Container<'_>, input: &[u8]) -> Child {
-        let programs = Path::new(env!("CARGO_BIN_EXE_calico")).parent().unwrap();
-        let mut process = self.netns.command(programs.join(program));
+        let mut process = self.netns.command(programs().join(program));
         process
             .env("CNI_COMMAND", command)
             .env("CNI_CONTAINERID", container.id)
             .env("CNI_IFNAME", container.interface)
-            .env("CNI_PATH", programs)
+            .env("CNI_PATH", self.folder.join("plugins"))
             .env("CNI_ARGS", container.args)
             .env("CALICO_LIB_DIR", &self.folder)
             .env("CALICO_RUN_DIR", &self.folder);
@@ -126,6 +132,10 @@ impl Node {
         child.stdin.take().unwrap().write_all(input).unwrap();
         child
     }
+}
+
+fn programs() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_calico")).parent().unwrap()
 }
 
 impl Drop for Node {
@@ -549,6 +559,48 @@ async fn what_a_runtime_has_forgotten_is_collected() {
         message.contains("cni.dev/valid-attachments in the network configuration is missing"),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn another_ipam_plugin_is_called_and_its_address_becomes_a_host_address() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    // It answers with its input, which is then a result too.
+    node.plugin("echo-ipam", "/bin/cat".as_ref());
+    let mut config = v4_only();
+    config["ipam"] = json!({ "type": "echo-ipam" });
+    config["ips"] = json!([{ "address": "10.1.2.3/24", "gateway": "10.1.2.1" }]);
+    let result = node.call("ADD", &Container::of("c1", &workload), &config).ok();
+    assert_eq!(result["ips"], json!([{ "address": "10.1.2.3/32", "interface": 1 }]));
+    node.call("DEL", &Container::of("c1", &workload), &config).ok();
+    assert_eq!(node.netns.interfaces(), ["lo"]);
+}
+
+#[tokio::test]
+async fn an_ipam_plugin_that_makes_no_sense_fails_the_add() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    for (name, program, expected) in [
+        ("silent", "/bin/true", "the IPAM plugin silent gave no address, of no use to a workload"),
+        ("failing", "/bin/false", "it ended with exit status: 1 and answered \"\""),
+        ("chatty", "/bin/pwd", "it ended with exit status: 0 and answered"),
+    ] {
+        node.plugin(name, program.as_ref());
+        let mut config = v4_only();
+        config["ipam"] = json!({ "type": name });
+        let message = node.call("ADD", &Container::of("c1", &workload), &config).failure();
+        assert!(message.contains(expected), "{message}");
+        assert_eq!((node.endpoints().await.len(), workload.interfaces()), (0, vec!["lo".to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn the_log_goes_where_the_configuration_says() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let mut config = v4_only();
+    config["log_level"] = "debug".into();
+    config["log_file_path"] = json!(node.folder.join("log/cni.log"));
+    node.call("ADD", &Container::of("c1", &workload), &config).ok();
+    let log = std::fs::read_to_string(node.folder.join("log/cni.log")).unwrap();
+    assert!(log.contains("step=give eth0 the address 192.168.0."), "{log}");
 }
 
 #[tokio::test]

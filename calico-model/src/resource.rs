@@ -9,9 +9,11 @@
 
 pub mod bgp;
 pub mod block;
+mod cluster;
 pub mod controllers;
 mod document;
 pub mod endpoint;
+pub mod felix;
 pub mod filter;
 pub mod ipam;
 mod kind;
@@ -22,14 +24,15 @@ pub mod policy;
 mod pool;
 mod profile;
 mod sets;
-mod settings;
 pub mod staged;
 mod tier;
 
 pub use bgp::{BgpConfiguration, BgpPeer};
+pub use cluster::ClusterInformation;
 pub use controllers::KubeControllersConfiguration;
 pub use document::{API_VERSION, Document, ReadError};
 pub use endpoint::{EndpointPort, HostEndpoint, WorkloadEndpoint};
+pub use felix::{EndpointToHostAction, FelixConfiguration, ProgramClusterRoutes, ProtoPort};
 pub use filter::BgpFilter;
 pub use ipam::{BlockAffinity, IpamBlock, IpamConfiguration, IpamHandle};
 pub use kind::{Kind, Object, ObjectId, Resource, ResourceKey, Scope, Spec};
@@ -43,9 +46,6 @@ pub use policy::{
 pub use pool::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation};
 pub use profile::{DEFAULT_ALLOW_PROFILE, Profile};
 pub use sets::{GlobalNetworkSet, NetworkSet};
-pub use settings::{
-    ClusterInformation, EndpointToHostAction, FelixConfiguration, ProgramClusterRoutes, ProtoPort,
-};
 pub use staged::{
     StagedAction, StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy,
 };

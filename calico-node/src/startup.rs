@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use calico_model::datastore::client::{Client, ClientError};
+use calico_model::resource::felix::Severity;
 use calico_model::resource::{
     BgpConfiguration, ClusterInformation, FelixConfiguration, IpPool, Node, NodeBgp, Object, ObjectId,
 };
@@ -91,7 +92,7 @@ pub async fn register(
     make_pools(client, settings, &cluster.spec.cluster_guid).await.map_err(failed)?;
     let default: Name = "default".parse().expect("a constant name");
     let felix =
-        FelixConfiguration { log_severity_screen: Some("Info".to_owned()), ..FelixConfiguration::new() };
+        FelixConfiguration { log_severity_screen: Some(Severity::Info), ..FelixConfiguration::new() };
     create_if_missing(client, Object::new(default.clone(), felix)).await.map_err(failed)?;
     create_if_missing(client, Object::new(default, BgpConfiguration::new())).await.map_err(failed)?;
     write_file(paths.nodename_file(), settings.node.as_str())

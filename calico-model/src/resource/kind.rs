@@ -193,6 +193,7 @@ macro_rules! kinds {
         /// A resource of any kind.
         #[derive(Debug, Clone, PartialEq)]
         #[non_exhaustive]
+        #[expect(clippy::large_enum_variant, reason = "a resource on its way is boxed, and tables hold objects of one kind")]
         pub enum Resource {
             $(#[doc = concat!("A `", $kind, "`.")] $spec(Object<$spec>)),*
         }

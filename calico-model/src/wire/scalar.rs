@@ -147,6 +147,22 @@ macro_rules! wire_unsigned {
 }
 wire_unsigned!(u8, u16, u32, u64);
 
+impl FromWire for i64 {
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        let read = value.as_i64();
+        if read.is_none() {
+            report.fault(at, Some(value), "must be a whole number");
+        }
+        read
+    }
+}
+
+impl ToWire for i64 {
+    fn to_wire(&self) -> Value {
+        Value::Number(Number::from(*self))
+    }
+}
+
 impl FromWire for f64 {
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
         let read = value.as_f64().filter(|number| number.is_finite());

@@ -24,6 +24,8 @@ pub(super) const RTM_NEWNEIGH: u16 = 28;
 pub(super) const RTM_DELNEIGH: u16 = 29;
 pub(super) const RTM_GETNEIGH: u16 = 30;
 
+pub(super) const RTM_NEWNETCONF: u16 = 80;
+
 pub(super) const NLM_F_REQUEST: u16 = 0x001;
 pub(super) const NLM_F_ACK: u16 = 0x004;
 pub(super) const NLM_F_DUMP_INTR: u16 = 0x010;
@@ -81,6 +83,10 @@ pub(super) const RTA_TABLE: u16 = 15;
 pub(super) const RTA_VIA: u16 = 18;
 pub(super) const RTA_ENCAP: u16 = 22;
 pub(super) const RTA_NH_ID: u16 = 30;
+
+pub(super) const NETCONFA_IFINDEX: u16 = 1;
+/// In place of a device's number: the settings that are for all devices.
+pub(super) const NETCONFA_IFINDEX_ALL: u32 = u32::MAX;
 
 pub(super) const NUD_PERMANENT: u16 = 0x80;
 pub(super) const NTF_SELF: u8 = 0x02;

@@ -310,3 +310,24 @@ fn raw_neighbour(body: &[u8]) -> Option<RawNeighbour> {
     }
     Some(neighbour)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::netlink::codec::messages;
+
+    proptest! {
+        #[test]
+        fn whatever_bytes_come_they_are_read_or_passed_over(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let names = Names::new();
+            for body in messages(&bytes).map(|message| message.body).chain([&bytes[..]]) {
+                let _ = raw_link(body).map(|raw| raw.named(&names));
+                let _ = (raw_address(body), raw_neighbour(body));
+                let _ = RawRoute::parse(body).map(|route| route.foreign(&names));
+                let _ = RawRoute::parse(body).map(|route| route.ours(&names));
+            }
+        }
+    }
+}

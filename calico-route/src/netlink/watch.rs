@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::codec::{
-    AF_BRIDGE, IFLA_IFNAME, NLMSG_OVERRUN, NUD_PERMANENT, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH,
-    RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, attributes, messages, text, u16_at,
-    u32_at,
+    AF_BRIDGE, IFLA_IFNAME, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, NLMSG_OVERRUN, NUD_PERMANENT,
+    RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
+    RTM_NEWNETCONF, RTM_NEWROUTE, attributes, messages, text, u16_at, u32_at,
 };
 use super::read::read_links;
 use super::route::Names;
@@ -20,13 +20,17 @@ const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const RTNLGRP_IPV6_ROUTE: u32 = 11;
-pub(super) const GROUPS: [u32; 6] = [
+const RTNLGRP_IPV4_NETCONF: u32 = 24;
+const RTNLGRP_IPV6_NETCONF: u32 = 25;
+pub(super) const GROUPS: [u32; 8] = [
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV4_NETCONF,
+    RTNLGRP_IPV6_NETCONF,
 ];
 /// The kernel had more to say than there was room for.
 const ENOBUFS: i32 = 105;
@@ -52,6 +56,9 @@ pub enum Subject {
     Routes,
     /// Neighbours and forwarding entries on our devices.
     Neighbours,
+    /// Kernel settings of the node or of workloads' interfaces, as far as the kernel tells: forwarding, proxy ARP and
+    /// reverse path filters.
+    Settings,
 }
 
 /// A subscription to what changes in a kernel.
@@ -147,6 +154,9 @@ impl Filter<'_> {
                 {
                     changed.insert(Subject::Neighbours);
                 }
+                RTM_NEWNETCONF if self.is_looked_after(message.body) => {
+                    changed.insert(Subject::Settings);
+                }
                 _ => {}
             }
         }
@@ -159,6 +169,14 @@ impl Filter<'_> {
         if let (Some(index), Some(name)) = (u32_at(body, 4), name) {
             self.names.insert(index, name);
         }
+    }
+
+    fn is_looked_after(&self, body: &[u8]) -> bool {
+        let index = attributes(body.get(4..).unwrap_or_default()).find(|(kind, _)| *kind == NETCONFA_IFINDEX);
+        index.and_then(|(_, value)| u32_at(value, 0)).is_some_and(|index| {
+            index == NETCONFA_IFINDEX_ALL
+                || self.names.get(&index).is_some_and(|device| self.ownership.is_workload(device))
+        })
     }
 
     /// Neighbours that come and go by themselves are the kernel's affair; only those that should be permanent, and

@@ -302,18 +302,25 @@ async fn the_watch_tells_what_others_change_and_not_what_we_do() {
     let mut netlink = machine.connect();
     settle(&mut netlink, &desired).await;
     let mut watch = netlink.watch(&desired.ownership).await.unwrap();
-    let patience = Duration::from_millis(300);
+    let (patience, silence) = (Duration::from_secs(5), Duration::from_millis(300));
 
     machine.ip("route del 192.168.2.0/26 metric 1024");
     let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
     assert_eq!(event, Event::Changed([Subject::Routes].into()));
     settle(&mut netlink, &desired).await;
-    let own = tokio::time::timeout(patience, watch.next()).await;
+    let own = tokio::time::timeout(silence, watch.next()).await;
     assert!(own.is_err(), "{own:?}");
 
     machine.ip("neigh del 192.168.2.0 dev vxlan.calico");
     let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
     assert_eq!(event, Event::Changed([Subject::Neighbours].into()));
+
+    machine.run("sysctl -qw net.ipv4.conf.cali1.proxy_arp=0");
+    let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
+    assert_eq!(event, Event::Changed([Subject::Settings].into()));
+    machine.run("sysctl -qw net.ipv4.conf.eth0.proxy_arp=1");
+    let other = tokio::time::timeout(silence, watch.next()).await;
+    assert!(other.is_err(), "{other:?}");
 
     machine.ip("link set cali1 down");
     let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
@@ -329,4 +336,32 @@ async fn the_namespace_of_the_caller_stays_what_it_was() {
     let mut netlink = machine.connect();
     settle(&mut netlink, &desired).await;
     assert_eq!(inode(), before);
+}
+
+#[tokio::test]
+async fn any_order_of_the_same_changes_ends_in_the_same_kernel() {
+    let machine = machine();
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &desired).await;
+    let listed = || {
+        let neighbours = machine.ip("neigh show nud permanent");
+        [machine.ip("route show"), neighbours, machine.run("bridge fdb show dev vxlan.calico")].map(|text| {
+            let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+            lines.sort();
+            lines
+        })
+    };
+    let orderly = listed();
+    for turn in 0..8_usize {
+        assert!(netlink.cleanup(&desired.ownership).await.unwrap().is_empty());
+        let mut changes = diff(&desired, &netlink.read(&desired.ownership).await.unwrap());
+        changes.sort_by_key(|change| {
+            change.to_string().bytes().map(usize::from).sum::<usize>() * (turn + 7) % 101
+        });
+        // What comes before the device it needs is refused, and done in the pass after.
+        netlink.apply(&changes).await;
+        settle(&mut netlink, &desired).await;
+        assert_eq!(listed(), orderly);
+    }
 }

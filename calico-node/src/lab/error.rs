@@ -1,5 +1,6 @@
 //! What can go wrong with a lab, each as one sentence with its remedy.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use calico_model::Faults;
 #[non_exhaustive]
 pub enum TopologyError {
     /// The file cannot be read.
-    #[error("the topology {} cannot be read: {source}", path.display())]
+    #[error("the topology {} cannot be read", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -64,7 +65,7 @@ pub enum LabError {
         netns: String,
     },
     /// A lab could not be made.
-    #[error("{source}\nthe agents' logs are kept in {}", logs.display())]
+    #[error("the lab could not be made (its logs are kept in {})", logs.display())]
     Up {
         /// Why.
         source: Box<LabError>,
@@ -142,7 +143,7 @@ pub enum LabError {
         tail: String,
     },
     /// A file, folder, namespace or process could not be worked with.
-    #[error("cannot {attempt}: {source}")]
+    #[error("cannot {attempt}")]
     Io {
         /// What was attempted.
         attempt: String,
@@ -181,5 +182,16 @@ impl LabError {
 }
 
 fn list(failures: &[LabError]) -> String {
-    failures.iter().map(LabError::to_string).collect::<Vec<_>>().join("; ")
+    failures.iter().map(with_causes).collect::<Vec<_>>().join("; ")
+}
+
+fn with_causes(error: &LabError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -13,7 +13,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
         match LabState::read(&name) {
             Ok(state) => print!("{name}\n{}", members(&state)),
             Err(error) => println!(
-                "{name}\n  half made or half taken down ({error}): `calico-lab down {name}` finishes it"
+                "{name}\n  half made or half taken down ({:#}): `calico-lab down {name}` finishes it",
+                anyhow::Error::from(error)
             ),
         }
     }

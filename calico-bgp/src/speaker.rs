@@ -7,9 +7,13 @@
 //!   them: a slow peer leaves its octets here, where they are shared with its group;
 //! - at [`Speaker::deadline`], call [`Speaker::timeout`].
 
+mod act;
 mod config;
+mod export;
 mod group;
 mod import;
+mod members;
+mod octets;
 mod peer;
 mod restart;
 mod status;
@@ -18,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use calico_model::{Cidr, Family, LearnedRoute, LearnedRoutes};
+use calico_model::{Cidr, Family};
 
 pub use config::{
     Distance, METRIC_BASE, NORMAL_LOCAL_PREF, NextHopMode, Origination, Password, PeerConfig, Reflection,
@@ -26,17 +30,16 @@ pub use config::{
 };
 pub use status::{Counters, PeerStatus, RouteStatus};
 
-use crate::decision::{self, Source, Sources};
-use crate::family::{FamilySet, PerFamily};
+use crate::decision::Sources;
 use crate::rib::intern::Interner;
-use crate::rib::{Freshness, Path, PeerId, Rib, Tabled};
-use crate::session::{ConnectionId, Heard, Input, Output, Peering, Session, State};
-use crate::wire::{
-    self, Attributes, Dialect, MAX_MESSAGE, MessageType, Notification, Open, Refresh, Remedy, Update,
-};
-use group::{Group, GroupKey, World};
+use crate::rib::{Freshness, Path, PeerId, Rib};
+use crate::session::{ConnectionId, Heard, Input};
+use crate::wire::{self, Attributes, Notification};
+use export::{GroupKey, World};
+use group::Group;
 use import::Marked;
-use peer::{Closing, History, Line, Peer, Retained, Up};
+use octets::new_line;
+use peer::Peer;
 use restart::Deferral;
 
 /// What a driver must do.
@@ -85,9 +88,6 @@ pub enum Refused {
     #[error("the peer {0} is stopped")]
     Stopped(IpAddr),
 }
-
-/// How many octets one [`Speaker::transmit`] hands out, about.
-const ENOUGH: usize = 64 * 1024;
 
 /// A BGP speaker without sockets or clock.
 #[derive(Debug)]
@@ -271,132 +271,6 @@ impl Speaker {
         self.advance(now);
     }
 
-    /// Octets came in on a connection, in any portions.
-    pub fn receive(&mut self, connection: ConnectionId, octets: &[u8], now: Instant) {
-        let id = PeerId(connection.peer);
-        let Some(line) = self.peers.get_mut(&id).and_then(|peer| peer.lines.get_mut(&connection)) else {
-            return;
-        };
-        if line.closing != Closing::No {
-            return;
-        }
-        let mut pending = std::mem::take(&mut line.received);
-        let whole: &[u8] = if pending.is_empty() {
-            octets
-        } else {
-            pending.extend_from_slice(octets);
-            &pending
-        };
-        let used = self.messages(id, connection, whole, now);
-        let rest = whole[used..].to_vec();
-        if let Some(line) = self.peers.get_mut(&id).and_then(|peer| peer.lines.get_mut(&connection)) {
-            line.received = rest;
-        }
-        self.advance(now);
-    }
-
-    /// Handles the whole messages at the front; returns how many octets they were.
-    fn messages(&mut self, id: PeerId, connection: ConnectionId, octets: &[u8], now: Instant) -> usize {
-        let mut used = 0;
-        loop {
-            let Some(peer) = self.peers.get_mut(&id) else { return octets.len() };
-            let Some(line) = peer.lines.get(&connection).filter(|line| line.closing == Closing::No) else {
-                return octets.len();
-            };
-            let dialect = line.dialect;
-            let heard = match wire::frame(&octets[used..], dialect.max_len) {
-                Ok(None) => return used,
-                Err(fault) => malformed(fault),
-                Ok(Some(frame)) => {
-                    used += frame.len;
-                    peer.counters.messages_in += 1;
-                    match frame.kind {
-                        MessageType::Open => match Open::decode(frame.body) {
-                            Ok(open) => Heard::Open(Box::new(open)),
-                            Err(fault) => malformed(fault),
-                        },
-                        MessageType::Keepalive => Heard::Keepalive,
-                        MessageType::Notification => Heard::Notification(wire::read_notification(frame.body)),
-                        MessageType::RouteRefresh => match wire::read_refresh(frame.body) {
-                            Ok(refresh) => self.refresh(id, connection, refresh),
-                            Err(fault) => malformed(fault),
-                        },
-                        MessageType::Update => self.update(id, connection, frame.body, &dialect),
-                    }
-                }
-            };
-            self.session_input(id, Input::Heard(connection, heard), now);
-        }
-    }
-
-    fn update(&mut self, id: PeerId, connection: ConnectionId, body: &[u8], dialect: &Dialect) -> Heard {
-        let Some(peer) = self.peers.get_mut(&id) else { return Heard::Update };
-        peer.counters.updates_in += 1;
-        if peer.up.as_ref().is_none_or(|up| up.connection != connection) {
-            return Heard::Update;
-        }
-        match Update::decode(body, dialect) {
-            Err(fault) => {
-                peer.last_fault = Some(fault.to_string());
-                malformed(fault)
-            }
-            Ok(update) => {
-                peer.counters.faults_in += update.faults.len() as u64;
-                if let Some(fault) = update.faults.last() {
-                    peer.last_fault = Some(fault.to_string());
-                }
-                match self.import(id, update) {
-                    Ok(()) => Heard::Update,
-                    Err(too_many) => Heard::Malformed(too_many),
-                }
-            }
-        }
-    }
-
-    fn refresh(&mut self, id: PeerId, connection: ConnectionId, refresh: Refresh) -> Heard {
-        let up = self.peers.get(&id).and_then(|peer| peer.up.as_ref());
-        if let (Some(up), Refresh::Request(family)) = (up, refresh)
-            && up.connection == connection
-            && up.negotiated.families.contains(family)
-            && let Some(group) = self.groups.get_mut(&up.group)
-        {
-            group.join(id, [family].into_iter().collect());
-        }
-        Heard::Refresh
-    }
-
-    /// Appends what is to be sent on a connection, about 64 KiB at most, to `out`. Nothing appended means nothing
-    /// waits: the next octets are announced by [`Action::Wake`], or the connection is to be closed.
-    pub fn transmit(&mut self, connection: ConnectionId, out: &mut Vec<u8>, now: Instant) {
-        let id = PeerId(connection.peer);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(line) = peer.lines.get_mut(&connection) else { return };
-        while out.len() < ENOUGH
-            && let Some(message) = line.control.pop_front()
-        {
-            out.extend_from_slice(&message);
-            peer.counters.messages_out += 1;
-        }
-        if line.closing == Closing::WhenSent {
-            if line.control.is_empty() && out.is_empty() {
-                peer.lines.remove(&connection);
-                self.events.push_back(Action::Close(connection));
-            }
-            return;
-        }
-        if let Some(up) = peer.up.as_ref().filter(|up| up.connection == connection)
-            && let Some(group) = self.groups.get_mut(&up.group)
-        {
-            let count = group.take(id, out, ENOUGH);
-            peer.counters.messages_out += count;
-            peer.counters.updates_out += count;
-        }
-        if out.is_empty() {
-            self.awake.remove(&connection);
-            self.session_input(id, Input::Drained(connection), now);
-        }
-    }
-
     /// Returns when [`Speaker::timeout`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -423,288 +297,6 @@ impl Speaker {
     /// Takes the next thing to do.
     pub fn poll(&mut self) -> Option<Action> {
         self.events.pop_front()
-    }
-
-    /// Returns every peer, by address.
-    #[must_use]
-    pub fn status(&self) -> Vec<PeerStatus> {
-        self.by_address
-            .values()
-            .filter_map(|id| self.peers.get(id))
-            .map(|peer| self.status_of(peer))
-            .collect()
-    }
-
-    fn status_of(&self, peer: &Peer) -> PeerStatus {
-        let group = peer.up.as_ref().and_then(|up| self.groups.get(&up.group));
-        PeerStatus {
-            address: peer.config.address,
-            name: peer.config.name.clone(),
-            remote_as: peer.config.remote_as,
-            peering: peer.config.peering(),
-            state: peer.state,
-            since: peer.since,
-            remote_id: peer.up.as_ref().map(|up| up.negotiated.remote_id),
-            last_error: peer.last_error.as_ref().map(ToString::to_string),
-            last_fault: peer.last_fault.clone(),
-            prefixes_in: peer.held,
-            prefixes_out: PerFamily::new(|family| {
-                group.map_or(0, |g| u32::try_from(g.told(family, peer.id)).unwrap_or(u32::MAX))
-            }),
-            retained_until: peer.retained.until(),
-            counters: peer.counters,
-        }
-    }
-
-    /// Returns every path in the tables with the reason why it is or is not the best one.
-    #[must_use]
-    pub fn routes(&self) -> Vec<RouteStatus> {
-        let mut routes = self.routes_of::<std::net::Ipv4Addr>();
-        routes.extend(self.routes_of::<std::net::Ipv6Addr>());
-        routes
-    }
-
-    fn routes_of<A: Tabled>(&self) -> Vec<RouteStatus> {
-        let explained = |(prefix, paths): (wire::Prefix<A>, &[Path])| {
-            let reasons = decision::explain(paths, &self.sources);
-            paths
-                .iter()
-                .zip(reasons)
-                .map(|(path, lost_to)| RouteStatus {
-                    prefix: prefix.cidr(),
-                    peer: self.peers.get(&path.peer).map(|peer| peer.config.address),
-                    attributes: path.attributes.clone(),
-                    lost_to,
-                })
-                .collect::<Vec<_>>()
-        };
-        A::table(&self.rib).iter().flat_map(explained).collect()
-    }
-
-    /// Returns the best routes learned from peers, or `None` while a recovering speaker has not heard enough to
-    /// choose: the routes in the kernel are then better than anything known here.
-    #[must_use]
-    pub fn learned(&self) -> Option<LearnedRoutes> {
-        if self.deferral.is_some() {
-            return None;
-        }
-        let mut learned = self.learned_of::<std::net::Ipv4Addr>();
-        learned.append(&mut self.learned_of::<std::net::Ipv6Addr>());
-        Some(learned)
-    }
-
-    fn learned_of<A: Tabled>(&self) -> LearnedRoutes {
-        let chosen = |(prefix, paths): (wire::Prefix<A>, &[Path])| {
-            let best = paths.first().filter(|best| best.peer != PeerId::LOCAL)?;
-            let next_hops = decision::equally_good(paths, &self.sources)
-                .into_iter()
-                .map(|at| paths[at].attributes.next_hop)
-                .collect();
-            let internal = self.sources.get(best.peer).is_some_and(|s| s.peering == Peering::Internal);
-            let priority = best.attributes.local_pref.filter(|_| internal);
-            let priority = priority.and_then(|preference| METRIC_BASE.checked_sub(preference));
-            Some((prefix.cidr(), LearnedRoute { next_hops, priority }))
-        };
-        A::table(&self.rib).iter().filter_map(chosen).collect()
-    }
-
-    fn add_peer(&mut self, config: PeerConfig, now: Instant) {
-        let id = PeerId(self.next_id);
-        self.next_id += 1;
-        let terms = peer::terms(&self.config, &config, History::Never, self.restart_state());
-        let seed = self.config.seed ^ (u64::from(id.0) << 32);
-        let session = Session::new(id.0, terms, config.initiation, config.connect_retry, seed);
-        if config.reflection == Reflection::Client {
-            self.clients.insert(id);
-        }
-        self.by_address.insert(config.address, id);
-        let peer = Peer {
-            id,
-            config,
-            session,
-            lines: BTreeMap::new(),
-            up: None,
-            retained: Retained::Nothing,
-            held: PerFamily::default(),
-            counters: Counters::default(),
-            since: now,
-            state: State::Idle,
-            last_error: None,
-            last_fault: None,
-            filed: None,
-            history: History::Never,
-        };
-        self.peers.insert(id, peer);
-        self.session_input(id, Input::Start, now);
-    }
-
-    fn remove_peer(&mut self, address: IpAddr, now: Instant) {
-        let Some(id) = self.by_address.remove(&address) else { return };
-        let gone = Notification::new(Notification::PEER_DECONFIGURED);
-        self.session_input(id, Input::Stop(gone.into_hard_reset()), now);
-        for family in Family::ALL {
-            self.drop_paths(family, id, |_| true);
-        }
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.retained = Retained::Nothing;
-            peer.config.max_prefixes = None;
-        }
-        self.sources.remove(id);
-        self.clients.remove(&id);
-    }
-
-    fn change_peer(&mut self, id: PeerId, config: PeerConfig, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.config == config {
-            return;
-        }
-        let reset = peer.config.requires_reset(&config);
-        peer.session.set_initiation(config.initiation, config.connect_retry);
-        peer.config = config;
-        match peer.config.reflection {
-            Reflection::Client => self.clients.insert(id),
-            Reflection::NonClient => self.clients.remove(&id),
-        };
-        self.renew_terms(id);
-        if reset {
-            let why = Notification::new(Notification::CONFIGURATION_CHANGE);
-            self.session_input(id, Input::Reset(why), now);
-        } else {
-            self.regroup(id);
-            for group in self.groups.values_mut() {
-                group.mark_all(&self.rib);
-            }
-        }
-    }
-
-    /// Moves an established peer to the group that its settings now ask for.
-    fn regroup(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(up) = &mut peer.up else { return };
-        let Some(line) = peer.lines.get(&up.connection) else { return };
-        let key = group::key_of(&peer.config, &up.negotiated, line.local);
-        if key == up.group {
-            return;
-        }
-        let old = std::mem::replace(&mut up.group, key.clone());
-        let families = up.negotiated.families;
-        self.leave_group(&old, id);
-        self.join_group(key, id, families);
-    }
-
-    fn join_group(&mut self, key: GroupKey, id: PeerId, families: FamilySet) {
-        let cluster = self.config.cluster();
-        let world = World {
-            rib: &self.rib,
-            sources: &self.sources,
-            clients: &self.clients,
-            cluster,
-            default_local_pref: self.config.default_local_pref,
-        };
-        let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(key, &world));
-        group.join(id, families);
-    }
-
-    fn leave_group(&mut self, key: &GroupKey, id: PeerId) {
-        if let Some(group) = self.groups.get_mut(key) {
-            group.leave(id);
-            if group.is_empty() {
-                self.groups.remove(key);
-            }
-        }
-    }
-
-    /// Gives a session an input and carries out what it wants.
-    fn session_input(&mut self, id: PeerId, input: Input, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.session.handle(input, now);
-        while let Some(peer) = self.peers.get_mut(&id)
-            && let Some(output) = peer.session.poll()
-        {
-            self.carry_out(id, output, now);
-        }
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.note_state(now);
-        }
-        self.file(id);
-    }
-
-    fn carry_out(&mut self, id: PeerId, output: Output, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let address = peer.config.address;
-        match output {
-            Output::Dial(connection) => {
-                let peer = Box::new(peer.config.clone());
-                self.events.push_back(Action::Dial { connection, peer });
-            }
-            Output::Transmit(connection, message) => {
-                if let Some(line) = peer.lines.get_mut(&connection) {
-                    line.control.push_back(message);
-                    self.wake(connection);
-                }
-            }
-            Output::Close(connection) => match peer.lines.get_mut(&connection) {
-                Some(line) if !line.control.is_empty() => {
-                    line.closing = Closing::WhenSent;
-                    self.wake(connection);
-                }
-                _ => {
-                    peer.lines.remove(&connection);
-                    self.events.push_back(Action::Close(connection));
-                }
-            },
-            Output::Up(connection, negotiated) => {
-                peer.counters.established += 1;
-                peer.history = History::WasUp;
-                let Some(line) = peer.lines.get_mut(&connection) else { return };
-                line.dialect = negotiated.dialect;
-                let group = group::key_of(&peer.config, &negotiated, line.local);
-                let families = negotiated.families;
-                let source =
-                    Source { peering: peer.config.peering(), router_id: negotiated.remote_id, address };
-                let complete = FamilySet::NONE;
-                let up = Up { connection, negotiated: negotiated.clone(), group: group.clone(), complete };
-                peer.up = Some(up);
-                self.sources.set(id, source);
-                self.routes_after_up(id, &negotiated, now);
-                self.join_group(group, id, families);
-                self.renew_terms(id);
-                self.events.push_back(Action::Event(Event::Up(address)));
-            }
-            Output::Down(_, ended) => {
-                peer.last_error = Some(ended.clone());
-                let words = ended.to_string();
-                if let Some(up) = peer.up.take() {
-                    self.leave_group(&up.group, id);
-                    self.routes_after_down(id, &up.negotiated, &ended, now);
-                }
-                self.events.push_back(Action::Event(Event::Down(address, words)));
-            }
-            Output::Failed(ended) => {
-                let words = ended.to_string();
-                peer.last_error = Some(ended);
-                self.events.push_back(Action::Event(Event::Failed(address, words)));
-            }
-        }
-    }
-
-    fn wake(&mut self, connection: ConnectionId) {
-        if self.awake.insert(connection) {
-            self.events.push_back(Action::Wake(connection));
-        }
-    }
-
-    /// Files a peer under its deadline. A deadline that moves away is left where it is and looked at when it comes,
-    /// so that a busy session costs nothing here.
-    fn file(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(deadline) = peer.deadline() else { return };
-        if peer.filed.is_none_or(|filed| deadline < filed) {
-            if let Some(filed) = peer.filed.replace(deadline) {
-                self.deadlines.remove(&(filed, id));
-            }
-            self.deadlines.insert((deadline, id));
-        }
     }
 
     fn has_work(&self) -> bool {
@@ -751,22 +343,5 @@ impl Speaker {
             let why = Notification::new(Notification::OUT_OF_RESOURCES);
             self.session_input(id, Input::Reset(why), now);
         }
-    }
-}
-
-fn malformed(fault: wire::DecodeError) -> Heard {
-    match fault.remedy {
-        Remedy::Reset(notification) => Heard::Malformed(notification),
-        Remedy::Discard | Remedy::TreatAsWithdraw => Heard::Update,
-    }
-}
-
-fn new_line(local: IpAddr, config: &PeerConfig) -> Line {
-    Line {
-        received: Vec::new(),
-        control: VecDeque::new(),
-        local,
-        dialect: Dialect { max_len: MAX_MESSAGE, ..Dialect::plain(config.peering()) },
-        closing: Closing::No,
     }
 }

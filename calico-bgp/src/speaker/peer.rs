@@ -8,7 +8,7 @@ use std::time::Instant;
 use calico_model::Family;
 
 use super::config::{PeerConfig, SpeakerConfig, Start};
-use super::group::GroupKey;
+use super::export::GroupKey;
 use super::status::Counters;
 use crate::family::{FamilySet, PerFamily};
 use crate::rib::PeerId;

@@ -3,12 +3,17 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use calico_model::{AsNumber, Cidr, RouterId};
+use calico_model::{AsNumber, Cidr, LearnedRoute, LearnedRoutes, RouterId};
 
-use crate::decision::Reason;
+use super::Speaker;
+use super::config::METRIC_BASE;
+use super::peer::Peer;
+
+use crate::decision::{self, Reason};
 use crate::family::PerFamily;
+use crate::rib::{Path, PeerId, Tabled};
 use crate::session::{Peering, State};
-use crate::wire::Attributes;
+use crate::wire::{self, Attributes};
 
 /// What was counted for one peer since the speaker started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,4 +77,89 @@ pub struct RouteStatus {
     pub attributes: std::sync::Arc<Attributes>,
     /// Why it is not the best one; `None` for the best.
     pub lost_to: Option<Reason>,
+}
+
+impl Speaker {
+    /// Returns every peer, by address.
+    #[must_use]
+    pub fn status(&self) -> Vec<PeerStatus> {
+        self.by_address
+            .values()
+            .filter_map(|id| self.peers.get(id))
+            .map(|peer| self.status_of(peer))
+            .collect()
+    }
+
+    fn status_of(&self, peer: &Peer) -> PeerStatus {
+        let group = peer.up.as_ref().and_then(|up| self.groups.get(&up.group));
+        PeerStatus {
+            address: peer.config.address,
+            name: peer.config.name.clone(),
+            remote_as: peer.config.remote_as,
+            peering: peer.config.peering(),
+            state: peer.state,
+            since: peer.since,
+            remote_id: peer.up.as_ref().map(|up| up.negotiated.remote_id),
+            last_error: peer.last_error.as_ref().map(ToString::to_string),
+            last_fault: peer.last_fault.clone(),
+            prefixes_in: peer.held,
+            prefixes_out: PerFamily::new(|family| {
+                group.map_or(0, |g| u32::try_from(g.told(family, peer.id)).unwrap_or(u32::MAX))
+            }),
+            retained_until: peer.retained.until(),
+            counters: peer.counters,
+        }
+    }
+
+    /// Returns every path in the tables with the reason why it is or is not the best one.
+    #[must_use]
+    pub fn routes(&self) -> Vec<RouteStatus> {
+        let mut routes = self.routes_of::<std::net::Ipv4Addr>();
+        routes.extend(self.routes_of::<std::net::Ipv6Addr>());
+        routes
+    }
+
+    fn routes_of<A: Tabled>(&self) -> Vec<RouteStatus> {
+        let explained = |(prefix, paths): (wire::Prefix<A>, &[Path])| {
+            let reasons = decision::explain(paths, &self.sources);
+            paths
+                .iter()
+                .zip(reasons)
+                .map(|(path, lost_to)| RouteStatus {
+                    prefix: prefix.cidr(),
+                    peer: self.peers.get(&path.peer).map(|peer| peer.config.address),
+                    attributes: path.attributes.clone(),
+                    lost_to,
+                })
+                .collect::<Vec<_>>()
+        };
+        A::table(&self.rib).iter().flat_map(explained).collect()
+    }
+
+    /// Returns the best routes learned from peers, or `None` while a recovering speaker has not heard enough to
+    /// choose: the routes in the kernel are then better than anything known here.
+    #[must_use]
+    pub fn learned(&self) -> Option<LearnedRoutes> {
+        if self.deferral.is_some() {
+            return None;
+        }
+        let mut learned = self.learned_of::<std::net::Ipv4Addr>();
+        learned.append(&mut self.learned_of::<std::net::Ipv6Addr>());
+        Some(learned)
+    }
+
+    fn learned_of<A: Tabled>(&self) -> LearnedRoutes {
+        let chosen = |(prefix, paths): (wire::Prefix<A>, &[Path])| {
+            let best = paths.first().filter(|best| best.peer != PeerId::LOCAL)?;
+            let next_hops = decision::equally_good(paths, &self.sources)
+                .into_iter()
+                .map(|at| paths[at].attributes.next_hop)
+                .collect();
+            let internal = self.sources.get(best.peer).is_some_and(|s| s.peering == Peering::Internal);
+            let priority = best.attributes.local_pref.filter(|_| internal);
+            let priority = priority.and_then(|preference| METRIC_BASE.checked_sub(preference));
+            Some((prefix.cidr(), LearnedRoute { next_hops, priority }))
+        };
+        A::table(&self.rib).iter().filter_map(chosen).collect()
+    }
 }

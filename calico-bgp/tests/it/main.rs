@@ -3,6 +3,7 @@
 
 #[cfg(feature = "net")]
 mod bird;
+mod hostile;
 #[cfg(feature = "net")]
 mod lab;
 mod pair;

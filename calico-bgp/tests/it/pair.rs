@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use calico_bgp::session::{Initiation, State};
+use calico_bgp::speaker::{NextHopMode, Reflection};
 use calico_bgp::{Event, Start};
 
 use crate::world::{World, asn, ip};
@@ -245,4 +246,88 @@ fn a_whole_mesh_that_restarts_at_once_does_not_wait_for_itself() {
     for node in [A, B, C] {
         assert_eq!(world.learned_text(node).len(), 2, "{node}");
     }
+}
+
+#[test]
+fn a_reflector_passes_routes_between_its_clients_and_two_reflectors_make_no_loop() {
+    const R: &str = "172.16.6.1";
+    const S: &str = "172.16.6.2";
+    let mut world = World::new();
+    for node in [A, B, C, R, S] {
+        world.add(node, 64512);
+    }
+    for reflector in [R, S] {
+        for node in [A, B, C] {
+            world.join(reflector, node);
+        }
+        let mut peers = world.peers_of(reflector);
+        peers.iter_mut().for_each(|peer| peer.reflection = Reflection::Client);
+        world.set_peers(reflector, peers);
+    }
+    world.join(R, S);
+    for (node, block) in [(A, "192.168.0.0/26"), (B, "192.168.0.64/26"), (C, "192.168.0.128/26")] {
+        world.originate(node, &[block]);
+    }
+    world.run_secs(5);
+    assert_eq!(
+        world.learned_text(A),
+        ["192.168.0.64/26 via 172.16.6.11", "192.168.0.128/26 via 172.16.199.12"]
+    );
+    let paths = world.speaker(A).routes();
+    assert_eq!(paths.len(), 1 + 2 * 2, "each reflector tells each route once: {paths:#?}");
+    let told = world.speaker(R).status().into_iter().find(|s| s.address == ip(A)).unwrap();
+    assert_eq!(told.prefixes_out.v4, 2, "a client is not told its own route");
+    let before = told.counters.updates_out;
+    world.run_secs(600);
+    let after = world.speaker(R).status().into_iter().find(|s| s.address == ip(A)).unwrap();
+    assert_eq!(after.counters.updates_out, before, "nothing changes, nothing is told");
+    world.restart(A, Start::Fresh);
+    world.run_secs(20);
+    assert_eq!(world.learned_text(B), ["192.168.0.128/26 via 172.16.199.12"]);
+}
+
+#[test]
+fn peers_that_are_told_the_same_share_one_encoding_and_late_comers_get_everything() {
+    let mut world = World::new();
+    world.add(A, 64512);
+    let nodes: Vec<String> = (1..=40).map(|n| format!("10.1.0.{n}")).collect();
+    world.originate(A, &["192.168.0.0/26", "192.168.0.64/26"]);
+    for node in &nodes {
+        world.add(node, 64512);
+    }
+    let mut peers = Vec::new();
+    for node in &nodes {
+        world.join(node, A);
+        peers = world.peers_of(A);
+        if peers.len() == 20 {
+            world.run_secs(3);
+            world.originate(A, &["192.168.0.64/26", "192.168.0.128/26"]);
+        }
+    }
+    assert_eq!(peers.len(), 40);
+    world.run_secs(40);
+    for node in &nodes {
+        assert_eq!(
+            world.learned_text(node),
+            ["192.168.0.64/26 via 172.16.6.10", "192.168.0.128/26 via 172.16.6.10"],
+            "{node}"
+        );
+    }
+}
+
+#[test]
+fn a_soft_change_of_a_peer_takes_effect_without_a_new_session() {
+    let mut world = three([64512, 64512, 65003]);
+    world.join(A, B);
+    world.join(A, C);
+    world.originate(C, &["10.3.0.0/16"]);
+    world.run_secs(5);
+    assert_eq!(world.learned_text(B), ["10.3.0.0/16 via 172.16.199.12"]);
+    world.events.clear();
+    let mut peers = world.peers_of(A);
+    peers[0].next_hop = NextHopMode::Own;
+    world.set_peers(A, peers);
+    world.run_secs(5);
+    assert_eq!(world.learned_text(B), ["10.3.0.0/16 via 172.16.6.10"]);
+    assert!(!world.events.iter().any(|(_, event)| matches!(event, Event::Down(..))), "{:?}", world.events);
 }

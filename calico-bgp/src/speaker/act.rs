@@ -1,0 +1,106 @@
+//! What sessions want, carried out.
+
+use std::time::Instant;
+
+use super::export;
+use super::peer::{Closing, History, Up};
+use super::{Action, Event, Speaker};
+use crate::decision::Source;
+use crate::family::FamilySet;
+use crate::rib::PeerId;
+use crate::session::{ConnectionId, Input, Output};
+
+impl Speaker {
+    /// Gives a session an input and carries out what it wants.
+    pub(super) fn session_input(&mut self, id: PeerId, input: Input, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.session.handle(input, now);
+        while let Some(peer) = self.peers.get_mut(&id)
+            && let Some(output) = peer.session.poll()
+        {
+            self.carry_out(id, output, now);
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.note_state(now);
+        }
+        self.file(id);
+    }
+
+    pub(super) fn carry_out(&mut self, id: PeerId, output: Output, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let address = peer.config.address;
+        match output {
+            Output::Dial(connection) => {
+                let peer = Box::new(peer.config.clone());
+                self.events.push_back(Action::Dial { connection, peer });
+            }
+            Output::Transmit(connection, message) => {
+                if let Some(line) = peer.lines.get_mut(&connection) {
+                    line.control.push_back(message);
+                    self.wake(connection);
+                }
+            }
+            Output::Close(connection) => match peer.lines.get_mut(&connection) {
+                Some(line) if !line.control.is_empty() => {
+                    line.closing = Closing::WhenSent;
+                    self.wake(connection);
+                }
+                _ => {
+                    peer.lines.remove(&connection);
+                    self.events.push_back(Action::Close(connection));
+                }
+            },
+            Output::Up(connection, negotiated) => {
+                peer.counters.established += 1;
+                peer.history = History::WasUp;
+                let Some(line) = peer.lines.get_mut(&connection) else { return };
+                line.dialect = negotiated.dialect;
+                let group = export::key_of(&peer.config, &negotiated, line.local);
+                let families = negotiated.families;
+                let source =
+                    Source { peering: peer.config.peering(), router_id: negotiated.remote_id, address };
+                let complete = FamilySet::NONE;
+                let up = Up { connection, negotiated: negotiated.clone(), group: group.clone(), complete };
+                peer.up = Some(up);
+                self.sources.set(id, source);
+                self.routes_after_up(id, &negotiated, now);
+                self.join_group(group, id, families);
+                self.renew_terms(id);
+                self.events.push_back(Action::Event(Event::Up(address)));
+            }
+            Output::Down(_, ended) => {
+                peer.last_error = Some(ended.clone());
+                let words = ended.to_string();
+                if let Some(up) = peer.up.take() {
+                    self.leave_group(&up.group, id);
+                    self.routes_after_down(id, &up.negotiated, &ended, now);
+                }
+                self.events.push_back(Action::Event(Event::Down(address, words)));
+            }
+            Output::Failed(ended) => {
+                let words = ended.to_string();
+                peer.last_error = Some(ended);
+                self.events.push_back(Action::Event(Event::Failed(address, words)));
+            }
+        }
+    }
+
+    pub(super) fn wake(&mut self, connection: ConnectionId) {
+        if self.awake.insert(connection) {
+            self.events.push_back(Action::Wake(connection));
+        }
+    }
+
+    /// Files a peer under its deadline. A deadline that moves away is left where it is and looked at when it comes,
+    /// so that a busy session costs nothing here.
+    pub(super) fn file(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(deadline) = peer.deadline() else { return };
+        if peer.filed.is_none_or(|filed| deadline < filed) {
+            if let Some(filed) = peer.filed.replace(deadline) {
+                self.deadlines.remove(&(filed, id));
+            }
+            self.deadlines.insert((deadline, id));
+        }
+    }
+}

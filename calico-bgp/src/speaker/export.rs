@@ -1,0 +1,144 @@
+//! What a group of peers is told of a path, if anything (RFC 4271 section 9.2, RFC 4456, RFC 1997).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use calico_model::{AsNumber, Community, Family};
+
+use super::config::{NextHopMode, PeerConfig, Reflection};
+use crate::decision::{Source, Sources};
+use crate::family::{FamilySet, PerFamily};
+use crate::rib::{Path, PeerId, Rib};
+use crate::session::{Negotiated, Peering};
+use crate::wire::{self, AsWidth, Attributes, Dialect, PathIds};
+
+/// What peers must have in common to be told the same in the same words.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GroupKey {
+    pub(crate) peering: Peering,
+    pub(crate) reflection: Reflection,
+    pub(crate) next_hop: NextHopMode,
+    pub(crate) local_as: AsNumber,
+    pub(crate) local: PerFamily<Option<IpAddr>>,
+    pub(crate) families: FamilySet,
+    pub(crate) narrow: bool,
+    pub(crate) ids: PerFamily<bool>,
+    pub(crate) max_len: usize,
+    pub(crate) communities: Vec<Community>,
+}
+
+impl GroupKey {
+    pub(super) fn dialect(&self) -> Dialect {
+        let ids = PerFamily::new(|f| if self.ids[f] { PathIds::Present } else { PathIds::Absent });
+        Dialect {
+            as_width: if self.narrow { AsWidth::Two } else { AsWidth::Four },
+            peering: self.peering,
+            path_ids_in: ids,
+            path_ids_out: ids,
+            max_len: self.max_len,
+        }
+    }
+}
+
+/// Everything that telling depends on besides the group.
+pub(crate) struct World<'w> {
+    pub(crate) rib: &'w Rib,
+    pub(crate) sources: &'w Sources,
+    pub(crate) clients: &'w BTreeSet<PeerId>,
+    pub(crate) cluster: std::net::Ipv4Addr,
+    pub(crate) default_local_pref: u32,
+}
+
+const NO_EXPORT: u32 = 0xffff_ff01;
+const NO_ADVERTISE: u32 = 0xffff_ff02;
+const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
+
+impl GroupKey {
+    /// Decides whether a path is for this group at all (RFC 4271 section 9.2, RFC 4456 section 6, RFC 1997).
+    pub(super) fn is_told(&self, path: &Path, world: &World<'_>) -> bool {
+        let attributes = &path.attributes;
+        if attributes.has_community(NO_ADVERTISE) {
+            return false;
+        }
+        match self.peering {
+            Peering::External => {
+                !attributes.has_community(NO_EXPORT) && !attributes.has_community(NO_EXPORT_SUBCONFED)
+            }
+            Peering::Internal => {
+                path.peer == PeerId::LOCAL
+                    || world.sources.get(path.peer).is_some_and(|s| s.peering == Peering::External)
+                    || self.reflection == Reflection::Client
+                    || world.clients.contains(&path.peer)
+            }
+        }
+    }
+
+    /// Makes attributes fit for the group, or `None` when there is no next hop to tell.
+    pub(super) fn fit(
+        &self,
+        attributes: &Attributes,
+        family: Family,
+        source: PeerId,
+        world: &World<'_>,
+    ) -> Option<Attributes> {
+        let mut fit = attributes.clone();
+        let from: Option<&Source> = world.sources.get(source).filter(|_| source != PeerId::LOCAL);
+        let reflected =
+            self.peering == Peering::Internal && from.is_some_and(|s| s.peering == Peering::Internal);
+        let own = match self.next_hop {
+            _ if attributes.next_hop.is_unspecified() => true,
+            NextHopMode::Keep => false,
+            NextHopMode::Own => !reflected,
+            NextHopMode::Auto => self.peering == Peering::External,
+        };
+        if own {
+            fit.next_hop = self.local[family]?;
+        }
+        fit.add_communities(&self.communities);
+        match self.peering {
+            Peering::External => {
+                fit.as_path = fit.as_path.prepend(self.local_as);
+                fit.local_pref = None;
+                if from.is_some() {
+                    fit.med = None;
+                }
+                fit.change_extra(|extra| {
+                    extra.originator_id = None;
+                    extra.cluster_list = Box::default();
+                });
+            }
+            Peering::Internal => {
+                fit.local_pref = fit.local_pref.or(Some(world.default_local_pref));
+            }
+        }
+        if let (true, Some(from)) = (reflected, from) {
+            fit.change_extra(|extra| {
+                extra.originator_id = extra.originator_id.or(Some(from.router_id.addr()));
+                let mut list = vec![world.cluster];
+                list.extend_from_slice(&extra.cluster_list);
+                extra.cluster_list = list.into();
+            });
+        }
+        Some(fit)
+    }
+}
+
+/// Makes the key of the group a peer belongs to.
+pub(crate) fn key_of(config: &PeerConfig, negotiated: &Negotiated, local: IpAddr) -> GroupKey {
+    let dialect = negotiated.dialect;
+    let of_family = |family| {
+        [Some(local), config.other_next_hop].into_iter().flatten().find(|a| Family::of(*a) == family)
+    };
+    GroupKey {
+        peering: config.peering(),
+        reflection: config.reflection,
+        next_hop: config.next_hop,
+        local_as: config.local_as,
+        local: PerFamily::new(of_family),
+        families: negotiated.families,
+        narrow: dialect.as_width == AsWidth::Two,
+        ids: PerFamily::new(|family| dialect.path_ids_out[family] == PathIds::Present),
+        max_len: dialect.max_len.min(wire::MAX_EXTENDED_MESSAGE),
+        communities: config.add_communities.clone(),
+    }
+}

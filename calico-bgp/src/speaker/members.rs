@@ -1,0 +1,126 @@
+//! Peers that come, change and go, and the update groups they are in.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use calico_model::Family;
+
+use super::Speaker;
+use super::config::{PeerConfig, Reflection};
+use super::export::{self, GroupKey, World};
+use super::group::Group;
+use super::peer::{self, History, Peer, Retained};
+use super::status::Counters;
+use crate::family::{FamilySet, PerFamily};
+use crate::rib::PeerId;
+use crate::session::{Input, Session, State};
+use crate::wire::Notification;
+
+impl Speaker {
+    pub(super) fn add_peer(&mut self, config: PeerConfig, now: Instant) {
+        let id = PeerId(self.next_id);
+        self.next_id += 1;
+        let terms = peer::terms(&self.config, &config, History::Never, self.restart_state());
+        let seed = self.config.seed ^ (u64::from(id.0) << 32);
+        let session = Session::new(id.0, terms, config.initiation, config.connect_retry, seed);
+        if config.reflection == Reflection::Client {
+            self.clients.insert(id);
+        }
+        self.by_address.insert(config.address, id);
+        let peer = Peer {
+            id,
+            config,
+            session,
+            lines: BTreeMap::new(),
+            up: None,
+            retained: Retained::Nothing,
+            held: PerFamily::default(),
+            counters: Counters::default(),
+            since: now,
+            state: State::Idle,
+            last_error: None,
+            last_fault: None,
+            filed: None,
+            history: History::Never,
+        };
+        self.peers.insert(id, peer);
+        self.session_input(id, Input::Start, now);
+    }
+
+    pub(super) fn remove_peer(&mut self, address: IpAddr, now: Instant) {
+        let Some(id) = self.by_address.remove(&address) else { return };
+        let gone = Notification::new(Notification::PEER_DECONFIGURED);
+        self.session_input(id, Input::Stop(gone.into_hard_reset()), now);
+        for family in Family::ALL {
+            self.drop_paths(family, id, |_| true);
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.retained = Retained::Nothing;
+            peer.config.max_prefixes = None;
+        }
+        self.sources.remove(id);
+        self.clients.remove(&id);
+    }
+
+    pub(super) fn change_peer(&mut self, id: PeerId, config: PeerConfig, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.config == config {
+            return;
+        }
+        let reset = peer.config.requires_reset(&config);
+        peer.session.set_initiation(config.initiation, config.connect_retry);
+        peer.config = config;
+        match peer.config.reflection {
+            Reflection::Client => self.clients.insert(id),
+            Reflection::NonClient => self.clients.remove(&id),
+        };
+        self.renew_terms(id);
+        if reset {
+            let why = Notification::new(Notification::CONFIGURATION_CHANGE);
+            self.session_input(id, Input::Reset(why), now);
+        } else {
+            self.regroup(id);
+            for group in self.groups.values_mut() {
+                group.mark_all(&self.rib);
+            }
+        }
+    }
+
+    /// Moves an established peer to the group that its settings now ask for.
+    pub(super) fn regroup(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(up) = &mut peer.up else { return };
+        let Some(line) = peer.lines.get(&up.connection) else { return };
+        let key = export::key_of(&peer.config, &up.negotiated, line.local);
+        if key == up.group {
+            return;
+        }
+        let old = std::mem::replace(&mut up.group, key.clone());
+        let families = up.negotiated.families;
+        self.leave_group(&old, id);
+        self.join_group(key, id, families);
+    }
+
+    pub(super) fn join_group(&mut self, key: GroupKey, id: PeerId, families: FamilySet) {
+        let cluster = self.config.cluster();
+        let world = World {
+            rib: &self.rib,
+            sources: &self.sources,
+            clients: &self.clients,
+            cluster,
+            default_local_pref: self.config.default_local_pref,
+        };
+        let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(key, &world));
+        group.join(id, families);
+    }
+
+    pub(super) fn leave_group(&mut self, key: &GroupKey, id: PeerId) {
+        if let Some(group) = self.groups.get_mut(key) {
+            group.leave(id);
+            if group.is_empty() {
+                self.groups.remove(key);
+            }
+        }
+    }
+}

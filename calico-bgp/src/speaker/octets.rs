@@ -1,0 +1,159 @@
+//! Octets in and out: messages found and read, and handed to whom they concern; what waits, handed out.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::peer::{Closing, Line};
+use super::{Action, PeerConfig, Speaker};
+use crate::rib::PeerId;
+use crate::session::{ConnectionId, Heard, Input};
+use crate::wire::{self, Dialect, MAX_MESSAGE, MessageType, Open, Refresh, Remedy, Update};
+
+/// How many octets one [`Speaker::transmit`] hands out, about.
+const ENOUGH: usize = 64 * 1024;
+
+impl Speaker {
+    /// Octets came in on a connection, in any portions.
+    pub fn receive(&mut self, connection: ConnectionId, octets: &[u8], now: Instant) {
+        let id = PeerId(connection.peer);
+        let Some(line) = self.peers.get_mut(&id).and_then(|peer| peer.lines.get_mut(&connection)) else {
+            return;
+        };
+        if line.closing != Closing::No {
+            return;
+        }
+        let mut pending = std::mem::take(&mut line.received);
+        let whole: &[u8] = if pending.is_empty() {
+            octets
+        } else {
+            pending.extend_from_slice(octets);
+            &pending
+        };
+        let used = self.messages(id, connection, whole, now);
+        let rest = whole[used..].to_vec();
+        if let Some(line) = self.peers.get_mut(&id).and_then(|peer| peer.lines.get_mut(&connection)) {
+            line.received = rest;
+        }
+        self.advance(now);
+    }
+
+    /// Handles the whole messages at the front; returns how many octets they were.
+    fn messages(&mut self, id: PeerId, connection: ConnectionId, octets: &[u8], now: Instant) -> usize {
+        let mut used = 0;
+        loop {
+            let Some(peer) = self.peers.get_mut(&id) else { return octets.len() };
+            let Some(line) = peer.lines.get(&connection).filter(|line| line.closing == Closing::No) else {
+                return octets.len();
+            };
+            let dialect = line.dialect;
+            let heard = match wire::frame(&octets[used..], dialect.max_len) {
+                Ok(None) => return used,
+                Err(fault) => malformed(fault),
+                Ok(Some(frame)) => {
+                    used += frame.len;
+                    peer.counters.messages_in += 1;
+                    match frame.kind {
+                        MessageType::Open => match Open::decode(frame.body) {
+                            Ok(open) => Heard::Open(Box::new(open)),
+                            Err(fault) => malformed(fault),
+                        },
+                        MessageType::Keepalive => Heard::Keepalive,
+                        MessageType::Notification => Heard::Notification(wire::read_notification(frame.body)),
+                        MessageType::RouteRefresh => match wire::read_refresh(frame.body) {
+                            Ok(refresh) => self.refresh(id, connection, refresh),
+                            Err(fault) => malformed(fault),
+                        },
+                        MessageType::Update => self.update(id, connection, frame.body, &dialect),
+                    }
+                }
+            };
+            self.session_input(id, Input::Heard(connection, heard), now);
+        }
+    }
+
+    fn update(&mut self, id: PeerId, connection: ConnectionId, body: &[u8], dialect: &Dialect) -> Heard {
+        let Some(peer) = self.peers.get_mut(&id) else { return Heard::Update };
+        peer.counters.updates_in += 1;
+        if peer.up.as_ref().is_none_or(|up| up.connection != connection) {
+            return Heard::Update;
+        }
+        match Update::decode(body, dialect) {
+            Err(fault) => {
+                peer.last_fault = Some(fault.to_string());
+                malformed(fault)
+            }
+            Ok(update) => {
+                peer.counters.faults_in += update.faults.len() as u64;
+                if let Some(fault) = update.faults.last() {
+                    peer.last_fault = Some(fault.to_string());
+                }
+                match self.import(id, update) {
+                    Ok(()) => Heard::Update,
+                    Err(too_many) => Heard::Malformed(too_many),
+                }
+            }
+        }
+    }
+
+    fn refresh(&mut self, id: PeerId, connection: ConnectionId, refresh: Refresh) -> Heard {
+        let up = self.peers.get(&id).and_then(|peer| peer.up.as_ref());
+        if let (Some(up), Refresh::Request(family)) = (up, refresh)
+            && up.connection == connection
+            && up.negotiated.families.contains(family)
+            && let Some(group) = self.groups.get_mut(&up.group)
+        {
+            group.join(id, [family].into_iter().collect());
+        }
+        Heard::Refresh
+    }
+
+    /// Appends what is to be sent on a connection, about 64 KiB at most, to `out`. Nothing appended means nothing
+    /// waits: the next octets are announced by [`Action::Wake`], or the connection is to be closed.
+    pub fn transmit(&mut self, connection: ConnectionId, out: &mut Vec<u8>, now: Instant) {
+        let id = PeerId(connection.peer);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(line) = peer.lines.get_mut(&connection) else { return };
+        while out.len() < ENOUGH
+            && let Some(message) = line.control.pop_front()
+        {
+            out.extend_from_slice(&message);
+            peer.counters.messages_out += 1;
+        }
+        if line.closing == Closing::WhenSent {
+            if line.control.is_empty() && out.is_empty() {
+                peer.lines.remove(&connection);
+                self.events.push_back(Action::Close(connection));
+            }
+            return;
+        }
+        if let Some(up) = peer.up.as_ref().filter(|up| up.connection == connection)
+            && let Some(group) = self.groups.get_mut(&up.group)
+        {
+            let count = group.take(id, out, ENOUGH);
+            peer.counters.messages_out += count;
+            peer.counters.updates_out += count;
+        }
+        if out.is_empty() {
+            self.awake.remove(&connection);
+            self.session_input(id, Input::Drained(connection), now);
+        }
+    }
+}
+
+fn malformed(fault: wire::DecodeError) -> Heard {
+    match fault.remedy {
+        Remedy::Reset(notification) => Heard::Malformed(notification),
+        Remedy::Discard | Remedy::TreatAsWithdraw => Heard::Update,
+    }
+}
+
+pub(super) fn new_line(local: IpAddr, config: &PeerConfig) -> Line {
+    Line {
+        received: Vec::new(),
+        control: VecDeque::new(),
+        local,
+        dialect: Dialect { max_len: MAX_MESSAGE, ..Dialect::plain(config.peering()) },
+        closing: Closing::No,
+    }
+}

@@ -1,0 +1,219 @@
+//! A peer that says things it should not: what it gets, and that nobody else notices.
+
+use std::time::Instant;
+
+use calico_bgp::session::{ConnectionId, State};
+use calico_bgp::wire::{self, MessageType, Notification, Open};
+use calico_bgp::{Action, PeerConfig, Speaker};
+
+use crate::world::{asn, beginning, ip, settings};
+
+const US: &str = "10.0.0.1";
+const EVIL: &str = "10.0.0.66";
+const GOOD: &str = "10.0.0.2";
+
+/// Our speaker with two eBGP peers that are nothing but octets.
+struct Rig {
+    speaker: Speaker,
+    now: Instant,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let now = beginning();
+        let mut speaker = Speaker::new(settings(US, 65001), now);
+        let peer = |address: &str, remote_as| {
+            let mut peer = PeerConfig::new(ip(address), asn(remote_as), asn(65001));
+            peer.initiation = calico_bgp::session::Initiation::Passive;
+            peer.max_prefixes = Some(100);
+            peer
+        };
+        speaker.set_peers(vec![peer(EVIL, 65066), peer(GOOD, 65002)], now);
+        Self { speaker, now }
+    }
+
+    fn accept(&mut self, from: &str) -> ConnectionId {
+        let connection = self.speaker.accept(ip(from), ip(US), self.now).unwrap();
+        self.sent(connection);
+        connection
+    }
+
+    fn receive(&mut self, connection: ConnectionId, octets: &[u8]) {
+        self.speaker.receive(connection, octets, self.now);
+    }
+
+    fn open(&self, remote_as: u32, id: &str) -> Vec<u8> {
+        Open {
+            asn: asn(remote_as),
+            hold_time: wire::HoldTime::SUGGESTED,
+            router_id: id.parse().unwrap(),
+            capabilities: wire::Capabilities { four_octet_as: Some(asn(remote_as)), ..Default::default() },
+        }
+        .encode()
+    }
+
+    fn establish(&mut self, from: &str, remote_as: u32) -> ConnectionId {
+        let connection = self.accept(from);
+        let open = self.open(remote_as, from);
+        self.receive(connection, &open);
+        self.receive(connection, &wire::keepalive());
+        self.sent(connection);
+        assert_eq!(self.state(from), State::Established);
+        connection
+    }
+
+    fn state(&self, peer: &str) -> State {
+        self.speaker.status().into_iter().find(|status| status.address == ip(peer)).unwrap().state
+    }
+
+    /// Everything that is sent on a connection, as messages.
+    fn sent(&mut self, connection: ConnectionId) -> Vec<(MessageType, Vec<u8>)> {
+        while self.speaker.poll().is_some_and(|action| !matches!(action, Action::Close(_))) {}
+        let mut messages = Vec::new();
+        loop {
+            let mut octets = Vec::new();
+            self.speaker.transmit(connection, &mut octets, self.now);
+            if octets.is_empty() {
+                return messages;
+            }
+            let mut rest = &octets[..];
+            while let Some(frame) = wire::frame(rest, wire::MAX_MESSAGE).unwrap() {
+                messages.push((frame.kind, frame.body.to_vec()));
+                rest = &rest[frame.len..];
+            }
+        }
+    }
+
+    fn notification(&mut self, connection: ConnectionId) -> Option<Notification> {
+        self.sent(connection)
+            .into_iter()
+            .find(|(kind, _)| *kind == MessageType::Notification)
+            .map(|(_, body)| wire::read_notification(&body))
+    }
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut octets = vec![0xff; 16];
+    octets.extend_from_slice(&((19 + body.len()) as u16).to_be_bytes());
+    octets.push(kind);
+    octets.extend_from_slice(body);
+    octets
+}
+
+/// An UPDATE that announces prefixes with these attributes.
+fn update(attributes: &[u8], prefixes: &[u8]) -> Vec<u8> {
+    let mut body = vec![0, 0];
+    body.extend_from_slice(&(attributes.len() as u16).to_be_bytes());
+    body.extend_from_slice(attributes);
+    body.extend_from_slice(prefixes);
+    message(2, &body)
+}
+
+fn good_attributes(remote_as: u16) -> Vec<u8> {
+    let [high, low] = remote_as.to_be_bytes();
+    vec![0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, high, low, 0x40, 3, 4, 10, 0, 0, 66]
+}
+
+#[test]
+fn a_bad_announcement_takes_its_prefix_away_and_the_session_stays() {
+    let mut rig = Rig::new();
+    let evil = rig.establish(EVIL, 65066);
+    rig.receive(evil, &update(&good_attributes(65066), &[8, 20]));
+    assert_eq!(rig.speaker.learned().unwrap().len(), 1);
+    // The origin is 9 now.
+    let mut bad = good_attributes(65066);
+    bad[3] = 9;
+    rig.receive(evil, &update(&bad, &[8, 20, 8, 21]));
+    assert!(rig.speaker.learned().unwrap().is_empty());
+    assert_eq!(rig.state(EVIL), State::Established);
+    let status = &rig.speaker.status()[1];
+    assert_eq!(status.last_fault.as_deref(), Some("path attribute 1: the origin is not one of three"));
+    assert_eq!(status.counters.faults_in, 1);
+}
+
+#[test]
+fn routes_that_have_been_here_or_lead_here_are_not_taken() {
+    let mut rig = Rig::new();
+    let evil = rig.establish(EVIL, 65066);
+    let own_as =
+        vec![0x40, 1, 1, 0, 0x40, 2, 10, 2, 2, 0, 0, 0xfe, 0x2a, 0, 0, 0xfd, 0xe9, 0x40, 3, 4, 10, 0, 0, 66];
+    rig.receive(evil, &update(&own_as, &[8, 20]));
+    let mut own_address = good_attributes(65066);
+    own_address[19] = 1;
+    rig.receive(evil, &update(&own_address, &[8, 21]));
+    assert!(rig.speaker.learned().unwrap().is_empty());
+    assert_eq!(rig.state(EVIL), State::Established);
+}
+
+#[test]
+fn what_cannot_be_followed_ends_the_session_with_the_right_notification_and_no_other() {
+    let cases: Vec<(&str, Vec<u8>, (u8, u8))> = vec![
+        ("no marker", vec![0; 19], (1, 1)),
+        ("keepalive of 20 octets", message(4, &[0]), (1, 2)),
+        ("unknown type", message(99, &[]), (1, 3)),
+        ("second OPEN", Rig::new().open(65066, EVIL), (5, 3)),
+        ("withdrawn length past the end", message(2, &[0, 99, 0, 0]), (3, 1)),
+        ("prefix of 33 bits", update(&good_attributes(65066), &[33, 1, 1, 1, 1, 1]), (3, 10)),
+        ("refresh of 3 octets", message(5, &[0, 1, 0]), (7, 1)),
+    ];
+    for (name, octets, expected) in cases {
+        let mut rig = Rig::new();
+        let good = rig.establish(GOOD, 65002);
+        let evil = rig.establish(EVIL, 65066);
+        rig.receive(good, &update(&good_attributes(65002), &[8, 30]));
+        rig.receive(evil, &update(&good_attributes(65066), &[8, 20]));
+        rig.receive(evil, &octets);
+        assert_eq!(rig.notification(evil).map(|n| n.kind()), Some(expected), "{name}");
+        assert_ne!(rig.state(EVIL), State::Established, "{name}");
+        assert_eq!(rig.state(GOOD), State::Established, "{name}");
+        assert_eq!(rig.speaker.learned().unwrap().len(), 1, "{name}: the other peer's route stays");
+    }
+}
+
+#[test]
+fn one_prefix_too_many_ends_the_session_and_says_the_limit() {
+    let mut rig = Rig::new();
+    let evil = rig.establish(EVIL, 65066);
+    let prefixes: Vec<u8> = (0..100).flat_map(|n| [16, 20, n]).collect();
+    rig.receive(evil, &update(&good_attributes(65066), &prefixes));
+    rig.receive(evil, &update(&good_attributes(65066), &prefixes));
+    assert_eq!(rig.state(EVIL), State::Established, "the same prefixes again are not more");
+    rig.receive(evil, &update(&good_attributes(65066), &[16, 21, 0]));
+    let notification = rig.notification(evil).unwrap();
+    assert_eq!(notification.kind(), (6, 1));
+    assert_eq!(notification.data, [0, 1, 1, 0, 0, 0, 100]);
+    assert!(rig.speaker.learned().unwrap().is_empty());
+}
+
+#[test]
+fn an_unknown_address_is_refused_and_half_open_connections_do_not_pile_up() {
+    let mut rig = Rig::new();
+    assert!(rig.speaker.accept(ip("10.0.0.99"), ip(US), rig.now).is_err());
+    let good = rig.establish(GOOD, 65002);
+    let connections: Vec<ConnectionId> = (0..1000).map(|_| rig.accept(EVIL)).collect();
+    let mut live = 0;
+    for connection in connections {
+        let open = rig.open(65066, EVIL);
+        rig.receive(connection, &open[..10]);
+        rig.receive(connection, &open[10..]);
+        live += usize::from(rig.sent(connection).iter().any(|(kind, _)| *kind == MessageType::Keepalive));
+    }
+    assert_eq!(live, 1, "each new connection takes the place of the one before");
+    rig.receive(good, &wire::keepalive());
+    assert_eq!(rig.state(GOOD), State::Established);
+}
+
+#[test]
+fn messages_in_any_portions_mean_the_same() {
+    let mut stream = Vec::new();
+    for n in 0..50 {
+        stream.extend(update(&good_attributes(65066), &[16, 20, n]));
+        stream.extend(wire::keepalive());
+    }
+    for portion in [1, 7, 19, 64, 1000] {
+        let mut rig = Rig::new();
+        let evil = rig.establish(EVIL, 65066);
+        stream.chunks(portion).for_each(|octets| rig.receive(evil, octets));
+        assert_eq!(rig.speaker.learned().unwrap().len(), 50, "portions of {portion}");
+    }
+}

@@ -31,7 +31,7 @@ use calico_bgp::session::Initiation;
 use calico_bgp::speaker::{Password, Reflection};
 use calico_bgp::{Origination, PeerConfig, SpeakerConfig};
 use calico_model::{AsNumber, Cidr, Family, RouterId};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -39,6 +39,7 @@ use tokio::net::{UnixListener, UnixStream};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(deserialize_with = "as_number")]
     local_as: AsNumber,
     router_id: RouterId,
     #[serde(default)]
@@ -56,7 +57,7 @@ struct File {
 struct Peer {
     address: IpAddr,
     port: Option<u16>,
-    #[serde(rename = "as")]
+    #[serde(rename = "as", deserialize_with = "as_number")]
     remote_as: AsNumber,
     families: Option<Vec<String>>,
     #[serde(default)]
@@ -64,6 +65,12 @@ struct Peer {
     #[serde(default)]
     passive: bool,
     password: Option<String>,
+}
+
+/// Reads a plain number; the model's own form is text, for the dotted notation.
+fn as_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AsNumber, D::Error> {
+    let number = u32::deserialize(deserializer)?;
+    AsNumber::new(number).ok_or_else(|| serde::de::Error::custom("0 is not an AS number"))
 }
 
 impl Peer {

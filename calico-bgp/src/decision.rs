@@ -14,7 +14,7 @@ use calico_model::RouterId;
 
 use crate::rib::{Path, PeerId};
 use crate::session::Peering;
-use crate::wire::Attributes;
+use crate::wire::{Attributes, Origin};
 
 /// The LOCAL_PREF of a path that carries none.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -30,25 +30,31 @@ pub struct Source {
     pub address: IpAddr,
 }
 
-/// The speakers that paths were told by.
+/// The speakers that paths were told by, by number: each comparison looks here.
 #[derive(Debug, Clone, Default)]
-pub struct Sources(BTreeMap<PeerId, Source>);
+pub struct Sources(Vec<Option<Source>>);
 
 impl Sources {
     /// Sets what is known of a speaker.
     pub fn set(&mut self, peer: PeerId, source: Source) {
-        self.0.insert(peer, source);
+        let at = peer.0 as usize;
+        if self.0.len() <= at {
+            self.0.resize(at + 1, None);
+        }
+        self.0[at] = Some(source);
     }
 
     /// Forgets a speaker.
     pub fn remove(&mut self, peer: PeerId) {
-        self.0.remove(&peer);
+        if let Some(source) = self.0.get_mut(peer.0 as usize) {
+            *source = None;
+        }
     }
 
     /// Returns what is known of a speaker.
     #[must_use]
     pub fn get(&self, peer: PeerId) -> Option<&Source> {
-        self.0.get(&peer)
+        self.0.get(peer.0 as usize)?.as_ref()
     }
 }
 
@@ -116,14 +122,36 @@ pub fn best(paths: &[Path], sources: &Sources) -> Option<usize> {
     if paths.len() <= 1 {
         return (!paths.is_empty()).then_some(0);
     }
-    let mut alive: Vec<usize> = (0..paths.len()).collect();
-    for step in Reason::STEPS {
+    // The steps before MULTI_EXIT_DISC are a total order: one pass settles most choices without a list.
+    let mut least = merit(&paths[0]);
+    let mut first = 0;
+    let mut rivals = 0;
+    for (at, path) in paths.iter().enumerate().skip(1) {
+        let merit = merit(path);
+        if merit < least {
+            (least, first, rivals) = (merit, at, 0);
+        } else if merit == least {
+            rivals += 1;
+        }
+    }
+    if rivals == 0 {
+        return Some(first);
+    }
+    let mut alive: Vec<usize> = (first..paths.len()).filter(|at| merit(&paths[*at]) == least).collect();
+    for step in Reason::STEPS.into_iter().filter(|step| *step >= Reason::Med) {
         if alive.len() == 1 {
             break;
         }
         take_step(step, paths, sources, &mut alive, |_| {});
     }
     alive.first().copied()
+}
+
+/// What the steps before [`Reason::Med`] compare, in their order.
+fn merit(path: &Path) -> (bool, u32, usize, Origin) {
+    let attributes = &path.attributes;
+    let preference = u32::MAX - attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF);
+    (path.peer != PeerId::LOCAL, preference, attributes.as_path.hops(), attributes.origin)
 }
 
 /// Returns for each path why it is not the best one; `None` for the best.
@@ -169,6 +197,10 @@ fn take_step(
         });
     };
     if step == Reason::Med {
+        let first = alive.first().map(|at| paths[*at].attributes.med.unwrap_or(0));
+        if alive.iter().all(|at| Some(paths[*at].attributes.med.unwrap_or(0)) == first) {
+            return;
+        }
         let mut lowest = BTreeMap::new();
         for at in &*alive {
             let attributes = &paths[*at].attributes;

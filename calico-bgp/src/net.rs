@@ -152,6 +152,8 @@ pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, Lis
         connections: BTreeMap::new(),
         reports,
         publish,
+        publish_due: None,
+        publish_rest: clock(),
         events: events.clone(),
     };
     tokio::spawn(owner.run(inbox, reported));
@@ -171,6 +173,9 @@ struct Owner {
     connections: BTreeMap<ConnectionId, Connection>,
     reports: mpsc::Sender<Report>,
     publish: watch::Sender<Option<Arc<LearnedRoutes>>>,
+    /// When the choice is to be published, if it has changed, and not before when it may be again.
+    publish_due: Option<Instant>,
+    publish_rest: Instant,
     events: broadcast::Sender<Event>,
 }
 
@@ -178,7 +183,7 @@ impl Owner {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut reported: mpsc::Receiver<Report>) {
         loop {
             self.act();
-            let due = self.speaker.deadline();
+            let due = self.speaker.deadline().into_iter().chain(self.publish_due).min();
             let alarm = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -197,6 +202,9 @@ impl Owner {
             let now = clock();
             if self.speaker.deadline().is_some_and(|at| at <= now) {
                 self.speaker.timeout(now);
+            }
+            if self.publish_due.is_some_and(|at| at <= now) {
+                self.publish_learned(now);
             }
         }
     }
@@ -309,7 +317,7 @@ impl Owner {
                 Action::Close(connection) => drop(self.connections.remove(&connection)),
                 Action::Event(event) => {
                     if matches!(event, Event::Routes | Event::Settled) {
-                        self.publish_learned();
+                        self.publish_due = Some(self.publish_rest);
                     }
                     let _nobody_listens = self.events.send(event);
                 }
@@ -317,7 +325,10 @@ impl Owner {
         }
     }
 
-    fn publish_learned(&mut self) {
+    /// Publishes the choice, then rests nine times as long as that took: a large table that keeps changing is
+    /// published less often, and the first change at once.
+    fn publish_learned(&mut self, now: Instant) {
+        self.publish_due = None;
         let learned = self.speaker.learned().map(Arc::new);
         self.publish.send_if_modified(|held| {
             let changed = *held != learned;
@@ -326,6 +337,8 @@ impl Owner {
             }
             changed
         });
+        let end = clock();
+        self.publish_rest = end + (end - now) * 9;
     }
 
     fn send(&mut self, connection: ConnectionId) {

@@ -18,14 +18,18 @@
 //! ```
 
 mod actual;
+mod decode;
+mod element;
+mod encode;
 mod error;
-mod json;
+mod expression;
+mod kernel;
 mod plan;
-mod program;
 mod transaction;
+mod wire;
 
 pub use actual::{Actual, ActualChain, ActualRule, ActualSet, Digest, ForeignBase, Table};
 pub use error::ApplyError;
+pub use kernel::Nft;
 pub use plan::plan;
-pub use program::Nft;
 pub use transaction::{Operation, Transaction};

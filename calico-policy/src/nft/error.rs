@@ -6,23 +6,14 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
-    /// The `nft` program could not be started.
-    #[error("cannot start {program}: install the package nftables")]
-    NoProgram {
-        /// The program.
-        program: String,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
     /// The kernel does not let this process touch its tables.
     #[error("not permitted to {doing}: it needs root, or the capability CAP_NET_ADMIN")]
     NotPermitted {
         /// What was attempted.
         doing: &'static str,
     },
-    /// The connection to the program broke. Worth another try.
-    #[error("cannot {doing}: the connection to nft broke")]
+    /// The connection to the kernel broke. Worth another try.
+    #[error("cannot {doing}: the netlink socket failed")]
     Broken {
         /// What was attempted.
         doing: &'static str,
@@ -30,18 +21,21 @@ pub enum ApplyError {
         #[source]
         source: io::Error,
     },
-    /// The kernel or the program refused.
-    #[error("cannot {doing}: {problem}")]
+    /// Somebody else writes to the kernel's tables without pause. Worth another try.
+    #[error("cannot {doing}: somebody else keeps changing the kernel's tables")]
+    Busy {
+        /// What was attempted.
+        doing: &'static str,
+    },
+    /// The kernel refused.
+    #[error("cannot {doing}: the kernel refuses `{operation}`")]
     Refused {
         /// What was attempted.
         doing: &'static str,
-        /// What nft says, on one line.
-        problem: String,
-    },
-    /// What the program printed is not what it is known to print.
-    #[error("cannot read the table inet calico: {problem}")]
-    Unreadable {
-        /// What is wrong with it.
-        problem: String,
+        /// What was refused, as nft text.
+        operation: String,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
     },
 }

@@ -1,6 +1,6 @@
 //! The kernel takes what is compiled, gives it back, and is mended when somebody else changes it.
 
-use calico_policy::nft::{Nft, Transaction, plan};
+use calico_policy::nft::{Actual, Nft, Transaction, plan};
 use calico_policy::{Ruleset, compile, strategies};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -30,6 +30,29 @@ fn every_ruleset_is_taken_and_read_back_and_then_left_alone() {
         nft.apply(&Transaction::removal()).unwrap();
         assert_eq!(nft.read().unwrap().table, None);
     });
+}
+
+#[test]
+fn what_the_kernel_holds_is_what_the_text_says() {
+    let (ours, theirs) = (Namespace::new("netlink"), Namespace::new("text"));
+    let mut rulesets = rulesets(40);
+    rulesets.push(compile(&golden::world("database"), &"node-1".parse().unwrap()));
+    for ruleset in rulesets {
+        let transaction = plan(&ruleset, &Actual::default());
+        ours.within(|| Nft::new().apply(&transaction)).unwrap();
+        theirs.exec_with("nft -f -", &transaction.to_string());
+        let list = |namespace: &Namespace| namespace.exec("nft list table inet calico");
+        let (ours_listed, theirs_listed) = (list(&ours), list(&theirs));
+        for (ours, theirs) in ours_listed.lines().zip(theirs_listed.lines()) {
+            assert_eq!(ours, theirs, "{transaction}");
+        }
+        assert_eq!(ours_listed.lines().count(), theirs_listed.lines().count());
+        let read = |namespace: &Namespace| namespace.within(|| Nft::new().read()).unwrap();
+        assert_eq!(read(&ours), read(&theirs));
+        for namespace in [&ours, &theirs] {
+            namespace.within(|| Nft::new().apply(&Transaction::removal())).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -81,10 +104,4 @@ fn pe80_tables_of_others_are_neither_read_nor_touched() {
         nft.apply(&Transaction::removal()).unwrap();
         assert_eq!(namespace.exec("nft list ruleset"), before);
     });
-}
-
-#[test]
-fn a_program_that_is_missing_is_named() {
-    let error = Nft::with_program("/nonexistent/nft").read().unwrap_err();
-    assert_eq!(error.to_string(), "cannot start /nonexistent/nft: install the package nftables");
 }

@@ -45,6 +45,20 @@ impl Namespace {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Runs a program in the namespace and gives it its input.
+    pub(crate) fn exec_with(&self, command: &str, input: &str) {
+        use std::io::Write;
+        use std::process::Stdio;
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &self.name])
+            .args(command.split(' '))
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("ip starts");
+        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads its input");
+        assert!(child.wait().expect("it ends").success(), "{command}\n{input}");
+    }
+
     /// Runs `act` on a thread of its own in the namespace.
     pub(crate) fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {

@@ -1,0 +1,218 @@
+//! A transaction as one batch of nf_tables messages.
+
+use super::element::{IFNAME, Key, Shape, interface, keys};
+use super::expression::{self, Code};
+use super::wire::{APPEND, CREATE, Messages};
+use super::{Digest, Operation, Transaction};
+use crate::ruleset::{Base, ChainKind, ChainName, Hook, SetKind, SetName};
+
+/// The name of our table.
+pub(super) const TABLE: &str = "calico";
+
+/// The numbers of nf_tables' messages.
+pub(super) mod kind {
+    pub(crate) const NEW_TABLE: u16 = 0;
+    pub(crate) const GET_TABLE: u16 = 1;
+    pub(crate) const DEL_TABLE: u16 = 2;
+    pub(crate) const NEW_CHAIN: u16 = 3;
+    pub(crate) const GET_CHAIN: u16 = 4;
+    pub(crate) const DEL_CHAIN: u16 = 5;
+    pub(crate) const NEW_RULE: u16 = 6;
+    pub(crate) const GET_RULE: u16 = 7;
+    pub(crate) const DEL_RULE: u16 = 8;
+    pub(crate) const NEW_SET: u16 = 9;
+    pub(crate) const GET_SET: u16 = 10;
+    pub(crate) const DEL_SET: u16 = 11;
+    pub(crate) const NEW_ELEMENTS: u16 = 12;
+    pub(crate) const GET_ELEMENTS: u16 = 13;
+    pub(crate) const DEL_ELEMENTS: u16 = 14;
+}
+
+pub(super) const INTERVAL: u32 = 4;
+pub(super) const MAP: u32 = 8;
+/// The type of a map's values that are verdicts.
+pub(super) const VERDICTS: u32 = 0xffff_ff00;
+/// The comment of a rule among what userspace keeps with it.
+pub(super) const COMMENT: u8 = 0;
+/// An attribute holds less than 64 KiB, so elements go in pieces.
+const PIECE: usize = 500;
+
+/// Writes a transaction. Each message's sequence number comes with the place of its operation.
+pub(super) fn batch(out: &mut Messages, transaction: &Transaction) -> Vec<(u32, usize)> {
+    let mut places = Vec::new();
+    let mut set_id = 0;
+    for (place, operation) in transaction.operations.iter().enumerate() {
+        let before = out.sequence;
+        encode(out, operation, &mut set_id);
+        places.extend((before + 1..=out.sequence).map(|sequence| (sequence, place)));
+    }
+    places
+}
+
+fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
+    match operation {
+        Operation::AddTable => {
+            out.message(kind::NEW_TABLE, CREATE, |out| {
+                out.text(1, TABLE);
+                out.number(2, 0);
+            });
+        }
+        Operation::DeleteTable => {
+            out.message(kind::DEL_TABLE, 0, |out| out.text(1, TABLE));
+        }
+        Operation::AddSet(name, set) => add_set(out, name, Some(*set), set_id),
+        Operation::AddMap(name) => add_set(out, name, None, set_id),
+        Operation::AddChain(name, base) => add_chain(out, name, *base),
+        Operation::FlushSet(name) => {
+            out.message(kind::DEL_ELEMENTS, 0, |out| set_of_elements(out, name));
+        }
+        Operation::DeleteElements(name, elements) => {
+            let keys: Vec<Key> = elements.iter().flat_map(keys).collect();
+            pieces(out, kind::DEL_ELEMENTS, 0, name, &keys, element);
+        }
+        Operation::AddElements(name, elements) => {
+            let keys: Vec<Key> = elements.iter().flat_map(keys).collect();
+            pieces(out, kind::NEW_ELEMENTS, CREATE, name, &keys, element);
+        }
+        Operation::FlushChain(name) => {
+            out.message(kind::DEL_RULE, 0, |out| {
+                out.text(1, TABLE);
+                out.text(2, name.as_str());
+            });
+        }
+        Operation::AddRule(chain, rule) => {
+            out.message(kind::NEW_RULE, CREATE | APPEND, |out| {
+                out.text(1, TABLE);
+                out.text(2, chain.as_str());
+                out.nest(4, |out| expression::rule(out, rule));
+                out.attribute(7, &comment(&Digest::of(rule)));
+            });
+        }
+        Operation::DeleteMapElements(name, interfaces) => {
+            let write =
+                |out: &mut Messages, name: &_| element(out, &Key { bytes: interface(name), end: false });
+            pieces(out, kind::DEL_ELEMENTS, 0, name, interfaces, write);
+        }
+        Operation::AddMapElements(name, chains) => {
+            let entries: Vec<_> = chains.iter().collect();
+            pieces(out, kind::NEW_ELEMENTS, CREATE, name, &entries, |out, (name, chain)| {
+                out.nest(1, |out| {
+                    out.nest(1, |out| out.attribute(1, &interface(name)));
+                    expression::verdict(out, 2, &Code::Goto(chain));
+                });
+            });
+        }
+        Operation::DeleteChain(name) => {
+            out.message(kind::DEL_CHAIN, 0, |out| {
+                out.text(1, TABLE);
+                out.text(3, name.as_str());
+            });
+        }
+        Operation::DeleteSet(name) | Operation::DeleteMap(name) => {
+            out.message(kind::DEL_SET, 0, |out| {
+                out.text(1, TABLE);
+                out.text(2, name.as_str());
+            });
+        }
+    }
+}
+
+/// Makes a set, or a map from interfaces to verdicts.
+fn add_set(out: &mut Messages, name: &SetName, set: Option<SetKind>, set_id: &mut u32) {
+    *set_id += 1;
+    let shape = set.map(Shape::of).unwrap_or(Shape { interval: false, key_type: IFNAME, key_length: 16 });
+    let flags = if shape.interval { INTERVAL } else { 0 } | if set.is_none() { MAP } else { 0 };
+    out.message(kind::NEW_SET, CREATE, |out| {
+        out.text(1, TABLE);
+        out.text(2, name.as_str());
+        out.number(3, flags);
+        out.number(4, shape.key_type);
+        out.number(5, shape.key_length);
+        if set.is_none() {
+            out.number(6, VERDICTS);
+        }
+        out.number(10, *set_id);
+        if shape.key_type == IFNAME {
+            out.attribute(13, &names_in_host_order());
+        }
+    });
+}
+
+/// What the `nft` program wants to be told to print interfaces' names: that the key is in host byte order.
+fn names_in_host_order() -> Vec<u8> {
+    let mut userdata = vec![0, 4];
+    userdata.extend(1_u32.to_ne_bytes());
+    userdata
+}
+
+fn add_chain(out: &mut Messages, name: &ChainName, base: Option<Base>) {
+    out.message(kind::NEW_CHAIN, CREATE, |out| {
+        out.text(1, TABLE);
+        out.text(3, name.as_str());
+        let Some(base) = base else { return };
+        out.nest(4, |out| {
+            out.number(1, hook_number(base.hook));
+            out.attribute(2, &base.priority.to_be_bytes());
+        });
+        // NF_ACCEPT
+        out.number(5, 1);
+        out.text(7, chain_type(base.kind));
+    });
+}
+
+pub(super) fn hook_number(hook: Hook) -> u32 {
+    match hook {
+        Hook::Prerouting => 0,
+        Hook::Input => 1,
+        Hook::Forward => 2,
+        Hook::Output => 3,
+        Hook::Postrouting => 4,
+    }
+}
+
+pub(super) fn chain_type(kind: ChainKind) -> &'static str {
+    match kind {
+        ChainKind::Filter => "filter",
+        ChainKind::Nat => "nat",
+    }
+}
+
+fn set_of_elements(out: &mut Messages, name: &SetName) {
+    out.text(1, TABLE);
+    out.text(2, name.as_str());
+}
+
+/// Writes elements in as many messages as it takes.
+fn pieces<T>(
+    out: &mut Messages,
+    message: u16,
+    flags: u16,
+    name: &SetName,
+    items: &[T],
+    write: impl Fn(&mut Messages, &T),
+) {
+    for piece in items.chunks(PIECE) {
+        out.message(message, flags, |out| {
+            set_of_elements(out, name);
+            out.nest(3, |out| piece.iter().for_each(|item| write(out, item)));
+        });
+    }
+}
+
+fn element(out: &mut Messages, key: &Key) {
+    out.nest(1, |out| {
+        out.nest(1, |out| out.attribute(1, &key.bytes));
+        if key.end {
+            out.number(3, 1);
+        }
+    });
+}
+
+/// Userspace's own attributes have a type and a length of one byte each.
+fn comment(digest: &Digest) -> Vec<u8> {
+    let text = digest.to_string();
+    let mut bytes = vec![COMMENT, text.len() as u8 + 1];
+    bytes.extend(text.as_bytes());
+    bytes.push(0);
+    bytes
+}

@@ -8,15 +8,18 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use calico_ipam::PoolRef;
-use calico_model::{InterfaceAddr, Labels, NodeName, ParseError};
+use calico_model::{InterfaceAddr, Labels, NodeName};
 use serde_json::{Map, Value};
+
+use section::{Section, must_be};
 
 use super::{AddResult, Args, CniError, SpecVersion};
 use crate::workload::Forwarding;
+
+mod section;
 
 /// How long an ADD waits for the agent to put the endpoint's policy in force, unless the configuration says otherwise.
 const POLICY_SETUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,7 +27,8 @@ const POLICY_SETUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where the profile of an endpoint comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyType {
-    /// `policy.type` is unset: the network has a profile of its own.
+    /// `policy.type` is unset: the network has a profile of its own, made by the first ADD and never changed after. It
+    /// lets the network's endpoints send whatever they like and talk to one another; a pod's lets everything in.
     Network,
     /// `policy.type` is `k8s`: pods have the profiles of their namespace and service account.
     Kubernetes,
@@ -279,68 +283,6 @@ fn valid_attachments(root: &Section<'_>) -> Result<Option<Vec<(String, String)>>
         part("containerID").zip(part("ifname")).ok_or_else(|| must_be(KEY, value, expected))
     };
     list.iter().map(attachment).collect::<Result<_, _>>().map(Some)
-}
-
-/// One object of the configuration, read key by key. Null and empty text count as absent.
-#[derive(Clone, Copy)]
-struct Section<'a>(&'a Map<String, Value>);
-
-impl<'a> Section<'a> {
-    fn present(&self, key: &str) -> Option<&'a Value> {
-        self.0.get(key).filter(|value| !value.is_null() && value.as_str() != Some(""))
-    }
-
-    fn section(&self, key: &'static str) -> Result<Option<Section<'a>>, CniError> {
-        let Some(value) = self.present(key) else { return Ok(None) };
-        value.as_object().map(|object| Some(Section(object))).ok_or_else(|| must_be(key, value, "an object"))
-    }
-
-    fn text(&self, key: &'static str) -> Result<Option<String>, CniError> {
-        let Some(value) = self.present(key) else { return Ok(None) };
-        value.as_str().map(|text| Some(text.to_owned())).ok_or_else(|| must_be(key, value, "text"))
-    }
-
-    fn texts(&self, key: &'static str) -> Result<Vec<String>, CniError> {
-        let Some(value) = self.present(key) else { return Ok(Vec::new()) };
-        let texts = value.as_array().and_then(|list| {
-            list.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-        });
-        texts.ok_or_else(|| must_be(key, value, "a list of texts"))
-    }
-
-    fn number(&self, key: &'static str) -> Result<Option<u32>, CniError> {
-        let Some(value) = self.present(key) else { return Ok(None) };
-        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-        number.map(Some).ok_or_else(|| must_be(key, value, "a number from 0 to 4294967295"))
-    }
-
-    /// Calico's configurations write flags as text, too.
-    fn flag(&self, key: &'static str) -> Result<Option<bool>, CniError> {
-        let Some(value) = self.present(key) else { return Ok(None) };
-        match (value, value.as_str()) {
-            (Value::Bool(flag), _) => Ok(Some(*flag)),
-            (_, Some("true")) => Ok(Some(true)),
-            (_, Some("false")) => Ok(Some(false)),
-            _ => Err(must_be(key, value, "true or false")),
-        }
-    }
-
-    fn parsed<T: FromStr<Err = ParseError>>(&self, key: &'static str) -> Result<Option<T>, CniError> {
-        let Some(text) = self.text(key)? else { return Ok(None) };
-        text.parse().map(Some).map_err(|error: ParseError| must_be(key, &text.into(), error.expected))
-    }
-
-    fn parsed_list<T: FromStr<Err = ParseError>>(&self, key: &'static str) -> Result<Vec<T>, CniError> {
-        let parse = |text: &String| {
-            text.parse().map_err(|error: ParseError| must_be(key, &text.as_str().into(), error.expected))
-        };
-        self.texts(key)?.iter().map(parse).collect()
-    }
-}
-
-fn must_be(key: &'static str, value: &Value, expected: &str) -> CniError {
-    let text: String = value.to_string().chars().take(80).collect();
-    CniError::Config { key, problem: format!("is {text}, but must be {expected}") }
 }
 
 #[cfg(test)]

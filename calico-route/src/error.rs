@@ -48,7 +48,8 @@ pub enum ReadError {
     Sysctl(#[source] io::Error),
 }
 
-/// One change was not made. All are retryable; the others of the same call are not affected.
+/// One change was not made; the others of the same call are not affected. A later pass tries it again; see
+/// [`WriteError::requires_retry`] for whether to hurry.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
@@ -101,6 +102,18 @@ pub enum WriteError {
         #[source]
         source: io::Error,
     },
+}
+
+impl WriteError {
+    /// Reports whether trying the change again soon may help. Otherwise somebody has to change a pool, the kernel or a
+    /// link first, and each of these brings a pass of its own.
+    #[must_use]
+    pub fn requires_retry(&self) -> bool {
+        match self {
+            WriteError::NoDevice { .. } | WriteError::NoIpip { .. } | WriteError::NoVxlan => false,
+            WriteError::Refused { .. } | WriteError::Sysctl { .. } | WriteError::Unanswered { .. } => true,
+        }
+    }
 }
 
 fn pools_text(pools: &[Name]) -> String {

@@ -157,7 +157,7 @@ impl Dataplane {
                 Ok(()) => tracing::info!(change = %outcome.change, "programmed"),
                 Err(error) => {
                     pass.problems.insert(with_causes(&error));
-                    pass.failed = true;
+                    pass.failed |= error.requires_retry();
                 }
             }
         }

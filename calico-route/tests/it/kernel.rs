@@ -234,6 +234,12 @@ async fn where_the_kernel_has_no_ipip_that_alone_fails_and_says_so() {
         .filter_map(|outcome| outcome.result.as_ref().err())
         .map(ToString::to_string)
         .collect();
+    assert!(
+        outcomes
+            .iter()
+            .filter_map(|outcome| outcome.result.as_ref().err())
+            .all(|error| !error.requires_retry())
+    );
     let has_ipip = failed.is_empty();
     if has_ipip {
         contains(

@@ -28,6 +28,7 @@ pub use collision::Role;
 pub use event::{ConnectionId, Ended, Heard, Initiation, Input, Output, State};
 pub use negotiate::{Negotiated, Peering, Terms};
 
+use crate::wire::open::OnNotification;
 use crate::wire::{self, Notification, Open};
 use timers::{Jitter, Timer, Timers};
 
@@ -291,7 +292,14 @@ impl Session {
     fn end(&mut self, connection: Connection, why: Ended) {
         let id = connection.id;
         if let Ended::Sent(notification) = &why {
-            self.outputs.push_back(Output::Transmit(id, wire::notification(notification)));
+            // A hard reset is for those who keep routes after a NOTIFICATION (RFC 8538 section 3); others know the
+            // plain form only.
+            let keeps = connection
+                .negotiated()
+                .and_then(|n| n.graceful_restart)
+                .is_some_and(|gr| gr.on_notification == OnNotification::Keep);
+            let said = if keeps { notification.clone() } else { notification.unwrapped() };
+            self.outputs.push_back(Output::Transmit(id, wire::notification(&said)));
         }
         self.outputs.push_back(Output::Close(id));
         self.outputs.push_back(match connection.stage {

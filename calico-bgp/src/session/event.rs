@@ -68,8 +68,8 @@ pub enum Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sent(n) => write!(f, "we closed the session: {n}"),
-            Self::Received(n) => write!(f, "the peer closed the session: {n}"),
+            Self::Sent(n) => write!(f, "we closed the session: {}", n.unwrapped()),
+            Self::Received(n) => write!(f, "the peer closed the session: {}", n.unwrapped()),
             Self::Lost(why) => write!(f, "connection lost: {why}"),
             Self::Replaced => f.write_str("the peer restarted and connected anew"),
         }

@@ -364,3 +364,21 @@ fn a_peer_that_takes_nothing_is_cut_off_after_the_send_hold_time() {
     assert_eq!(session.state(), State::Active);
     assert!(gist(&outputs(&mut session)).contains(&"NOTIFICATION 8/0".to_owned()));
 }
+
+#[test]
+fn a_hard_reset_is_said_only_to_those_who_know_it() {
+    let now = beginning();
+    for (keeps, expected) in
+        [(OnNotification::Keep, "NOTIFICATION 6/9"), (OnNotification::Drop, "NOTIFICATION 6/3")]
+    {
+        let (mut session, id) = in_state(State::OpenSent, now);
+        let mut peer = open("10.0.0.9");
+        peer.capabilities.graceful_restart = Some(GracefulRestart { on_notification: keeps, ..restart() });
+        session.handle(Input::Heard(id, Heard::Open(Box::new(peer))), now);
+        session.handle(Input::Heard(id, Heard::Keepalive), now);
+        outputs(&mut session);
+        let gone = Notification::new(Notification::PEER_DECONFIGURED).into_hard_reset();
+        session.handle(Input::Stop(gone), now);
+        assert_eq!(gist(&outputs(&mut session))[0], expected);
+    }
+}

@@ -331,3 +331,33 @@ fn a_soft_change_of_a_peer_takes_effect_without_a_new_session() {
     assert_eq!(world.learned_text(B), ["10.3.0.0/16 via 172.16.6.10"]);
     assert!(!world.events.iter().any(|(_, event)| matches!(event, Event::Down(..))), "{:?}", world.events);
 }
+
+#[test]
+fn a_shutdown_takes_the_routes_away_at_once_and_tells_why() {
+    let mut world = two();
+    world.originate(A, &["192.168.0.0/26"]);
+    world.run_secs(5);
+    assert_eq!(world.learned(B).len(), 1);
+    let now = world.now;
+    world.speaker(A).shut_down("moving racks", now);
+    world.run_secs(1);
+    assert!(world.learned(B).is_empty());
+    let status = world.speaker(B).status().remove(0);
+    assert_eq!(
+        status.last_error.as_deref(),
+        Some("the peer closed the session: administrative shutdown (6/2): moving racks")
+    );
+}
+
+#[test]
+fn a_peer_that_is_removed_takes_its_routes_with_it_on_both_sides() {
+    let mut world = two();
+    world.originate(A, &["192.168.0.0/26"]);
+    world.originate(B, &["192.168.0.64/26"]);
+    world.run_secs(5);
+    world.set_peers(A, Vec::new());
+    world.run_secs(1);
+    assert!(world.learned(A).is_empty());
+    assert!(world.learned(B).is_empty());
+    assert!(world.speaker(A).status().is_empty());
+}

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -64,8 +64,8 @@ enum Meanwhile {
     Nothing,
     /// Takes some events of one folder.
     Read(usize, usize),
-    /// Loses one folder's watch.
-    Lose(usize),
+    /// Takes some events of one folder, perhaps not all of a commit, and loses the watch.
+    Lose(usize, usize),
     /// Finds one folder's history gone.
     Forget(usize),
 }
@@ -78,7 +78,7 @@ fn meanwhile() -> impl Strategy<Value = Meanwhile> {
     prop_oneof![
         Just(Meanwhile::Nothing),
         (0..2usize, 1..4usize).prop_map(|(folder, events)| Meanwhile::Read(folder, events)),
-        (0..2usize).prop_map(Meanwhile::Lose),
+        (0..2usize, 1..4usize).prop_map(|(folder, events)| Meanwhile::Lose(folder, events)),
         (0..2usize).prop_map(Meanwhile::Forget),
     ]
 }
@@ -130,7 +130,10 @@ fn walk(path: &Path) -> Reader {
         match *meanwhile {
             Meanwhile::Nothing => {}
             Meanwhile::Read(nth, events) => read(nth, events, &mut watches, &mut state),
-            Meanwhile::Lose(nth) => watches[nth] = None,
+            Meanwhile::Lose(nth, events) => {
+                read(nth, events, &mut watches, &mut state);
+                watches[nth] = None;
+            }
             Meanwhile::Forget(nth) => {
                 watches[nth] = None;
                 state.too_old(folders[nth].0);
@@ -184,7 +187,8 @@ proptest! {
 struct Shaky {
     store: MemoryStore,
     down: AtomicBool,
-    cut: Mutex<BTreeSet<u64>>,
+    /// How many events of a revision are delivered before the watch is cut.
+    cut: Mutex<BTreeMap<u64, usize>>,
 }
 
 struct ShakyWatch(Arc<Shaky>, Box<dyn Watch>);
@@ -197,7 +201,7 @@ impl Watch for ShakyWatch {
             WatchEvent::Put(entry) => entry.revision,
             WatchEvent::Deleted { revision, .. } | WatchEvent::InSync(revision) => *revision,
         };
-        if self.0.down.load(Ordering::SeqCst) || self.0.cut.lock().unwrap().remove(&revision.0) {
+        if self.0.down.load(Ordering::SeqCst) || self.0.is_cut_at(revision) {
             return Err(self.0.trouble().into());
         }
         Ok(event)
@@ -211,6 +215,19 @@ impl Shaky {
             action: "being tested".to_owned(),
             source: "down".into(),
         }
+    }
+
+    fn is_cut_at(&self, revision: Revision) -> bool {
+        let mut cut = self.cut.lock().unwrap();
+        let Some(left) = cut.get_mut(&revision.0) else { return false };
+        match left.checked_sub(1) {
+            Some(fewer) => *left = fewer,
+            None => {
+                cut.remove(&revision.0);
+                return true;
+            }
+        }
+        false
     }
 
     fn ask(&self) -> Result<(), StoreError> {
@@ -275,7 +292,7 @@ async fn changes_come_once_whatever_happens_to_the_watch() {
     catch_up(&mut syncer, &mut reader, store).await;
 
     // A watch that is cut within a commit of two writes.
-    handle.0.cut.lock().unwrap().insert(2);
+    handle.0.cut.lock().unwrap().insert(2, 1);
     store.commit_now(vec![put("/a/1", "y"), put("/a/2", "y")]).unwrap();
     catch_up(&mut syncer, &mut reader, store).await;
 

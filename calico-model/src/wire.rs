@@ -11,12 +11,14 @@
 mod fault;
 mod merge;
 mod scalar;
+mod shape;
 mod table;
 
 pub use fault::{Fault, Faults};
 pub(crate) use fault::{Path, Report, quoted};
 pub(crate) use merge::merge;
 pub(crate) use scalar::{text_from_wire, wire_enum, wire_text};
+pub(crate) use shape::{Others, Shape};
 pub(crate) use table::{Fields, joined, omitted, two_tables, wire_struct};
 
 use serde_json::Value;

@@ -1,28 +1,20 @@
 //! Opening the configured datastore.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use calico_model::Datastore;
 use calico_model::datastore::StoreError;
 use calico_model::datastore::sqlite::SqliteStore;
 
+#[cfg(feature = "etcd")]
+use crate::config::Pem;
 use crate::config::{DatastoreConfig, EtcdConfig};
 
 /// A datastore that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// A file that the configuration names cannot be read.
-    #[error("the file {} cannot be read", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// This program cannot use etcd.
     #[error("this calico was built without etcd: build with --features etcd")]
     WithoutEtcd,
@@ -51,4 +43,24 @@ fn open_sqlite(path: &Path) -> Result<Arc<dyn Datastore>, OpenError> {
 #[cfg(not(feature = "etcd"))]
 async fn open_etcd(_: &EtcdConfig) -> Result<Arc<dyn Datastore>, OpenError> {
     Err(OpenError::WithoutEtcd)
+}
+
+#[cfg(feature = "etcd")]
+async fn open_etcd(config: &EtcdConfig) -> Result<Arc<dyn Datastore>, OpenError> {
+    use calico_model::datastore::etcd::{self, EtcdStore};
+    let pem = |pem: &Pem| match pem {
+        Pem::File(path) => etcd::Pem::File(path.clone()),
+        Pem::Inline(text) => etcd::Pem::Inline(text.expose().as_bytes().to_vec()),
+    };
+    let mut settings = etcd::EtcdConfig::new(config.endpoints.iter().cloned());
+    if let Some((name, password)) = &config.user {
+        settings = settings.with_user(name, password.expose());
+    }
+    if let Some(ca) = &config.ca {
+        settings = settings.with_ca(pem(ca));
+    }
+    if let Some((certificate, key)) = &config.certificate {
+        settings = settings.with_client_certificate(pem(certificate), pem(key));
+    }
+    Ok(Arc::new(EtcdStore::new(settings)?))
 }

@@ -123,13 +123,18 @@ impl Client {
 
     /// Writes a resource that exists, and returns it as stored.
     ///
-    /// Labels, annotations and every field of the spec become what `document` says. When it has a `resourceVersion` that
-    /// is no longer the newest the update fails; without one it is made to whatever is newest.
+    /// Labels, annotations and every field of the spec become what `document` says; a known field that it does not have
+    /// is removed. When it has a `resourceVersion` that is no longer the newest the update fails; without one it is made
+    /// to whatever is newest.
     ///
     /// # Errors
     /// [`ClientError::NotFound`], [`ClientError::Conflict`] when the revision is stale, and otherwise as
     /// [`Client::create`].
     pub async fn update(&self, document: &Document) -> Result<Document, ClientError> {
+        self.update_from(document, Author::User).await
+    }
+
+    async fn update_from(&self, document: &Document, author: Author) -> Result<Document, ClientError> {
         let new = self.prepare(document)?;
         let asked = new.resource.metadata().resource_version.as_deref().and_then(|v| v.parse().ok());
         let asked: Option<Revision> = asked.map(Revision);
@@ -139,11 +144,15 @@ impl Client {
             if asked.is_some_and(|asked| asked != at) {
                 break;
             }
-            let readable = stored.check();
-            if let Ok(before) = &readable {
+            let readable = stored.check().ok();
+            if let Some(before) = &readable {
                 rules::update(self.store.as_ref(), &new.key, before, &new.resource).await?;
             }
-            let next = overlay(&stored, readable.ok().as_ref(), &new.document);
+            let before = match author {
+                Author::User => stored.understood(),
+                Author::Program => readable.as_ref().map(|before| Document::from(before).value().clone()),
+            };
+            let next = overlay(&stored, before.as_ref(), &new.document);
             match self.put(&new.key, next, Precondition::At(at)).await {
                 Err(ClientError::Conflict { .. }) => {}
                 done => return done,
@@ -157,9 +166,13 @@ impl Client {
     /// # Errors
     /// As [`Client::create`] and [`Client::update`], except for existing or not existing.
     pub async fn apply(&self, document: &Document) -> Result<Document, ClientError> {
+        self.apply_from(document, Author::User).await
+    }
+
+    async fn apply_from(&self, document: &Document, author: Author) -> Result<Document, ClientError> {
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            match self.update(document).await {
+            match self.update_from(document, author).await {
                 Err(ClientError::NotFound { .. }) => {}
                 done => return done,
             }
@@ -299,6 +312,15 @@ impl std::fmt::Debug for Client {
     }
 }
 
+/// Who wrote the new form, which decides what it means that a field is not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Author {
+    /// A user, who sees every field that is known: the field is to be removed.
+    User,
+    /// A program, which only has the fields of its types: a field that it does not have stays.
+    Program,
+}
+
 struct Prepared {
     document: Document,
     resource: Resource,
@@ -333,12 +355,12 @@ fn fill(value: &mut Value, whole: &Value) {
     }
 }
 
-/// Writes `new` over `stored`: what `before` understood and `new` no longer has goes, what nobody understands stays, and
-/// so do the identifier and the creation time.
-fn overlay(stored: &Document, before: Option<&Resource>, new: &Document) -> Document {
+/// Writes `new` over `stored`: what is in `before` and no longer in `new` goes, everything else that `new` does not have
+/// stays, and so do the identifier and the creation time. Without `before` nothing that was stored is worth keeping.
+fn overlay(stored: &Document, before: Option<&Value>, new: &Document) -> Document {
     let mut next = new.clone();
     if let Some(before) = before {
-        *next.value_mut() = merge(stored.value(), Document::from(before).value(), new.value());
+        *next.value_mut() = merge(stored.value(), before, new.value());
     }
     for key in ["uid", "creationTimestamp"] {
         match stored.metadata(key) {

@@ -4,7 +4,7 @@ use crate::asn::{AsNumber, Community};
 use crate::name::NodeName;
 use crate::net::Cidr;
 use crate::selector::Selector;
-use crate::wire::{Path, Report, wire_enum, wire_struct};
+use crate::wire::{Others, Path, Report, Shape, wire_enum, wire_struct};
 
 pub use peer_address::PeerAddress;
 
@@ -26,6 +26,7 @@ wire_struct! {
         /// Communities to add to routes inside networks.
         prefix_advertisements: Vec<PrefixAdvertisement> = "prefixAdvertisements" empty,
     }
+    also = OF_CONFIGURATION;
     check = check_configuration;
 }
 
@@ -79,8 +80,41 @@ wire_struct! {
         /// The number of network hops that packets may take (RFC 5082); `None` does not check.
         ttl_security: Option<u8> = "ttlSecurity" optional,
     }
+    also = OF_PEER;
     check = check_peer;
 }
+
+/// What a `BGPConfiguration` may say and nothing here acts on.
+const OF_CONFIGURATION: Others = &[
+    ("bindMode", Shape::OneOf(&["None", "NodeIP"])),
+    ("ignoredInterfaces", Shape::List),
+    ("ipv4NormalRoutePriority", Shape::Whole),
+    ("ipv6NormalRoutePriority", Shape::Whole),
+    ("localWorkloadPeeringIPV4", Shape::Text),
+    ("localWorkloadPeeringIPV6", Shape::Text),
+    ("nodeMeshMaxRestartTime", Shape::Duration),
+    ("nodeMeshPassword", Shape::Object),
+    ("programClusterRoutes", Shape::OneOf(&["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"])),
+    ("serviceClusterIPs", Shape::List),
+    ("serviceExternalIPs", Shape::List),
+    ("serviceLoadBalancerAggregation", Shape::OneOf(&["Enabled", "Disabled"])),
+    ("serviceLoadBalancerIPs", Shape::List),
+];
+
+/// What a `BGPPeer` may say and nothing here acts on.
+const OF_PEER: Others = &[
+    ("filters", Shape::List),
+    ("keepOriginalNextHop", Shape::Bool),
+    ("keepaliveTime", Shape::Duration),
+    ("localASNumber", Shape::WholeOrText),
+    ("localWorkloadSelector", Shape::Text),
+    ("maxRestartTime", Shape::Duration),
+    ("numAllowedLocalASNumbers", Shape::Whole),
+    ("password", Shape::Object),
+    ("reachableBy", Shape::Text),
+    ("reversePeering", Shape::OneOf(&["Auto", "Manual"])),
+    ("sourceAddress", Shape::OneOf(&["UseNodeIP", "None"])),
+];
 
 impl BgpConfiguration {
     /// The name of the configuration that is for the whole cluster.

@@ -89,7 +89,11 @@ wire_struct! {
         /// Which nodes get one.
         node_selector: crate::selector::Selector = "nodeSelector" empty,
     }
+    also = OF_TEMPLATE;
 }
+
+/// What a template may say and nothing here acts on.
+const OF_TEMPLATE: crate::wire::Others = &[("annotations", crate::wire::Shape::Object)];
 
 wire_enum! {
     /// Which services get an address.

@@ -160,6 +160,18 @@ impl Document {
         Err(ReadError::UnknownFields { what: self.label(), kind: self.kind, fields: unknown })
     }
 
+    /// Returns the part of a sound document that a user of this version can have written: all but the fields that no rule
+    /// knows, and the status.
+    pub(crate) fn understood(&self) -> Option<Value> {
+        let (_, unknown) = self.read().ok()?;
+        let mut value = self.value.clone();
+        for path in &unknown {
+            remove(&mut value, path);
+        }
+        value.as_object_mut()?.remove("status");
+        Some(value)
+    }
+
     /// Returns how many faults a check finds.
     pub(crate) fn faults(&self) -> usize {
         let mut report = Report::default();
@@ -236,6 +248,32 @@ impl Document {
     pub fn at_revision(mut self, revision: Revision) -> Self {
         self.set_metadata("resourceVersion", &revision.to_string());
         self
+    }
+}
+
+/// Removes the field at a path as a [`Report`] writes it; a key may have dots of its own.
+fn remove(value: &mut Value, path: &str) {
+    if let Value::Array(items) = value {
+        let inner = path.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        if let Some((index, rest)) = inner {
+            let item = index.parse::<usize>().ok().and_then(|index| items.get_mut(index));
+            if let Some(item) = item {
+                remove(item, rest.strip_prefix('.').unwrap_or(rest));
+            }
+        }
+        return;
+    }
+    let Value::Object(object) = value else { return };
+    if object.remove(path).is_some() {
+        return;
+    }
+    for (key, inner) in object {
+        let rest = path.strip_prefix(key.as_str());
+        let below =
+            rest.and_then(|rest| rest.strip_prefix('.').or_else(|| rest.starts_with('[').then_some(rest)));
+        if let Some(below) = below {
+            remove(inner, below);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::name::{InterfaceName, Name, NodeName};
 use crate::net::{Cidr, Family, Mac, Protocol};
-use crate::wire::{Path, Report, ToWire, wire_struct};
+use crate::wire::{Others, Path, Report, Shape, ToWire, wire_struct};
 
 wire_struct! {
     /// A `WorkloadEndpoint`: one interface of a container or virtual machine.
@@ -42,6 +42,7 @@ wire_struct! {
         /// Networks it may send from beside its own addresses.
         allow_spoofed_source_prefixes: Vec<Cidr> = "allowSpoofedSourcePrefixes" empty,
     }
+    also = OF_WORKLOAD;
     check = check_workload;
 }
 
@@ -54,6 +55,9 @@ wire_struct! {
         external_ip: IpAddr = "externalIP" required,
     }
 }
+
+/// What a `WorkloadEndpoint` may say and nothing here acts on.
+const OF_WORKLOAD: Others = &[("qosControls", Shape::Object)];
 
 wire_struct! {
     /// A `HostEndpoint`: an interface of a node, guarded by policy.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::label::Labels;
 use crate::name::{Name, Namespace};
-use crate::wire::{Path, Report, wire_struct};
+use crate::wire::{Others, Path, Report, Shape, wire_struct};
 
 wire_struct! {
     /// A resource's standard metadata.
@@ -27,8 +27,21 @@ wire_struct! {
         /// newest form.
         resource_version: Option<String> = "resourceVersion" optional,
     }
+    also = OF_METADATA;
     check = check;
 }
+
+/// What Kubernetes' API server adds to metadata.
+const OF_METADATA: Others = &[
+    ("deletionGracePeriodSeconds", Shape::Whole),
+    ("deletionTimestamp", Shape::Text),
+    ("finalizers", Shape::List),
+    ("generateName", Shape::Text),
+    ("generation", Shape::Whole),
+    ("managedFields", Shape::List),
+    ("ownerReferences", Shape::List),
+    ("selfLink", Shape::Text),
+];
 
 impl Metadata {
     /// Makes metadata of a name alone.

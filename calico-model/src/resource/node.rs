@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::asn::{AsNumber, RouterId};
 use crate::net::{Family, InterfaceAddr, Mac};
-use crate::wire::{Path, Report, ToWire, wire_struct};
+use crate::wire::{Others, Path, Report, Shape, ToWire, wire_struct};
 
 wire_struct! {
     /// A `Node`: how a machine is reached and what it is called by BGP.
@@ -24,7 +24,11 @@ wire_struct! {
         /// All addresses by which others may know the node.
         addresses: Vec<NodeAddress> = "addresses" empty,
     }
+    also = OF_NODE;
 }
+
+/// What a `Node` may say and nothing here acts on.
+const OF_NODE: Others = &[("interfaces", Shape::List), ("wireguard", Shape::Object)];
 
 wire_struct! {
     /// A node's part in BGP.

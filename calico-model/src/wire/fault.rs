@@ -13,6 +13,8 @@ pub struct Fault {
     pub value: Option<String>,
     /// The rule it breaks, as the end of a sentence that begins with the path: `must be ...`.
     pub rule: String,
+    /// Two lines that show where inside the value the mistake is, for those who have room: the value and a caret.
+    pub snippet: Option<String>,
 }
 
 impl fmt::Display for Fault {
@@ -48,7 +50,9 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn fault(&mut self, at: Path<'_>, value: Option<&Value>, rule: impl Into<String>) {
-        self.faults.push(Fault { path: at.to_string(), value: value.map(quoted), rule: rule.into() });
+        let fault =
+            Fault { path: at.to_string(), value: value.map(quoted), rule: rule.into(), snippet: None };
+        self.faults.push(fault);
     }
 }
 

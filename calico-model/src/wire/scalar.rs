@@ -10,6 +10,7 @@ use super::{FromWire, Path, Report, ToWire};
 use crate::asn::AsNumber;
 use crate::label::Labels;
 use crate::net::Protocol;
+use crate::selector::Selector;
 
 /// Reads text through a type's own parser, so that the parser's words become the fault's rule.
 pub(crate) fn text_from_wire<T: FromStr<Err: fmt::Display>>(
@@ -102,12 +103,32 @@ wire_text!(
     crate::name::Namespace,
     crate::name::InterfaceName,
     crate::resource::block::Owner,
-    crate::selector::Selector,
     std::net::IpAddr,
     std::net::Ipv4Addr,
     std::net::Ipv6Addr,
     String,
 );
+
+impl FromWire for Selector {
+    fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        let error = match value.as_str().map(str::parse::<Selector>) {
+            None => return text_from_wire(value, at, report),
+            Some(Ok(selector)) => return Some(selector),
+            Some(Err(error)) => error,
+        };
+        report.fault(at, Some(value), error.to_string());
+        if let Some(fault) = report.faults.last_mut() {
+            fault.snippet = Some(error.caret());
+        }
+        None
+    }
+}
+
+impl ToWire for Selector {
+    fn to_wire(&self) -> Value {
+        Value::String(self.to_string())
+    }
+}
 
 impl FromWire for bool {
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {

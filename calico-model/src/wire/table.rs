@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{FromWire, Path, Report, ToWire};
+use super::{FromWire, Others, Path, Report, ToWire};
 
 /// An object being read: every field that is asked for becomes known, the rest is reported as unknown.
 pub(crate) struct Fields<'v, 'p, 'r> {
@@ -48,10 +48,23 @@ impl<'v, 'p, 'r> Fields<'v, 'p, 'r> {
         self.optional(key)
     }
 
+    /// Checks the fields that are known and not read: nothing here acts on them, and they stay in the document.
+    fn also(&mut self, others: Others) {
+        for (key, value) in self.object {
+            let Some((_, shape)) = others.iter().find(|(name, _)| name == key) else { continue };
+            self.known += 1;
+            self.whole &= value.is_null() || shape.check(value, self.at.key(key), self.report);
+        }
+    }
+
     /// Ends the reading: reports unknown fields and says whether every field was sound.
-    pub(crate) fn close(self, names: &[&str]) -> bool {
+    pub(crate) fn close(mut self, names: &[&str], others: Others) -> bool {
+        if self.known < self.object.len() && !others.is_empty() {
+            self.also(others);
+        }
         if self.known < self.object.len() {
-            let unknown = self.object.keys().filter(|key| !names.contains(&key.as_str()));
+            let other = |key: &str| others.iter().any(|(name, _)| *name == key);
+            let unknown = self.object.keys().filter(|key| !names.contains(&key.as_str()) && !other(key));
             self.report.unknown.extend(unknown.map(|key| self.at.key(key).to_string()));
         }
         self.whole
@@ -104,7 +117,8 @@ pub(crate) fn joined(first: Value, second: Value) -> Value {
 /// - `empty`: absent means `Type::default()`, which is not written;
 /// - `default(value)`: absent means `value`, and it is always written.
 ///
-/// After the table, `check = function` names a `fn(&mut Self, Path, &mut Report)` for rules between fields and for
+/// After the table, `also = TABLE` names an [`Others`] of fields that are known, checked for their shape and kept in the
+/// document, and that nothing here acts on; and `check = function` names a `fn(&mut Self, Path, &mut Report)` for rules between fields and for
 /// defaults that depend on other fields.
 macro_rules! wire_struct {
     (
@@ -112,6 +126,7 @@ macro_rules! wire_struct {
         $vis:vis struct $name:ident {
             $($(#[$fmeta:meta])* $field:ident: $type:ty = $key:literal $mode:ident $(($default:expr))?),* $(,)?
         }
+        $(also = $others:path;)?
         $(check = $check:path;)?
     ) => {
         $(#[$meta])*
@@ -128,7 +143,8 @@ macro_rules! wire_struct {
             ) -> Option<Self> {
                 let mut fields = $crate::wire::Fields::open(value, at, report)?;
                 $(let $field = wire_struct!(@read fields $key $mode $(($default))?);)*
-                if !fields.close(&[$($key),*]) {
+                let others: $crate::wire::Others = wire_struct!(@others $($others)?);
+                if !fields.close(&[$($key),*], others) {
                     return None;
                 }
                 #[allow(unused_mut, reason = "only a struct with a check changes it")]
@@ -156,6 +172,8 @@ macro_rules! wire_struct {
             }
         }
     };
+    (@others) => { &[] };
+    (@others $others:path) => { $others };
     (@read $fields:ident $key:literal required) => { $fields.required($key) };
     (@read $fields:ident $key:literal optional) => { $fields.optional($key) };
     (@read $fields:ident $key:literal empty) => { $fields.optional($key).unwrap_or_default() };

@@ -101,7 +101,7 @@ impl<'f> Fields<'f> {
 /// Makes a fault; a value is quoted as JSON.
 pub(super) fn fault(path: &str, value: Option<&Value>, rule: &str) -> Fault {
     let value = value.map(|value| value.to_string().chars().take(80).collect());
-    Fault { path: path.to_owned(), value, rule: rule.to_owned() }
+    Fault { path: path.to_owned(), value, rule: rule.to_owned(), snippet: None }
 }
 
 fn scalar(value: &Value) -> Option<String> {

@@ -198,7 +198,9 @@ fn mistakes_are_named_with_the_field_and_the_remedy() {
     assert_eq!(selector.code, 1);
     assert!(selector.err.contains("spec.selector") && selector.err.contains("column 9"), "{}", selector.err);
     let caret = cluster.run(&["selector", "eval", "role == "]);
-    assert!(caret.err.contains("column 9"), "{}", caret.err);
+    let snippet = "\n    role == \n            ^\n";
+    assert!(caret.err.contains("column 9") && caret.err.ends_with(snippet), "{}", caret.err);
+    assert!(selector.err.ends_with(snippet), "{}", selector.err);
     let tier = cluster.apply(&policy("p", "{tier: nowhere}"));
     assert!(tier.err.contains("spec.tier = \"nowhere\": must be a tier that exists"), "{}", tier.err);
     let scoped = cluster.run(&["get", "ippool", "-n", "prod"]);

@@ -23,7 +23,8 @@ pub(super) fn fault(
     value: Option<Value>,
     rule: impl Into<String>,
 ) -> ClientError {
-    let fault = Fault { path: path.to_owned(), value: value.as_ref().map(quoted), rule: rule.into() };
+    let value = value.as_ref().map(quoted);
+    let fault = Fault { path: path.to_owned(), value, rule: rule.into(), snippet: None };
     let what = format!("{} {:?}", key.kind, key.id.name.as_str());
     ClientError::Invalid(ReadError::Invalid { what, faults: Faults(vec![fault]) })
 }

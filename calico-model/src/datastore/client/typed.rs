@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::{ATTEMPTS, Client, ClientError};
+use super::{ATTEMPTS, Author, Client, ClientError};
 use crate::datastore::Key;
 use crate::name::Namespace;
 use crate::resource::{Document, Metadata, Object, ObjectId, ReadError, Resource, ResourceKey, Spec};
@@ -39,12 +39,12 @@ impl<'c, S: Spec> Typed<'c, S> {
         object_of(&self.client.create(&document(object)).await?)
     }
 
-    /// Writes an object that exists; see [`Client::update`].
+    /// Writes an object that exists; see [`Client::update`]. What is stored and not a field of the object's type stays.
     ///
     /// # Errors
     /// As [`Client::update`].
     pub async fn update(&self, object: Object<S>) -> Result<Object<S>, ClientError> {
-        object_of(&self.client.update(&document(object)).await?)
+        object_of(&self.client.update_from(&document(object), Author::Program).await?)
     }
 
     /// Writes an object whether or not it exists; see [`Client::apply`].
@@ -52,7 +52,7 @@ impl<'c, S: Spec> Typed<'c, S> {
     /// # Errors
     /// As [`Client::apply`].
     pub async fn apply(&self, object: Object<S>) -> Result<Object<S>, ClientError> {
-        object_of(&self.client.apply(&document(object)).await?)
+        object_of(&self.client.apply_from(&document(object), Author::Program).await?)
     }
 
     /// Changes an object that exists, again and again until no other writer comes between; `change` sees the newest form.

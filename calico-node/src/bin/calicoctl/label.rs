@@ -2,7 +2,8 @@
 
 use anyhow::{anyhow, bail};
 use calico_model::datastore::client::ClientError;
-use calico_model::resource::{Document, Kind, Resource};
+use calico_model::resource::{Kind, Resource};
+use serde_json::Value;
 
 use crate::batch::InNamespace;
 use crate::outcome::Outcome;
@@ -41,11 +42,16 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let key = key(args.kind, &args.name, args.namespace.namespace.as_ref())?;
     let session = args.config.open().await?;
     for _ in 0..ATTEMPTS {
-        let mut resource = session.client.get(&key).await?.check()?;
+        let mut document = session.client.get(&key).await?;
+        let mut resource = document.check()?;
         let done =
             relabel(&mut resource, change, args.overwrite).map_err(|problem| anyhow!("{key} {problem}"))?;
+        let labels = &resource.metadata().labels;
+        let labels: Value = labels.iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
+        document.value_mut()["metadata"]["labels"] = labels;
+        document.check()?;
         // Others may write meanwhile; the next attempt sees what they wrote.
-        match session.client.update(&Document::from(&resource)).await {
+        match session.client.update(&document).await {
             Err(ClientError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
             Ok(_) => {

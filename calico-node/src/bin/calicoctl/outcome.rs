@@ -3,6 +3,10 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use calico_model::SelectorError;
+use calico_model::datastore::client::ClientError;
+use calico_model::resource::ReadError;
+
 /// The text of a verb, and the errors that it went on past.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -35,7 +39,27 @@ impl Outcome {
         for error in &self.errors {
             // Nobody is left to be told that standard error is closed.
             let _ = writeln!(io::stderr(), "{error:#}");
+            for snippet in snippets(error) {
+                let _ = writeln!(io::stderr(), "    {}", snippet.replace('\n', "\n    "));
+            }
         }
         if self.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// What shows where inside a value a mistake is.
+fn snippets(error: &anyhow::Error) -> Vec<String> {
+    if let Some(selector) = error.downcast_ref::<SelectorError>() {
+        return vec![selector.caret()];
+    }
+    let read = match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Invalid(read)) => Some(read),
+        _ => error.downcast_ref::<ReadError>(),
+    };
+    match read {
+        Some(ReadError::Invalid { faults, .. }) => {
+            faults.0.iter().filter_map(|fault| fault.snippet.clone()).collect()
+        }
+        _ => Vec::new(),
     }
 }

@@ -91,8 +91,7 @@ pub async fn register(
     register_node(client, settings, addrs).await?;
     make_pools(client, settings, &cluster.spec.cluster_guid).await.map_err(failed)?;
     let default: Name = "default".parse().expect("a constant name");
-    let felix =
-        FelixConfiguration { log_severity_screen: Some(Severity::Info), ..FelixConfiguration::new() };
+    let felix = FelixConfiguration { log_severity_screen: Some(Severity::Info), ..FelixConfiguration::new() };
     create_if_missing(client, Object::new(default.clone(), felix)).await.map_err(failed)?;
     create_if_missing(client, Object::new(default, BgpConfiguration::new())).await.map_err(failed)?;
     write_file(paths.nodename_file(), settings.node.as_str())

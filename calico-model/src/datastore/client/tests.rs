@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::datastore::MemoryStore;
-use crate::resource::{FelixConfiguration, IpPool, Node, NodeBgp};
+use crate::resource::{IpPool, Node, NodeBgp};
 
 fn client() -> Client {
     let count = AtomicU32::new(0);
@@ -89,25 +89,21 @@ async fn an_update_replaces_labels_and_keeps_what_nobody_here_understands() {
 #[tokio::test]
 async fn a_known_field_that_nothing_acts_on_follows_the_user_and_survives_programs() {
     let client = client();
-    let felix = |spec: Value| document("FelixConfiguration", "default", spec);
-    client
-        .create(&felix(json!({"wireguardEnabled": true, "bpfLogLevel": "Info", "future": 1})))
-        .await
-        .unwrap();
-    let id = constant("default").into();
-    let kept = client
-        .of::<FelixConfiguration>()
-        .modify(&id, |_, felix| felix.vxlan_port = Some(4790))
-        .await
-        .unwrap();
-    assert_eq!(kept.spec.vxlan_port, Some(4790));
+    let node = |spec: Value| document("Node", "n", spec);
+    let wireguard = json!({"interfaceIPv4Address": "10.0.0.9"});
+    client.create(&node(json!({"wireguard": wireguard, "interfaces": [], "future": 1}))).await.unwrap();
+    let addr = "10.0.0.7".parse().unwrap();
+    let id = constant("n").into();
+    let kept =
+        client.of::<Node>().modify(&id, |_, node| node.ipv4_vxlan_tunnel_addr = Some(addr)).await.unwrap();
     let stored = client.get(&kept.key()).await.unwrap();
-    let expected = json!({"wireguardEnabled": true, "bpfLogLevel": "Info", "future": 1, "vxlanPort": 4790});
+    let expected =
+        json!({"wireguard": wireguard, "interfaces": [], "future": 1, "ipv4VXLANTunnelAddr": "10.0.0.7"});
     assert_eq!(stored.value()["spec"], expected);
-    let applied = client.apply(&felix(json!({"bpfLogLevel": "Off"}))).await.unwrap();
-    assert_eq!(applied.value()["spec"], json!({"bpfLogLevel": "Off", "future": 1}));
-    let wrong = client.apply(&felix(json!({"bpfLogLevel": "Loud"}))).await.unwrap_err().to_string();
-    assert!(wrong.contains("spec.bpfLogLevel = \"Loud\": must be one of Debug, Info, Off"), "{wrong}");
+    let applied = client.apply(&node(json!({"interfaces": [1]}))).await.unwrap();
+    assert_eq!(applied.value()["spec"], json!({"interfaces": [1], "future": 1}));
+    let wrong = client.apply(&node(json!({"interfaces": "all"}))).await.unwrap_err().to_string();
+    assert!(wrong.contains("spec.interfaces = \"all\": must be a list"), "{wrong}");
 }
 
 #[tokio::test]

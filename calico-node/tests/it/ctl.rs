@@ -319,6 +319,22 @@ fn ipam_is_shown_and_configured() {
 }
 
 #[test]
+fn the_rules_of_a_node_are_printed() {
+    let cluster = Cluster::new("render");
+    let endpoint = "---\napiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {name: n1-k8s-a-eth0}\nspec: \
+                    {node: n1, orchestrator: k8s, pod: a, endpoint: eth0, interfaceName: cali1, ipNetworks: [10.0.0.1/32]}\n";
+    let node = "---\napiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: n1}\n";
+    let applied = cluster.apply(&format!("{node}{endpoint}{}", policy("p", "{selector: all()}")));
+    assert_eq!((applied.code, applied.err.as_str()), (0, ""));
+    let text = cluster.ok(&["policy", "render", "--node", "n1"]);
+    assert!(text.contains("table ") && text.contains("cali1"), "{text}");
+    assert_eq!(
+        cluster.run(&["policy", "render", "--node", "nowhere"]).err,
+        "resource does not exist: Node(nowhere)\n"
+    );
+}
+
+#[test]
 fn a_datastore_that_cannot_be_used_is_one_clear_sentence() {
     let cluster = Cluster::new("unusable");
     fs::write(

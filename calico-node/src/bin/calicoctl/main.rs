@@ -13,6 +13,7 @@ mod label;
 mod node;
 mod outcome;
 mod patch;
+mod policy;
 mod replace;
 mod selector;
 mod session;
@@ -63,6 +64,9 @@ enum Verb {
     /// Look at the agent of this host.
     #[command(subcommand)]
     Node(node::Verb),
+    /// Look at what becomes of policy.
+    #[command(subcommand)]
+    Policy(policy::Verb),
     /// Try selectors.
     #[command(subcommand)]
     Selector(selector::Verb),
@@ -92,6 +96,7 @@ async fn run(verb: Verb) -> anyhow::Result<Outcome> {
         Verb::Validate(args) => validate::run(&args),
         Verb::Ipam(verb) => ipam::run(verb).await,
         Verb::Node(verb) => node::run(verb).await,
+        Verb::Policy(verb) => policy::run(verb).await,
         Verb::Selector(verb) => selector::run(verb),
         Verb::Version(args) => version::run(args).await,
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use calico_model::datastore::{Atomicity, Key};
-use calico_model::resource::block::{AffinityState, Owner, StoredAffinity, affinity_key};
+use calico_model::resource::block::{AffinityState, Owner, StoredAffinity, affinity_key, block_from_key};
 use calico_model::resource::{IpPool, Object};
 use calico_model::{Cidr, Family, Labels, Name, NodeName, Revision};
 
@@ -110,7 +110,9 @@ impl Ipam {
             listed: PerFamily::default(),
             probes: 0,
             tried: BTreeSet::new(),
+            met: BTreeSet::new(),
             suspects: BTreeSet::new(),
+            limbo: Vec::new(),
         })
     }
 }
@@ -147,6 +149,15 @@ fn eligible<'s>(
     Ok(pools)
 }
 
+/// What a commit would have assigned that failed or whose outcome is not known: all of it, part of it, or nothing.
+struct Limbo {
+    allocations: Vec<Allocation>,
+    /// The revisions that the blocks must have for it to happen.
+    bases: Vec<(Cidr, Option<Revision>)>,
+    /// Whether it may still happen.
+    open: bool,
+}
+
 /// One request on its way.
 struct Effort<'a> {
     ipam: &'a Ipam,
@@ -166,14 +177,22 @@ struct Effort<'a> {
     probes: u32,
     /// Blocks that turned out to have nothing to give.
     tried: BTreeSet<Cidr>,
+    /// Blocks that were not as they were thought to be.
+    met: BTreeSet<Cidr>,
     /// Blocks that the handle may count although a conflict kept their write away.
     suspects: BTreeSet<Cidr>,
+    /// Commits whose outcome is not known, and that may even happen later.
+    limbo: Vec<Limbo>,
 }
 
 impl Effort<'_> {
     async fn run(mut self) -> Result<Assigned, AssignError> {
         let mut last = None;
         for _ in 0..MAX_ATTEMPTS {
+            self.settle().await?;
+            if self.is_done() {
+                return self.finish().await;
+            }
             let Some(plan) = self.next_plan().await? else { return self.finish().await };
             match self.carry_out(plan).await? {
                 None => {}
@@ -447,13 +466,14 @@ impl Effort<'_> {
                 continue;
             };
             match guess {
-                Guess::Absent(cidr) => {
+                // What is absent and still in the way is marked as deleted: its revision must be known.
+                Guess::Absent(cidr) if !self.met.contains(&cidr) => {
                     self.probes += 1;
                     let affinity = self.ipam.cache().affinity(&self.request.owner, &cidr);
                     let block = Versioned::absent();
                     return Ok(Some(Candidate { pool, cidr, block, affinity, role: Role::Claim }));
                 }
-                Guess::Present(cidr) => match self.look_at(pool, cidr).await? {
+                Guess::Absent(cidr) | Guess::Present(cidr) => match self.look_at(pool, cidr).await? {
                     Some(candidate) => return Ok(Some(candidate)),
                     None => {
                         self.tried.insert(cidr);
@@ -576,7 +596,7 @@ impl Effort<'_> {
 
     /// Commits a plan; returns the key that stood in the way, if one did.
     async fn carry_out(&mut self, plan: Plan) -> Result<Option<Key>, AssignError> {
-        let Plan { writes, confirm, allocations, blocks, affinities, handle, full: _ } = plan;
+        let Plan { writes, confirm, allocations, blocks, bases, affinities, handle, full: _ } = plan;
         let in_order = self.ipam.store.atomicity() == Atomicity::InOrder;
         let done = match self.ipam.commit(writes, self.now).await? {
             Outcome::Done(revision) => {
@@ -589,15 +609,16 @@ impl Effort<'_> {
                 None
             }
             Outcome::Again(key) => {
+                self.met.extend(block_from_key(&key));
                 if in_order {
                     self.suspects.extend(blocks.iter().map(Block::cidr));
+                    self.limbo.push(Limbo { allocations, bases, open: false });
                 }
                 Some(key)
             }
             Outcome::Unknown(key) => {
                 self.suspects.extend(blocks.iter().map(Block::cidr));
-                let landed = self.landed(allocations).await?;
-                self.count(landed);
+                self.limbo.push(Limbo { allocations, bases, open: true });
                 Some(key)
             }
         };
@@ -626,25 +647,38 @@ impl Effort<'_> {
         }
     }
 
-    /// Returns those of the planned allocations that the store has, after a commit of unknown outcome. A block's sequence
-    /// number and the attributes tell our assignment from any other.
-    async fn landed(&mut self, planned: Vec<Allocation>) -> Result<Vec<Allocation>, AssignError> {
-        let mut landed = Vec::new();
-        for allocation in planned {
-            let block = self.ipam.block(&allocation.block, self.now).await?;
-            let ours = block.value.as_ref().is_some_and(|block| {
-                let attributes = block.attributes_of(allocation.addr);
-                block.sequence_of(allocation.addr) == Some(allocation.sequence)
-                    && attributes.is_some_and(|attributes| {
-                        attributes.handle_id.as_ref() == Some(&self.holder.handle)
-                            && attributes.secondary == self.holder.attributes
-                    })
-            });
-            if ours {
-                landed.push(allocation);
+    /// Looks what became of commits that failed half-way or whose outcome is not known. What they assigned is counted. One
+    /// that can still happen stays in limbo, until another writer or this request's next commit has changed what it needs.
+    ///
+    /// The handle is read first: a commit that lands after that changes the handle, and the next plan fails.
+    async fn settle(&mut self) -> Result<(), AssignError> {
+        // A commit may land between the reads of two of its blocks: then look again.
+        while !self.limbo.is_empty() && self.settle_once().await? {}
+        Ok(())
+    }
+
+    /// Looks once; returns whether something had landed.
+    async fn settle_once(&mut self) -> Result<bool, AssignError> {
+        self.ipam.read_handle(&self.holder.handle).await?;
+        let mut any = false;
+        for Limbo { mut allocations, bases, open } in std::mem::take(&mut self.limbo) {
+            let (mut landed, mut possible) = (Vec::new(), false);
+            for (cidr, base) in &bases {
+                let block = self.ipam.read_block(cidr, self.now).await?;
+                possible |= open && block.revision == *base;
+                let here = allocations.iter().filter(|allocation| allocation.block == *cidr);
+                landed.extend(here.filter(|planned| holds(&block, planned, &self.holder)).cloned());
             }
+            any |= !landed.is_empty();
+            allocations.retain(|allocation| !landed.contains(allocation));
+            if !allocations.is_empty() && (possible || !landed.is_empty()) {
+                self.limbo.push(Limbo { allocations, bases, open });
+            }
+            // The same plan may have been tried twice.
+            landed.retain(|allocation| !self.assigned.allocations().any(|counted| counted == allocation));
+            self.count(landed);
         }
-        Ok(landed)
+        Ok(any)
     }
 
     fn count(&mut self, allocations: Vec<Allocation>) {
@@ -656,7 +690,11 @@ impl Effort<'_> {
     }
 
     /// Tidies up and turns what was assigned into the answer.
-    async fn finish(self) -> Result<Assigned, AssignError> {
+    async fn finish(mut self) -> Result<Assigned, AssignError> {
+        for (cidr, _) in self.limbo.iter().flat_map(|limbo| &limbo.bases) {
+            self.ipam.void(cidr, self.now).await?;
+        }
+        self.settle().await?;
         for cidr in &self.suspects {
             self.ipam.recount(&self.holder.handle, cidr, self.now).await?;
         }
@@ -666,6 +704,18 @@ impl Effort<'_> {
         }
         Ok(self.assigned)
     }
+}
+
+/// Reports whether a block has an allocation as it was planned. The sequence number and the attributes tell it from any
+/// other.
+pub(crate) fn holds(block: &Versioned<Block>, planned: &Allocation, holder: &Holder) -> bool {
+    block.value.as_ref().is_some_and(|block| {
+        block.sequence_of(planned.addr) == Some(planned.sequence)
+            && block.attributes_of(planned.addr).is_some_and(|attributes| {
+                attributes.handle_id.as_ref() == Some(&holder.handle)
+                    && attributes.secondary == holder.attributes
+            })
+    })
 }
 
 fn reserved_blocks(pool: &IpPool, reserved: &[Cidr]) -> u128 {

@@ -6,7 +6,7 @@ use calico_model::datastore::{Atomicity, Key};
 use calico_model::resource::block::{Owner, block_key};
 use calico_model::{Cidr, Name};
 
-use crate::assign::with_node;
+use crate::assign::{holds, with_node};
 use crate::block::{Block, Holder};
 use crate::error::{AccessError, AssignError};
 use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome, clean_handle, key_of_handle};
@@ -31,15 +31,15 @@ impl Ipam {
         let (pool, cidr) = place(&settings, &request)?;
         let holder = Holder { handle, attributes: with_node(&request.owner, request.attributes.clone()) };
         let mut last = block_key(&cidr);
-        let mut planned: Option<Allocation> = None;
+        let mut limbo: Vec<Allocation> = Vec::new();
         for attempt in 0..MAX_ATTEMPTS {
             if attempt > 0 {
                 yield_now().await;
             }
             let block = self.read_block(&cidr, now).await?;
-            if let Some(allocation) = planned.take().filter(|planned| is_ours(&block, planned, &holder)) {
+            if let Some(landed) = limbo.iter().find(|planned| holds(&block, planned, &holder)) {
                 self.confirm(&request.owner, &cidr, now).await?;
-                return Ok(allocation);
+                return Ok(landed.clone());
             }
             let candidate = self.candidate(&request.owner, &settings, pool.clone(), cidr, block).await?;
             let candidate = candidate.map_err(|owner| {
@@ -63,7 +63,7 @@ impl Ipam {
                 Ok(allocation) => return Ok(allocation),
                 Err((key, unknown)) => {
                     last = key;
-                    planned = unknown;
+                    limbo.extend(unknown);
                 }
             }
         }
@@ -113,21 +113,12 @@ impl Ipam {
                         self.recount(&holder.handle, &block.cidr(), now).await?;
                     }
                 }
-                Ok(Err((key, None)))
+                // In order, the block may have been written before the key that stood in the way.
+                Ok(Err((key, allocation)))
             }
             Outcome::Unknown(key) => Ok(Err((key, allocation))),
         }
     }
-}
-
-fn is_ours(block: &Versioned<Block>, planned: &Allocation, holder: &Holder) -> bool {
-    block.value.as_ref().is_some_and(|block| {
-        block.sequence_of(planned.addr) == Some(planned.sequence)
-            && block.attributes_of(planned.addr).is_some_and(|attributes| {
-                attributes.handle_id.as_ref() == Some(&holder.handle)
-                    && attributes.secondary == holder.attributes
-            })
-    })
 }
 
 fn place(settings: &Settings, request: &AssignAddress) -> Result<(Name, Cidr), AssignError> {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use calico_model::Cidr;
 use calico_model::datastore::{Atomicity, Write};
-use calico_model::resource::block::{StoredBlock, StoredHandle, block_key, handle_key};
+use calico_model::resource::block::{StoredBlock, StoredHandle, block_from_key, block_key, handle_key};
 
 use crate::block::Block;
 use crate::error::AccessError;
@@ -51,12 +51,25 @@ impl Ipam {
             set_count(&mut counts, *cidr, held);
             let fence = self.fence(cidr, &block, now);
             let writes = fence.into_iter().chain(handle_write(&read, &counts)).collect();
-            if let Outcome::Done(_) = self.commit(writes, now).await? {
-                self.cache().forget_handle(handle);
-                break;
+            match self.commit(writes, now).await? {
+                Outcome::Again(key) if block_from_key(&key).is_some() => {}
+                // Who changed the handle is using it, and counts what it holds.
+                Outcome::Done(_) | Outcome::Again(_) => break,
+                Outcome::Unknown(_) => {}
             }
         }
+        self.cache().forget_handle(handle);
         self.remove_tombstone(cidr, now).await
+    }
+
+    /// Makes sure that a write to a block that is still on its way fails, where the block exists.
+    pub(crate) async fn void(&self, cidr: &Cidr, now: SystemTime) -> Result<(), AccessError> {
+        let block = self.read_block(cidr, now).await?;
+        if let (Some(_), Some(write)) = (&block.value, self.fence(cidr, &block, now)) {
+            // A conflict is as good: somebody else changed the block.
+            self.commit(vec![write], now).await?;
+        }
+        Ok(())
     }
 
     /// Makes the write that fails whatever else is about to change a block.

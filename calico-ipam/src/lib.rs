@@ -61,6 +61,8 @@ mod release;
 pub mod report;
 pub mod request;
 pub mod split;
+#[cfg(feature = "strategies")]
+pub mod strategies;
 mod timestamp;
 mod tunnel;
 mod users;

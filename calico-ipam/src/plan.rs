@@ -23,7 +23,7 @@ use calico_model::datastore::{Atomicity, Write};
 use calico_model::resource::block::{
     AffinityState, Owner, StoredAffinity, StoredBlock, StoredHandle, affinity_key, block_key,
 };
-use calico_model::{Cidr, Name};
+use calico_model::{Cidr, Name, Revision};
 use serde_json::Map;
 
 use crate::block::{Block, Holder};
@@ -92,6 +92,8 @@ pub struct Plan {
     pub allocations: Vec<Allocation>,
     /// The blocks as they will be.
     pub blocks: Vec<Block>,
+    /// The revisions that the blocks must have for this to happen.
+    pub bases: Vec<(Cidr, Option<Revision>)>,
     /// The owner's affinities as they will be.
     pub affinities: Vec<(Cidr, StoredAffinity)>,
     /// The handle as it will be.
@@ -222,6 +224,7 @@ impl<'a> Draft<'a> {
         let key = block_key(&candidate.cidr);
         self.blocks.push(candidate.block.put(key, to_json(&StoredBlock::from(&after))));
         self.plan.blocks.push(after);
+        self.plan.bases.push((candidate.cidr, candidate.block.revision));
         match &candidate.role {
             Role::Borrow => {}
             Role::Own => self.own(candidate),

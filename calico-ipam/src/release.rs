@@ -1,6 +1,6 @@
 //! The loop that gives back: read, plan, write if unchanged; never an address that is somebody else's by now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
@@ -177,9 +177,13 @@ impl Ipam {
         let cooldown = self.cooldown(now).await?;
         let mut last = None;
         let mut known = true;
+        let mut handles_seen: BTreeSet<String> = BTreeSet::new();
         for attempt in 0..MAX_ATTEMPTS {
             let block = if known { self.block(cidr, now).await? } else { self.read_block(cidr, now).await? };
             let Some(value) = &block.value else {
+                for handle in &handles_seen {
+                    self.recount(handle, cidr, now).await?;
+                }
                 result.not_held.extend(expected.iter().map(|expected| expected.addr));
                 return Ok(());
             };
@@ -197,9 +201,14 @@ impl Ipam {
                 continue;
             }
             if freed.freed.is_empty() {
+                // An attempt that failed half-way may have released them and not lowered the count.
+                for handle in &handles_seen {
+                    self.recount(handle, cidr, now).await?;
+                }
                 result.not_held.extend(&freed.not_held);
                 return Ok(());
             }
+            handles_seen.extend(freed.freed.iter().filter_map(|(_, handle)| handle.clone()));
             // From now on this release means these assignments: a retry must not free what was assigned since.
             for expected in &mut expected {
                 expected.sequence = expected.sequence.or_else(|| value.sequence_of(expected.addr));

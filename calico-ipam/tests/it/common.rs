@@ -1,12 +1,12 @@
 //! What the tests share: pools, times, and looking at everything that is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use calico_ipam::{AutoAssign, Block, Ipam};
-use calico_model::datastore::{Precondition, Prefix, Write};
+use calico_model::datastore::{Entry, Precondition, Prefix, Write};
 use calico_model::resource::block::{
     AffinityState, Owner, StoredAffinity, StoredBlock, StoredHandle, affinity_from_key, block_from_key,
     handles_prefix,
@@ -53,21 +53,32 @@ pub(crate) fn addr(text: &str) -> IpAddr {
 }
 
 /// Everything that IPAM stored, checked against the invariants that hold when no operation is under way.
+#[derive(Default)]
 pub(crate) struct State {
     pub(crate) blocks: BTreeMap<Cidr, Block>,
     pub(crate) affinities: BTreeMap<(Owner, Cidr), AffinityState>,
     pub(crate) handles: BTreeMap<String, BTreeMap<Cidr, u64>>,
+    /// Blocks that are marked as deleted.
+    pub(crate) tombstones: BTreeSet<Cidr>,
 }
 
 impl State {
     pub(crate) fn read(store: &MemoryStore) -> Self {
-        let mut state =
-            Self { blocks: BTreeMap::new(), affinities: BTreeMap::new(), handles: BTreeMap::new() };
-        for entry in store.list_now(&Prefix::new("/calico/ipam/v2").unwrap()).entries {
+        let state = Self::from_entries(store.list_now(&Prefix::new("/calico/ipam/v2").unwrap()).entries);
+        assert!(state.tombstones.is_empty(), "blocks marked as deleted are left: {:?}", state.tombstones);
+        state
+    }
+
+    pub(crate) fn from_entries(entries: Vec<Entry>) -> Self {
+        let mut state = Self::default();
+        for entry in entries {
             if let Some(cidr) = block_from_key(&entry.key) {
                 let stored: StoredBlock = serde_json::from_slice(&entry.value).unwrap();
-                assert!(!stored.deleted, "a tombstone of {cidr} was left");
-                state.blocks.insert(cidr, Block::try_from(stored).unwrap());
+                if stored.deleted {
+                    state.tombstones.insert(cidr);
+                } else {
+                    state.blocks.insert(cidr, Block::try_from(stored).unwrap());
+                }
             } else if let Some(key) = affinity_from_key(&entry.key) {
                 let stored: StoredAffinity = serde_json::from_slice(&entry.value).unwrap();
                 state.affinities.insert(key, stored.state);

@@ -5,4 +5,6 @@ mod affinity;
 mod assign;
 mod check;
 mod common;
+mod explore;
+mod laws;
 mod tunnel;

@@ -1,0 +1,258 @@
+//! What is explored.
+
+use std::net::IpAddr;
+
+use calico_ipam::{AutoAssign, Emptiness, Ipam, Release};
+use calico_model::NodeName;
+
+use super::{Claim, Ledger, Process, Scenario, Task, explore_both};
+use crate::common::{at, v4};
+
+fn request(node: &str, handle: &str, count: usize) -> AutoAssign {
+    v4(node, handle, count)
+}
+
+async fn assign(ipam: &Ipam, ledger: &Ledger, node: &str, handle: &str, count: usize, time: u64) {
+    let claim = match ipam.auto_assign(request(node, handle, count), at(time)).await {
+        Ok(assigned) => Claim::Holds(assigned.v4.iter().map(|allocation| allocation.addr).collect()),
+        Err(_) => Claim::Gone,
+    };
+    ledger.lock().unwrap().insert(handle.to_owned(), claim);
+}
+
+async fn release(ipam: &Ipam, ledger: &Ledger, handle: &str, time: u64) {
+    ledger.lock().unwrap().insert(handle.to_owned(), Claim::Gone);
+    let _ = ipam.release_by_handle(handle, at(time)).await;
+}
+
+async fn release_addrs(ipam: &Ipam, ledger: &Ledger, handle: &str, time: u64) {
+    let held = ledger.lock().unwrap().insert(handle.to_owned(), Claim::Gone);
+    let Some(Claim::Holds(addrs)) = held else { return };
+    let release = |addr: IpAddr| Release { addr, handle: Some(handle.to_owned()), sequence: None };
+    let releases: Vec<Release> = addrs.into_iter().map(release).collect();
+    let _ = ipam.release(&releases, at(time)).await;
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+macro_rules! process {
+    (|$ipam:ident, $ledger:ident| $body:expr) => {
+        (|ipam: Ipam, ledger: Ledger| -> Task {
+            Box::pin(async move {
+                let ($ipam, $ledger) = (&ipam, &ledger);
+                $body
+            })
+        }) as Process
+    };
+}
+
+const NOTHING: Process = |_, _| Box::pin(async {});
+
+fn scenario(name: &'static str, setup: Process, processes: &'static [Process], faults: u32) -> Scenario {
+    Scenario { name, pool: ("10.0.0.0/30", 31), strict: false, setup, processes, faults }
+}
+
+#[test]
+fn two_hosts_assign_from_an_empty_pool() {
+    explore_both(&scenario(
+        "two hosts",
+        NOTHING,
+        &[
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "a", 1, 1).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 2).await),
+        ],
+        1,
+    ));
+}
+
+#[test]
+fn two_processes_of_one_host_assign_from_an_empty_pool() {
+    explore_both(&scenario(
+        "one host twice",
+        NOTHING,
+        &[
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "a", 1, 1).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "b", 2, 2).await),
+        ],
+        1,
+    ));
+}
+
+#[test]
+fn two_hosts_assign_more_than_there_is() {
+    let mut scenario = scenario(
+        "two hosts, one block",
+        NOTHING,
+        &[
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "a", 2, 1).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 2).await),
+        ],
+        1,
+    );
+    scenario.pool = ("10.0.0.0/31", 31);
+    explore_both(&scenario);
+}
+
+#[test]
+fn a_release_meets_an_assignment_of_the_same_block() {
+    explore_both(&scenario(
+        "release and assign",
+        process!(|ipam, ledger| assign(ipam, ledger, "n1", "old", 2, 0).await),
+        &[
+            process!(|ipam, ledger| release(ipam, ledger, "old", 1).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "new", 1, 2).await),
+        ],
+        1,
+    ));
+}
+
+#[test]
+fn the_same_addresses_are_released_twice_while_one_is_assigned_anew() {
+    explore_both(&scenario(
+        "two releases and an assignment",
+        process!(|ipam, ledger| assign(ipam, ledger, "n1", "old", 2, 0).await),
+        &[
+            process!(|ipam, ledger| release_addrs(ipam, ledger, "old", 1).await),
+            process!(|ipam, ledger| release(ipam, ledger, "old", 1).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "new", 1, 2).await),
+        ],
+        0,
+    ));
+}
+
+#[test]
+fn a_host_is_removed_while_it_assigns() {
+    explore_both(&scenario(
+        "removal and assign",
+        process!(|ipam, ledger| assign(ipam, ledger, "n1", "old", 1, 0).await),
+        &[
+            process!(|ipam, _ledger| {
+                let _ = ipam.remove_host(&node("n1"), at(1)).await;
+            }),
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "new", 1, 2).await),
+        ],
+        1,
+    ));
+}
+
+#[test]
+fn an_empty_block_is_given_back_while_it_is_wanted() {
+    explore_both(&scenario(
+        "giving back and assign",
+        process!(|ipam, ledger| {
+            assign(ipam, ledger, "n1", "old", 1, 0).await;
+            release(ipam, ledger, "old", 0).await;
+            ledger.lock().unwrap().clear();
+        }),
+        &[
+            process!(|ipam, _ledger| {
+                let _ = ipam.release_host_affinities(&node("n1"), Emptiness::Required, at(1)).await;
+            }),
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "new", 1, 2).await),
+        ],
+        1,
+    ));
+}
+
+#[test]
+fn an_empty_block_is_taken_over_while_its_owner_assigns() {
+    let mut scenario = scenario(
+        "take-over",
+        process!(|ipam, ledger| {
+            assign(ipam, ledger, "n1", "old", 1, 0).await;
+            release(ipam, ledger, "old", 0).await;
+            ledger.lock().unwrap().clear();
+        }),
+        &[
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "a", 1, 100).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 101).await),
+        ],
+        1,
+    );
+    scenario.pool = ("10.0.0.0/31", 31);
+    scenario.strict = true;
+    explore_both(&scenario);
+}
+
+#[test]
+fn an_address_is_borrowed_while_the_owner_releases_and_assigns() {
+    let mut scenario = scenario(
+        "borrowing",
+        process!(|ipam, ledger| assign(ipam, ledger, "n1", "old", 1, 0).await),
+        &[
+            process!(|ipam, ledger| {
+                release(ipam, ledger, "old", 1).await;
+                assign(ipam, ledger, "n1", "a", 1, 2).await;
+            }),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 3).await),
+        ],
+        1,
+    );
+    scenario.pool = ("10.0.0.0/31", 31);
+    explore_both(&scenario);
+}
+
+#[test]
+fn a_given_address_is_wanted_by_two() {
+    explore_both(&scenario(
+        "a given address",
+        NOTHING,
+        &[
+            process!(|ipam, ledger| given(ipam, ledger, "n1", "a", 1).await),
+            process!(|ipam, ledger| given(ipam, ledger, "n2", "b", 2).await),
+        ],
+        1,
+    ));
+}
+
+async fn given(ipam: &Ipam, ledger: &Ledger, node: &str, handle: &str, time: u64) {
+    let addr: IpAddr = "10.0.0.1".parse().unwrap();
+    let request = calico_ipam::AssignAddress::new(addr, node.parse().unwrap(), handle);
+    let claim = match ipam.assign(request, at(time)).await {
+        Ok(allocation) => Claim::Holds(vec![allocation.addr]),
+        Err(_) => Claim::Gone,
+    };
+    ledger.lock().unwrap().insert(handle.to_owned(), claim);
+}
+
+#[test]
+fn leaks_are_reclaimed_while_others_assign_and_release() {
+    explore_both(&scenario(
+        "reclaim",
+        process!(|ipam, ledger| {
+            assign(ipam, ledger, "n1", "leak", 1, 0).await;
+            ledger.lock().unwrap().insert("leak".to_owned(), Claim::Gone);
+        }),
+        &[
+            process!(|ipam, ledger| reclaim(ipam, ledger).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "new", 1, 2).await),
+        ],
+        1,
+    ));
+}
+
+async fn reclaim(ipam: &Ipam, _ledger: &Ledger) {
+    let judge = |held: &calico_ipam::Held| match held.handle.as_deref() {
+        Some("leak") => calico_ipam::Liveness::Gone,
+        _ => calico_ipam::Liveness::Unknown,
+    };
+    let Ok(check) = ipam.check_with(&judge, at(1)).await else { return };
+    let plan: Vec<calico_ipam::Finding> = check.findings.into_iter().collect();
+    let _ = ipam.reclaim_with(&plan, &judge, at(1)).await;
+}
+
+#[test]
+fn three_hosts_assign_from_two_blocks() {
+    explore_both(&scenario(
+        "three hosts",
+        NOTHING,
+        &[
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "a", 1, 1).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 2).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n3", "c", 1, 3).await),
+        ],
+        0,
+    ));
+}

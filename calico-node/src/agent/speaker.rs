@@ -50,9 +50,9 @@ impl Speaker {
             Some(running) if running.is(&desired) => running,
             Some(running) => {
                 let _ = running.handle.shut_down("this node's BGP identity changes").await;
-                Running::start(&desired)?
+                Running::start(&desired).await?
             }
-            None => Running::start(&desired)?,
+            None => Running::start(&desired).await?,
         };
         if current.desired.peers != desired.peers {
             // The speaker ends only with its runtime, and this task with it.
@@ -91,14 +91,16 @@ impl Speaker {
 }
 
 impl Running {
-    fn start(desired: &BgpDesired) -> Result<Self, ListenError> {
+    async fn start(desired: &BgpDesired) -> Result<Self, ListenError> {
         // The kernel may hold what an earlier speaker of this node learned.
         let mut config = desired.speaker.clone();
         config.start = Start::Recovering;
         let handle = spawn(&desired.listen, config)?;
-        let desired = BgpDesired { peers: Vec::new(), originated: [].into(), ..desired.clone() };
         let (learned, events) = (handle.learned(), handle.events());
-        Ok(Self { handle, desired, learned, events })
+        // Both are told even when there are none: a speaker that recovers waits to hear what its node wants.
+        let _ = handle.set_originated(desired.originated.clone()).await;
+        let _ = handle.set_peers(desired.peers.clone()).await;
+        Ok(Self { handle, desired: desired.clone(), learned, events })
     }
 
     /// Whether the speaker can become what is desired without ending its sessions.

@@ -58,6 +58,9 @@
 //! - What the system says of an endpoint (namespace, service account, orchestrator) is not taken from its labels.
 //! - What cannot be enforced here (HTTP, services by name) never allows anything: see [`ruleset::Warning`].
 //!
+//! Edges that other implementations got wrong have ids (`PE-30`); the file `EDGES.md` of this crate says which test or which
+//! choice answers each.
+//!
 //! # What is left to others
 //!
 //! A packet that is accepted here goes on to the tables of others, which may still drop it: nftables has no verdict that

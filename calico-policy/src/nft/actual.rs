@@ -5,13 +5,32 @@ use std::fmt;
 
 use calico_model::InterfaceName;
 
-use crate::ruleset::{Base, ChainName, Elements, Rule, SetKind, SetName};
+use crate::ruleset::{Base, ChainName, Elements, Rule, Ruleset, SetKind, SetName};
 
 /// What the kernel holds; nothing when the table does not exist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Actual {
     /// The table.
     pub table: Option<Table>,
+}
+
+impl Actual {
+    /// Returns what the kernel holds once a ruleset is applied, so that whoever applied it can plan the next change without
+    /// reading it back. Somebody else's changes are only seen by [`Nft::read`](super::Nft::read).
+    #[must_use]
+    pub fn holding(ruleset: &Ruleset) -> Self {
+        let sets = ruleset.sets.iter().map(|(name, set)| {
+            (name.clone(), ActualSet { kind: Some(set.kind), elements: Some(set.elements.clone()) })
+        });
+        let maps = ruleset.maps.iter().map(|(name, map)| (name.clone(), Some(map.elements.clone())));
+        let chains = ruleset.chains.iter().map(|(name, chain)| {
+            let rules = chain.rules.iter().map(|rule| ActualRule { digest: Some(Digest::of(rule)) });
+            (name.clone(), ActualChain { base: Ok(chain.base), rules: rules.collect() })
+        });
+        let table =
+            Table { sound: true, sets: sets.collect(), maps: maps.collect(), chains: chains.collect() };
+        Self { table: Some(table) }
+    }
 }
 
 /// What the table holds.

@@ -26,6 +26,7 @@ fn every_ruleset_is_taken_and_read_back_and_then_left_alone() {
             nft.apply(&transaction).unwrap_or_else(|error| panic!("{error}\n{transaction}"));
             let again = plan(&ruleset, &nft.read().unwrap());
             assert!(again.is_empty(), "wrote\n{transaction}\nand would write\n{again}");
+            assert_eq!(nft.read().unwrap(), Actual::holding(&ruleset));
         }
         nft.apply(&Transaction::removal()).unwrap();
         assert_eq!(nft.read().unwrap().table, None);

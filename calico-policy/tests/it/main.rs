@@ -1,6 +1,7 @@
 //! What the compiler promises, seen from outside.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod edge_cases;
 mod golden;
 mod kernel;
 mod meaning;

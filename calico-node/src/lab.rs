@@ -30,11 +30,13 @@ mod agents;
 mod build;
 mod cni;
 mod command;
+mod down;
 mod error;
 mod fields;
 mod kernel;
 mod matrix;
 mod netns;
+mod options;
 mod port;
 mod probe;
 mod process;
@@ -44,19 +46,18 @@ mod topology;
 mod traffic;
 mod wait;
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::Arc;
-use std::time::Duration;
 
 pub use agents::{Ending, tail};
 pub use cni::CniVerb;
 pub use command::Answer;
+pub use down::down;
 pub use error::{LabError, TopologyError};
 pub use kernel::{KernelEvents, KernelObjects};
 pub use matrix::{Expectation, Matrix};
+pub use options::{LabOptions, Programs};
 pub use port::{Port, PortError};
 pub use probe::{Probe, Verdict};
 pub use process::Process;
@@ -68,28 +69,6 @@ pub use wait::{Interrupt, Stopwatch};
 
 use state::Reservation;
 use topology::Manifest;
-
-/// Where the lab finds the programs.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub enum Programs {
-    /// Beside the running program.
-    #[default]
-    Beside,
-    /// In a folder.
-    In(PathBuf),
-    /// Nowhere: only namespaces and wires are made.
-    None,
-}
-
-/// How a lab is made.
-#[derive(Clone)]
-pub struct LabOptions {
-    programs: Programs,
-    interrupt: Interrupt,
-    patience: Duration,
-    progress: Arc<dyn Fn(&str) + Send + Sync>,
-}
 
 /// A lab that is up.
 #[derive(Debug)]
@@ -107,70 +86,6 @@ enum Fate {
     Stays,
 }
 
-impl Programs {
-    fn resolve(self) -> Self {
-        let beside = || std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
-        match self {
-            Self::Beside => beside().map_or(Self::None, Self::In),
-            other @ (Self::In(_) | Self::None) => other,
-        }
-    }
-
-    fn folder(&self) -> Option<&Path> {
-        match self {
-            Self::In(folder) => Some(folder),
-            Self::Beside | Self::None => None,
-        }
-    }
-}
-
-impl Default for LabOptions {
-    fn default() -> Self {
-        Self {
-            programs: Programs::Beside,
-            interrupt: Interrupt::default(),
-            patience: Duration::from_secs(30),
-            progress: Arc::new(|_| {}),
-        }
-    }
-}
-
-impl fmt::Debug for LabOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LabOptions").field("programs", &self.programs).finish_non_exhaustive()
-    }
-}
-
-impl LabOptions {
-    /// Says where the programs are.
-    #[must_use]
-    pub fn programs(mut self, programs: Programs) -> Self {
-        self.programs = programs;
-        self
-    }
-
-    /// Makes the lab stop when `interrupt` is raised.
-    #[must_use]
-    pub fn interrupt(mut self, interrupt: Interrupt) -> Self {
-        self.interrupt = interrupt;
-        self
-    }
-
-    /// Says how long agents may take to become ready.
-    #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
-    }
-
-    /// Tells `progress` of each phase as it begins.
-    #[must_use]
-    pub fn progress(mut self, progress: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        self.progress = Arc::new(progress);
-        self
-    }
-}
-
 impl Lab {
     /// Makes a lab, and returns when its agents are ready and its workloads attached.
     ///
@@ -182,7 +97,7 @@ impl Lab {
             return Err(LabError::NotRoot);
         }
         let options = LabOptions { programs: options.programs.resolve(), ..options };
-        find_programs(&options.programs)?;
+        options.programs.check()?;
         let mut lab = Self::reserve(topology, options)?;
         match lab.fill(topology) {
             Ok(()) => Ok(lab),
@@ -326,47 +241,7 @@ impl Drop for Lab {
     }
 }
 
-/// Takes down the lab called `name`, whoever made it, also what a crash left of it.
-///
-/// # Errors
-/// [`LabError::NoSuchLab`], or [`LabError::LeftBehind`] with all that could not be removed.
-pub fn down(name: &LabName) -> Result<(), LabError> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(LabError::NotRoot);
-    }
-    match LabState::read(name) {
-        Ok(state) => state.take_down(),
-        Err(error @ LabError::NoSuchLab { .. }) => Err(error),
-        // The folder is made before its contents and all the rest after: with nothing written down there is no rest.
-        Err(_) => state::remove_folder(name),
-    }
-}
-
 impl LabState {
-    fn take_down(&self) -> Result<(), LabError> {
-        let mut failures = Vec::new();
-        let mut processes: Vec<Process> = self.processes().collect();
-        for netns in self.namespaces() {
-            match netns::processes(netns) {
-                Ok(inside) => processes.extend(inside.into_iter().filter_map(Process::find)),
-                Err(error) => failures.push(error),
-            }
-        }
-        processes.sort_unstable();
-        processes.dedup();
-        failures.extend(process::end_all(&processes));
-        failures.extend(self.namespaces().filter_map(|netns| netns::delete(netns).err()));
-        if failures.is_empty() {
-            let name = self.name.parse::<LabName>()?;
-            failures.extend(state::remove_folder(&name).err());
-        }
-        if failures.is_empty() {
-            Ok(())
-        } else {
-            Err(LabError::LeftBehind { name: self.name.clone(), failures })
-        }
-    }
-
     /// Returns a program to be run on a host or in a workload, with the environment that belongs there: on a host that
     /// of its agent, everywhere the lab's programs first in `PATH`.
     ///
@@ -403,16 +278,4 @@ fn taken(netns: &str) -> LabError {
         Some(owner) => LabError::NetnsOfLab { netns, owner: owner.as_str().to_owned() },
         None => LabError::NetnsTaken { netns },
     }
-}
-
-fn find_programs(programs: &Programs) -> Result<(), LabError> {
-    let Some(folder) = programs.folder() else { return Ok(()) };
-    for program in ["calico-node", "calicoctl", "calico", "calico-ipam", "calico-lab"] {
-        if !folder.join(program).is_file() {
-            let remedy =
-                format!("it is looked for in {}; build all programs with `cargo build`", folder.display());
-            return Err(LabError::MissingProgram { program: program.to_owned(), remedy });
-        }
-    }
-    Ok(())
 }

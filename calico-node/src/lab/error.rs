@@ -84,6 +84,12 @@ pub enum LabError {
         /// The lab.
         name: String,
     },
+    /// A lab was given up before it was written down.
+    #[error("the lab {name} is only a folder: `calico-lab down {name}` removes it")]
+    NotWrittenDown {
+        /// The lab.
+        name: String,
+    },
     /// No host or workload of that name is known.
     #[error("the lab {lab} has no host or workload {name}: it has {known}")]
     NoSuchMember {

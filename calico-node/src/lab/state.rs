@@ -17,13 +17,11 @@ use super::process::Process;
 use super::topology::{LabName, Topology};
 
 const FOLDER: &str = "/run/calico-lab";
-const VERSION: u32 = 1;
 
 /// A lab as it is written down in `/run/calico-lab/NAME/lab.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LabState {
-    version: u32,
     /// The lab's name.
     pub name: String,
     /// The router's namespace.
@@ -132,7 +130,6 @@ impl LabState {
             responder: None,
         };
         Self {
-            version: VERSION,
             name: topology.name().as_str().to_owned(),
             router: topology.router_netns(),
             hosts: topology.hosts.iter().map(host).collect(),
@@ -171,14 +168,20 @@ impl LabState {
     /// Reads the state of a lab that is up.
     ///
     /// # Errors
-    /// [`LabError::NoSuchLab`] when there is none of that name; else when what is written down cannot be read.
+    /// [`LabError::NoSuchLab`] when there is none of that name, [`LabError::NotWrittenDown`] when it was never made; else
+    /// when what is written down cannot be read.
     pub fn read(name: &LabName) -> Result<Self, LabError> {
         if !folder(name.as_str()).exists() {
             return Err(LabError::NoSuchLab { name: name.as_str().to_owned() });
         }
         let path = folder(name.as_str()).join("lab.json");
         let attempt = || format!("read {}", path.display());
-        let text = fs::read_to_string(&path).map_err(LabError::io(attempt()))?;
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(LabError::NotWrittenDown { name: name.as_str().to_owned() });
+            }
+            read => read.map_err(LabError::io(attempt()))?,
+        };
         serde_json::from_str(&text).map_err(LabError::io(attempt()))
     }
 

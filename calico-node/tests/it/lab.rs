@@ -160,6 +160,18 @@ fn what_a_crash_left_is_taken_down_by_name_with_whatever_still_runs_there() {
 }
 
 #[test]
+fn a_lab_that_was_never_more_than_a_folder_is_removed_and_one_that_cannot_be_read_is_not() {
+    let name = fresh_name();
+    let folder = Path::new("/run/calico-lab").join(name.as_str());
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("lab.json"), "{").unwrap();
+    assert!(lab::down(&name).unwrap_err().to_string().starts_with("cannot read /run/calico-lab/"));
+    fs::remove_file(folder.join("lab.json")).unwrap();
+    lab::down(&name).unwrap();
+    assert!(traces(&name).is_empty());
+}
+
+#[test]
 fn an_interrupt_stops_the_making_and_takes_down_what_was_made() {
     let name = fresh_name();
     let interrupt = Interrupt::default();

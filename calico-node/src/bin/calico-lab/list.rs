@@ -12,10 +12,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for name in names {
         match LabState::read(&name) {
             Ok(state) => print!("{name}\n{}", members(&state)),
-            Err(error) => println!(
-                "{name}\n  half made or half taken down ({:#}): `calico-lab down {name}` finishes it",
-                anyhow::Error::from(error)
-            ),
+            Err(error) => println!("{name}\n  {:#}", anyhow::Error::from(error)),
         }
     }
     Ok(())

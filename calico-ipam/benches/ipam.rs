@@ -107,14 +107,14 @@ async fn time(rounds: u32, mut round: impl AsyncFnMut(u32)) -> Duration {
     start.elapsed() / rounds
 }
 
-/// Claims blocks of a pool one after the other: the last hundred of 10,000 against the first hundred.
+/// Claims blocks of a pool, each for another host: the last hundred of 10,000 against the first hundred.
 async fn ten_thousandth_block() {
     let store = Arc::new(MemoryStore::with_history(100));
     with_pool(&*store, "10.0.0.0/12", 26).await;
     let ipam = Ipam::new(store);
     let (mut early, mut late) = (Duration::ZERO, Duration::ZERO);
     for number in 0..10_100u32 {
-        let host = format!("n{}", number % 100);
+        let host = format!("n{number}");
         let start = Instant::now();
         ipam.auto_assign(request(&host, &format!("h{number}"), 64), now()).await.unwrap();
         match number {

@@ -6,7 +6,8 @@ use calico_model::datastore::{Atomicity, Key};
 use calico_model::resource::block::{Owner, block_key};
 use calico_model::{Cidr, Name};
 
-use crate::assign::{holds, with_node};
+use crate::assign::limbo::holds;
+use crate::assign::with_node;
 use crate::block::{Block, Holder};
 use crate::error::{AccessError, AssignError};
 use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome, clean_handle, key_of_handle};

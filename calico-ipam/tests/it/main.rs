@@ -5,6 +5,7 @@ mod affinity;
 mod assign;
 mod check;
 mod common;
+mod contention;
 mod explore;
 mod laws;
 mod tunnel;

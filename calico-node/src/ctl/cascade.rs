@@ -1,13 +1,13 @@
 //! What goes with a resource when it is deleted.
 //!
-//! A pool is closed and the blocks in it lose their hosts first, so that nobody assigns from it any more. A node takes
-//! with it what only made sense on it: its endpoints and their addresses, its tunnels' addresses, its own settings, its
-//! BGP peers and its guarded interfaces. Each step may be repeated: after a crash the same deletion goes on.
+//! A pool is closed first, so that nobody assigns from it any more, and its blocks are taken back, which must be empty: a
+//! pool with addresses in use stays, closed. A node takes with it what only made sense on it: its endpoints and their addresses, its tunnels' addresses, its blocks, its own
+//! settings, its BGP peers and its guarded interfaces. Each step may be repeated: after a crash the same deletion goes on.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use calico_ipam::{Ipam, Release, ReleaseError};
+use calico_ipam::{AffinityError, Ipam, Release, ReleaseError};
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{
     BgpConfiguration, BgpPeer, FelixConfiguration, HostEndpoint, IpPool, Kind, ObjectId, ResourceKey, Spec,
@@ -22,6 +22,24 @@ pub enum CascadeError {
     /// Another resource could not be read, changed or deleted.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A pool's blocks could not be taken back, so that the pool stays, closed.
+    #[error("IPPool({pool}) takes no new addresses any more, but cannot be deleted yet")]
+    Pool {
+        /// The pool.
+        pool: ObjectId,
+        /// Why.
+        #[source]
+        source: AffinityError,
+    },
+    /// A node's blocks could not be taken back.
+    #[error("the blocks of Node({node}) cannot be taken back")]
+    Blocks {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        #[source]
+        source: AffinityError,
+    },
     /// Addresses could not be released.
     #[error("the addresses of {what} cannot be released")]
     Release {
@@ -44,20 +62,24 @@ pub async fn before_deletion(
     now: SystemTime,
 ) -> Result<(), CascadeError> {
     match key.kind {
-        Kind::IpPool => close_pool(client, &key.id).await,
+        Kind::IpPool => close_pool(client, &key.id, now).await,
         Kind::Node => clear_node(client, &NodeName::from(key.id.name.clone()), now).await,
         Kind::WorkloadEndpoint => release_endpoint(client, &key.id, now).await,
         _ => Ok(()),
     }
 }
 
-async fn close_pool(client: &Client, id: &ObjectId) -> Result<(), CascadeError> {
-    let closed = client.of::<IpPool>().modify(id, |_, pool| pool.disabled = true).await;
-    match closed {
+async fn close_pool(client: &Client, id: &ObjectId, now: SystemTime) -> Result<(), CascadeError> {
+    let closed = match client.of::<IpPool>().modify(id, |_, pool| pool.disabled = true).await {
+        Ok(pool) => pool,
         // A pool that cannot be read serves nobody.
-        Ok(_) | Err(ClientError::Invalid(_) | ClientError::Corrupt { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+        Err(ClientError::Invalid(_) | ClientError::Corrupt { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let ipam = Ipam::new(Arc::clone(client.store()));
+    let taken = ipam.release_pool_affinities(&closed.spec.cidr, now).await;
+    taken.map_err(|source| CascadeError::Pool { pool: id.clone(), source })?;
+    Ok(())
 }
 
 async fn release_endpoint(client: &Client, id: &ObjectId, now: SystemTime) -> Result<(), CascadeError> {
@@ -92,6 +114,8 @@ async fn clear_node(client: &Client, node: &NodeName, now: SystemTime) -> Result
         let released = ipam.release_by_handle(&format!("{tunnel}-{node}"), now).await;
         released.map_err(|source| CascadeError::Release { what: what(), source })?;
     }
+    let taken = ipam.remove_host(node, now).await;
+    taken.map_err(|source| CascadeError::Blocks { node: node.clone(), source })?;
     for endpoint in client.of::<HostEndpoint>().list(None).await?.items {
         if endpoint.spec.node == *node {
             delete::<HostEndpoint>(client, &endpoint.id()).await?;
@@ -114,5 +138,61 @@ async fn delete<S: Spec>(client: &Client, id: &ObjectId) -> Result<(), CascadeEr
     match client.of::<S>().delete(id, None).await {
         Ok(()) | Err(ClientError::NotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use calico_ipam::AutoAssign;
+    use calico_model::MemoryStore;
+    use calico_model::resource::block::{all_affinities_prefixes, all_blocks_prefix};
+    use calico_model::resource::{Node, Object};
+
+    use super::*;
+
+    async fn cluster() -> (Client, Ipam) {
+        let client = Client::new(Arc::new(MemoryStore::new()), crate::stamp::stamp);
+        let pool = IpPool::new("10.0.0.0/24".parse().unwrap());
+        client.of::<IpPool>().create(Object::new("p".parse().unwrap(), pool)).await.unwrap();
+        client.of::<Node>().create(Object::new("n1".parse().unwrap(), Node::new())).await.unwrap();
+        let ipam = Ipam::new(Arc::clone(client.store()));
+        let mut request = AutoAssign::new("n1".parse().unwrap(), "vxlan-tunnel-addr-n1");
+        request.count.v4 = 1;
+        ipam.auto_assign(request, UNIX_EPOCH).await.unwrap();
+        (client, ipam)
+    }
+
+    fn key(kind: Kind, name: &str) -> ResourceKey {
+        ResourceKey { kind, id: name.parse::<Name>().unwrap().into() }
+    }
+
+    async fn keys_in_ipam(client: &Client) -> usize {
+        let [hosts, others] = all_affinities_prefixes();
+        let mut count = 0;
+        for prefix in [all_blocks_prefix(), hosts, others] {
+            count += client.store().list(&prefix).await.unwrap().entries.len();
+        }
+        count
+    }
+
+    #[tokio::test]
+    async fn a_pool_in_use_is_closed_and_goes_once_its_addresses_are_released() {
+        let (client, ipam) = cluster().await;
+        let pool = key(Kind::IpPool, "p");
+        let refused = before_deletion(&client, &pool, UNIX_EPOCH).await.unwrap_err();
+        assert!(matches!(refused, CascadeError::Pool { .. }), "{refused}");
+        assert!(client.of::<IpPool>().get(&pool.id).await.unwrap().spec.disabled);
+        ipam.release_by_handle("vxlan-tunnel-addr-n1", UNIX_EPOCH).await.unwrap();
+        before_deletion(&client, &pool, UNIX_EPOCH).await.unwrap();
+        assert_eq!(keys_in_ipam(&client).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_node_gives_back_its_tunnel_address_and_its_blocks() {
+        let (client, _) = cluster().await;
+        before_deletion(&client, &key(Kind::Node, "n1"), UNIX_EPOCH).await.unwrap();
+        assert_eq!(keys_in_ipam(&client).await, 0);
     }
 }

@@ -8,7 +8,7 @@ mod resources;
 
 use std::net::IpAddr;
 
-use calico_model::{Cidr, Family, InterfaceName, NodeName, Protocol, Snapshot};
+use calico_model::{Cidr, Family, InterfaceName, Protocol, Snapshot};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -37,23 +37,32 @@ pub fn packet(world: &Snapshot) -> impl Strategy<Value = Packet> + use<> {
     let way = (end.clone(), end, 0..4u8);
     let rest =
         (transport(), state(), proptest::option::weighted(0.1, (select(&ADDRS_V4[..]), select(&PORTS[..]))));
-    (way, rest).prop_filter_map(
-        "both ends of one family",
-        |((from, to, way), (transport, state, original))| {
-            let path = match way {
-                0 | 1 => Path::Forward { from: from.interface, to: to.interface },
-                2 => Path::ToHost { from: from.interface },
-                _ => Path::FromHost { to: to.interface },
-            };
-            let node: NodeName = NODE.parse().ok()?;
-            let mut packet = Packet::new(node, path, from.addr, to.addr, transport)?.in_state(state);
-            let original =
-                original.and_then(|(addr, port)| Some(Destination { addr: addr.parse().ok()?, port }));
-            packet.original_destination =
-                original.filter(|original| Family::of(original.addr) == packet.family());
-            Some(packet)
-        },
-    )
+    (way, rest).prop_map(|((from, to, way), (transport, state, original))| {
+        let family = Family::of(from.addr);
+        // An end of the other family keeps its interface and gets an address that fits.
+        let fitting = match family {
+            Family::V4 => ADDRS_V4[0],
+            Family::V6 => ADDRS_V6[0],
+        };
+        let fitting = fitting.parse().expect("a constant address");
+        let destination = if Family::of(to.addr) == family { to.addr } else { fitting };
+        let path = match way {
+            0 | 1 => Path::Forward { from: from.interface, to: to.interface },
+            2 => Path::ToHost { from: from.interface },
+            _ => Path::FromHost { to: to.interface },
+        };
+        let original = original
+            .map(|(addr, port)| Destination { addr: addr.parse().expect("a constant address"), port });
+        Packet {
+            node: NODE.parse().expect("a constant name"),
+            path,
+            source: from.addr,
+            destination,
+            original_destination: original.filter(|original| Family::of(original.addr) == family),
+            transport,
+            state,
+        }
+    })
 }
 
 /// An interface with an address behind it.

@@ -325,7 +325,7 @@ mod tests {
         let pools = [pool("p", "192.168.0.0/16"), pool("q", "fd00:1234:5678::/48")];
         let found = usage(&pools, &[], &blocks);
         let text = usage_table(&found, Detail::Blocks);
-        assert!(text.contains("| Block ▂  | 192.168.100.0/30    | 4       | 1 (25%) |"), "{text}");
+        assert!(text.contains("| Block ▂  | 192.168.100.0/30    | 4      | 1 (25%) |"), "{text}");
         assert!(text.contains("1.2e24"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert_eq!(usage_json(&found)["pools"][0]["blocks"][0]["ips"]["inUse"], 1);

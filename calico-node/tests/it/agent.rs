@@ -61,6 +61,8 @@ fn routes_of_a_pool_without_encapsulation_are_learned_by_bgp_and_outlive_the_age
     assert!(learned.contains("via 172.16.6.249 dev eth0"), "{learned}");
     assert_eq!(lab.ping("one", two).unwrap(), Verdict::Allowed);
 
+    // The agent may still be writing what it learned of the workload that came last.
+    lab.quiet_kernel_objects("node1", Duration::from_millis(500)).unwrap();
     let before = routes(&lab, "node1");
     let events = lab.kernel_events("node1").unwrap();
     lab.end_agent("node2", Ending::Killed).unwrap();

@@ -7,14 +7,14 @@
 //!                 kernel ─▶ Actual ──┘
 //! ```
 //!
-//! - [`compute`] says what a node's kernel should hold. It knows the datastore and what BGP learned, and nothing of the
+//! - [`compute()`] says what a node's kernel should hold. It knows the datastore and what BGP learned, and nothing of the
 //!   machine.
-//! - [`Actual`] is what the kernel holds: ours (see [`ownership`]), and the [`Host`] around it. [`diff`] compares the
+//! - [`Actual`] is what the kernel holds: ours (see [`ownership`]), and the [`Host`] around it. [`diff()`] compares the
 //!   two and gives [`Change`]s that can be printed, in an order that is safe to stop after. A route says "over the device
 //!   that holds the node's address" or "however the host gets there"; which device that is, is settled here.
 //! - [`departed`] says which addresses have left an interface, so that their tracked connections can be forgotten.
 //! - [`reconcile`] is the loop's memory: in sync or not, dirty, backing off, patient with new interfaces.
-//! - [`netlink`](crate::netlink) (feature `netlink`) reads and writes a real kernel; [`fake`] is one in memory.
+//! - [`netlink`] (feature `netlink`) reads and writes a real kernel; [`fake`] is one in memory.
 //!
 //! Where the routes to the blocks of other nodes come from: for VXLAN pools always from the datastore, so that they
 //! outlive the agents; for the others as `programClusterRoutes` of the `FelixConfiguration` says, and then either the

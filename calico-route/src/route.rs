@@ -2,7 +2,7 @@
 //!
 //! Both are keyed the way the kernel keys them ([`RouteKey`]). A wanted route names its next hops in the terms of the
 //! datastore ([`NextHop`]): "over this tunnel", "over the device that holds our node address", "however the host gets
-//! there". An [`Installed`] route names devices. Between the two stands [`resolve`](crate::resolve::resolve), which
+//! there". An [`Installed`] route names devices. Between the two stands [`resolve`](crate::resolve), which
 //! needs the machine's links and routes as a value, so that nothing here has to know them.
 
 use std::collections::BTreeSet;

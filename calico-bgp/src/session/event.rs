@@ -108,7 +108,7 @@ pub enum Input {
     Connected(ConnectionId),
     /// The dialed connection could not be made, with the cause in words.
     Refused(ConnectionId, String),
-    /// The peer opened this connection; see [`Session::next_connection`].
+    /// The peer opened this connection; see [`Session::next_connection`](crate::session::Session::next_connection).
     Accepted(ConnectionId),
     /// Something came in on a connection.
     Heard(ConnectionId, Heard),

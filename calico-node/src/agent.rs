@@ -28,9 +28,9 @@ use tokio::sync::watch;
 use crate::desired::desired;
 use crate::paths::Paths;
 use crate::settings::Settings;
-use crate::status::{ListenError, NodeStatus, StatusServer};
-use dataplane::Dataplane;
+use crate::status::{NodeStatus, StatusServer};
 pub use dataplane::{CleanupError, ConnectError};
+use dataplane::{Dataplane, with_causes};
 use report::Report;
 use speaker::{News, Speaker};
 use tunnel::Tunnels;
@@ -51,6 +51,8 @@ pub struct Options {
     pub store: Arc<dyn Datastore>,
     /// The datastore as status shows it, without secrets.
     pub datastore: String,
+    /// The local socket, which also keeps a second agent of the node away.
+    pub server: StatusServer,
 }
 
 /// An agent that cannot run.
@@ -60,12 +62,6 @@ pub enum AgentError {
     /// The kernel cannot be reached.
     #[error("the kernel cannot be programmed")]
     Kernel(#[from] ConnectError),
-    /// The local socket cannot be made.
-    #[error(transparent)]
-    Socket(#[from] ListenError),
-    /// The speaker cannot listen.
-    #[error(transparent)]
-    Bgp(#[from] calico_bgp::net::ListenError),
 }
 
 /// Runs the agent until `shutdown` completes.
@@ -74,8 +70,7 @@ pub enum AgentError {
 /// When the kernel, the local socket or the BGP port cannot be used at all. Everything that fails later is retried and
 /// reported.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let Options { settings, paths, store, datastore } = options;
-    let server = StatusServer::listen(&paths.status_socket())?;
+    let Options { settings, paths, store, datastore, server } = options;
     let report = Report::new(&settings.node, datastore);
     let (status, newest) = watch::channel(report.status());
     let serving = tokio::spawn(server.serve(newest));
@@ -146,12 +141,14 @@ impl Agent {
         loop {
             let due = match self.reconciler.next(clock()) {
                 Next::Pass => {
-                    self.pass().await?;
+                    self.pass().await;
                     continue;
                 }
                 Next::Wait(at) => Some(at),
                 Next::Idle => None,
             };
+            let audit = self.dataplane.audit_due();
+            let due = due.into_iter().chain(audit).min();
             let alarm = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -175,7 +172,12 @@ impl Agent {
                     tracing::debug!(?event, "the kernel changed");
                     self.reconciler.kernel_changed(clock());
                 }
-                () = alarm => {}
+                () = self.tunnels.trouble() => self.reconciler.desired_changed(clock()),
+                () = alarm => {
+                    if audit.is_some_and(|audit| audit <= clock()) {
+                        self.reconciler.kernel_changed(clock());
+                    }
+                }
             }
         }
     }
@@ -216,7 +218,7 @@ impl Agent {
     }
 
     /// Makes the node what it is wanted to be, as far as can be.
-    async fn pass(&mut self) -> Result<(), AgentError> {
+    async fn pass(&mut self) {
         let began = clock();
         let nothing = LearnedRoutes::new();
         let learned = match &self.learned {
@@ -251,14 +253,20 @@ impl Agent {
                 failed = true;
             }
         }
-        self.speaker.apply(desired.bgp).await?;
+        if desired.bgp.is_none() {
+            // What was learned ends with the speaker that learned it.
+            self.learned = Learned::Known(Arc::default());
+        }
+        if let Err(error) = self.speaker.apply(desired.bgp).await {
+            problems.insert(with_causes(&error));
+            failed = true;
+        }
         self.tunnels.want(tunnel::Wanted::of(&self.snapshot, &self.settings.node));
         self.report.passed(problems, self.snapshot.in_sync, !failed);
         self.tell().await;
         let end = if failed { End::Failed } else { End::Clean };
         self.reconciler.finished(end, clock());
         tracing::debug!(took = ?clock().duration_since(began), "passed");
-        Ok(())
     }
 
     async fn tell(&mut self) {

@@ -65,8 +65,8 @@ impl Paths {
         self.lib.join("calico.db")
     }
 
-    /// Returns the folder in which the agent marks endpoints whose policy is in force, one empty file for each
-    /// interface; the CNI plugin waits for it.
+    /// Returns the folder in which the agent marks endpoints whose policy is in force: a file for each interface, which
+    /// holds the revision of its endpoint. The CNI plugin waits for it.
     #[must_use]
     pub fn endpoint_status_dir(&self) -> PathBuf {
         self.run.join("endpoint-status")

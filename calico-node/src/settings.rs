@@ -12,16 +12,29 @@ pub use detect::{Detection, HostAddr, SKIPPED_BY_DEFAULT, host_addrs};
 
 mod detect;
 
-/// A variable whose value cannot be used.
+/// A setting whose value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the environment variable {name} is {value:?}, but must be {expected}")]
+#[error("{} is {value:?}, but must be {expected}", place(name))]
 pub struct SettingError {
-    /// The variable.
+    /// The variable, or [`NODENAME_FILE`] or [`HOST_NAME`].
     pub name: &'static str,
     /// Its value.
     pub value: String,
     /// What it must be.
     pub expected: String,
+}
+
+/// What an error names when the node's name came from the file that an earlier start left.
+pub const NODENAME_FILE: &str = "the node name in the file nodename";
+/// What an error names when the node's name came from the machine.
+pub const HOST_NAME: &str = "this host's name";
+
+fn place(name: &str) -> String {
+    match name {
+        NODENAME_FILE => NODENAME_FILE.to_owned(),
+        HOST_NAME => format!("{HOST_NAME}, which names the node when NODENAME is unset,"),
+        variable => format!("the environment variable {variable}"),
+    }
 }
 
 /// How a node's address of one family is found.
@@ -91,8 +104,6 @@ pub struct Settings {
     pub ipv6_pool: Option<DefaultPool>,
     /// What runs beside the route programmer (`CALICO_NETWORKING_BACKEND`).
     pub backend: Backend,
-    /// What the cluster is made of (`CLUSTER_TYPE`), added to ClusterInformation.
-    pub cluster_type: String,
     /// Whether another node's use of our address is let be (`DISABLE_NODE_IP_CHECK`).
     pub skip_address_check: bool,
 }
@@ -111,11 +122,11 @@ impl Settings {
         let vars = Vars { var: &|name| var(name).filter(|value| !value.is_empty()) };
         let node = match vars.text("NODENAME") {
             Some(name) => parse("NODENAME", &name)?,
-            None => {
-                let fallback = || vars.text("HOSTNAME").unwrap_or_else(|| hostname.to_owned()).to_lowercase();
-                let name = stored_name.map_or_else(fallback, str::to_owned);
-                parse("NODENAME", &name)?
-            }
+            None => match (stored_name, vars.text("HOSTNAME")) {
+                (Some(stored), _) => parse(NODENAME_FILE, stored)?,
+                (None, Some(name)) => parse("HOSTNAME", &name.to_lowercase())?,
+                (None, None) => parse(HOST_NAME, &hostname.to_lowercase())?,
+            },
         };
         let no_pools = vars.text("NO_DEFAULT_POOLS").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         if no_pools {
@@ -137,7 +148,6 @@ impl Settings {
             ipv6_pool: if no_pools || ipv6.is_none() { None } else { Some(DefaultPool::ipv6(&vars)?) },
             ipv6,
             backend: backend(&vars)?,
-            cluster_type: vars.text("CLUSTER_TYPE").unwrap_or_default(),
             skip_address_check: vars.text("DISABLE_NODE_IP_CHECK").as_deref() == Some("true"),
         })
     }

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::felix::Severity;
 use calico_model::resource::{
-    BgpConfiguration, ClusterInformation, FelixConfiguration, IpPool, Node, NodeBgp, Object, ObjectId,
+    BgpConfiguration, ClusterInformation, Document, FelixConfiguration, IpPool, Node, NodeBgp, Object,
+    ObjectId, ReadError, Resource,
 };
 use calico_model::{Cidr, Family, InterfaceAddr, Name, NodeName};
 
 use crate::paths::Paths;
-use crate::settings::{DefaultPool, Detection, HostAddr, NodeAddress, Settings};
+use crate::settings::{Backend, DefaultPool, Detection, HostAddr, NodeAddress, Settings};
 use crate::stamp::uuid;
 
 /// The version that is written into ClusterInformation.
@@ -48,8 +49,10 @@ pub enum StartupError {
         /// The address.
         addr: std::net::IpAddr,
     },
-    /// The datastore was locked by `calicoctl datastore migrate lock`.
-    #[error("the datastore is locked for migration: unlock it with `calicoctl datastore migrate unlock`")]
+    /// The datastore is locked while it is migrated.
+    #[error(
+        "the datastore is not ready (datastoreReady of ClusterInformation is false): finish the migration that locked it"
+    )]
     Locked,
     /// An object cannot be read or written.
     #[error("node {node} cannot be set up in the datastore")]
@@ -59,6 +62,28 @@ pub enum StartupError {
         /// Why.
         #[source]
         source: ClientError,
+    },
+    /// The default pool that the environment describes is none.
+    #[error("the pool that CALICO_{family}POOL_CIDR and its like describe is none", family = if *family == Family::V4 { "IPV4" } else { "IPV6" })]
+    Pool {
+        /// The family.
+        family: Family,
+        /// What is wrong with it.
+        #[source]
+        source: ReadError,
+    },
+    /// The port of BGP cannot be listened on.
+    #[error(
+        "port {port} on {addr} is taken by another program, or may not be used: stop it, or set listenPort in the BGPConfiguration"
+    )]
+    Port {
+        /// The port.
+        port: u16,
+        /// The node's address.
+        addr: std::net::IpAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
@@ -82,6 +107,9 @@ pub async fn register(
     paths: &Paths,
 ) -> Result<(), StartupError> {
     let failed = |source| StartupError::Client { node: settings.node.clone(), source };
+    // Everything that the user may have got wrong is found before the first write.
+    check_pools(settings)?;
+    check_port(client, settings, addrs).await?;
     client.ensure_initialized(VERSION, &uuid().replace('-', "")).await.map_err(failed)?;
     let cluster = ClusterInformation::NAME.parse::<Name>().expect("a constant name");
     let cluster = client.of::<ClusterInformation>().get(&cluster.into()).await.map_err(failed)?;
@@ -95,6 +123,40 @@ pub async fn register(
     create_if_missing(client, Object::new(default.clone(), felix)).await.map_err(failed)?;
     create_if_missing(client, Object::new(default, BgpConfiguration::new())).await.map_err(failed)?;
     write_file(paths.nodename_file(), settings.node.as_str())
+}
+
+/// Checks the pools that would be made; the network of an IPv6 pool that names none is not known yet, and always sound.
+fn check_pools(settings: &Settings) -> Result<(), StartupError> {
+    const ANY_CLUSTER: &str = "0123456789";
+    for (family, pool) in [(Family::V4, &settings.ipv4_pool), (Family::V6, &settings.ipv6_pool)] {
+        let Some(spec) = pool.as_ref().and_then(|pool| default_pool(family, pool, ANY_CLUSTER)) else {
+            continue;
+        };
+        let pool: Resource = Object::new("default".parse().expect("a constant name"), spec).into();
+        Document::from(&pool).check_input().map_err(|source| StartupError::Pool { family, source })?;
+    }
+    Ok(())
+}
+
+/// Tries the port that the speaker will listen on.
+async fn check_port(client: &Client, settings: &Settings, addrs: &[HostAddr]) -> Result<(), StartupError> {
+    let NodeAddress::Given { addr, .. } = settings.ipv4 else { return Ok(()) };
+    let ours = addrs.iter().any(|host| host.addr.addr() == addr.addr());
+    if settings.backend == Backend::None || !ours {
+        return Ok(());
+    }
+    let default = BgpConfiguration::DEFAULT.parse::<Name>().expect("a constant name");
+    let configured = match client.of::<BgpConfiguration>().get(&default.into()).await {
+        Ok(configuration) => configuration.spec.listen_port,
+        Err(ClientError::NotFound { .. }) => None,
+        Err(source) => return Err(StartupError::Client { node: settings.node.clone(), source }),
+    };
+    let (port, addr) = (configured.unwrap_or(calico_bgp::peers::PORT), addr.addr());
+    std::net::TcpListener::bind((addr, port)).map(|_| ()).map_err(|source| StartupError::Port {
+        port,
+        addr,
+        source,
+    })
 }
 
 async fn register_node(client: &Client, settings: &Settings, addrs: &[HostAddr]) -> Result<(), StartupError> {

@@ -53,10 +53,12 @@ pub(super) async fn cleanup() -> Result<(), CleanupError> {
 pub(super) struct Dataplane {
     nft: Nft,
     netlink: Netlink,
-    watch: Watch,
+    /// `None` once it has failed.
+    watch: Option<Watch>,
     departures: Departures,
-    /// The rules that were found or put in force last; read again when they change, fail or time is up.
+    /// The rules that were put in force last; `None` after a failure, when only the kernel knows.
     rules: Option<Ruleset>,
+    /// When the kernel was asked last.
     rules_read: Option<Instant>,
 }
 
@@ -71,7 +73,7 @@ pub(super) struct RoutePass {
 }
 
 /// Others' changes of our table are looked for this often.
-const RULES_AUDIT: std::time::Duration = std::time::Duration::from_secs(30);
+const RULES_AUDIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Dataplane {
     /// Connects in the network namespace of the calling thread.
@@ -84,46 +86,61 @@ impl Dataplane {
         Ok(Self {
             nft: Nft::new(),
             netlink,
-            watch,
+            watch: Some(watch),
             departures: Departures::default(),
             rules: None,
             rules_read: None,
         })
     }
 
-    /// Waits until the kernel was changed by somebody else.
+    /// Waits until the kernel was changed by somebody else. Cancel-safe.
     pub(super) async fn event(&mut self) -> Event {
-        match self.watch.next().await {
+        let Some(watch) = &mut self.watch else { return std::future::pending().await };
+        match watch.next().await {
             Ok(event) => event,
             Err(error) => {
-                tracing::warn!(%error, "the kernel's changes cannot be followed; everything is read again every so often");
-                std::future::pending().await
+                tracing::warn!(%error, "the kernel's changes cannot be followed any more; everything is read again every so often");
+                self.watch = None;
+                Event::Overrun
             }
         }
     }
 
+    /// Returns when the rules are to be compared with the kernel's again.
+    pub(super) fn audit_due(&self) -> Option<Instant> {
+        self.rules_read.map(|read| read + RULES_AUDIT)
+    }
+
     /// Puts rules in force, in one transaction, unless they are already.
+    ///
+    /// Between audits the change is planned from what was put in force last, so that its cost follows what changed.
     pub(super) fn apply_rules(&mut self, rules: &Ruleset) -> Result<(), String> {
         let now = super::clock();
         let fresh = self.rules_read.is_some_and(|read| now.duration_since(read) < RULES_AUDIT);
-        if fresh && self.rules.as_ref() == Some(rules) {
+        let in_force = self.rules.take().filter(|_| fresh);
+        if in_force.as_ref() != Some(rules) {
+            // The kernel may take long for many rules; the other tasks go on meanwhile on another thread.
+            let applied = tokio::task::block_in_place(|| self.change_rules(in_force.as_ref(), rules));
+            if in_force.is_none() {
+                self.rules_read = Some(now);
+            }
+            applied.map_err(|error| with_causes(&error))?;
+        }
+        self.rules = Some(rules.clone());
+        Ok(())
+    }
+
+    fn change_rules(&mut self, in_force: Option<&Ruleset>, rules: &Ruleset) -> Result<(), nft::ApplyError> {
+        let actual = match in_force {
+            Some(in_force) => nft::Actual::holding(in_force),
+            None => self.nft.read()?,
+        };
+        let transaction = nft::plan(rules, &actual);
+        if transaction.is_empty() {
             return Ok(());
         }
-        self.rules = None;
-        // The nft program answers within milliseconds; the other tasks go on meanwhile on another thread.
-        let applied = tokio::task::block_in_place(|| {
-            let actual = self.nft.read()?;
-            let transaction = nft::plan(rules, &actual);
-            if !transaction.is_empty() {
-                tracing::info!(changes = transaction.operations.len(), "putting rules in force");
-                self.nft.apply(&transaction)?;
-            }
-            Ok::<(), nft::ApplyError>(())
-        });
-        applied.map_err(|error| with_causes(&error))?;
-        self.rules = Some(rules.clone());
-        self.rules_read = Some(now);
-        Ok(())
+        tracing::info!(changes = transaction.operations.len(), "putting rules in force");
+        self.nft.apply(&transaction)
     }
 
     /// Makes routes, tunnels and neighbours what they are wanted to be.

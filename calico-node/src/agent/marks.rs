@@ -1,6 +1,6 @@
 //! What the agent leaves in files for the CNI plugin: which endpoints' policy is in force, and the workloads' MTU.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -18,30 +18,41 @@ pub(super) struct MarkError {
     source: io::Error,
 }
 
-/// The host interfaces of the node's workloads, whose policy is in force once a pass has put the rules in force.
-pub(super) fn settled(snapshot: &Snapshot, node: &NodeName) -> BTreeSet<InterfaceName> {
+/// The host interfaces of the node's workloads, whose policy is in force once a pass has put the rules in force; each with
+/// the revision of the endpoint that was looked at, so that nobody takes the mark for that of a later endpoint.
+pub(super) fn settled(snapshot: &Snapshot, node: &NodeName) -> BTreeMap<InterfaceName, String> {
     let own = snapshot.workloads.values().filter(|workload| workload.spec.node == *node);
-    own.filter_map(|workload| workload.spec.interface_name.clone()).collect()
+    let marked = own.filter_map(|workload| {
+        let revision = workload.metadata.resource_version.clone().unwrap_or_default();
+        Some((workload.spec.interface_name.clone()?, revision))
+    });
+    marked.collect()
 }
 
 /// Makes the folder of marks hold exactly one file for each interface, and the MTU file the MTU.
 pub(super) fn write(
     paths: &Paths,
-    settled: &BTreeSet<InterfaceName>,
+    settled: &BTreeMap<InterfaceName, String>,
     mtu: Option<u32>,
 ) -> Result<(), MarkError> {
     let folder = paths.endpoint_status_dir();
     let failed = |path: PathBuf| move |source| MarkError { path, source };
     fs::create_dir_all(&folder).map_err(failed(folder.clone()))?;
-    let mut missing: BTreeSet<OsString> = settled.iter().map(|name| name.as_str().into()).collect();
+    let mut missing: BTreeMap<OsString, &str> =
+        settled.iter().map(|(name, revision)| (name.as_str().into(), revision.as_str())).collect();
     for entry in fs::read_dir(&folder).map_err(failed(folder.clone()))?.flatten() {
-        if !missing.remove(&entry.file_name()) {
+        let wanted = missing.get(&entry.file_name()).copied();
+        if wanted.is_none() {
             fs::remove_file(entry.path()).map_err(failed(entry.path()))?;
+        } else if fs::read_to_string(entry.path()).ok().as_deref() == wanted {
+            missing.remove(&entry.file_name());
         }
     }
-    for name in missing {
-        let path = folder.join(name);
-        fs::write(&path, "").map_err(failed(path.clone()))?;
+    for (name, revision) in missing {
+        // Whole or not at all: the plugin reads it while we write. A name with a dot is no interface's here.
+        let (path, fresh) = (folder.join(&name), paths.run_dir().join("endpoint-status.new"));
+        fs::write(&fresh, revision).map_err(failed(fresh.clone()))?;
+        fs::rename(&fresh, &path).map_err(failed(path.clone()))?;
     }
     let Some(mtu) = mtu else { return Ok(()) };
     let path = paths.mtu_file();
@@ -59,22 +70,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_come_and_go_with_the_endpoints() {
+    fn marks_come_and_go_with_the_endpoints_and_tell_their_revision() {
         let root = std::env::temp_dir().join(format!("calico-marks-{}", std::process::id()));
         let text = root.to_str().unwrap().to_owned();
         let paths = Paths::from_vars(|_| Some(text.clone()));
-        let names = |names: &[&str]| {
-            names.iter().map(|name| name.parse().unwrap()).collect::<BTreeSet<InterfaceName>>()
+        let settled = |pairs: &[(&str, &str)]| {
+            let pair = |(name, revision): &(&str, &str)| (name.parse().unwrap(), (*revision).to_owned());
+            pairs.iter().map(pair).collect::<BTreeMap<InterfaceName, String>>()
         };
         let marked = || {
             let entries = fs::read_dir(paths.endpoint_status_dir()).unwrap().flatten();
-            entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<BTreeSet<String>>()
+            let pair = |entry: fs::DirEntry| {
+                let revision = fs::read_to_string(entry.path()).unwrap();
+                (entry.file_name().to_str().unwrap().parse().unwrap(), revision)
+            };
+            entries.map(pair).collect::<BTreeMap<InterfaceName, String>>()
         };
-        write(&paths, &names(&["cali1", "cali2"]), Some(1450)).unwrap();
-        assert_eq!(marked(), ["cali1", "cali2"].map(str::to_owned).into());
+        let first = settled(&[("cali1", "3"), ("cali2", "4")]);
+        write(&paths, &first, Some(1450)).unwrap();
+        assert_eq!(marked(), first);
         assert_eq!(fs::read_to_string(paths.mtu_file()).unwrap(), "1450");
-        write(&paths, &names(&["cali2", "cali3"]), None).unwrap();
-        assert_eq!(marked(), ["cali2", "cali3"].map(str::to_owned).into());
+        let second = settled(&[("cali2", "7"), ("cali3", "8")]);
+        write(&paths, &second, None).unwrap();
+        assert_eq!(marked(), second);
         fs::remove_dir_all(root).unwrap();
     }
 }

@@ -76,6 +76,13 @@ impl Tunnels {
         self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, newest.clone()) != newest);
     }
 
+    /// Waits until there is another answer to [`Tunnels::problem`]. Cancel-safe.
+    pub(super) async fn trouble(&mut self) {
+        if self.problem.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Returns why a tunnel has no address, when one has none.
     pub(super) fn problem(&self) -> Option<String> {
         self.problem.borrow().clone()

@@ -8,6 +8,7 @@ use calico_node::agent::{self, Options};
 use calico_node::config::DatastoreConfig;
 use calico_node::paths::Paths;
 use calico_node::settings::{Settings, host_addrs};
+use calico_node::status::StatusServer;
 use calico_node::{datastore, stamp, startup, telemetry};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,6 +67,8 @@ async fn run() -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    // Also a claim of the node: a second agent goes no further.
+    let server = StatusServer::listen(&paths.status_socket())?;
     let store = datastore::open(&loaded.datastore).await?;
     let client = Client::new(store.clone(), stamp::stamp);
     let addrs = host_addrs().context("this host's addresses cannot be read")?;
@@ -81,6 +84,6 @@ async fn run() -> anyhow::Result<()> {
         }
     };
     let datastore = loaded.datastore.describe();
-    agent::run(Options { settings, paths, store, datastore }, shutdown).await?;
+    agent::run(Options { settings, paths, store, datastore, server }, shutdown).await?;
     Ok(())
 }

@@ -73,7 +73,7 @@ impl Add<'_> {
         }
         let attachment = self.attachment(&endpoint);
         if !is_plugged(&attachment, &self.netns).await? {
-            policed::wait(self.plugin, &attachment.host_interface).await?;
+            policed::wait(self.plugin, &attachment.host_interface, revision(&endpoint)).await?;
             plug(&attachment, &self.netns).await?;
         }
         Ok(endpoint)
@@ -128,7 +128,7 @@ impl Add<'_> {
         let endpoint = written.map_err(|error| self.unwritten(error))?;
         done.endpoint = Some((self.identity.id(), revision(&endpoint)));
         let attachment = self.attachment(&endpoint);
-        policed::wait(self.plugin, &attachment.host_interface).await?;
+        policed::wait(self.plugin, &attachment.host_interface, revision(&endpoint)).await?;
         plug(&attachment, &self.netns).await?;
         Ok(endpoint)
     }

@@ -1,13 +1,15 @@
 //! Whether the node's rules are in force for an interface: no workload is let onto the network before.
 //!
 //! The agent puts an endpoint's policy in force as soon as it reads the endpoint, interface or no interface, and then
-//! leaves a file named after the interface. When that takes too long the workload is plugged in all the same, as Calico
+//! leaves a file named after the interface, which tells the endpoint's revision: a mark of an earlier endpoint with the same
+//! interface counts for nothing. When that takes too long the workload is plugged in all the same, as Calico
 //! does; but only when the agent's table is there, whose rules drop everything from and to interfaces of workloads that it
 //! does not know yet. After a reboot, before the agent has run, there is no such table.
 
+use std::path::Path;
 use std::time::Duration;
 
-use calico_model::InterfaceName;
+use calico_model::{InterfaceName, Revision};
 use calico_policy::nft::Nft;
 
 use super::CniError;
@@ -22,15 +24,19 @@ pub(super) fn forget(plugin: &Plugin<'_>, interface: &InterfaceName) {
     let _absent = std::fs::remove_file(plugin.mark(interface));
 }
 
-/// Waits until the agent says that the endpoint's policy is in force.
+/// Waits until the agent says that the policy of the endpoint, as written at `revision` or later, is in force.
 ///
 /// # Errors
 /// When it does not in time, and nothing would drop the workload's traffic meanwhile.
-pub(super) async fn wait(plugin: &Plugin<'_>, interface: &InterfaceName) -> Result<(), CniError> {
+pub(super) async fn wait(
+    plugin: &Plugin<'_>,
+    interface: &InterfaceName,
+    revision: Option<Revision>,
+) -> Result<(), CniError> {
     let mark = plugin.mark(interface);
     let patience = plugin.config.policy_setup_timeout;
     let marked = async {
-        while !mark.exists() {
+        while marked_at(&mark).is_none_or(|marked| Some(marked) < revision) {
             tokio::time::sleep(POLL).await;
         }
     };
@@ -49,4 +55,9 @@ pub(super) async fn wait(plugin: &Plugin<'_>, interface: &InterfaceName) -> Resu
         );
     }
     Ok(())
+}
+
+/// The revision of the endpoint that the agent looked at.
+fn marked_at(mark: &Path) -> Option<Revision> {
+    std::fs::read_to_string(mark).ok()?.parse().ok().map(Revision)
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use calico_ipam::{AffinityError, Ipam, Release, ReleaseError};
+use calico_ipam::{AffinityError, Assignment, Ipam, Release, ReleaseError, TunnelKind};
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{
     BgpConfiguration, BgpPeer, FelixConfiguration, HostEndpoint, IpPool, Kind, ObjectId, ResourceKey, Spec,
@@ -88,11 +88,27 @@ async fn release_endpoint(client: &Client, id: &ObjectId, now: SystemTime) -> Re
         Err(ClientError::Invalid(_) | ClientError::Corrupt { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let releases: Vec<Release> = endpoint.spec.ip_networks.iter().map(Cidr::addr).map(Release::of).collect();
-    let ipam = Ipam::new(Arc::clone(client.store()));
     let what = || format!("WorkloadEndpoint({id})");
+    let ipam = Ipam::new(Arc::clone(client.store()));
+    let mut releases = Vec::new();
+    for addr in endpoint.spec.ip_networks.iter().map(Cidr::addr) {
+        let held = ipam.attributes(addr, now).await;
+        let held = held.map_err(|source| CascadeError::Release { what: what(), source: source.into() })?;
+        releases.extend(held.filter(|held| is_of(held, &endpoint.spec)).map(|held| Release {
+            addr,
+            handle: held.handle,
+            sequence: held.sequence,
+        }));
+    }
     ipam.release(&releases, now).await.map_err(|source| CascadeError::Release { what: what(), source })?;
     Ok(())
+}
+
+/// Whether an address is held for this endpoint, and not for another that has it by now.
+fn is_of(held: &Assignment, endpoint: &WorkloadEndpoint) -> bool {
+    let node = held.attributes.get("node").is_none_or(|node| node == endpoint.node.as_str());
+    let handle = held.handle.as_deref().unwrap_or_default();
+    node && (endpoint.container_id.is_empty() || handle.ends_with(&endpoint.container_id))
 }
 
 async fn clear_node(client: &Client, node: &NodeName, now: SystemTime) -> Result<(), CascadeError> {
@@ -103,15 +119,9 @@ async fn clear_node(client: &Client, node: &NodeName, now: SystemTime) -> Result
         }
     }
     let ipam = Ipam::new(Arc::clone(client.store()));
-    for tunnel in [
-        "ipip-tunnel-addr",
-        "vxlan-tunnel-addr",
-        "vxlan-v6-tunnel-addr",
-        "wireguard-tunnel-addr",
-        "wireguard-v6-tunnel-addr",
-    ] {
+    for tunnel in TunnelKind::ALL {
         let what = || format!("the tunnels of Node({node})");
-        let released = ipam.release_by_handle(&format!("{tunnel}-{node}"), now).await;
+        let released = ipam.release_tunnel_address(node, tunnel, now).await;
         released.map_err(|source| CascadeError::Release { what: what(), source })?;
     }
     let taken = ipam.remove_host(node, now).await;

@@ -54,8 +54,12 @@ impl Lab {
             question.args(&words[1..]);
             let answer = command::run(Some(netns), &mut question, "", &Interrupt::default())?;
             let text = command::succeeded(&command::display(&question), answer)?;
-            let lines =
-                if name == "ruleset" { ruleset(&text) } else { text.lines().map(str::to_owned).collect() };
+            // The kernel itself makes and removes IPv6 routes for as long as it looks for duplicate addresses.
+            let by_kernel = |line: &&str| name == "IPv6 routes" && line.contains("proto kernel");
+            let lines = match name {
+                "ruleset" => ruleset(&text),
+                _ => text.lines().filter(|line| !by_kernel(line)).map(str::to_owned).collect(),
+            };
             objects.insert(name, lines);
         }
         Ok(KernelObjects(objects))

@@ -98,6 +98,8 @@ resources:
     assert_ne!(told(&problems), serves, "{problems:?}");
     let status = lab.calicoctl("node1", &["node", "status"], "").unwrap();
     assert_eq!(status.contains("IP-in-IP"), !serves, "{status}");
+    let log = std::fs::read_to_string(&lab.state().host("node1").unwrap().log).unwrap();
+    assert_eq!(log.matches("cannot make IP-in-IP devices").count(), usize::from(!serves), "once: {log}");
     assert_eq!(lab.ping("one", lab.address("two").unwrap()).unwrap(), Verdict::Allowed);
     lab.down().unwrap();
 }
@@ -151,6 +153,9 @@ fn a_second_agent_on_a_host_and_one_on_a_taken_port_say_so_in_one_sentence() {
     let said = complaint(lab.exec("node1", env!("CARGO_BIN_EXE_calico-node"), &["run"]));
     assert!(said.contains("179") && said.contains("taken"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
+    let rules = lab.exec("node1", "nft", &["list", "ruleset"]).unwrap().stdout;
+    assert!(!rules.contains("calico"), "nothing was written: {rules}");
+    assert_eq!(lab.calicoctl("node1", &["get", "nodes", "-o", "name"], "").unwrap_or_default().trim(), "");
     lab.down().unwrap();
 }
 
@@ -162,4 +167,23 @@ fn complaint<E: std::fmt::Display>(answer: Result<calico_node::lab::Answer, E>) 
     };
     let plain: Vec<&str> = text.lines().filter(|line| !line.contains(" INFO ")).collect();
     plain.join("\n")
+}
+
+#[test]
+fn without_root_the_agent_and_the_lab_say_so_in_one_sentence() {
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+    for (program, arguments) in
+        [(env!("CARGO_BIN_EXE_calico-node"), &["run"][..]), (env!("CARGO_BIN_EXE_calico-lab"), &["demo"])]
+    {
+        // Nobody may not look into root's folders, so the program is run by a name that is open already.
+        let file = std::fs::File::open(program).unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+        let mut command = std::process::Command::new(path);
+        let answer = command.args(arguments).env_clear().uid(NOBODY).gid(NOBODY).output().unwrap();
+        let said = String::from_utf8(answer.stderr).unwrap();
+        assert_eq!(answer.status.code(), Some(1), "{program}: {said}");
+        assert!(said.contains("root") && said.trim_end().lines().count() == 1, "{program}: {said}");
+    }
 }

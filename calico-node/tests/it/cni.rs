@@ -383,12 +383,20 @@ async fn an_add_waits_for_the_agent_and_says_when_it_does_not_come() {
     config["policy_setup_timeout_seconds"] = 60.into();
     let (store, folder) = (node.client(), node.folder.join("endpoint-status"));
     let agent = tokio::spawn(async move {
-        while store.of::<WorkloadEndpoint>().list(None).await.unwrap().items.len() < 2 {
+        let (mark, endpoints) = (folder.join("calibbbbbbbbbbb"), store.of::<WorkloadEndpoint>());
+        let endpoint = loop {
+            let found = endpoints.list(None).await.unwrap().items;
+            let of_mark = |e: &Object<WorkloadEndpoint>| e.spec.container_id == "bbbbbbbbbbb1";
+            if let Some(endpoint) = found.into_iter().find(of_mark) {
+                break endpoint;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        };
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("calibbbbbbbbbbb"), "").unwrap();
+        // A pass that was under way marks an earlier endpoint with the same interface.
+        std::fs::write(&mark, "1").unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        std::fs::write(&mark, endpoint.metadata.resource_version.unwrap()).unwrap();
     });
     #[expect(clippy::disallowed_methods, reason = "the test measures how long a program waits")]
     let begin = Instant::now();

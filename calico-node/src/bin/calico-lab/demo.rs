@@ -54,7 +54,7 @@ fn show(lab: &mut Lab, report: &mut Report) -> anyhow::Result<()> {
     report.section("Routes of each host");
     for host in &lab.state().hosts {
         println!("  {}:", host.name);
-        report.lines(&lab.exec(&host.name, "ip", &["-4", "route", "show"])?.stdout, " ");
+        report.lines(&lab.exec(&host.name, "ip", &["-4", "route", "show"])?.stdout, "    ");
     }
     report.section("Address blocks");
     report.lines(&lab.calicoctl("node1", &["ipam", "show", "--show-blocks"], "")?, "  ");

@@ -192,11 +192,12 @@ pub(super) async fn create(
 }
 
 async fn new_pool(store: &dyn Datastore, key: &ResourceKey, pool: &IpPool) -> Result<(), ClientError> {
-    // A taken name is told as such, and not as an overlap of the pool with itself.
-    if store.get(&key.datastore_key()).await?.is_some() {
+    let pools = store.list(&Kind::IpPool.datastore_prefix()).await?;
+    // A taken name is told as such, and not as an overlap of the pool with itself. That is seen in the same listing as
+    // the others: agents that start together make the same pool, and one may appear between two reads.
+    if pools.entries.iter().any(|entry| entry.key == key.datastore_key()) {
         return Err(ClientError::AlreadyExists { key: key.clone() });
     }
-    let pools = store.list(&Kind::IpPool.datastore_prefix()).await?;
     for entry in &pools.entries {
         // A pool that cannot be read serves no addresses, and nothing is known that could be compared.
         let Ok(Resource::IpPool(other)) = Document::from_json(&entry.value).and_then(|other| other.check())

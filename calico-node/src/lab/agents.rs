@@ -85,11 +85,12 @@ impl Lab {
         for host in hosts {
             let mut reason = String::new();
             let ready = wait_for(self.options.patience, &self.options.interrupt, || {
-                if !host.agent.is_some_and(Process::runs) {
+                // Others wait for an agent that ended until their patience is over; it is the one to tell of.
+                if let Some(ended) = hosts.iter().find(|host| !host.agent.is_some_and(Process::runs)) {
                     return Err(LabError::AgentEnded {
-                        host: host.name.clone(),
-                        log: host.log.clone(),
-                        tail: tail(&host.log),
+                        host: ended.name.clone(),
+                        log: ended.log.clone(),
+                        tail: tail(&ended.log),
                     });
                 }
                 match missing(host, least_peers) {

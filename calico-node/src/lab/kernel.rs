@@ -31,7 +31,8 @@ pub struct KernelEvents {
 
 /// The questions. Handles of rules and indices of links tell whether an object is the same one, or one that was made
 /// anew; `-s` leaves counters out.
-const QUESTIONS: [(&str, &[&str]); 7] = [
+const QUESTIONS: [(&str, &[&str]); 8] = [
+    ("IPv4 addresses", &["ip", "-4", "-o", "address", "show"]),
     ("IPv4 routes", &["ip", "-4", "-d", "route", "show", "table", "all"]),
     ("IPv6 routes", &["ip", "-6", "-d", "route", "show", "table", "all"]),
     ("rules", &["ip", "rule", "show"]),

@@ -226,3 +226,52 @@ fn lost_traffic_is_counted() {
     assert!(counts[0].answered > 0 && counts[0].answered < counts[0].sent, "{counts:?}");
     assert_eq!(counts[1].answered, counts[1].sent, "{counts:?}");
 }
+
+/// Runs the program with a topology in a file of its own.
+fn calico_lab(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_calico-lab"));
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn the_program_makes_a_lab_lists_it_enters_it_and_takes_it_down() {
+    let name = fresh_name();
+    let file = std::env::temp_dir().join(format!("{name}.yaml"));
+    fs::write(&file, WIRES).unwrap();
+    let run = |arguments: &[&str]| {
+        let answer = calico_lab(arguments).output().unwrap();
+        assert!(answer.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&answer.stderr));
+        String::from_utf8(answer.stdout).unwrap()
+    };
+    run(&["up", file.to_str().unwrap(), "--name", name.as_str(), "--wires-only"]);
+    fs::remove_file(&file).unwrap();
+    assert!(run(&["list"]).contains(name.as_str()));
+    let entered = calico_lab(&["exec", "--name", name.as_str(), "node1", "--", "ls", "/sys/class/net"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&entered.stdout).split_whitespace().collect::<Vec<_>>(),
+        ["eth0", "lo"],
+        "{entered:?}"
+    );
+    run(&["down", name.as_str()]);
+    assert!(traces(&name).is_empty());
+}
+
+#[test]
+fn an_interrupt_of_the_program_takes_down_what_it_had_begun() {
+    let name = fresh_name();
+    let file = std::env::temp_dir().join(format!("{name}.yaml"));
+    fs::write(&file, WIRES).unwrap();
+    let mut program = calico_lab(&["up", file.to_str().unwrap(), "--name", name.as_str()]).spawn().unwrap();
+    while traces(&name).len() < 5 {
+        assert!(program.try_wait().unwrap().is_none(), "it ended before it was interrupted");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(program.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(program.wait().unwrap().code(), Some(1));
+    fs::remove_file(&file).unwrap();
+    assert!(traces(&name).is_empty(), "{:?}", traces(&name));
+}

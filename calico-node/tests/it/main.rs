@@ -5,6 +5,8 @@ mod agent;
 mod cluster;
 mod cni;
 mod ctl;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod lab;
 mod namespace;
 mod workload;

@@ -111,9 +111,12 @@ enum Fitness {
 }
 
 fn prepare(connection: &mut Connection) -> rusqlite::Result<Fitness> {
-    if let Some(fitness) = judge(connection)? {
+    // In one transaction, so that all of it is read of one state: another process may be making the tables.
+    let consistent = connection.transaction()?;
+    if let Some(fitness) = judge(&consistent)? {
         return Ok(fitness);
     }
+    drop(consistent);
     write_ahead(connection)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have made the tables while this one waited for the lock.

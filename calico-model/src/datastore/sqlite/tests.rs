@@ -245,3 +245,20 @@ fn a_user_without_permission_is_told_so() {
     }
     fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+#[test]
+fn a_new_file_is_opened_by_many_at_once() {
+    let scratch = Scratch::new();
+    for round in 0..40 {
+        let path = scratch.file(&format!("{round}.db"));
+        let start = std::sync::Barrier::new(6);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    start.wait();
+                    drop(SqliteStore::open(&path).unwrap());
+                });
+            }
+        });
+    }
+}

@@ -18,10 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use calico_model::resource::block::{Owner, StoredAttributes, StoredBlock};
-use calico_model::{Cidr, NodeName, SequenceNumber};
+use calico_model::{Cidr, NodeName, SequenceNumber, timestamp};
 use serde_json::{Map, Value};
-
-use crate::timestamp;
 
 /// Stored data that contradicts itself and is therefore not used as a block.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -65,7 +65,7 @@ impl Hint {
         let Ok(glimpse) = serde_json::from_slice::<Glimpse>(value) else {
             return Some(Self { owner: None, spare: false, empty: false, old: false, revision });
         };
-        let claimed = glimpse.claimed.as_deref().and_then(crate::timestamp::parse);
+        let claimed = glimpse.claimed.as_deref().and_then(calico_model::timestamp::parse);
         let cooling = glimpse.attributes.iter().any(|attributes| attributes.released.is_some());
         let all_cooling = glimpse.attributes.iter().all(|attributes| attributes.released.is_some());
         (!glimpse.deleted).then(|| Self {

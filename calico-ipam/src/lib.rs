@@ -63,7 +63,6 @@ pub mod request;
 pub mod split;
 #[cfg(feature = "strategies")]
 pub mod strategies;
-mod timestamp;
 mod tunnel;
 mod users;
 mod versioned;

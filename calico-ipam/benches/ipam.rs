@@ -83,7 +83,7 @@ async fn sequential(name: &str, store: Arc<dyn Datastore>, rounds: u32) {
     let bare = time(rounds, async |round| {
         let handle: Key = format!("/bench/handle/{round}").parse().unwrap();
         let put = |precondition| Write::put(key.clone(), value.clone(), precondition);
-        let counts = br#"{"id":"h","block":{"10.0.0.0/26":1},"deleted":false}"#.to_vec();
+        let counts = br#"{"block":{"10.0.0.0/26":1},"deleted":false}"#.to_vec();
         let assign =
             vec![Write::put(handle.clone(), counts, Precondition::Absent), put(Precondition::At(revision))];
         let assigned = store.commit(assign).await.unwrap();

@@ -378,6 +378,7 @@ impl Block {
         let attributes = StoredAttributes {
             handle_id: Some(holder.handle.clone()),
             secondary: holder.attributes.clone(),
+            alternate: BTreeMap::new(),
             released_at: None,
             unknown: Map::new(),
         };
@@ -407,6 +408,7 @@ impl Block {
             block.intern(StoredAttributes {
                 handle_id: None,
                 secondary: BTreeMap::new(),
+                alternate: BTreeMap::new(),
                 released_at: Some(timestamp::format(now)),
                 unknown: Map::new(),
             })

@@ -33,7 +33,7 @@ pub(crate) struct Hint {
 #[derive(Deserialize)]
 struct Glimpse {
     affinity: Option<Owner>,
-    #[serde(rename = "affinityClaimTime")]
+    #[serde(rename = "affinity_claim_time")]
     claimed: Option<String>,
     unallocated: Vec<IgnoredAny>,
     #[serde(default)]

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use calico_model::datastore::{CommitError, Datastore, Entry, Key, Prefix, StoreError, WatchEvent, Write};
 use calico_model::resource::block::{
     Owner, StoredAffinity, StoredHandle, affinities_prefix, affinity_from_key, affinity_key, block_from_key,
-    block_key, blocks_prefix, config_key, handle_key,
+    block_key, blocks_prefix, config_key, handle_from_key, handle_key,
 };
 use calico_model::resource::{Kind, ObjectId, ResourceKey};
 use calico_model::{Cidr, Family, Labels, Name, NodeName, Revision};
@@ -239,11 +239,6 @@ impl Ipam {
     pub(crate) async fn list(&self, prefix: &Prefix) -> Result<calico_model::datastore::Listing, StoreError> {
         self.store.list(prefix).await
     }
-}
-
-fn handle_from_key(key: &Key) -> Option<&str> {
-    let prefix = calico_model::resource::block::handles_prefix();
-    key.as_str().strip_prefix(prefix.as_str())
 }
 
 /// Returns a handle as it is stored: up to a carriage return, which some runtimes put at the end.

@@ -50,11 +50,11 @@ impl<T> Versioned<T> {
 /// An object of IPAM's that is kept under a key of its own.
 pub(crate) trait Stored: Sized {
     /// Reads the stored form; `None` when it is marked as deleted.
-    fn read(bytes: &[u8]) -> Result<Option<Self>, String>;
+    fn read(key: &Key, bytes: &[u8]) -> Result<Option<Self>, String>;
 }
 
 impl Stored for Block {
-    fn read(bytes: &[u8]) -> Result<Option<Self>, String> {
+    fn read(_: &Key, bytes: &[u8]) -> Result<Option<Self>, String> {
         let stored: StoredBlock = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if stored.deleted {
             return Ok(None);
@@ -64,7 +64,7 @@ impl Stored for Block {
 }
 
 impl Stored for StoredAffinity {
-    fn read(bytes: &[u8]) -> Result<Option<Self>, String> {
+    fn read(_: &Key, bytes: &[u8]) -> Result<Option<Self>, String> {
         let stored: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let deleted =
             stored.unknown.get("deleted").is_some_and(|deleted| deleted == "true" || deleted == true);
@@ -73,15 +73,16 @@ impl Stored for StoredAffinity {
 }
 
 impl Stored for StoredHandle {
-    fn read(bytes: &[u8]) -> Result<Option<Self>, String> {
-        let stored: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    fn read(key: &Key, bytes: &[u8]) -> Result<Option<Self>, String> {
+        let stored = Self::read(key, bytes).ok_or("it is not where handles are")?;
+        let stored = stored.map_err(|error| error.to_string())?;
         Ok((!stored.deleted).then_some(stored))
     }
 }
 
 pub(crate) fn from_entry<T: Stored>(entry: Option<&Entry>) -> Result<Versioned<T>, AccessError> {
     let Some(entry) = entry else { return Ok(Versioned::absent()) };
-    let value = T::read(&entry.value)
+    let value = T::read(&entry.key, &entry.value)
         .map_err(|problem| AccessError::Unreadable { key: entry.key.clone(), problem })?;
     Ok(Versioned { value, revision: Some(entry.revision) })
 }

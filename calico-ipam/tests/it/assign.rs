@@ -51,7 +51,7 @@ async fn a_host_uses_its_block_up_then_claims_another_then_borrows() {
 #[tokio::test]
 async fn strict_affinity_does_not_borrow_and_says_so() {
     let store = store_with([pool("default-ipv4-ippool", "10.0.0.0/29", 30)]);
-    configure(&store, r#"{"strict_affinity":true}"#);
+    configure(&store, r#"{"strict_affinity":true,"auto_allocate_blocks":true}"#);
     let ipam = ipam(&store);
     ipam.auto_assign(v4("n2", "other", 1), at(0)).await.unwrap();
     let got = ipam.auto_assign(v4("n1", "h", 6), at(0)).await.unwrap();

@@ -77,8 +77,8 @@ async fn counts_and_claims_that_a_crash_left_are_mended() {
     let got = ipam.auto_assign(v4("n1", "h", 1), at(0)).await.unwrap();
     let block = got.v4[0].block;
     let put = |key, value: String| Write::put(key, value.into_bytes(), Precondition::Any);
-    let orphan = format!(r#"{{"id":"ghost","block":{{"{block}":3,"10.0.0.0/30":1}},"deleted":false}}"#);
-    let skewed = format!(r#"{{"id":"h","block":{{"{block}":5}},"deleted":false}}"#);
+    let orphan = format!(r#"{{"block":{{"{block}":3,"10.0.0.0/30":1}},"deleted":false}}"#);
+    let skewed = format!(r#"{{"block":{{"{block}":5}},"deleted":false}}"#);
     let owner = "host:n9".parse().unwrap();
     let stale = serde_json::to_string(&StoredAffinity::default()).unwrap();
     store

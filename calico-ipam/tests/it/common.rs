@@ -83,7 +83,7 @@ impl State {
                 let stored: StoredAffinity = serde_json::from_slice(&entry.value).unwrap();
                 state.affinities.insert(key, stored.state);
             } else if handles_prefix().contains(&entry.key) {
-                let stored: StoredHandle = serde_json::from_slice(&entry.value).unwrap();
+                let stored = StoredHandle::read(&entry.key, &entry.value).unwrap().unwrap();
                 state.handles.insert(stored.handle_id, stored.block);
             }
         }

@@ -73,7 +73,7 @@ pub struct StoredBlock {
     /// Who it belongs to; `None` is nobody.
     pub affinity: Option<Owner>,
     /// When it was claimed, in RFC 3339.
-    #[serde(default, rename = "affinityClaimTime", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity_claim_time: Option<String>,
     /// For each address of the block, which of the attributes its allocation has; `None` is free.
     pub allocations: Vec<Option<usize>>,
@@ -99,10 +99,14 @@ pub struct StoredBlock {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredAttributes {
     /// The handle it can be released by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle_id: Option<String>,
-    /// Notes: `node`, `pod`, `namespace`, `type`, ...
-    #[serde(default, deserialize_with = "null_as_empty")]
+    /// Notes on who has the address: `node`, `pod`, `namespace`, `type`, ...
+    #[serde(default, deserialize_with = "null_as_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub secondary: BTreeMap<String, String>,
+    /// Notes on who is to have it next, or had it before, while a virtual machine moves.
+    #[serde(default, deserialize_with = "null_as_empty", skip_serializing_if = "BTreeMap::is_empty")]
+    pub alternate: BTreeMap<String, String>,
     /// When it was released, in RFC 3339, while the address cools down.
     #[serde(default, rename = "releasedAt", skip_serializing_if = "Option::is_none")]
     pub released_at: Option<String>,
@@ -163,8 +167,8 @@ pub struct StoredAffinity {
 /// What a handle holds, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredHandle {
-    /// The handle.
-    #[serde(rename = "id")]
+    /// The handle. It is in the key, and not in the value.
+    #[serde(skip)]
     pub handle_id: String,
     /// How many addresses it holds in each block.
     #[serde(default, deserialize_with = "null_as_empty")]
@@ -177,14 +181,26 @@ pub struct StoredHandle {
     pub unknown: Map<String, Value>,
 }
 
-/// The cluster's IPAM configuration, as it is stored.
+impl StoredHandle {
+    /// Reads a handle from where it is stored; `None` when the key is not a handle's.
+    ///
+    /// # Errors
+    /// When the value is not what a handle holds.
+    pub fn read(key: &Key, value: &[u8]) -> Option<Result<Self, serde_json::Error>> {
+        let handle_id = handle_from_key(key)?.to_owned();
+        Some(serde_json::from_slice(value).map(|stored| Self { handle_id, ..stored }))
+    }
+}
+
+/// The cluster's IPAM configuration, as it is stored. What is off is left out; where nothing is stored at all the
+/// [default](StoredIpamConfig::default) holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredIpamConfig {
     /// Whether a host takes addresses only from its own blocks.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_off")]
     pub strict_affinity: bool,
     /// Whether a host may claim further blocks.
-    #[serde(default = "yes")]
+    #[serde(default, skip_serializing_if = "is_off")]
     pub auto_allocate_blocks: bool,
     /// How many blocks a host may have in each family; 0 is unlimited.
     #[serde(default, rename = "maxBlocksPerHost", skip_serializing_if = "is_zero")]
@@ -192,6 +208,9 @@ pub struct StoredIpamConfig {
     /// For how many seconds a released address is not assigned again.
     #[serde(default, rename = "ipCooldownSeconds", skip_serializing_if = "is_zero")]
     pub ip_cooldown_seconds: u32,
+    /// Whether a KubeVirt machine keeps its address: `Enabled` or `Disabled`.
+    #[serde(default, rename = "kubeVirtVMAddressPersistence", skip_serializing_if = "Option::is_none")]
+    pub kube_virt_vm_address_persistence: Option<String>,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
@@ -204,13 +223,14 @@ impl Default for StoredIpamConfig {
             auto_allocate_blocks: true,
             max_blocks_per_host: 0,
             ip_cooldown_seconds: 0,
+            kube_virt_vm_address_persistence: None,
             unknown: Map::new(),
         }
     }
 }
 
-fn yes() -> bool {
-    true
+fn is_off(setting: &bool) -> bool {
+    !setting
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -327,6 +347,12 @@ pub fn handle_key(handle: &str) -> Option<Key> {
     if handle.contains('/') { None } else { format!("{IPAM}handle/{handle}").parse().ok() }
 }
 
+/// Reads the key of a handle; `None` when it is none.
+#[must_use]
+pub fn handle_from_key(key: &Key) -> Option<&str> {
+    key.as_str().strip_prefix(IPAM)?.strip_prefix("handle/")
+}
+
 /// Returns the folder of all handles.
 #[must_use]
 pub fn handles_prefix() -> Prefix {
@@ -364,6 +390,53 @@ mod tests {
         assert_eq!(again["attributes"][0]["future"], 1);
         let borrowed: Vec<_> = block.borrowed().collect();
         assert_eq!(borrowed, [("10.0.0.0".parse().unwrap(), "n2".parse().unwrap())]);
+    }
+
+    /// Reads a text as Calico writes it, and checks that the same is written again.
+    fn same_again<T: Serialize + for<'de> Deserialize<'de>>(text: &str) -> T {
+        let read: T = serde_json::from_str(text).unwrap();
+        let (again, before): (Value, Value) =
+            (serde_json::to_value(&read).unwrap(), serde_json::from_str(text).unwrap());
+        assert_eq!(again, before);
+        read
+    }
+
+    #[test]
+    fn the_stored_forms_are_those_of_calico() {
+        let block: StoredBlock = same_again(
+            r#"{"cidr":"10.0.0.0/30","affinity":"host:n1","affinity_claim_time":"2025-03-04T05:06:07Z",
+            "allocations":[0,1,2,null],"unallocated":[3],
+            "attributes":[{"handle_id":"k8s-pod-network.1","secondary":{"node":"n1","pod":"a"}},
+                {"handle_id":"vm","secondary":{"pod":"a"},"alternate":{"pod":"b"}},
+                {"releasedAt":"2025-03-04T05:06:08Z"}],
+            "sequenceNumber":1741064767000000002,"sequenceNumberForAllocation":{"0":1741064767000000001},
+            "deleted":false}"#,
+        );
+        assert!(block.affinity_claim_time.is_some());
+        assert_eq!(block.attributes[1].alternate["pod"], "b");
+        assert_eq!(block.allocated().count(), 2, "what cools down is not allocated");
+        let affinity: StoredAffinity = same_again(r#"{"state":"pendingDeletion","deleted":false}"#);
+        assert_eq!(affinity.state, AffinityState::PendingDeletion);
+        let config: StoredIpamConfig = same_again(
+            r#"{"strict_affinity":true,"maxBlocksPerHost":4,"ipCooldownSeconds":60,
+            "kubeVirtVMAddressPersistence":"Enabled"}"#,
+        );
+        assert!(!config.auto_allocate_blocks, "what is off is left out");
+        assert_eq!(
+            serde_json::to_string(&StoredIpamConfig::default()).unwrap(),
+            r#"{"auto_allocate_blocks":true}"#
+        );
+        let counts: StoredHandle = same_again(r#"{"block":{"10.0.0.0/30":2},"deleted":false}"#);
+        assert_eq!(counts.block.values().sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn a_handle_is_named_by_its_key() {
+        let text = br#"{"block":{"10.0.0.0/26":1},"deleted":false}"#;
+        let key = handle_key("k8s-pod-network.0123").unwrap();
+        let read = StoredHandle::read(&key, text).unwrap().unwrap();
+        assert_eq!(read.handle_id, "k8s-pod-network.0123");
+        assert_eq!(StoredHandle::read(&config_key(), text).map(|_| ()), None);
     }
 
     #[test]

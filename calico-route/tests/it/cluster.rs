@@ -87,6 +87,7 @@ pub(crate) fn lend(snapshot: &mut Snapshot, cidr: &str, ordinal: usize, node: &s
     block.attributes.push(StoredAttributes {
         handle_id: None,
         secondary: [("node".to_owned(), node.to_owned())].into(),
+        alternate: Default::default(),
         released_at: None,
         unknown: Default::default(),
     });

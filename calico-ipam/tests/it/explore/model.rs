@@ -72,7 +72,7 @@ impl Model {
         let (cidr, block_size) = scenario.pool;
         model.apply(&put(pool("p", cidr, block_size)), 1);
         if scenario.strict {
-            let json = br#"{"strict_affinity":true}"#.to_vec();
+            let json = br#"{"strict_affinity":true,"auto_allocate_blocks":true}"#.to_vec();
             model.apply(&Write::put(config_key(), json, Precondition::Any), 1);
         }
         model

@@ -28,6 +28,7 @@
 
 mod agents;
 mod build;
+mod capture;
 mod cni;
 mod command;
 mod down;
@@ -51,6 +52,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 pub use agents::{Ending, tail};
+pub use capture::{Capture, IPIP, IpHeader, Packet, UDP};
 pub use cni::CniVerb;
 pub use command::Answer;
 pub use down::down;

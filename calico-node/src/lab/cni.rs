@@ -101,6 +101,8 @@ fn call(
         ("CNI_PATH", folder.display().to_string()),
     ];
     environment.extend(pairs.map(|(name, value)| (name.to_owned(), value)));
+    environment
+        .extend(workload.wanted_address.map(|address| ("CNI_ARGS".to_owned(), format!("IP={address}"))));
     let mut configuration = json!({
         "cniVersion": "1.0.0",
         "name": "calico-lab",

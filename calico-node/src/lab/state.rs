@@ -64,6 +64,8 @@ pub struct WorkloadState {
     pub host: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The address that it must get, when it matters.
+    pub wanted_address: Option<IpAddr>,
     /// The ports it answers on.
     pub listen: Vec<Port>,
     /// Its address, while it is attached.
@@ -124,6 +126,7 @@ impl LabState {
             netns: topology.netns_of(&workload.name),
             host: workload.host.as_str().to_owned(),
             labels: workload.labels.clone(),
+            wanted_address: workload.address.map(IpAddr::V4),
             listen: workload.listen.clone(),
             address: None,
             attachment: None,
@@ -274,6 +277,7 @@ fn pool_environment(topology: &Topology) -> BTreeMap<String, String> {
     };
     let pairs = [
         ("CALICO_IPV4POOL_CIDR", pool.cidr.to_string()),
+        ("CALICO_IPV4POOL_IPIP", pool.ipip.clone()),
         ("CALICO_IPV4POOL_VXLAN", pool.vxlan.clone()),
         ("CALICO_IPV4POOL_BLOCK_SIZE", pool.block_size.to_string()),
         ("CALICO_IPV4POOL_NAT_OUTGOING", pool.nat_outgoing.to_string()),

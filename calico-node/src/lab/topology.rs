@@ -10,7 +10,7 @@
 //! pools:
 //!   - {cidr: 192.168.0.0/16, vxlanMode: CrossSubnet, blockSize: 26, natOutgoing: true}
 //! workloads:
-//!   - {name: web, host: node1, labels: {app: web}, listen: [80]}
+//!   - {name: web, host: node1, address: 192.168.87.193, labels: {app: web}, listen: [80]}
 //! resources:
 //!   - policies.yaml
 //! ```
@@ -81,6 +81,7 @@ pub(super) struct Host {
 pub(super) struct Pool {
     pub(super) name: Option<String>,
     pub(super) cidr: Cidr,
+    pub(super) ipip: String,
     pub(super) vxlan: String,
     pub(super) block_size: u8,
     pub(super) nat_outgoing: bool,
@@ -91,6 +92,8 @@ pub(super) struct Pool {
 pub(super) struct Workload {
     pub(super) name: Label,
     pub(super) host: Label,
+    /// The address it must get; `None` leaves the choice to IPAM.
+    pub(super) address: Option<Ipv4Addr>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) listen: Vec<Port>,
 }
@@ -161,6 +164,7 @@ impl Topology {
             let name = pool.name.clone().unwrap_or_else(|| format!("pool-{index}"));
             let spec = json!({
                 "cidr": pool.cidr.to_string(),
+                "ipipMode": pool.ipip,
                 "vxlanMode": pool.vxlan,
                 "blockSize": pool.block_size,
                 "natOutgoing": pool.nat_outgoing,
@@ -309,16 +313,24 @@ fn host(fields: &mut Fields<'_>, subnets: &[Subnet]) -> Option<Host> {
 fn pool(fields: &mut Fields<'_>) -> Option<Pool> {
     let name = fields.optional("name", "must be a name");
     let cidr = fields.required("cidr", "must be a network such as 192.168.0.0/16");
-    let vxlan: String = fields.optional("vxlanMode", "must be a text").unwrap_or_else(|| "Never".to_owned());
-    if !["Never", "Always", "CrossSubnet"].contains(&vxlan.as_str()) {
-        fields.fault("vxlanMode", Some(&vxlan.as_str().into()), "must be Never, Always or CrossSubnet");
+    let [ipip, vxlan] = ["ipipMode", "vxlanMode"].map(|field| mode(fields, field));
+    if ipip != "Never" && vxlan != "Never" {
+        fields.fault("ipipMode", Some(&ipip.as_str().into()), "must be Never where vxlanMode is not");
     }
     let block_size = fields.optional("blockSize", "must be a prefix length").unwrap_or(26);
     if !(20..=32).contains(&block_size) {
         fields.fault("blockSize", Some(&block_size.into()), "must be between 20 and 32");
     }
     let nat_outgoing = fields.optional("natOutgoing", "must be true or false").unwrap_or(false);
-    Some(Pool { name, cidr: cidr?, vxlan, block_size, nat_outgoing })
+    Some(Pool { name, cidr: cidr?, ipip, vxlan, block_size, nat_outgoing })
+}
+
+fn mode(fields: &mut Fields<'_>, field: &str) -> String {
+    let mode: String = fields.optional(field, "must be a text").unwrap_or_else(|| "Never".to_owned());
+    if !["Never", "Always", "CrossSubnet"].contains(&mode.as_str()) {
+        fields.fault(field, Some(&mode.as_str().into()), "must be Never, Always or CrossSubnet");
+    }
+    mode
 }
 
 fn workload(fields: &mut Fields<'_>, hosts: &[Host]) -> Option<Workload> {
@@ -329,9 +341,10 @@ fn workload(fields: &mut Fields<'_>, hosts: &[Host]) -> Option<Workload> {
     {
         fields.fault("host", Some(&host.as_str().into()), "is none of the hosts");
     }
+    let address = fields.optional("address", "must be an IPv4 address of a pool");
     let labels = fields.texts("labels");
     let listen = fields.scalars("listen", "must be a port between 1 and 65535, with /udp behind it for UDP");
-    Some(Workload { name: name?, host: host?, labels, listen })
+    Some(Workload { name: name?, host: host?, address, labels, listen })
 }
 
 fn manifest(index: usize, value: Value, folder: &Path, faults: &mut Vec<Fault>) -> Option<Manifest> {

@@ -37,12 +37,15 @@ fn beside() -> Programs {
     Programs::In(Path::new(env!("CARGO_BIN_EXE_calico-node")).parent().unwrap().to_owned())
 }
 
-/// Asks until the answer is as wanted, for ten seconds at most; the last answer otherwise.
-fn eventually<T>(mut ask: impl FnMut() -> T, wanted: impl Fn(&T) -> bool) -> T {
+/// How long the network may take to become as it should be, where it is emulated or has to wait for others.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Asks until the answer is as wanted; the last answer when patience is over.
+pub(crate) fn eventually<T>(mut ask: impl FnMut() -> T, wanted: impl Fn(&T) -> bool) -> T {
     let watch = Stopwatch::start();
     loop {
         let answer = ask();
-        if wanted(&answer) || watch.elapsed() > Duration::from_secs(10) {
+        if wanted(&answer) || watch.elapsed() > PATIENCE {
             return answer;
         }
         std::thread::sleep(Duration::from_millis(50));

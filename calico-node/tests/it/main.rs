@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod agent;
+mod article;
+mod article_001;
 mod cluster;
 mod cni;
 mod ctl;

@@ -18,8 +18,8 @@ A topology:
     - {name: node2, address: 10.2.0.1, as: 64513}
   pools:
     - {cidr: 192.168.0.0/16, vxlanMode: CrossSubnet, blockSize: 26, natOutgoing: true}
-  workloads:
-    - {name: web, host: node1, labels: {app: web}, listen: [80, 53/udp]}
+  workloads:                     # address: the one it must get, ipipMode: instead of vxlanMode
+    - {name: web, host: node1, address: 192.168.3.7, labels: {app: web}, listen: [80, 53/udp]}
     - {name: client, host: node2}
   resources:                     # files for `calicoctl apply`, or resources
     - {apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: none}}

@@ -11,7 +11,7 @@ hosts:
 pools:
   - {cidr: 192.168.0.0/16, vxlanMode: CrossSubnet, blockSize: 28, natOutgoing: true}
 workloads:
-  - {name: web, host: node2, labels: {app: web, tier: 1}, listen: [80, 53/udp]}
+  - {name: web, host: node2, address: 192.168.3.7, labels: {app: web, tier: 1}, listen: [80, 53/udp]}
 resources:
   - policies.yaml
   - {kind: Tier}
@@ -32,6 +32,7 @@ fn a_topology_is_read_whole() {
     assert_eq!(topology.hosts[1].gateway, Ipv4Addr::new(10, 2, 0, 254));
     assert_eq!(topology.hosts[1].as_number.map(|number| number.to_string()).as_deref(), Some("64513"));
     assert_eq!(topology.pool_of_agents().map(|pool| pool.block_size), Some(28));
+    assert_eq!(topology.workloads[0].address, Some(Ipv4Addr::new(192, 168, 3, 7)));
     assert_eq!(topology.workloads[0].labels["tier"], "1");
     assert_eq!(topology.workloads[0].listen, [Port::Tcp(80), Port::Udp(53)]);
     assert_eq!(topology.manifests[0], Manifest::File("/etc/lab/policies.yaml".into()));
@@ -76,6 +77,8 @@ fn what_cannot_be_told_apart_is_refused() {
     assert_eq!(told, ["hosts and workloads: the name node1 is there more than once"]);
     let told = faults(&GOOD.replace("cidr: 192.168.0.0/16", "cidr: 10.0.0.0/8"));
     assert_eq!(told.len(), 2, "the pool overlaps both subnets: {told:?}");
+    let told = faults(&GOOD.replace("{cidr: 192", "{ipipMode: Always, cidr: 192"));
+    assert_eq!(told, [r#"pools[0].ipipMode = "Always": must be Never where vxlanMode is not"#]);
     let told = faults(&GOOD.replace("host: node2", "host: node3"));
     assert_eq!(told, [r#"workloads[0].host = "node3": is none of the hosts"#]);
 }

@@ -4,7 +4,7 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test bench doc
+.PHONY: demo test test-vm bench doc
 
 # `make demo KEEP=1` leaves the hosts up.
 demo:
@@ -15,6 +15,10 @@ demo:
 test:
 	scripts/packages test
 	scripts/check
+
+# IP-in-IP on Debian's kernel, emulated.
+test-vm:
+	scripts/test-vm
 
 bench:
 	cargo bench --workspace --all-features

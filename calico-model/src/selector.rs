@@ -49,6 +49,7 @@ mod rewrite;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
@@ -193,6 +194,21 @@ impl Selector {
     pub fn id(&self) -> String {
         let hash = Sha224::digest(format!("s:{self}"));
         format!("s:{}", BASE64_URL_SAFE_NO_PAD.encode(hash))
+    }
+
+    /// Returns the keys of the labels that it looks at: a change of any other changes no match.
+    ///
+    /// ```
+    /// # use calico_model::Selector;
+    /// let databases: Selector = "role == 'db' && (!has(retired) || role contains 'new')".parse()?;
+    /// assert!(databases.keys().into_iter().eq(["retired", "role"]));
+    /// # Ok::<(), calico_model::SelectorError>(())
+    /// ```
+    #[must_use]
+    pub fn keys(&self) -> BTreeSet<&str> {
+        let mut keys = BTreeSet::new();
+        self.0.gather_keys(&mut keys);
+        keys
     }
 
     /// Returns what each label must be for a match to be possible.

@@ -1,5 +1,6 @@
 //! The expression tree and its canonical text.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// The tree of a [`Selector`](super::Selector).
@@ -96,6 +97,25 @@ impl Expr {
             | Expr::EndsWith { .. } => false,
         };
         below || test(self)
+    }
+
+    /// Gathers the keys of the labels that this node and those below it look at.
+    pub(crate) fn gather_keys<'e>(&'e self, keys: &mut BTreeSet<&'e str>) {
+        match self {
+            Expr::All | Expr::Global => {}
+            Expr::Has(key)
+            | Expr::Equals { key, .. }
+            | Expr::NotEquals { key, .. }
+            | Expr::In { key, .. }
+            | Expr::NotIn { key, .. }
+            | Expr::Contains { key, .. }
+            | Expr::StartsWith { key, .. }
+            | Expr::EndsWith { key, .. } => {
+                keys.insert(key);
+            }
+            Expr::Not(inner) => inner.gather_keys(keys),
+            Expr::And(terms) | Expr::Or(terms) => terms.iter().for_each(|term| term.gather_keys(keys)),
+        }
     }
 
     /// Makes the values of a set: sorted, each once.

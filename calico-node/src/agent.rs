@@ -1,7 +1,7 @@
 //! The agent: it learns what is wanted, and makes the node so.
 //!
 //! ```text
-//!   datastore ─ Syncer ─▶ Snapshot ─┐
+//!   datastore ─ Syncer ─▶ Compiler ─┐  rules
 //!   BGP ───────────── learned routes ┼─ desired ─▶ pass: rules, then routes, then marks for the CNI plugin
 //!   kernel ───────────────── events ─┘                └─▶ BGP: peers and prefixes
 //! ```
@@ -21,7 +21,8 @@ use calico_model::datastore::client::Client;
 use calico_model::datastore::{Change, Syncer};
 use calico_model::resource::Kind;
 use calico_model::resource::block::all_blocks_prefix;
-use calico_model::{Datastore, LearnedRoutes, Snapshot, Update};
+use calico_model::{Datastore, LearnedRoutes, Update};
+use calico_policy::Compiler;
 use calico_route::reconcile::{End, Next, Reconciler};
 use tokio::sync::watch;
 
@@ -80,7 +81,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         dataplane: Dataplane::connect().await?,
         syncer: syncer(&settings, store),
         reconciler: Reconciler::new(calico_route::reconcile::Settings::default()),
-        snapshot: Snapshot::default(),
+        compiler: Compiler::new(settings.node.clone()),
         speaker: Speaker::default(),
         learned: Learned::Unknown,
         tunnels,
@@ -125,7 +126,7 @@ struct Agent {
     settings: Settings,
     paths: Paths,
     syncer: Syncer,
-    snapshot: Snapshot,
+    compiler: Compiler,
     reconciler: Reconciler,
     dataplane: Dataplane,
     speaker: Speaker,
@@ -202,7 +203,7 @@ impl Agent {
             };
             if let Some(update) = update {
                 let in_sync = update == Update::InSync;
-                self.snapshot.apply(update);
+                self.compiler.apply(update);
                 changed = true;
                 if in_sync {
                     tracing::info!("in sync with the datastore");
@@ -225,16 +226,18 @@ impl Agent {
             Learned::Known(learned) => learned.as_ref(),
             Learned::Unknown => &nothing,
         };
-        let desired = desired(&self.snapshot, &self.settings.node, learned, self.settings.backend);
+        let snapshot = self.compiler.snapshot();
+        let desired = desired(snapshot, &self.settings.node, learned, self.settings.backend);
         let keep_gateways = matches!(self.learned, Learned::Unknown) && desired.bgp.is_some();
         let mut problems: BTreeSet<String> = BTreeSet::new();
-        problems.extend(self.snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
+        problems.extend(snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
         problems.extend(desired.routes.problems.iter().map(ToString::to_string));
         problems.extend(self.tunnels.problem());
+        problems.extend(self.compiler.ruleset().warnings.iter().map(ToString::to_string));
 
         let mut failed = false;
         // Rules before routes: no packet finds its way before its policy is in force.
-        match self.dataplane.apply_rules(&desired.rules) {
+        match self.dataplane.apply_rules(&mut self.compiler) {
             Ok(()) => {
                 let pass = self
                     .dataplane
@@ -242,7 +245,7 @@ impl Agent {
                     .await;
                 failed |= pass.failed;
                 problems.extend(pass.problems);
-                let settled = marks::settled(&self.snapshot, &self.settings.node);
+                let settled = marks::settled(self.compiler.snapshot(), &self.settings.node);
                 if let Err(error) = marks::write(&self.paths, &settled, pass.workload_mtu) {
                     problems.insert(error.to_string());
                     failed = true;
@@ -261,8 +264,8 @@ impl Agent {
             problems.insert(with_causes(&error));
             failed = true;
         }
-        self.tunnels.want(tunnel::Wanted::of(&self.snapshot, &self.settings.node));
-        self.report.passed(problems, self.snapshot.in_sync, !failed);
+        self.tunnels.want(tunnel::Wanted::of(self.compiler.snapshot(), &self.settings.node));
+        self.report.passed(problems, self.compiler.snapshot().in_sync, !failed);
         self.tell().await;
         let end = if failed { End::Failed } else { End::Clean };
         self.reconciler.finished(end, clock());

@@ -1,19 +1,16 @@
-//! One pure call from what is known to everything that is wanted on this node.
+//! One pure call from what is known to everything that is wanted on this node, but for rules, which a compiler keeps.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use calico_bgp::{Origination, PeerConfig, SpeakerConfig, peers};
 use calico_model::{Cidr, LearnedRoutes, NodeName, Snapshot};
-use calico_policy::Ruleset;
 
 use crate::settings::Backend;
 
-/// Everything that is wanted on a node.
+/// Everything that is wanted on a node beside rules.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Desired {
-    /// What may pass.
-    pub rules: Ruleset,
     /// Where it goes.
     pub routes: calico_route::Desired,
     /// Who else is told; `None` when BGP is off or the node has no address to speak from.
@@ -33,7 +30,7 @@ pub struct BgpDesired {
     pub originated: BTreeMap<Cidr, Origination>,
 }
 
-/// Works out everything that is wanted on a node. Pure.
+/// Works out everything that is wanted on a node beside rules. Pure.
 #[must_use]
 pub fn desired(snapshot: &Snapshot, node: &NodeName, learned: &LearnedRoutes, backend: Backend) -> Desired {
     let bgp = match backend {
@@ -45,9 +42,5 @@ pub fn desired(snapshot: &Snapshot, node: &NodeName, learned: &LearnedRoutes, ba
             originated: peers::originated(snapshot, node),
         }),
     };
-    Desired {
-        rules: calico_policy::compile(snapshot, node),
-        routes: calico_route::compute(snapshot, node, learned),
-        bgp,
-    }
+    Desired { routes: calico_route::compute(snapshot, node, learned), bgp }
 }

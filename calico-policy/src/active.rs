@@ -1,7 +1,7 @@
 //! Which policies apply to an endpoint.
 
 use calico_model::resource::{DefaultAction, PolicyType};
-use calico_model::{LabelSource, Name};
+use calico_model::{LabelSource, Name, Selector};
 
 use crate::labels::NAMESPACE;
 use crate::order::{OrderedTier, PolicyRef};
@@ -51,19 +51,50 @@ pub(crate) fn active<'t, 's>(
     direction: PolicyType,
     stage: Stage,
 ) -> Vec<ActiveTier<'t, 's>> {
+    counting(tiers, direction, stage, |policy| selects(policy, labels))
+}
+
+/// Returns the tiers that count in one direction for an endpoint that all their policies select.
+pub(crate) fn active_of_selecting<'t, 's>(
+    tiers: &'t [OrderedTier<'s>],
+    direction: PolicyType,
+    stage: Stage,
+) -> Vec<ActiveTier<'t, 's>> {
+    counting(tiers, direction, stage, |_| true)
+}
+
+fn counting<'t, 's>(
+    tiers: &'t [OrderedTier<'s>],
+    direction: PolicyType,
+    stage: Stage,
+    selects: impl Fn(&PolicyRef<'s>) -> bool,
+) -> Vec<ActiveTier<'t, 's>> {
     let mut active = Vec::new();
     for tier in tiers {
         let policies: Vec<_> = tier
             .policies
             .iter()
             .filter(|policy| policy.policy.applies_to(direction) && stage.holds(policy))
-            .filter(|policy| selects(policy, labels))
+            .filter(|policy| selects(policy))
             .collect();
         if !policies.is_empty() {
             active.push(ActiveTier { name: tier.name, default_action: tier.default_action, policies });
         }
     }
     active
+}
+
+/// Returns the selector of what a policy selects: a namespaced policy only what is in its own namespace.
+pub(crate) fn whole_selector(policy: &PolicyRef<'_>) -> Selector {
+    let namespace = policy.namespace().map(|namespace| {
+        Selector::equals(NAMESPACE, namespace.as_str()).expect("a namespace holds no quotes")
+    });
+    let accounts = policy.policy.service_account_selector.as_ref().map(Selector::for_service_accounts);
+    let namespaces = policy.global.and_then(|global| global.namespace_selector.as_ref());
+    [namespace, accounts, namespaces.map(Selector::for_namespaces)]
+        .into_iter()
+        .flatten()
+        .fold(policy.policy.selector.clone(), |all, term| all.and(&term))
 }
 
 /// Reports whether a policy selects an endpoint: a namespaced policy only one of its own namespace.

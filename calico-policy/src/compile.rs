@@ -23,73 +23,59 @@
 
 mod endpoint;
 mod failsafe;
+mod guard;
 mod host;
+mod machine;
 mod workload;
 
 pub(crate) use failsafe::{inbound, outbound};
+pub(crate) use machine::Machine;
 pub(crate) use workload::{ESSENTIAL_ICMPV6, LINK_LOCAL_SOURCES};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use calico_model::resource::{AllowedUse, FelixConfiguration, ResourceKey};
-use calico_model::{Cidr, Family, NodeName, Protocol, Snapshot};
+use calico_model::{Cidr, Family, InterfaceName, Name, NodeName, Protocol, Snapshot};
 
-use crate::local::{LocalHosts, LocalWorkload, local_hosts, local_workloads, prefixes};
-use crate::members::Members;
-use crate::order::{OrderedTier, tiers};
+use crate::local::LocalHosts;
 use crate::ruleset::{
     Action, Base, Bound, Chain, ChainKind, ChainName, Element, End, Hook, Interface, Match, Op, PortSet,
     Rule, Ruleset, Set, SetKind, SetName, VerdictMap, Warning,
 };
-use crate::sets::{SetTable, address_set};
+use crate::sets::{Sets, address_set};
+use guard::Guard;
+use machine::{Dirty, Locals};
 
 /// Returns what a node's kernel should hold.
 ///
 /// It depends on nothing but its arguments, cannot fail, and gives equal results for equal arguments. What cannot be
-/// enforced as it is meant is closed and listed in [`Ruleset::warnings`].
+/// enforced as it is meant is closed and listed in [`Ruleset::warnings`]. Whoever follows a datastore has it cheaper of a
+/// [`Compiler`](crate::Compiler), which ends with the same.
 #[must_use]
 pub fn compile(snapshot: &Snapshot, node: &NodeName) -> Ruleset {
-    let members = Members::of(snapshot);
-    let tiers = tiers(snapshot);
-    let felix = snapshot.felix_configuration(node);
-    let workloads = local_workloads(snapshot, node, &prefixes(&felix));
-    let hosts = local_hosts(snapshot, node, &prefixes(&felix));
-    let mut compiler = Compilation {
-        snapshot,
-        felix,
-        tiers: &tiers,
-        sets: SetTable::new(&members),
-        maps: BTreeMap::new(),
-        chains: BTreeMap::new(),
-        warnings: BTreeSet::new(),
-    };
-    let shadowed = workloads.shadowed.into_iter().map(|endpoint| Warning::SharedInterface { endpoint });
-    let misnamed = workloads.misnamed.into_iter().map(|endpoint| Warning::MisnamedInterface { endpoint });
-    let others =
-        hosts.shadowed.iter().map(|endpoint| Warning::SharedInterface { endpoint: endpoint.clone() });
-    let addressed = hosts.addressed.iter().filter(|host| host.spec.interface_name.is_none());
-    let addressed = addressed.map(|host| Warning::HostWithoutInterface { endpoint: host.key() });
-    compiler.warnings.extend(shadowed.chain(misnamed).chain(others).chain(addressed));
-    compiler.workloads(&workloads.guarded);
-    compiler.host(&hosts);
-    compiler.source_nat();
-    Ruleset {
-        sets: compiler.sets.finish(),
-        maps: compiler.maps,
-        chains: compiler.chains,
-        warnings: compiler.warnings,
-    }
+    let mut machine = Machine::new(node.clone());
+    machine.learn(snapshot);
+    machine.settle(snapshot);
+    machine.into_ruleset()
 }
 
-/// A ruleset being made.
-struct Compilation<'c, 's> {
-    snapshot: &'s Snapshot,
-    felix: FelixConfiguration,
-    tiers: &'c [OrderedTier<'s>],
-    sets: SetTable<'c, 's>,
-    maps: BTreeMap<SetName, VerdictMap>,
-    chains: BTreeMap<ChainName, Chain>,
-    warnings: BTreeSet<Warning>,
+/// One pass over what changed.
+struct Compilation<'c> {
+    snapshot: &'c Snapshot,
+    felix: &'c FelixConfiguration,
+    prefixes: &'c [InterfaceName],
+    locals: &'c Locals,
+    dirty: &'c Dirty,
+    /// Sets that have become others: what looks at them is made anew.
+    renamed: &'c BTreeSet<SetName>,
+    sets: &'c mut Sets,
+    guards: &'c mut BTreeMap<InterfaceName, Guard>,
+    /// What cannot be enforced, by the chain that would.
+    warnings: &'c mut BTreeMap<ChainName, BTreeSet<Warning>>,
+    /// The shared chains that were made in this pass.
+    made: BTreeSet<ChainName>,
+    /// The base chains that were made in this pass.
+    bases: BTreeSet<ChainName>,
 }
 
 /// The place of conntrack-dependent filters.
@@ -101,26 +87,27 @@ const MANGLE: i32 = -150;
 /// After the source translation of Service proxies, which is at 100.
 const AFTER_SERVICES: i32 = 110;
 
-impl Compilation<'_, '_> {
+impl Compilation<'_> {
     fn base(&mut self, words: &str, kind: ChainKind, hook: Hook, priority: i32, rules: Vec<Rule>) {
-        let base = Some(Base { kind, hook, priority });
-        self.chains.insert(ChainName::fixed(words), Chain { base, rules });
+        let name = ChainName::fixed(words);
+        self.sets.out.put_chain(&name, Chain { base: Some(Base { kind, hook, priority }), rules });
+        self.bases.insert(name);
     }
 
     fn filter(&mut self, words: &str, hook: Hook, stage: i32, rules: Vec<Rule>) {
         self.base(words, ChainKind::Filter, hook, FILTER + stage, rules);
     }
 
-    fn chain(&mut self, name: ChainName, rules: Vec<Rule>) {
-        self.chains.insert(name, Chain { base: None, rules });
+    fn chain(&mut self, name: &ChainName, rules: Vec<Rule>) {
+        self.sets.out.put_chain(name, Chain { base: None, rules });
     }
 
     /// Makes one rule for each prefix of workloads' interfaces.
     fn for_workload_interfaces(&self, bound: Bound, matches: &[Match], action: &Action) -> Vec<Rule> {
-        prefixes(&self.felix)
-            .into_iter()
+        self.prefixes
+            .iter()
             .map(|prefix| {
-                let interface = Match::Interface(bound, Op::Is, Interface::Prefix(prefix));
+                let interface = Match::Interface(bound, Op::Is, Interface::Prefix(prefix.clone()));
                 Rule::when([&[interface][..], matches].concat(), action.clone())
             })
             .collect()

@@ -24,8 +24,9 @@ use crate::trace::{Reason, Step, Subject, Trace};
 #[must_use]
 pub fn evaluate(snapshot: &Snapshot, packet: &Packet) -> Trace {
     let felix = snapshot.felix_configuration(&packet.node);
-    let workloads = local_workloads(snapshot, &packet.node, &prefixes(&felix)).guarded;
-    let hosts = local_hosts(snapshot, &packet.node, &prefixes(&felix));
+    let workloads = local_workloads(snapshot, &packet.node, &prefixes(&felix));
+    let own = snapshot.hosts.values().filter(|host| host.spec.node == packet.node);
+    let hosts = local_hosts(own, &prefixes(&felix));
     let mut evaluation = Evaluation {
         snapshot,
         packet,

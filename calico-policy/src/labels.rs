@@ -13,6 +13,14 @@ pub(crate) const NAMESPACE: &str = "projectcalico.org/namespace";
 pub(crate) const SERVICE_ACCOUNT: &str = "projectcalico.org/serviceaccount";
 const ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
 
+/// What only the system says of a thing itself: never taken from what it inherits.
+pub(crate) const NOT_INHERITED: [&str; 3] = [NAMESPACE, SERVICE_ACCOUNT, ORCHESTRATOR];
+
+/// Reports whether only parents give a label.
+fn is_inherited_only(key: &str) -> bool {
+    key.starts_with(NAMESPACE_PREFIX) || key.starts_with(SERVICE_ACCOUNT_PREFIX)
+}
+
 /// The labels of one endpoint or network set.
 #[derive(Debug, Clone)]
 pub(crate) struct SystemLabels<'s> {
@@ -41,6 +49,26 @@ impl<'s> SystemLabels<'s> {
     }
 }
 
+/// Returns the labels that a workload carries itself.
+pub(crate) fn of_workload(endpoint: &Object<WorkloadEndpoint>) -> Vec<(&str, &str)> {
+    let mut own = of_others(&endpoint.metadata);
+    let said = [
+        (SERVICE_ACCOUNT, endpoint.spec.service_account_name.as_str()),
+        (ORCHESTRATOR, endpoint.spec.orchestrator.as_str()),
+    ];
+    own.extend(said.into_iter().filter(|(_, value)| !value.is_empty()));
+    own
+}
+
+/// Returns the labels that a host endpoint or network set carries itself.
+pub(crate) fn of_others(metadata: &Metadata) -> Vec<(&str, &str)> {
+    let written = metadata.labels.iter();
+    let mut own: Vec<_> =
+        written.filter(|(key, _)| !is_inherited_only(key) && !NOT_INHERITED.contains(key)).collect();
+    own.extend(metadata.namespace.as_ref().map(|namespace| (NAMESPACE, namespace.as_str())));
+    own
+}
+
 fn inherited<'s>(snapshot: &'s Snapshot, profiles: &[Name]) -> Vec<&'s Labels> {
     let labels = |name: &Name| snapshot.profiles.get(&name.clone().into()).map(|p| &p.spec.labels_to_apply);
     profiles.iter().filter_map(labels).collect()
@@ -55,11 +83,7 @@ impl LabelSource for SystemLabels<'_> {
             ORCHESTRATOR => return Some(self.orchestrator).filter(|text| present(text)),
             _ => {}
         }
-        let own = if key.starts_with(NAMESPACE_PREFIX) || key.starts_with(SERVICE_ACCOUNT_PREFIX) {
-            None
-        } else {
-            self.metadata.labels.get(key)
-        };
+        let own = if is_inherited_only(key) { None } else { self.metadata.labels.get(key) };
         own.or_else(|| self.inherited.iter().find_map(|labels| labels.get(key)))
     }
 }

@@ -6,6 +6,8 @@
 //! - [`evaluate`] asks the resources themselves and says why, rule by rule;
 //! - [`simulate`] runs the packet through a ruleset as a kernel would.
 //!
+//! A [`Compiler`] follows a datastore: it ends where [`compile`] does, at a cost that follows what changed, and says what changed.
+//!
 //! A [`Ruleset`] prints as nft text. With the feature `nft`, the module `nft` reads the kernel's table, plans what is missing
 //! and applies it in one transaction.
 //!
@@ -70,15 +72,18 @@
 mod active;
 mod closed;
 mod compile;
+mod compiler;
+mod delta;
 mod evaluate;
+mod index;
 mod labels;
 mod local;
 mod log;
 mod lower;
-mod members;
 #[cfg(feature = "nft")]
 pub mod nft;
 mod order;
+mod output;
 pub mod packet;
 mod peer;
 pub mod ruleset;
@@ -91,6 +96,8 @@ pub mod trace;
 mod way;
 
 pub use compile::compile;
+pub use compiler::{Changes, Compiler};
+pub use delta::Delta;
 pub use evaluate::evaluate;
 pub use packet::{Outcome, Packet, Path, Transport, Verdict};
 pub use ruleset::Ruleset;

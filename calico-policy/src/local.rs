@@ -13,37 +13,26 @@ pub(crate) struct LocalWorkload<'s> {
     pub(crate) endpoint: &'s Object<WorkloadEndpoint>,
 }
 
-/// The workloads of a node, and those that cannot be guarded.
-#[derive(Debug, Clone)]
-pub(crate) struct LocalWorkloads<'s> {
-    /// Those that have an interface, in its order.
-    pub(crate) guarded: Vec<LocalWorkload<'s>>,
-    /// Those whose interface another one has: of two that claim one, the first by namespace and name has it.
-    pub(crate) shadowed: Vec<ResourceKey>,
-    /// Those whose interface is not named like a workload's.
-    pub(crate) misnamed: Vec<ResourceKey>,
-}
-
-/// Returns the workloads of a node. An interface is a workload's only when its name begins with one of `prefixes`.
+/// Returns the workloads of a node that have an interface, in its order: of two that claim one, the first by namespace and name
+/// has it. An interface is a workload's only when its name begins with one of `prefixes`.
 pub(crate) fn local_workloads<'s>(
     snapshot: &'s Snapshot,
     node: &NodeName,
     prefixes: &[InterfaceName],
-) -> LocalWorkloads<'s> {
+) -> Vec<LocalWorkload<'s>> {
     let mut by_interface = BTreeMap::new();
-    let (mut shadowed, mut misnamed) = (Vec::new(), Vec::new());
     for endpoint in snapshot.workloads.values().filter(|endpoint| endpoint.spec.node == *node) {
         let Some(interface) = &endpoint.spec.interface_name else { continue };
-        if !prefixes.iter().any(|prefix| interface.as_str().starts_with(prefix.as_str())) {
-            misnamed.push(endpoint.key());
-        } else if by_interface.contains_key(interface) {
-            shadowed.push(endpoint.key());
-        } else {
-            by_interface.insert(interface.clone(), endpoint);
+        if is_workload_interface(interface, prefixes) {
+            by_interface.entry(interface.clone()).or_insert(endpoint);
         }
     }
-    let held = by_interface.into_iter().map(|(interface, endpoint)| LocalWorkload { interface, endpoint });
-    LocalWorkloads { guarded: held.collect(), shadowed, misnamed }
+    by_interface.into_iter().map(|(interface, endpoint)| LocalWorkload { interface, endpoint }).collect()
+}
+
+/// Reports whether an interface is named like a workload's.
+pub(crate) fn is_workload_interface(interface: &InterfaceName, prefixes: &[InterfaceName]) -> bool {
+    prefixes.iter().any(|prefix| interface.as_str().starts_with(prefix.as_str()))
 }
 
 /// Returns the prefixes of workloads' interfaces; one that no interface can have is left out.
@@ -68,21 +57,19 @@ pub(crate) struct LocalHosts<'s> {
     pub(crate) shadowed: Vec<ResourceKey>,
 }
 
-/// Returns the host endpoints of a node. Workloads' interfaces are not the host's.
+/// Returns the host endpoints of a node, of those that are its own. Workloads' interfaces are not the host's.
 pub(crate) fn local_hosts<'s>(
-    snapshot: &'s Snapshot,
-    node: &NodeName,
+    own: impl Iterator<Item = &'s Object<HostEndpoint>>,
     prefixes: &[InterfaceName],
 ) -> LocalHosts<'s> {
     let mut hosts =
         LocalHosts { named: BTreeMap::new(), addressed: Vec::new(), all: None, shadowed: Vec::new() };
-    for endpoint in snapshot.hosts.values().filter(|endpoint| endpoint.spec.node == *node) {
+    for endpoint in own {
         match &endpoint.spec.interface_name {
             None => hosts.addressed.push(endpoint),
             Some(HostInterface::All) if hosts.all.is_none() => hosts.all = Some(endpoint),
             Some(HostInterface::Named(name))
-                if !hosts.named.contains_key(name)
-                    && !prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str())) =>
+                if !hosts.named.contains_key(name) && !is_workload_interface(name, prefixes) =>
             {
                 hosts.named.insert(name.clone(), endpoint);
             }

@@ -10,13 +10,13 @@ use calico_model::{Cidr, Family, Namespace, Protocol};
 use crate::packet::{PortProtocol, icmp_of};
 use crate::peer::peer;
 use crate::ruleset::{End, Match, Op, PortSet};
-use crate::sets::SetTable;
+use crate::sets::Sets;
 
 /// Alternatives, each a conjunction.
 type Alternatives = Vec<Vec<Match>>;
 
 /// Returns the conjunctions that together match what a rule of a policy in `namespace` matches.
-pub(crate) fn lower(rule: &Rule, namespace: Option<&Namespace>, sets: &mut SetTable<'_, '_>) -> Alternatives {
+pub(crate) fn lower(rule: &Rule, namespace: Option<&Namespace>, sets: &mut Sets) -> Alternatives {
     let families = families(rule);
     if families.len() == Family::ALL.len() && !looks_at_family(rule) {
         return of_family(rule, namespace, None, sets);
@@ -65,7 +65,7 @@ fn of_family(
     rule: &Rule,
     namespace: Option<&Namespace>,
     family: Option<Family>,
-    sets: &mut SetTable<'_, '_>,
+    sets: &mut Sets,
 ) -> Alternatives {
     let mut all: Alternatives = Vec::new();
     for (mut matches, has_ports) in protocol_cases(rule) {
@@ -146,7 +146,7 @@ fn addresses(
     entity: &EntityRule,
     namespace: Option<&Namespace>,
     family: Family,
-    sets: &mut SetTable<'_, '_>,
+    sets: &mut Sets,
 ) -> Vec<Match> {
     let mut matches = Vec::new();
     matches.extend(networks(end, Op::Is, &entity.nets, family, sets));
@@ -161,7 +161,7 @@ fn addresses(
     matches
 }
 
-fn networks(end: End, op: Op, nets: &[Cidr], family: Family, sets: &mut SetTable<'_, '_>) -> Option<Match> {
+fn networks(end: End, op: Op, nets: &[Cidr], family: Family, sets: &mut Sets) -> Option<Match> {
     let nets: Vec<Cidr> = nets.iter().copied().filter(|net| net.family() == family).collect();
     match nets.as_slice() {
         [] => None,
@@ -212,7 +212,7 @@ struct PortLists<'r> {
 }
 
 impl PortLists<'_> {
-    fn alternatives(&self, has_ports: bool, sets: &mut SetTable<'_, '_>) -> Alternatives {
+    fn alternatives(&self, has_ports: bool, sets: &mut Sets) -> Alternatives {
         if !has_ports {
             // Nothing is one of the ports, and none of the not-ports.
             return if self.entity.ports.is_empty() { vec![Vec::new()] } else { Vec::new() };
@@ -226,7 +226,7 @@ impl PortLists<'_> {
     }
 
     /// One match for all numeric ports, and one for each name.
-    fn matches(&self, op: Op, ports: &[PortMatch], sets: &mut SetTable<'_, '_>) -> Vec<Match> {
+    fn matches(&self, op: Op, ports: &[PortMatch], sets: &mut Sets) -> Vec<Match> {
         let mut ranges = Vec::new();
         let mut matches = Vec::new();
         for port in ports {

@@ -31,5 +31,5 @@ mod wire;
 pub use actual::{Actual, ActualChain, ActualRule, ActualSet, Digest, ForeignBase, Table};
 pub use error::ApplyError;
 pub use kernel::Nft;
-pub use plan::plan;
+pub use plan::{plan, plan_change};
 pub use transaction::{Operation, Transaction};

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use calico_model::resource::policy::GlobalPart;
-use calico_model::resource::{DefaultAction, Policy, ResourceKey, Tier};
+use calico_model::resource::{DefaultAction, Kind, Policy, ResourceKey, Tier};
 use calico_model::{Name, Namespace, Snapshot};
 
 /// A tier with its policies, all in order.
@@ -45,8 +45,29 @@ pub(crate) fn tiers(snapshot: &Snapshot) -> Vec<OrderedTier<'_>> {
         policy: &object.spec.policy,
         global: Some(&object.spec.global),
     });
+    tiers_of(snapshot, namespaced.chain(global))
+}
+
+/// Returns a policy, which is of either kind.
+pub(crate) fn policy<'s>(snapshot: &'s Snapshot, key: &ResourceKey) -> Option<PolicyRef<'s>> {
+    let namespaced = || {
+        let object = snapshot.policies.get(&key.id)?;
+        Some(PolicyRef { key: key.clone(), policy: &object.spec.0, global: None })
+    };
+    let global = || {
+        let object = snapshot.global_policies.get(&key.id)?;
+        Some(PolicyRef { key: key.clone(), policy: &object.spec.policy, global: Some(&object.spec.global) })
+    };
+    if key.kind == Kind::NetworkPolicy { namespaced() } else { global() }
+}
+
+/// Returns the tiers of some policies, all in order.
+pub(crate) fn tiers_of<'s>(
+    snapshot: &'s Snapshot,
+    policies: impl Iterator<Item = PolicyRef<'s>>,
+) -> Vec<OrderedTier<'s>> {
     let mut by_tier: BTreeMap<&Name, Vec<PolicyRef<'_>>> = BTreeMap::new();
-    for policy in namespaced.chain(global) {
+    for policy in policies {
         by_tier.entry(&policy.policy.tier).or_default().push(policy);
     }
     let mut tiers: Vec<(Rank, OrderedTier<'_>)> = by_tier

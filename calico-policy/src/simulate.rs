@@ -83,7 +83,7 @@ struct Run<'r> {
     accepted: bool,
 }
 
-impl Run<'_> {
+impl<'r> Run<'r> {
     fn chain(&mut self, chain: &Chain, view: &View) -> Fate {
         for rule in &chain.rules {
             if !rule.matches.iter().all(|m| self.holds(m, view)) {
@@ -99,10 +99,15 @@ impl Run<'_> {
                 },
                 Action::Goto(name) => return self.named(name, view),
                 Action::Dispatch(bound, map) => {
-                    let chain = self
-                        .interface(*bound)
-                        .and_then(|interface| self.ruleset.maps.get(map)?.elements.get(interface));
-                    if let Some(name) = chain {
+                    let key = self.interface(*bound).cloned().map(Element::Interface);
+                    if let Some(name) = key.and_then(|key| self.led(map, &key)) {
+                        return self.named(name, view);
+                    }
+                }
+                Action::DispatchPort(end, map) => {
+                    let port = self.port(*end, view);
+                    let key = port.map(|port| Element::ProtocolPort(self.packet.protocol(), port));
+                    if let Some(name) = key.and_then(|key| self.led(map, &key)) {
                         return self.named(name, view);
                     }
                 }
@@ -117,6 +122,10 @@ impl Run<'_> {
             }
         }
         Fate::Undecided
+    }
+
+    fn led(&self, map: &SetName, key: &Element) -> Option<&'r ChainName> {
+        self.ruleset.maps.get(map)?.elements.get(key)
     }
 
     fn named(&mut self, name: &ChainName, view: &View) -> Fate {
@@ -246,6 +255,7 @@ impl Set {
             }
             SetKind::Address(_)
             | SetKind::Socket(_)
+            | SetKind::ProtocolPort
             | SetKind::Ports
             | SetKind::Interface
             | SetKind::InterfaceAddress(_) => self.elements.contains(&Element::Address(addr)),

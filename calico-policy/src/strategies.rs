@@ -8,7 +8,12 @@ mod resources;
 
 use std::net::IpAddr;
 
-use calico_model::{Cidr, Family, InterfaceName, Protocol, Snapshot};
+use calico_model::resource::{
+    FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, NetworkPolicy,
+    NetworkSet, Node, Profile, Tier, WorkloadEndpoint,
+};
+use calico_model::snapshot::Held;
+use calico_model::{Cidr, Family, InterfaceName, Protocol, Snapshot, Update};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -121,6 +126,32 @@ fn state() -> impl Strategy<Value = ConnectionState> {
         1 => Just(ConnectionState::Invalid),
         1 => Just(ConnectionState::Untracked),
     ]
+}
+
+/// Returns updates that make one world of another: removals, then everything that is new or different, kind by kind.
+#[must_use]
+pub fn updates(from: &Snapshot, to: &Snapshot) -> Vec<Update> {
+    let mut updates = Vec::new();
+    between::<IpPool>(from, to, &mut updates);
+    between::<Node>(from, to, &mut updates);
+    between::<WorkloadEndpoint>(from, to, &mut updates);
+    between::<HostEndpoint>(from, to, &mut updates);
+    between::<Profile>(from, to, &mut updates);
+    between::<Tier>(from, to, &mut updates);
+    between::<NetworkPolicy>(from, to, &mut updates);
+    between::<GlobalNetworkPolicy>(from, to, &mut updates);
+    between::<NetworkSet>(from, to, &mut updates);
+    between::<GlobalNetworkSet>(from, to, &mut updates);
+    between::<FelixConfiguration>(from, to, &mut updates);
+    updates
+}
+
+fn between<S: Held>(from: &Snapshot, to: &Snapshot, updates: &mut Vec<Update>) {
+    let (from, to) = (S::table(from), S::table(to));
+    let gone = from.values().filter(|object| !to.contains_key(&object.id()));
+    updates.extend(gone.map(|object| Update::Removed(object.key())));
+    let new = to.values().filter(|object| from.get(&object.id()) != Some(object));
+    updates.extend(new.map(|object| Update::Put(Box::new(S::into_resource(object.clone())))));
 }
 
 /// Generates packets for one world.

@@ -27,9 +27,9 @@ impl Display for Ruleset {
             elements(f, &set.elements.iter().map(Element::to_string).collect::<Vec<_>>())?;
             writeln!(f, "\t}}")?;
         }
-        for (name, VerdictMap { elements: chains }) in &self.maps {
-            writeln!(f, "\tmap {name} {{\n\t\ttype ifname : verdict;")?;
-            let entry = |(interface, chain)| format!("\"{interface}\" : goto {chain}");
+        for (name, VerdictMap { kind, elements: chains }) in &self.maps {
+            writeln!(f, "\tmap {name} {{\n\t\t{}", MapType(*kind))?;
+            let entry = |(key, chain)| format!("{key} : goto {chain}");
             elements(f, &chains.iter().map(entry).collect::<Vec<_>>())?;
             writeln!(f, "\t}}")?;
         }
@@ -67,10 +67,21 @@ impl Display for SetKind {
             SetKind::Address(family) => write!(f, "type {};", addr_type(*family)),
             SetKind::Network(family) => write!(f, "type {}; flags interval;", addr_type(*family)),
             SetKind::Socket(family) => write!(f, "type {} . inet_proto . inet_service;", addr_type(*family)),
+            SetKind::ProtocolPort => f.write_str("type inet_proto . inet_service;"),
             SetKind::Ports => f.write_str("type inet_service; flags interval;"),
             SetKind::Interface => f.write_str("type ifname;"),
             SetKind::InterfaceAddress(family) => write!(f, "type ifname . {};", addr_type(*family)),
         }
+    }
+}
+
+/// The type of a map from keys of a kind to chains.
+pub(crate) struct MapType(pub(crate) SetKind);
+
+impl Display for MapType {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let keys = self.0.to_string();
+        write!(f, "{} : verdict;", keys.trim_end_matches(';'))
     }
 }
 
@@ -87,6 +98,7 @@ impl Display for Element {
             Element::Address(addr) => addr.fmt(f),
             Element::Network(net) => net.fmt(f),
             Element::Socket(addr, protocol, port) => write!(f, "{addr} . {} . {port}", word(*protocol)),
+            Element::ProtocolPort(protocol, port) => write!(f, "{} . {port}", word(*protocol)),
             Element::Ports(first, last) if first == last => first.fmt(f),
             Element::Ports(first, last) => write!(f, "{first}-{last}"),
             Element::Interface(name) => write!(f, "\"{name}\""),
@@ -138,6 +150,7 @@ impl Display for Action {
             Action::Jump(chain) => write!(f, "jump {chain}"),
             Action::Goto(chain) => write!(f, "goto {chain}"),
             Action::Dispatch(bound, map) => write!(f, "{bound} vmap @{map}"),
+            Action::DispatchPort(end, map) => write!(f, "meta l4proto . th {} vmap @{map}", port(*end)),
             Action::Log { prefix } => write!(f, "log prefix \"{prefix}\""),
             Action::Notrack => f.write_str("notrack"),
             Action::MarkAccepted => write!(f, "meta mark set meta mark or {ACCEPTED:#010x}"),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use calico_policy::Ruleset;
 use calico_policy::nft::{self, Nft};
+use calico_policy::{Changes, Compiler};
 use calico_route::change::Change;
 use calico_route::departed::Departures;
 use calico_route::netlink::{Event, Netlink, Watch};
@@ -56,8 +56,8 @@ pub(super) struct Dataplane {
     /// `None` once it has failed.
     watch: Option<Watch>,
     departures: Departures,
-    /// The rules that were put in force last; `None` after a failure, when only the kernel knows.
-    rules: Option<Ruleset>,
+    /// Whether the kernel holds the rules as they were when the compiler last told what changed; not after a failure.
+    rules_known: bool,
     /// When the kernel was asked last.
     rules_read: Option<Instant>,
 }
@@ -88,7 +88,7 @@ impl Dataplane {
             netlink,
             watch: Some(watch),
             departures: Departures::default(),
-            rules: None,
+            rules_known: false,
             rules_read: None,
         })
     }
@@ -113,34 +113,28 @@ impl Dataplane {
 
     /// Puts rules in force, in one transaction, unless they are already.
     ///
-    /// Between audits the change is planned from what was put in force last, so that its cost follows what changed.
-    pub(super) fn apply_rules(&mut self, rules: &Ruleset) -> Result<(), String> {
+    /// Between audits only what changed is written, and nothing is read.
+    pub(super) fn apply_rules(&mut self, compiler: &mut Compiler) -> Result<(), String> {
         let now = super::clock();
         let fresh = self.rules_read.is_some_and(|read| now.duration_since(read) < RULES_AUDIT);
-        let in_force = self.rules.take().filter(|_| fresh);
-        if in_force.as_ref() != Some(rules) {
-            // The kernel may take long for many rules; the other tasks go on meanwhile on another thread.
-            let applied = tokio::task::block_in_place(|| self.change_rules(in_force.as_ref(), rules));
-            if in_force.is_none() {
-                self.rules_read = Some(now);
+        let known = std::mem::take(&mut self.rules_known) && fresh;
+        // The kernel may take long for many rules; the other tasks go on meanwhile on another thread.
+        let applied = tokio::task::block_in_place(|| match compiler.changes() {
+            Changes::Only(delta) if known => {
+                let transaction = nft::plan_change(&delta);
+                self.nft.apply(&transaction).map(|()| transaction)
             }
-            applied.map_err(|error| with_causes(&error))?;
+            Changes::Only(_) | Changes::Everything => {
+                self.rules_read = Some(now);
+                self.nft.sync(compiler.ruleset())
+            }
+        });
+        let written = applied.map_err(|error| with_causes(&error))?;
+        if !written.is_empty() {
+            tracing::info!(changes = written.operations.len(), "put rules in force");
         }
-        self.rules = Some(rules.clone());
+        self.rules_known = true;
         Ok(())
-    }
-
-    fn change_rules(&mut self, in_force: Option<&Ruleset>, rules: &Ruleset) -> Result<(), nft::ApplyError> {
-        let actual = match in_force {
-            Some(in_force) => nft::Actual::holding(in_force),
-            None => self.nft.read()?,
-        };
-        let transaction = nft::plan(rules, &actual);
-        if transaction.is_empty() {
-            return Ok(());
-        }
-        tracing::info!(changes = transaction.operations.len(), "putting rules in force");
-        self.nft.apply(&transaction)
     }
 
     /// Makes routes, tunnels and neighbours what they are wanted to be.

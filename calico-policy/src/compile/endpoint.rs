@@ -1,5 +1,7 @@
 //! Chains that decide for endpoints: one for each list of policies and profiles, whoever shares it.
 
+use std::collections::BTreeSet;
+
 use calico_model::resource::{self, DefaultAction, Kind, ObjectId, PolicyType};
 use calico_model::{Name, Namespace, Protocol};
 
@@ -8,8 +10,9 @@ use crate::active::{ActiveTier, Stage};
 use crate::closed::enforced_action;
 use crate::log::log_prefix;
 use crate::lower::lower;
+use crate::output::Part;
 
-impl Compilation<'_, '_> {
+impl Compilation<'_> {
     /// Makes the chain of a workload that has these policies and profiles in one direction.
     pub(super) fn workload_chain(
         &mut self,
@@ -19,16 +22,40 @@ impl Compilation<'_, '_> {
     ) -> ChainName {
         let stops = self.tier_and_profile_chains(direction, tiers, profiles);
         let name = ChainName::digest(word(direction, "to", "from"), stops.iter().map(ChainName::as_str));
-        if !self.chains.contains_key(&name) {
+        if self.dirty.everything || !self.sets.out.has_chain(&name) {
             let mut rules = self.tracked();
             if direction == PolicyType::Egress {
                 rules.extend(self.no_tunnels());
             }
             rules.extend(stops.into_iter().map(|chain| Rule::always(Action::Jump(chain))));
             rules.push(Rule::always(Action::Drop));
-            self.chain(name.clone(), rules);
+            self.chain(&name, rules);
         }
         name
+    }
+
+    /// Reports whether a shared chain that others change is to be made in this pass.
+    fn requires_making(&self, chain: &ChainName, changed: bool) -> bool {
+        if self.made.contains(chain) {
+            return false;
+        }
+        let Some(held) = self.sets.out.ruleset().chains.get(chain) else { return true };
+        let renamed = || {
+            crate::output::parts(&held.rules)
+                .any(|part| matches!(part, Part::Set(set) if self.renamed.contains(&set)))
+        };
+        self.dirty.everything || changed || !self.renamed.is_empty() && renamed()
+    }
+
+    /// Puts a shared chain in place, with what could not be said in it.
+    fn make(&mut self, name: &ChainName, rules: Vec<Rule>, warnings: BTreeSet<Warning>) {
+        self.chain(name, rules);
+        self.made.insert(name.clone());
+        if warnings.is_empty() {
+            self.warnings.remove(name);
+        } else {
+            self.warnings.insert(name.clone(), warnings);
+        }
     }
 
     /// Lets tracked flows go on, and drops what cannot belong to one.
@@ -78,13 +105,14 @@ impl Compilation<'_, '_> {
                 PolicyType::Egress => &profile.egress,
             };
             let chain = ChainName::digest(word(direction, "in-profile", "out-profile"), [name.as_str()]);
-            if !self.chains.contains_key(&chain) {
+            if self.requires_making(&chain, self.dirty.profiles.contains(name)) {
                 let key = ResourceKey { kind: Kind::Profile, id: ObjectId::from(name.clone()) };
-                let mut lowered = Vec::new();
+                let (mut lowered, mut warnings) = (Vec::new(), BTreeSet::new());
                 for rule in rules.iter().filter(|rule| rule.action != resource::Action::Pass) {
                     lowered.extend(self.rule(rule, Stage::Normal, &key, None, None));
+                    warnings.extend(unenforced(rule, &key));
                 }
-                self.chain(chain.clone(), lowered);
+                self.make(&chain, lowered, warnings);
             }
             chains.push(chain);
         }
@@ -107,19 +135,21 @@ impl Compilation<'_, '_> {
             Stage::Untracked => word(direction, "in-raw-tier", "out-raw-tier"),
         };
         let name = ChainName::digest(word, parts.iter().map(String::as_str));
-        if self.chains.contains_key(&name) {
+        let changed = tier.policies.iter().any(|policy| self.dirty.policies.contains(&policy.key));
+        if !self.requires_making(&name, changed) {
             return name;
         }
-        let mut rules = Vec::new();
+        let (mut rules, mut warnings) = (Vec::new(), BTreeSet::new());
         for policy in &tier.policies {
             for rule in policy.policy.rules(direction) {
+                warnings.extend(unenforced(rule, &policy.key));
                 rules.extend(self.rule(rule, stage, &policy.key, Some(tier.name), policy.namespace()));
             }
         }
         if tier.default_action == DefaultAction::Deny && stage.decides() {
             rules.push(Rule::always(Action::Drop));
         }
-        self.chain(name.clone(), rules);
+        self.make(&name, rules, warnings);
         name
     }
 
@@ -131,12 +161,6 @@ impl Compilation<'_, '_> {
         tier: Option<&Name>,
         namespace: Option<&Namespace>,
     ) -> Vec<Rule> {
-        if rule.http.is_some() {
-            self.warnings.insert(Warning::HttpRule { policy: owner.clone() });
-        }
-        if rule.source.services.is_some() || rule.destination.services.is_some() {
-            self.warnings.insert(Warning::ServiceRule { policy: owner.clone() });
-        }
         let action = match enforced_action(rule) {
             None => return Vec::new(),
             Some(resource::Action::Allow) => self.accept_in(stage),
@@ -146,9 +170,16 @@ impl Compilation<'_, '_> {
                 Action::Log { prefix: log_prefix(self.felix.log_prefix.as_deref(), owner, tier) }
             }
         };
-        let alternatives = lower(rule, namespace, &mut self.sets);
+        let alternatives = lower(rule, namespace, self.sets);
         alternatives.into_iter().map(|matches| Rule::when(matches, action.clone())).collect()
     }
+}
+
+/// Returns what cannot be enforced of a rule.
+fn unenforced(rule: &resource::Rule, owner: &ResourceKey) -> impl Iterator<Item = Warning> {
+    let http = rule.http.is_some().then(|| Warning::HttpRule { policy: owner.clone() });
+    let services = rule.source.services.is_some() || rule.destination.services.is_some();
+    http.into_iter().chain(services.then(|| Warning::ServiceRule { policy: owner.clone() }))
 }
 
 pub(super) fn word(direction: PolicyType, ingress: &'static str, egress: &'static str) -> &'static str {

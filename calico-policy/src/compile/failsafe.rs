@@ -22,12 +22,12 @@ impl Way {
     }
 }
 
-impl Compilation<'_, '_> {
+impl Compilation<'_> {
     /// Opens the failsafe ports of one direction.
     pub(super) fn failsafes(&self, way: Way) -> Vec<Rule> {
         let ports = match way {
-            Way::In => inbound(&self.felix),
-            Way::Out => outbound(&self.felix),
+            Way::In => inbound(self.felix),
+            Way::Out => outbound(self.felix),
         };
         ports.iter().filter_map(|port| failsafe(port, way.far(), End::Destination)).collect()
     }
@@ -35,8 +35,8 @@ impl Compilation<'_, '_> {
     /// Opens the way back for the failsafe ports of the other direction: without tracking nobody knows a reply.
     pub(super) fn failsafe_replies(&self, way: Way) -> Vec<Rule> {
         let ports = match way {
-            Way::In => outbound(&self.felix),
-            Way::Out => inbound(&self.felix),
+            Way::In => outbound(self.felix),
+            Way::Out => inbound(self.felix),
         };
         ports.iter().filter_map(|port| failsafe(port, way.far(), End::Source)).collect()
     }

@@ -6,11 +6,10 @@ use calico_model::{Cidr, InterfaceName};
 use super::endpoint::{decides_all, word};
 use super::failsafe::Way;
 use super::{
-    Action, Bound, ChainKind, ChainName, Compilation, End, Family, Hook, Interface, LocalHosts, MANGLE,
-    Match, Op, RAW, Rule, VerdictMap,
+    Action, Bound, ChainKind, ChainName, Compilation, Element, End, Family, Hook, Interface, LocalHosts,
+    MANGLE, Match, Op, RAW, Rule, SetKind, VerdictMap,
 };
-use crate::active::{ActiveTier, Stage, active};
-use crate::labels::SystemLabels;
+use crate::active::{ActiveTier, Stage, active_of_selecting};
 use crate::local::LOOPBACK;
 use crate::ruleset::SetName;
 use crate::sets::address_set;
@@ -24,7 +23,7 @@ struct Place {
     words: &'static str,
 }
 
-impl Compilation<'_, '_> {
+impl Compilation<'_> {
     pub(super) fn host(&mut self, hosts: &LocalHosts<'_>) {
         let early = self.early(hosts);
         self.input(hosts, early);
@@ -54,11 +53,11 @@ impl Compilation<'_, '_> {
             self.base("pre-dnat", ChainKind::Filter, Hook::Prerouting, MANGLE, rules);
         }
         self.chain(
-            ChainName::fixed("accept-untracked"),
+            &ChainName::fixed("accept-untracked"),
             [Action::Notrack, Action::MarkAccepted, Action::Accept].map(Rule::always).to_vec(),
         );
         self.chain(
-            ChainName::fixed("accept-early"),
+            &ChainName::fixed("accept-early"),
             [Action::MarkAccepted, Action::Accept].map(Rule::always).to_vec(),
         );
         true
@@ -141,12 +140,12 @@ impl Compilation<'_, '_> {
         }
         let mut rules = self.for_workload_interfaces(place.bound, &[], &Action::Accept);
         // An interface with an endpoint of its own never falls to the one for all.
-        let elements = named
-            .into_iter()
-            .map(|(interface, chain)| (interface, chain.unwrap_or_else(|| self.accept_chain())));
-        let map = VerdictMap { elements: elements.collect() };
+        let elements = named.into_iter().map(|(interface, chain)| {
+            (Element::Interface(interface), chain.unwrap_or_else(|| self.accept_chain()))
+        });
+        let map = VerdictMap { kind: SetKind::Interface, elements: elements.collect() };
         if !map.elements.is_empty() {
-            let map = self.map(place.words, map);
+            let map = self.map(place.words, &map);
             rules.push(Rule::always(Action::Dispatch(place.bound, map)));
         }
         for host in addressed {
@@ -183,15 +182,15 @@ impl Compilation<'_, '_> {
 
     fn accept_chain(&mut self) -> ChainName {
         let name = ChainName::fixed("accept");
-        self.chain(name.clone(), vec![Rule::always(Action::Accept)]);
+        self.chain(&name, vec![Rule::always(Action::Accept)]);
         name
     }
 
     /// Makes an endpoint's chain of a stage; `None` when the endpoint lets everything go on to the next.
     fn host_chain(&mut self, host: &Object<HostEndpoint>, place: Place) -> Option<ChainName> {
         let Place { stage, direction, .. } = place;
-        let labels = SystemLabels::of_host(self.snapshot, host);
-        let tiers = active(self.tiers, &labels, direction, stage);
+        let tiers = self.locals.tiers(self.snapshot, &host.key());
+        let tiers = active_of_selecting(&tiers, direction, stage);
         if stage != Stage::Normal && tiers.is_empty() {
             return None;
         }
@@ -222,7 +221,7 @@ impl Compilation<'_, '_> {
         if stage == Stage::Normal {
             rules.push(Rule::always(Action::Drop));
         }
-        self.chain(name.clone(), rules);
+        self.chain(&name, rules);
         Some(name)
     }
 

@@ -1,64 +1,36 @@
 //! What guards the node's workloads.
 
-use calico_model::resource::PolicyType;
-
 use super::{
-    Action, Bound, ChainKind, ChainName, Compilation, Element, End, Family, Hook, Interface, LocalWorkload,
-    Match, Op, RAW, Rule, Set, SetKind, VerdictMap,
+    Action, Bound, ChainKind, ChainName, Compilation, End, Family, Hook, Interface, Match, Op, RAW, Rule,
+    SetName, VerdictMap, guard,
 };
-use crate::active::{Stage, active};
-use crate::labels::SystemLabels;
-use crate::ruleset::SetName;
 
-impl Compilation<'_, '_> {
-    pub(super) fn workloads(&mut self, workloads: &[LocalWorkload<'_>]) {
-        let mut from = VerdictMap::default();
-        let mut to = VerdictMap::default();
-        for workload in workloads {
-            let labels = SystemLabels::of_workload(self.snapshot, workload.endpoint);
-            let profiles = &workload.endpoint.spec.profiles;
-            for (direction, map) in [(PolicyType::Egress, &mut from), (PolicyType::Ingress, &mut to)] {
-                let tiers = active(self.tiers, &labels, direction, Stage::Normal);
-                let chain = self.workload_chain(direction, &tiers, profiles);
-                map.elements.insert(workload.interface.clone(), chain);
-            }
-        }
-        let from_map = self.map("from-workload", from);
-        let to_map = self.map("to-workload", to);
-        self.sources(workloads);
-        self.dispatch(&from_map, &to_map);
-    }
-
-    pub(super) fn map(&mut self, words: &str, map: VerdictMap) -> SetName {
+impl Compilation<'_> {
+    pub(super) fn map(&mut self, words: &str, map: &VerdictMap) -> SetName {
         let name = SetName::fixed(words);
-        self.maps.insert(name.clone(), map);
+        self.sets.out.put_map(&name, map);
         name
     }
 
+    /// Makes the base chains that lead to the workloads' own.
+    pub(super) fn workloads(&mut self) {
+        self.sources();
+        self.dispatch();
+    }
+
     /// A workload sends from its own addresses only, and an unknown interface from none.
-    fn sources(&mut self, workloads: &[LocalWorkload<'_>]) {
-        let elements = workloads.iter().map(|w| Element::Interface(w.interface.clone())).collect();
-        let known = self.sets.fixed("workloads", Set { kind: SetKind::Interface, elements });
+    fn sources(&mut self) {
         let mut rules = Vec::new();
         for family in Family::ALL {
-            let elements = workloads
-                .iter()
-                .flat_map(|workload| {
-                    let own = workload.endpoint.spec.addrs(family);
-                    own.map(|addr| Element::InterfaceAddress(workload.interface.clone(), addr))
-                })
-                .collect();
-            let words = super::family_word(family, "sources-v4", "sources-v6");
-            let set = self.sets.fixed(words, Set { kind: SetKind::InterfaceAddress(family), elements });
-            rules
-                .push(Rule::when([Match::Family(family), Match::SourceAllowed(family, set)], Action::Accept));
+            let allowed = Match::SourceAllowed(family, guard::sources(family));
+            rules.push(Rule::when([Match::Family(family), allowed], Action::Accept));
         }
-        let unknown = Match::Interface(Bound::In, Op::IsNot, Interface::InSet(known));
+        let unknown = Match::Interface(Bound::In, Op::IsNot, Interface::InSet(guard::known()));
         rules.push(Rule::when([unknown], Action::Drop));
         rules.extend(link_local_essentials().map(|matches| Rule::when(matches, Action::Accept)));
-        for workload in workloads {
-            for net in &workload.endpoint.spec.allow_spoofed_source_prefixes {
-                let interface = Interface::Named(workload.interface.clone());
+        for (interface, guard) in &*self.guards {
+            for net in &guard.spoofed {
+                let interface = Interface::Named(interface.clone());
                 let matches = [
                     Match::Interface(Bound::In, Op::Is, interface),
                     Match::Family(net.family()),
@@ -69,7 +41,7 @@ impl Compilation<'_, '_> {
         }
         rules.push(Rule::always(Action::Drop));
         let chain = ChainName::fixed("workload-source");
-        self.chain(chain.clone(), rules);
+        self.chain(&chain, rules);
         let entry = self.for_workload_interfaces(Bound::In, &[], &Action::Goto(chain));
         self.base("source", ChainKind::Filter, Hook::Prerouting, RAW, entry);
     }
@@ -80,7 +52,8 @@ impl Compilation<'_, '_> {
         essential_types().into_iter().flat_map(each).collect()
     }
 
-    fn dispatch(&mut self, from: &SetName, to: &SetName) {
+    fn dispatch(&mut self) {
+        let (from, to) = (&guard::from_workload(), &guard::to_workload());
         let dispatched = |compilation: &Self, bound, map: &SetName| {
             let mut rules = vec![Rule::always(Action::Dispatch(bound, map.clone()))];
             rules.extend(compilation.for_workload_interfaces(bound, &[], &Action::Drop));

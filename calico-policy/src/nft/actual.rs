@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use calico_model::InterfaceName;
-
-use crate::ruleset::{Base, ChainName, Elements, Rule, Ruleset, SetKind, SetName};
+use crate::ruleset::{Base, ChainName, Elements, Rule, Ruleset, SetKind, SetName, VerdictMap};
 
 /// What the kernel holds; nothing when the table does not exist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,7 +20,7 @@ impl Actual {
         let sets = ruleset.sets.iter().map(|(name, set)| {
             (name.clone(), ActualSet { kind: Some(set.kind), elements: Some(set.elements.clone()) })
         });
-        let maps = ruleset.maps.iter().map(|(name, map)| (name.clone(), Some(map.elements.clone())));
+        let maps = ruleset.maps.iter().map(|(name, map)| (name.clone(), Some(map.clone())));
         let chains = ruleset.chains.iter().map(|(name, chain)| {
             let rules = chain.rules.iter().map(|rule| ActualRule { digest: Some(Digest::of(rule)) });
             (name.clone(), ActualChain { base: Ok(chain.base), rules: rules.collect() })
@@ -41,7 +39,7 @@ pub struct Table {
     /// The sets, by name.
     pub sets: BTreeMap<SetName, ActualSet>,
     /// The maps, by name: `None` for one that is not as we make maps.
-    pub maps: BTreeMap<SetName, Option<BTreeMap<InterfaceName, ChainName>>>,
+    pub maps: BTreeMap<SetName, Option<VerdictMap>>,
     /// The chains, by name.
     pub chains: BTreeMap<ChainName, ActualChain>,
 }

@@ -2,15 +2,13 @@
 //!
 //! What is of a kind that we make but has a shape that we never write is kept as foreign, so that the plan replaces it.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use calico_model::InterfaceName;
+use std::collections::BTreeSet;
 
 use super::actual::{ActualChain, ActualRule, Digest, ForeignBase};
-use super::element::{IFNAME, Key, Shape};
+use super::element::{Key, Shape, exact};
 use super::encode::{COMMENT, INTERVAL, MAP, TABLE, VERDICTS, chain_type, hook_number};
 use super::wire::{Attributes, until_nul};
-use crate::ruleset::{Base, ChainKind, ChainName, Hook, SetKind, SetName};
+use crate::ruleset::{Base, ChainKind, ChainName, Hook, SetKind, SetName, VerdictMap};
 
 /// Reports whether an object's table, its first attribute, is ours.
 pub(super) fn is_ours(object: Attributes<'_>) -> bool {
@@ -57,7 +55,7 @@ fn comment(mut userdata: &[u8]) -> Option<&str> {
 /// What a set turns out to be.
 pub(super) enum Found {
     Set(Option<SetKind>),
-    Map { ours: bool },
+    Map(Option<SetKind>),
 }
 
 pub(super) fn set(set: Attributes<'_>) -> Option<(SetName, Found)> {
@@ -65,7 +63,8 @@ pub(super) fn set(set: Attributes<'_>) -> Option<(SetName, Found)> {
     let (key_type, key_length) = (set.number(4)?, set.number(5)?);
     let shape = Shape { interval: flags & INTERVAL != 0, key_type, key_length };
     let found = if flags & MAP != 0 {
-        Found::Map { ours: flags == MAP && key_type == IFNAME && set.number(6) == Some(VERDICTS) }
+        let ours = flags == MAP && set.number(6) == Some(VERDICTS);
+        Found::Map(shape.kind().filter(|_| ours))
     } else {
         Found::Set(shape.kind().filter(|_| flags & !INTERVAL == 0))
     };
@@ -82,18 +81,15 @@ pub(super) fn keys(message: Attributes<'_>, keys: &mut BTreeSet<Key>) {
 }
 
 /// Adds the entries of a map; `None` when one is nothing that we write.
-pub(super) fn entries(
-    message: Attributes<'_>,
-    entries: &mut BTreeMap<InterfaceName, ChainName>,
-) -> Option<()> {
+pub(super) fn entries(message: Attributes<'_>, map: &mut VerdictMap) -> Option<()> {
     for element in elements(message) {
-        let name = std::str::from_utf8(until_nul(element.nested(1)?.get(1)?)).ok()?;
+        let key = exact(map.kind, element.nested(1)?.get(1)?)?;
         let verdict = element.nested(2)?.nested(2)?;
         // NFT_GOTO
         if verdict.number(1)?.cast_signed() != -4 {
             return None;
         }
-        entries.insert(name.parse().ok()?, ChainName::read(verdict.text(2)?));
+        map.elements.insert(key, ChainName::read(verdict.text(2)?));
     }
     Some(())
 }

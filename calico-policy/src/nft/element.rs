@@ -47,6 +47,7 @@ impl Shape {
                 let (addr, length) = addr(family);
                 (false, (addr << (2 * TYPE_BITS)) | (PROTOCOL << TYPE_BITS) | SERVICE, length + 8)
             }
+            SetKind::ProtocolPort => (false, (PROTOCOL << TYPE_BITS) | SERVICE, 8),
             SetKind::Ports => (true, SERVICE, 2),
             SetKind::Interface => (false, IFNAME, 16),
             SetKind::InterfaceAddress(family) => {
@@ -64,7 +65,7 @@ impl Shape {
             .chain(families(SetKind::Network))
             .chain(families(SetKind::Socket))
             .chain(families(SetKind::InterfaceAddress))
-            .chain([SetKind::Ports, SetKind::Interface]);
+            .chain([SetKind::ProtocolPort, SetKind::Ports, SetKind::Interface]);
         let same = |kind: &SetKind| {
             let shape = Shape::of(*kind);
             (shape.interval, shape.key_type, shape.key_length)
@@ -94,6 +95,12 @@ pub(super) fn keys(element: &Element) -> Vec<Key> {
         Element::Socket(addr, protocol, port) => {
             let mut bytes = octets(*addr);
             bytes.extend([protocol.number(), 0, 0, 0]);
+            bytes.extend(port.to_be_bytes());
+            bytes.extend([0, 0]);
+            exact(bytes)
+        }
+        Element::ProtocolPort(protocol, port) => {
+            let mut bytes = vec![protocol.number(), 0, 0, 0];
             bytes.extend(port.to_be_bytes());
             bytes.extend([0, 0]);
             exact(bytes)
@@ -134,7 +141,11 @@ pub(super) fn elements(kind: SetKind, keys: BTreeSet<Key>) -> Option<Elements> {
     match kind {
         SetKind::Network(_) => ranges(keys)?.into_iter().map(network).collect(),
         SetKind::Ports => ranges(keys)?.into_iter().map(ports).collect(),
-        SetKind::Address(_) | SetKind::Socket(_) | SetKind::Interface | SetKind::InterfaceAddress(_) => {
+        SetKind::Address(_)
+        | SetKind::Socket(_)
+        | SetKind::ProtocolPort
+        | SetKind::Interface
+        | SetKind::InterfaceAddress(_) => {
             keys.into_iter().map(|key| if key.end { None } else { exact(kind, &key.bytes) }).collect()
         }
     }
@@ -184,7 +195,7 @@ fn ports(Span { first, after }: Span) -> Option<Element> {
     Some(Element::Ports(number(&first)?, last))
 }
 
-fn exact(kind: SetKind, bytes: &[u8]) -> Option<Element> {
+pub(super) fn exact(kind: SetKind, bytes: &[u8]) -> Option<Element> {
     let name = |bytes: &[u8]| std::str::from_utf8(until_nul(bytes)).ok()?.parse::<InterfaceName>().ok();
     match kind {
         SetKind::Interface => name(bytes).map(Element::Interface),
@@ -196,6 +207,13 @@ fn exact(kind: SetKind, bytes: &[u8]) -> Option<Element> {
             let (first, rest) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
             let port = u16::from_be_bytes([rest[4], rest[5]]);
             Some(Element::Socket(addr(first)?, Protocol::from_number(rest[0]), port))
+        }
+        SetKind::ProtocolPort => {
+            let [protocol, _, _, _, first, second, ..] = bytes else { return None };
+            Some(Element::ProtocolPort(
+                Protocol::from_number(*protocol),
+                u16::from_be_bytes([*first, *second]),
+            ))
         }
         SetKind::Address(_) | SetKind::Network(_) | SetKind::Ports => addr(bytes).map(Element::Address),
     }

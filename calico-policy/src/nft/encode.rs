@@ -1,6 +1,6 @@
 //! A transaction as one batch of nf_tables messages.
 
-use super::element::{IFNAME, Key, Shape, interface, keys};
+use super::element::{IFNAME, Key, Shape, keys};
 use super::expression::{self, Code};
 use super::wire::{APPEND, CREATE, Messages};
 use super::{Digest, Operation, Transaction};
@@ -60,13 +60,13 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
         Operation::DeleteTable => {
             out.message(kind::DEL_TABLE, 0, |out| out.text(1, TABLE));
         }
-        Operation::AddSet(name, set) => add_set(out, name, Some(*set), set_id),
-        Operation::AddMap(name) => add_set(out, name, None, set_id),
+        Operation::AddSet(name, kind) => add_set(out, name, *kind, 0, set_id),
+        Operation::AddMap(name, kind) => add_set(out, name, *kind, MAP, set_id),
         Operation::AddChain(name, base) => add_chain(out, name, *base),
         Operation::FlushSet(name) => {
             out.message(kind::DEL_ELEMENTS, 0, |out| set_of_elements(out, name));
         }
-        Operation::DeleteElements(name, elements) => {
+        Operation::DeleteElements(name, elements) | Operation::DeleteMapElements(name, elements) => {
             let keys: Vec<Key> = elements.iter().flat_map(keys).collect();
             pieces(out, kind::DEL_ELEMENTS, 0, name, &keys, element);
         }
@@ -88,16 +88,12 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
                 out.attribute(7, &comment(&Digest::of(rule)));
             });
         }
-        Operation::DeleteMapElements(name, interfaces) => {
-            let write =
-                |out: &mut Messages, name: &_| element(out, &Key { bytes: interface(name), end: false });
-            pieces(out, kind::DEL_ELEMENTS, 0, name, interfaces, write);
-        }
         Operation::AddMapElements(name, chains) => {
-            let entries: Vec<_> = chains.iter().collect();
-            pieces(out, kind::NEW_ELEMENTS, CREATE, name, &entries, |out, (name, chain)| {
+            let key = |(element, chain)| keys(element).into_iter().map(move |key| (key, chain));
+            let entries: Vec<_> = chains.iter().flat_map(key).collect();
+            pieces(out, kind::NEW_ELEMENTS, CREATE, name, &entries, |out, (key, chain)| {
                 out.nest(1, |out| {
-                    out.nest(1, |out| out.attribute(1, &interface(name)));
+                    out.nest(1, |out| out.attribute(1, &key.bytes));
                     expression::verdict(out, 2, &Code::Goto(chain));
                 });
             });
@@ -117,18 +113,18 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
     }
 }
 
-/// Makes a set, or a map from interfaces to verdicts.
-fn add_set(out: &mut Messages, name: &SetName, set: Option<SetKind>, set_id: &mut u32) {
+/// Makes a set, or with the flag [`MAP`] a map to verdicts.
+fn add_set(out: &mut Messages, name: &SetName, kind: SetKind, map: u32, set_id: &mut u32) {
     *set_id += 1;
-    let shape = set.map(Shape::of).unwrap_or(Shape { interval: false, key_type: IFNAME, key_length: 16 });
-    let flags = if shape.interval { INTERVAL } else { 0 } | if set.is_none() { MAP } else { 0 };
+    let shape = Shape::of(kind);
+    let flags = if shape.interval { INTERVAL } else { 0 } | map;
     out.message(kind::NEW_SET, CREATE, |out| {
         out.text(1, TABLE);
         out.text(2, name.as_str());
         out.number(3, flags);
         out.number(4, shape.key_type);
         out.number(5, shape.key_length);
-        if set.is_none() {
+        if map != 0 {
             out.number(6, VERDICTS);
         }
         out.number(10, *set_id);

@@ -59,11 +59,12 @@ pub(super) fn rule(out: &mut Messages, rule: &Rule) {
         Action::Goto(chain) => immediate(out, &Code::Goto(chain)),
         Action::Dispatch(bound, map) => {
             loader.meta(interface(*bound), 16);
-            expression(out, "lookup", |out| {
-                out.text(1, map.as_str());
-                out.number(2, FIRST);
-                out.number(3, VERDICT);
-            });
+            dispatch(out, map);
+        }
+        Action::DispatchPort(end, map) => {
+            loader.meta(Meta::Protocol, 1);
+            loader.payload(Header::Transport, port_offset(*end), 2);
+            dispatch(out, map);
         }
         Action::Log { prefix } => expression(out, "log", |out| out.text(2, prefix)),
         Action::Notrack => expression(out, "notrack", |_| {}),
@@ -72,6 +73,15 @@ pub(super) fn rule(out: &mut Messages, rule: &Rule) {
         // NF_NAT_RANGE_PROTO_RANDOM_FULLY
         Action::Masquerade => expression(out, "masq", |out| out.number(1, 16)),
     }
+}
+
+/// Looks up what was loaded, and does what the map says.
+fn dispatch(out: &mut Messages, map: &SetName) {
+    expression(out, "lookup", |out| {
+        out.text(1, map.as_str());
+        out.number(2, FIRST);
+        out.number(3, VERDICT);
+    });
 }
 
 /// Writes a verdict as data: of a rule, or of an element of a map.

@@ -11,7 +11,7 @@ use super::actual::{ActualSet, Table};
 use super::encode::{self, TABLE, kind};
 use super::wire::{self, Attributes, Messages, Received};
 use super::{Actual, ApplyError, Transaction, decode, element, plan};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Ruleset, VerdictMap};
 
 /// A way to the kernel's tables, in the network namespace of the thread that first uses it.
 #[derive(Debug, Default)]
@@ -105,14 +105,12 @@ impl Nft {
                     let elements = kind.and_then(|kind| element::elements(kind, keys));
                     table.sets.insert(name, ActualSet { kind, elements });
                 }
-                decode::Found::Map { ours } => {
-                    let mut entries = ours.then(BTreeMap::new);
+                decode::Found::Map(kind) => {
+                    let mut map = kind.map(|kind| VerdictMap { kind, elements: BTreeMap::new() });
                     self.dump(kind::GET_ELEMENTS, of_set, |found| {
-                        entries = entries
-                            .take()
-                            .and_then(|mut entries| decode::entries(found, &mut entries).map(|()| entries));
+                        map = map.take().and_then(|mut map| decode::entries(found, &mut map).map(|()| map));
                     })?;
-                    table.maps.insert(name, entries);
+                    table.maps.insert(name, map);
                 }
             }
         }

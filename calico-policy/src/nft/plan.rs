@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::actual::{ActualChain, ActualSet, Table};
 use super::{Actual, Digest, Operation, Transaction};
+use crate::delta::Delta;
 use crate::ruleset::{Chain, ChainName, Ruleset, Set, SetName, VerdictMap};
 
 /// Returns the changes that make `actual` hold `desired` and nothing else: none at all when it does already.
@@ -22,12 +23,22 @@ pub fn plan(desired: &Ruleset, actual: &Actual) -> Transaction {
     Transaction { operations }
 }
 
+/// Returns the changes that a change of the ruleset asks for, where the kernel holds what it held before. What did not change
+/// is not looked at.
+#[must_use]
+pub fn plan_change(delta: &Delta) -> Transaction {
+    let held = Actual::holding(&delta.before).table.unwrap_or_default();
+    Transaction { operations: changes(&delta.after, &held) }
+}
+
 fn mendable(desired: &Ruleset, table: &Table) -> bool {
     let sets = desired
         .sets
         .iter()
         .all(|(name, set)| table.sets.get(name).is_none_or(|actual| actual.kind == Some(set.kind)));
-    let maps = desired.maps.keys().all(|name| table.maps.get(name).is_none_or(Option::is_some));
+    let same =
+        |map: &VerdictMap, held: &Option<VerdictMap>| held.as_ref().is_some_and(|held| held.kind == map.kind);
+    let maps = desired.maps.iter().all(|(name, map)| table.maps.get(name).is_none_or(|held| same(map, held)));
     let mixed = desired.sets.keys().any(|name| table.maps.contains_key(name))
         || desired.maps.keys().any(|name| table.sets.contains_key(name));
     let chains = desired
@@ -42,8 +53,8 @@ fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
     for (name, set) in &desired.sets {
         set_changes(&mut operations, name, set, table.sets.get(name));
     }
-    let new_maps = desired.maps.keys().filter(|name| !table.maps.contains_key(*name));
-    operations.extend(new_maps.map(|name| Operation::AddMap(name.clone())));
+    let new_maps = desired.maps.iter().filter(|(name, _)| !table.maps.contains_key(*name));
+    operations.extend(new_maps.map(|(name, map)| Operation::AddMap(name.clone(), map.kind)));
     let new_chains = desired.chains.iter().filter(|(name, _)| !table.chains.contains_key(*name));
     operations.extend(new_chains.map(|(name, chain)| Operation::AddChain(name.clone(), chain.base)));
     for (name, chain) in &desired.chains {
@@ -100,11 +111,11 @@ fn chain_changes(
 
 fn map_changes(operations: &mut Vec<Operation>, name: &SetName, map: &VerdictMap, table: &Table) {
     let nothing = BTreeMap::new();
-    let held = table.maps.get(name).and_then(Option::as_ref).unwrap_or(&nothing);
-    let gone = held.iter().filter(|(interface, chain)| map.elements.get(*interface) != Some(*chain));
-    let gone: Vec<_> = gone.map(|(interface, _)| interface.clone()).collect();
-    let new = map.elements.iter().filter(|(interface, chain)| held.get(*interface) != Some(*chain));
-    let new: BTreeMap<_, _> = new.map(|(interface, chain)| (interface.clone(), chain.clone())).collect();
+    let held = table.maps.get(name).and_then(Option::as_ref).map_or(&nothing, |held| &held.elements);
+    let gone = held.iter().filter(|(key, chain)| map.elements.get(*key) != Some(*chain));
+    let gone: BTreeSet<_> = gone.map(|(key, _)| key.clone()).collect();
+    let new = map.elements.iter().filter(|(key, chain)| held.get(*key) != Some(*chain));
+    let new: BTreeMap<_, _> = new.map(|(key, chain)| (key.clone(), chain.clone())).collect();
     if !gone.is_empty() {
         operations.push(Operation::DeleteMapElements(name.clone(), gone));
     }

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use calico_model::InterfaceName;
-
 use super::Digest;
 use crate::ruleset::{Base, ChainName, Element, Elements, Rule, SetKind, SetName};
-use crate::text::TABLE;
+use crate::text::{MapType, TABLE};
 
 /// Changes to the table that the kernel takes whole or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,8 +23,8 @@ pub enum Operation {
     AddTable,
     /// A set is made.
     AddSet(SetName, SetKind),
-    /// A map from interfaces to chains is made.
-    AddMap(SetName),
+    /// A map from keys of a kind to chains is made.
+    AddMap(SetName, SetKind),
     /// A chain is made.
     AddChain(ChainName, Option<Base>),
     /// Everything is removed from a set.
@@ -39,10 +37,10 @@ pub enum Operation {
     FlushChain(ChainName),
     /// A rule is added at the end of a chain.
     AddRule(ChainName, Rule),
-    /// Interfaces are removed from a map.
-    DeleteMapElements(SetName, Vec<InterfaceName>),
-    /// Interfaces are added to a map.
-    AddMapElements(SetName, BTreeMap<InterfaceName, ChainName>),
+    /// Keys are removed from a map.
+    DeleteMapElements(SetName, Elements),
+    /// Keys are added to a map.
+    AddMapElements(SetName, BTreeMap<Element, ChainName>),
     /// A chain is removed; it is empty and nothing leads to it.
     DeleteChain(ChainName),
     /// A set is removed; nothing looks at it.
@@ -78,11 +76,11 @@ impl fmt::Display for Operation {
             Operation::DeleteTable => write!(f, "delete table {TABLE}"),
             Operation::AddTable => write!(f, "add table {TABLE}"),
             Operation::AddSet(name, kind) => write!(f, "add set {TABLE} {name} {{ {kind} }}"),
-            Operation::AddMap(name) => write!(f, "add map {TABLE} {name} {{ type ifname : verdict; }}"),
+            Operation::AddMap(name, kind) => write!(f, "add map {TABLE} {name} {{ {} }}", MapType(*kind)),
             Operation::AddChain(name, None) => write!(f, "add chain {TABLE} {name}"),
             Operation::AddChain(name, Some(base)) => write!(f, "add chain {TABLE} {name} {{ {base} }}"),
             Operation::FlushSet(name) => write!(f, "flush set {TABLE} {name}"),
-            Operation::DeleteElements(name, elements) => {
+            Operation::DeleteElements(name, elements) | Operation::DeleteMapElements(name, elements) => {
                 write!(
                     f,
                     "delete element {TABLE} {name} {{ {} }}",
@@ -100,13 +98,8 @@ impl fmt::Display for Operation {
             Operation::AddRule(chain, rule) => {
                 write!(f, "add rule {TABLE} {chain} {rule} comment \"{}\"", Digest::of(rule))
             }
-            Operation::DeleteMapElements(name, interfaces) => {
-                let interfaces = interfaces.iter().map(|interface| format!("\"{interface}\""));
-                write!(f, "delete element {TABLE} {name} {{ {} }}", list(interfaces))
-            }
             Operation::AddMapElements(name, chains) => {
-                let entries =
-                    chains.iter().map(|(interface, chain)| format!("\"{interface}\" : goto {chain}"));
+                let entries = chains.iter().map(|(key, chain)| format!("{key} : goto {chain}"));
                 write!(f, "add element {TABLE} {name} {{ {} }}", list(entries))
             }
             Operation::DeleteChain(name) => write!(f, "delete chain {TABLE} {name}"),

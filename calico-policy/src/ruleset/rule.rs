@@ -29,6 +29,9 @@ pub enum Action {
     /// The chain of the packet's interface is run in place of the rest of this one; the next rule is asked when the map
     /// does not hold the interface.
     Dispatch(Bound, SetName),
+    /// The chain of the packet's protocol and of one of its ports is run in place of the rest of this one; the next rule is
+    /// asked when the map does not hold them.
+    DispatchPort(End, SetName),
     /// A line is written to the kernel's log; the next rule is asked.
     Log {
         /// How the line begins: printable, without quotes.

@@ -16,6 +16,8 @@ pub enum SetKind {
     Network(Family),
     /// An address, a protocol and a port together.
     Socket(Family),
+    /// A protocol and a port together.
+    ProtocolPort,
     /// Ranges of ports, apart from one another.
     Ports,
     /// Interfaces.
@@ -33,6 +35,8 @@ pub enum Element {
     Network(Cidr),
     /// An address, a protocol and a port.
     Socket(IpAddr, Protocol, u16),
+    /// A protocol and a port.
+    ProtocolPort(Protocol, u16),
     /// The ports from the first to the last, both included.
     Ports(u16, u16),
     /// An interface.
@@ -53,11 +57,13 @@ pub struct Set {
     pub elements: Elements,
 }
 
-/// A map from an interface to the chain that decides about its packets.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A map from what a packet is to the chain that decides about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerdictMap {
-    /// The chain of each interface.
-    pub elements: BTreeMap<InterfaceName, ChainName>,
+    /// What its keys are.
+    pub kind: SetKind,
+    /// The chain of each key, all of the kind.
+    pub elements: BTreeMap<Element, ChainName>,
 }
 
 impl Set {

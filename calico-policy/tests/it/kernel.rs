@@ -1,7 +1,8 @@
 //! The kernel takes what is compiled, gives it back, and is mended when somebody else changes it.
 
-use calico_policy::nft::{Actual, Nft, Transaction, plan};
-use calico_policy::{Ruleset, compile, strategies};
+use calico_model::Snapshot;
+use calico_policy::nft::{Actual, Nft, Transaction, plan, plan_change};
+use calico_policy::{Changes, Compiler, Ruleset, compile, strategies};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
@@ -30,6 +31,30 @@ fn every_ruleset_is_taken_and_read_back_and_then_left_alone() {
         }
         nft.apply(&Transaction::removal()).unwrap();
         assert_eq!(nft.read().unwrap().table, None);
+    });
+}
+
+#[test]
+fn the_kernel_follows_the_compiler_change_by_change() {
+    let namespace = Namespace::new("follow");
+    namespace.within(|| {
+        let mut runner = TestRunner::deterministic();
+        let mut nft = Nft::new();
+        let mut compiler = Compiler::new(strategies::NODE.parse().unwrap());
+        assert_eq!(compiler.changes(), Changes::Everything);
+        nft.sync(compiler.ruleset()).unwrap();
+        let mut before = Snapshot::default();
+        for _ in 0..25 {
+            let world = strategies::world().new_tree(&mut runner).unwrap().current();
+            for updates in strategies::updates(&before, &world).chunks(3) {
+                updates.iter().for_each(|update| compiler.apply(update.clone()));
+                let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
+                let change = plan_change(&delta);
+                nft.apply(&change).unwrap_or_else(|error| panic!("{error}\n{change}"));
+                assert_eq!(nft.read().unwrap(), Actual::holding(compiler.ruleset()), "{change}");
+            }
+            before = world;
+        }
     });
 }
 

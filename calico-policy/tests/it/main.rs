@@ -3,6 +3,7 @@
 
 mod edge_cases;
 mod golden;
+mod incremental;
 mod kernel;
 mod meaning;
 mod netns;

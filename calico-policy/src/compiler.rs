@@ -1,0 +1,88 @@
+//! The compiler that follows a datastore: what a change costs depends on what changed.
+
+use calico_model::resource::ResourceKey;
+use calico_model::{NodeName, Snapshot, Update};
+
+use crate::compile::Machine;
+use crate::delta::Delta;
+use crate::ruleset::Ruleset;
+
+/// Compiles what is known, as it changes.
+///
+/// After any updates, in whatever order and grouping they came, its ruleset equals what [`compile`](crate::compile()) makes of
+/// the same snapshot. An update of an endpoint asks only the selectors that look at its labels; a chain is made anew when
+/// something that it is made of changed; sets and chains are shared by all that use them.
+///
+/// ```
+/// use calico_model::resource::{GlobalNetworkSet, Object};
+/// use calico_model::Update;
+/// use calico_policy::{Changes, Compiler};
+///
+/// let mut compiler = Compiler::new("node-1".parse()?);
+/// assert_eq!(compiler.changes(), Changes::Everything);
+/// let set = Object::new("anybody".parse()?, GlobalNetworkSet { nets: vec!["192.0.2.0/24".parse()?] });
+/// compiler.apply(Update::Put(Box::new(set.into())));
+/// let Changes::Only(delta) = compiler.changes() else { unreachable!("it was asked before") };
+/// assert!(delta.is_empty(), "no rule asks for it");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Compiler {
+    snapshot: Snapshot,
+    machine: Machine,
+}
+
+/// What changed since somebody last asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changes {
+    /// Nobody asked before: all of [`Compiler::ruleset`] is new.
+    Everything,
+    /// This, which may be nothing.
+    Only(Delta),
+}
+
+impl Compiler {
+    /// Makes a compiler for a node, of which nothing is known yet.
+    #[must_use]
+    pub fn new(node: NodeName) -> Self {
+        Self { snapshot: Snapshot::default(), machine: Machine::new(node) }
+    }
+
+    /// Learns one change.
+    pub fn apply(&mut self, update: Update) {
+        let key = key(&update);
+        self.snapshot.apply(update);
+        if let Some(key) = key {
+            self.machine.note(&self.snapshot, &key);
+        }
+    }
+
+    /// Returns all that is known.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Returns what the node's kernel should hold.
+    pub fn ruleset(&mut self) -> &Ruleset {
+        self.machine.settle(&self.snapshot);
+        self.machine.sets.out.ruleset()
+    }
+
+    /// Returns what changed in the ruleset since this was last called.
+    pub fn changes(&mut self) -> Changes {
+        self.machine.settle(&self.snapshot);
+        self.machine.sets.out.take_delta().map_or(Changes::Everything, Changes::Only)
+    }
+}
+
+/// Returns what an update is about, if rules are made of such things.
+fn key(update: &Update) -> Option<ResourceKey> {
+    match update {
+        Update::Put(resource) => Some(resource.key()),
+        Update::Removed(key) | Update::Invalid { key, .. } => Some(key.clone()),
+        Update::PutBlock(_) | Update::RemovedBlock(_) | Update::InvalidBlock { .. } | Update::InSync | _ => {
+            None
+        }
+    }
+}

@@ -151,7 +151,13 @@ pub fn best(paths: &[Path], sources: &Sources) -> Option<usize> {
 fn merit(path: &Path) -> (bool, u32, usize, Origin) {
     let attributes = &path.attributes;
     let preference = u32::MAX - attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF);
-    (path.peer != PeerId::LOCAL, preference, attributes.as_path.hops(), attributes.origin)
+    (path.peer() != PeerId::LOCAL, preference, attributes.as_path.hops(), attributes.origin)
+}
+
+/// Reports whether a path loses to another before [`Reason::Med`]: then it neither wins nor changes who does, whatever
+/// other paths there are.
+pub(crate) fn loses_early(path: &Path, other: &Path) -> bool {
+    merit(path) > merit(other)
 }
 
 /// Returns for each path why it is not the best one; `None` for the best.
@@ -220,9 +226,9 @@ fn take_step(
 /// What one step compares, as a number of which the lowest wins.
 fn burden(step: Reason, path: &Path, sources: &Sources) -> u128 {
     let attributes: &Attributes = &path.attributes;
-    let source = || sources.get(path.peer);
+    let source = || sources.get(path.peer());
     match step {
-        Reason::NotLocal => u128::from(path.peer != PeerId::LOCAL),
+        Reason::NotLocal => u128::from(path.peer() != PeerId::LOCAL),
         Reason::LocalPref => u128::from(u32::MAX - attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)),
         Reason::AsPathLength => attributes.as_path.hops() as u128,
         Reason::Origin => attributes.origin as u128,

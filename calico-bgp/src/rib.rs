@@ -2,8 +2,10 @@
 //! shared. What was told to whom (Adj-RIB-Out) is kept by the update groups in [`crate::speaker`].
 
 pub mod intern;
+pub mod names;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -28,24 +30,53 @@ pub enum Freshness {
     Stale,
 }
 
-/// One path to one destination.
+/// One path to one destination, in 16 octets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
     /// What it is.
     pub attributes: Arc<Attributes>,
-    /// Who told it.
-    pub peer: PeerId,
     /// Which of the peer's paths for the prefix it is (RFC 7911); 0 without identifiers.
     pub path_id: u32,
-    /// Whether the peer still stands by it.
-    pub freshness: Freshness,
+    /// The peer's number, and in the last bit whether the path is stale.
+    teller: u32,
+}
+
+impl Path {
+    /// Makes a fresh path that a peer told.
+    #[must_use]
+    pub fn new(attributes: Arc<Attributes>, peer: PeerId, path_id: u32) -> Self {
+        Self { attributes, path_id, teller: peer.0 << 1 }
+    }
+
+    /// Returns who told it.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        PeerId(self.teller >> 1)
+    }
+
+    /// Returns whether the peer still stands by it.
+    #[must_use]
+    pub fn freshness(&self) -> Freshness {
+        if self.teller & 1 == 0 { Freshness::Fresh } else { Freshness::Stale }
+    }
+
+    fn make_stale(&mut self) {
+        self.teller |= 1;
+    }
+
+    /// Reports whether both are the same path of the same peer, and say the same.
+    pub(crate) fn says_the_same(&self, other: &Path) -> bool {
+        self.peer() == other.peer()
+            && self.path_id == other.path_id
+            && Arc::ptr_eq(&self.attributes, &other.attributes)
+    }
 }
 
 /// The paths of one destination, the best one first. Most destinations have one, which then needs no list.
 #[derive(Debug)]
 enum Paths {
     One(Path),
-    #[expect(clippy::box_collection, reason = "keeps the destinations that have one path at 24 octets")]
+    #[expect(clippy::box_collection, reason = "keeps the destinations that have one path at 16 octets")]
     Many(Box<Vec<Path>>),
 }
 
@@ -56,24 +87,46 @@ impl Paths {
             Self::Many(paths) => paths,
         }
     }
+
+    fn as_mut_slice(&mut self) -> &mut [Path] {
+        match self {
+            Self::One(path) => std::slice::from_mut(path),
+            Self::Many(paths) => paths,
+        }
+    }
+
+    fn find(&self, peer: PeerId, path_id: u32) -> Option<usize> {
+        self.as_slice().iter().position(|path| path.peer() == peer && path.path_id == path_id)
+    }
 }
 
 /// What one change did to a destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effect {
     /// How the number of paths of the peer changed: 1, 0 or -1.
     pub held: i32,
+    /// The path that was there before with the same peer and identifier.
+    pub replaced: Option<Path>,
     /// Whether the best path, or the set of equally good ones, may be another.
     pub choice: Choice,
 }
 
+impl Effect {
+    const NOTHING: Effect = Effect { held: 0, replaced: None, choice: Choice::Same };
+}
+
 /// Whether the choice for a destination may have changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// It is what it was.
+    /// Nothing about the destination's paths is new.
     Same,
+    /// The choice is what it was, but another path came or went: only peers that are told every path want to know.
+    SameOfMore,
     /// It may be another.
-    Changed,
+    Changed {
+        /// The best path until now.
+        before: Option<Path>,
+    },
 }
 
 /// The routes of one family.
@@ -113,6 +166,13 @@ impl<A: Address> Table<A> {
         self.routes.get(&prefix).map(Paths::as_slice).unwrap_or_default()
     }
 
+    /// Returns the path of a peer to a destination, by its identifier.
+    #[must_use]
+    pub fn path(&self, prefix: Prefix<A>, peer: PeerId, path_id: u32) -> Option<&Path> {
+        let paths = self.routes.get(&prefix)?;
+        Some(&paths.as_slice()[paths.find(peer, path_id)?])
+    }
+
     /// Returns all destinations with their paths, the best path first, in the order of the prefixes.
     pub fn iter(&self) -> impl Iterator<Item = (Prefix<A>, &[Path])> {
         self.routes.iter().map(|(prefix, paths)| (*prefix, paths.as_slice()))
@@ -120,96 +180,104 @@ impl<A: Address> Table<A> {
 
     /// Puts a path in the place of the one with the same peer and identifier.
     pub fn insert(&mut self, prefix: Prefix<A>, path: Path, sources: &Sources) -> Effect {
-        let Some(paths) = self.routes.get_mut(&prefix) else {
-            self.routes.insert(prefix, Paths::One(path));
-            return Effect { held: 1, choice: Choice::Changed };
+        let paths = match self.routes.entry(prefix) {
+            Entry::Occupied(paths) => paths.into_mut(),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Paths::One(path));
+                return Effect { held: 1, replaced: None, choice: Choice::Changed { before: None } };
+            }
         };
-        let at = paths.as_slice().iter().position(|p| p.peer == path.peer && p.path_id == path.path_id);
-        match (at, paths) {
-            (Some(at), paths) => {
-                let slot = match paths {
-                    Paths::One(only) => only,
-                    Paths::Many(all) => &mut all[at],
-                };
-                let same = Arc::ptr_eq(&slot.attributes, &path.attributes);
-                *slot = path;
-                if same {
-                    return Effect { held: 0, choice: Choice::Same };
-                }
-                self.choose(prefix, sources);
-                Effect { held: 0, choice: Choice::Changed }
-            }
-            (None, paths) => {
-                match paths {
-                    Paths::One(only) => *paths = Paths::Many(Box::new(vec![only.clone(), path])),
-                    Paths::Many(all) => all.push(path),
-                }
-                self.choose(prefix, sources);
-                Effect { held: 1, choice: Choice::Changed }
-            }
+        let Some(at) = paths.find(path.peer(), path.path_id) else {
+            return Effect { held: 1, replaced: None, choice: add(paths, path, sources) };
+        };
+        let slot = &mut paths.as_mut_slice()[at];
+        let replaced = std::mem::replace(slot, path);
+        if Arc::ptr_eq(&slot.attributes, &replaced.attributes) {
+            return Effect::NOTHING;
         }
+        let before = if at == 0 { Some(replaced.clone()) } else { paths.as_slice().first().cloned() };
+        choose(paths, sources);
+        Effect { held: 0, replaced: Some(replaced), choice: Choice::Changed { before } }
     }
 
     /// Takes a path out.
     pub fn remove(&mut self, prefix: Prefix<A>, peer: PeerId, path_id: u32, sources: &Sources) -> Effect {
-        let gone = self.retain_at(prefix, |path| path.peer != peer || path.path_id != path_id, sources);
-        Effect { held: -(gone as i32), choice: if gone > 0 { Choice::Changed } else { Choice::Same } }
+        let Entry::Occupied(mut entry) = self.routes.entry(prefix) else { return Effect::NOTHING };
+        let Some(at) = entry.get().find(peer, path_id) else { return Effect::NOTHING };
+        let before = entry.get().as_slice().first().cloned();
+        let gone = match entry.get_mut() {
+            Paths::One(path) => {
+                let gone = path.clone();
+                entry.remove();
+                return Effect { held: -1, replaced: Some(gone), choice: Choice::Changed { before } };
+            }
+            Paths::Many(all) => {
+                let gone = all.swap_remove(at);
+                if let [last] = &all[..] {
+                    *entry.get_mut() = Paths::One(last.clone());
+                }
+                gone
+            }
+        };
+        let loses = before.as_ref().is_some_and(|best| decision::loses_early(&gone, best));
+        let choice = if loses {
+            Choice::SameOfMore
+        } else {
+            choose(entry.get_mut(), sources);
+            Choice::Changed { before }
+        };
+        Effect { held: -1, replaced: Some(gone), choice }
     }
 
-    /// Takes out all paths that `goes` picks; returns the destinations that had one.
-    pub fn remove_where(&mut self, goes: impl Fn(&Path) -> bool, sources: &Sources) -> Vec<Prefix<A>> {
-        let touched: Vec<Prefix<A>> =
-            self.iter().filter(|(_, paths)| paths.iter().any(&goes)).map(|(prefix, _)| prefix).collect();
-        for prefix in &touched {
-            self.retain_at(*prefix, |path| !goes(path), sources);
-        }
-        touched
+    /// Takes out the paths of a peer that `goes` picks; returns what that did, by destination and identifier.
+    pub fn remove_of(
+        &mut self,
+        peer: PeerId,
+        goes: impl Fn(&Path) -> bool,
+        sources: &Sources,
+    ) -> Vec<(Prefix<A>, u32, Effect)> {
+        let of_peer = |(prefix, paths): (Prefix<A>, &'_ [Path])| {
+            let goes = |path: &&Path| path.peer() == peer && goes(path);
+            paths.iter().filter(goes).map(|path| (prefix, path.path_id)).collect::<Vec<_>>()
+        };
+        let going: Vec<(Prefix<A>, u32)> = self.iter().flat_map(of_peer).collect();
+        going.into_iter().map(|(prefix, id)| (prefix, id, self.remove(prefix, peer, id, sources))).collect()
     }
 
     /// Marks all paths of a peer as stale.
     pub fn mark_stale(&mut self, peer: PeerId) {
         for paths in self.routes.values_mut() {
-            let slice = match paths {
-                Paths::One(path) => std::slice::from_mut(path),
-                Paths::Many(paths) => paths.as_mut_slice(),
-            };
-            slice.iter_mut().filter(|p| p.peer == peer).for_each(|p| p.freshness = Freshness::Stale);
+            paths.as_mut_slice().iter_mut().filter(|p| p.peer() == peer).for_each(Path::make_stale);
         }
     }
+}
 
-    fn retain_at(&mut self, prefix: Prefix<A>, stays: impl Fn(&Path) -> bool, sources: &Sources) -> usize {
-        let Some(paths) = self.routes.get_mut(&prefix) else { return 0 };
-        match paths {
-            Paths::One(path) if stays(path) => 0,
-            Paths::One(_) => {
-                self.routes.remove(&prefix);
-                1
+/// Adds a path of a peer that told none yet.
+fn add(paths: &mut Paths, path: Path, sources: &Sources) -> Choice {
+    let best = paths.as_slice().first().cloned();
+    let loses = best.as_ref().is_some_and(|best| decision::loses_early(&path, best));
+    match paths {
+        Paths::One(only) => *paths = Paths::Many(Box::new(vec![only.clone(), path])),
+        Paths::Many(all) => {
+            // Doubling would waste half of what a destination with many paths takes.
+            if all.len() == all.capacity() {
+                all.reserve_exact((all.len() / 4).max(2));
             }
-            Paths::Many(all) => {
-                let before = all.len();
-                all.retain(stays);
-                let after = all.len();
-                match (after, all.pop()) {
-                    (1, Some(last)) => *paths = Paths::One(last),
-                    (_, Some(last)) => all.push(last),
-                    (_, None) => {
-                        self.routes.remove(&prefix);
-                    }
-                }
-                if after > 1 && after < before {
-                    self.choose(prefix, sources);
-                }
-                before - after
-            }
+            all.push(path);
         }
     }
+    if loses {
+        return Choice::SameOfMore;
+    }
+    choose(paths, sources);
+    Choice::Changed { before: best }
+}
 
-    fn choose(&mut self, prefix: Prefix<A>, sources: &Sources) {
-        if let Some(Paths::Many(paths)) = self.routes.get_mut(&prefix)
-            && let Some(best) = decision::best(paths, sources)
-        {
-            paths.swap(0, best);
-        }
+fn choose(paths: &mut Paths, sources: &Sources) {
+    if let Paths::Many(paths) = paths
+        && let Some(best) = decision::best(paths, sources)
+    {
+        paths.swap(0, best);
     }
 }
 
@@ -255,8 +323,8 @@ mod tests {
 
     #[test]
     fn a_path_and_a_prefix_are_as_small_as_the_memory_budget_says() {
-        assert!(size_of::<Path>() <= 24);
-        assert!(size_of::<Paths>() <= 24);
+        assert!(size_of::<Path>() <= 16);
+        assert!(size_of::<Paths>() <= 16);
         assert_eq!(size_of::<Prefix<Ipv4Addr>>(), 5);
         assert_eq!(size_of::<Prefix<Ipv6Addr>>(), 17);
     }

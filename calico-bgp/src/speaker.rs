@@ -9,9 +9,11 @@
 
 mod act;
 mod config;
+mod draft;
 mod export;
 mod group;
 mod import;
+mod journal;
 mod members;
 mod octets;
 mod peer;
@@ -30,14 +32,14 @@ pub use config::{
 };
 pub use status::{Counters, PeerStatus, RouteStatus};
 
-use crate::decision::Sources;
 use crate::rib::intern::Interner;
-use crate::rib::{Freshness, Path, PeerId, Rib};
+use crate::rib::{Path, PeerId};
 use crate::session::{ConnectionId, Heard, Input};
 use crate::wire::{self, Attributes, Notification};
-use export::{GroupKey, World};
+use export::{GroupKey, Tables};
 use group::Group;
-use import::Marked;
+use import::Noted;
+use journal::Journal;
 use octets::new_line;
 use peer::Peer;
 use restart::Deferral;
@@ -96,10 +98,11 @@ pub struct Speaker {
     peers: BTreeMap<PeerId, Peer>,
     by_address: BTreeMap<IpAddr, PeerId>,
     next_id: u32,
-    rib: Rib,
+    tables: Tables,
     interner: Interner,
-    sources: Sources,
-    clients: BTreeSet<PeerId>,
+    /// Peers that are gone, which what was told until now still depends on.
+    departed: Vec<PeerId>,
+    journal: Journal,
     originated: BTreeMap<Cidr, Origination>,
     groups: BTreeMap<GroupKey, Group>,
     deferral: Option<Deferral>,
@@ -116,14 +119,14 @@ impl Speaker {
     pub fn new(config: SpeakerConfig, now: Instant) -> Self {
         let deferral = (config.start == Start::Recovering).then(|| Deferral::begin(&config, now));
         Self {
+            tables: Tables::new(&config),
             config,
             peers: BTreeMap::new(),
             by_address: BTreeMap::new(),
             next_id: 1,
-            rib: Rib::default(),
             interner: Interner::default(),
-            sources: Sources::default(),
-            clients: BTreeSet::new(),
+            departed: Vec::new(),
+            journal: Journal::default(),
             originated: BTreeMap::new(),
             groups: BTreeMap::new(),
             deferral,
@@ -196,18 +199,19 @@ impl Speaker {
         self.advance(now);
     }
 
-    fn announce_own<A: Marked>(&mut self, cidr: Cidr, attributes: Attributes) {
+    fn announce_own<A: Noted>(&mut self, cidr: Cidr, attributes: Attributes) {
         let Some(prefix) = wire::Prefix::<A>::of(cidr) else { return };
         let attributes = self.interner.intern(attributes);
-        let path = Path { attributes, peer: PeerId::LOCAL, path_id: 0, freshness: Freshness::Fresh };
-        let effect = A::table_mut(&mut self.rib).insert(prefix, path, &self.sources);
-        self.note(PeerId::LOCAL, prefix, effect);
+        let path = Path::new(attributes, PeerId::LOCAL, 0);
+        let effect = A::table_mut(&mut self.tables.rib).insert(prefix, path, &self.tables.sources);
+        self.note(PeerId::LOCAL, prefix, 0, effect);
     }
 
-    fn withdraw_own<A: Marked>(&mut self, cidr: Cidr) {
+    fn withdraw_own<A: Noted>(&mut self, cidr: Cidr) {
         let Some(prefix) = wire::Prefix::<A>::of(cidr) else { return };
-        let effect = A::table_mut(&mut self.rib).remove(prefix, PeerId::LOCAL, 0, &self.sources);
-        self.note(PeerId::LOCAL, prefix, effect);
+        let effect =
+            A::table_mut(&mut self.tables.rib).remove(prefix, PeerId::LOCAL, 0, &self.tables.sources);
+        self.note(PeerId::LOCAL, prefix, 0, effect);
     }
 
     /// Ends a peer's session and begins it anew, with a text for the other operator (RFC 9003).
@@ -300,7 +304,8 @@ impl Speaker {
     }
 
     fn has_work(&self) -> bool {
-        self.deferral.is_none() && (self.choice_changed || self.groups.values().any(Group::has_work))
+        self.deferral.is_none()
+            && (self.choice_changed || !self.journal.is_empty() || self.groups.values().any(Group::has_work))
     }
 
     /// Ends every call: forgets peers that are gone, and tells what changed when it is time.
@@ -309,26 +314,35 @@ impl Speaker {
         self.peers
             .retain(|id, peer| by_address.get(&peer.config.address) == Some(id) || !peer.lines.is_empty());
         self.check_deferral(now);
-        if !self.has_work() || now < self.next_round {
-            return;
+        if self.has_work() && now >= self.next_round {
+            self.round(now);
         }
+    }
+
+    /// Tells what changed.
+    fn round(&mut self, now: Instant) {
         self.next_round = now + self.config.batching;
         if std::mem::take(&mut self.choice_changed) {
             self.events.push_back(Action::Event(Event::Routes));
         }
-        let world = World {
-            rib: &self.rib,
-            sources: &self.sources,
-            clients: &self.clients,
-            cluster: self.config.cluster(),
-            default_local_pref: self.config.default_local_pref,
-        };
-        let mut late = Vec::new();
-        let mut waiting = Vec::new();
-        for group in self.groups.values_mut() {
-            late.extend(group.round(&world));
-            waiting.extend(group.members().filter(|member| group.waits_for(*member)));
+        let journal = self.journal.take();
+        let world = self.tables.world();
+        self.groups.values_mut().for_each(|group| group.round(&journal, &world, &world));
+        for id in std::mem::take(&mut self.departed) {
+            self.tables.sources.remove(id);
+            self.tables.clients.remove(&id);
         }
+        self.tables.names.sweep(&self.tables.rib);
+        self.wake_waiting(now);
+    }
+
+    /// Wakes everybody that something waits for.
+    fn wake_waiting(&mut self, now: Instant) {
+        let waiting: Vec<PeerId> = self
+            .groups
+            .values()
+            .flat_map(|group| group.members().filter(|member| group.waits_for(*member)))
+            .collect();
         for id in waiting {
             if let Some(peer) = self.peers.get_mut(&id)
                 && let Some(up) = &peer.up
@@ -338,10 +352,6 @@ impl Speaker {
                 self.wake(connection);
                 self.file(id);
             }
-        }
-        for id in late {
-            let why = Notification::new(Notification::OUT_OF_RESOURCES);
-            self.session_input(id, Input::Reset(why), now);
         }
     }
 }

@@ -4,7 +4,7 @@ use calico_model::AsNumber;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rib::{Freshness, Table};
+use crate::rib::Table;
 use crate::wire::{AsPath, Attributes, Origin, Prefix};
 
 /// Small domains, so that paths are equal in many respects.
@@ -54,12 +54,7 @@ fn path(candidate: &Candidate) -> Path {
         extra.originator_id = candidate.originator.map(|id| [10, 0, 0, id].into());
         extra.cluster_list = vec![[1, 1, 1, 1].into(); candidate.clusters].into();
     });
-    Path {
-        attributes: Arc::new(attributes),
-        peer: PeerId(candidate.peer),
-        path_id: candidate.path_id,
-        freshness: Freshness::Fresh,
-    }
+    Path::new(Arc::new(attributes), PeerId(candidate.peer), candidate.path_id)
 }
 
 /// Peers 1 and 2 are in our AS, the others are not; 3 and 4 share an identifier.
@@ -87,7 +82,7 @@ fn distinct(candidates: Vec<Candidate>) -> Vec<Path> {
 /// The choice as RFC 4271 writes it, pair by pair and without cleverness: a path is out when some path that reached
 /// the same step beats it there; what survives a step goes to the next.
 fn naive(paths: &[Path], sources: &Sources) -> usize {
-    let source = |p: &Path| sources.get(p.peer);
+    let source = |p: &Path| sources.get(p.peer());
     let id = |p: &Path| {
         let own = source(p).map(|s| s.router_id.addr());
         p.attributes.extra().originator_id.or(own).map_or(u32::MAX, u32::from)
@@ -97,7 +92,7 @@ fn naive(paths: &[Path], sources: &Sources) -> usize {
     let preference = |p: &Path| p.attributes.local_pref.unwrap_or(100);
     let external = |p: &Path| source(p).is_some_and(|s| s.peering == Peering::External);
     let steps: Vec<Beats<'_>> = vec![
-        Box::new(|a, b| a.peer == PeerId::LOCAL && b.peer != PeerId::LOCAL),
+        Box::new(|a, b| a.peer() == PeerId::LOCAL && b.peer() != PeerId::LOCAL),
         Box::new(|a, b| preference(a) > preference(b)),
         Box::new(|a, b| a.attributes.as_path.hops() < b.attributes.as_path.hops()),
         Box::new(|a, b| a.attributes.origin < b.attributes.origin),
@@ -121,7 +116,7 @@ fn naive(paths: &[Path], sources: &Sources) -> usize {
 }
 
 fn name(path: &Path) -> (PeerId, u32) {
-    (path.peer, path.path_id)
+    (path.peer(), path.path_id)
 }
 
 proptest! {
@@ -159,7 +154,7 @@ proptest! {
                 table.insert(prefix, path, &sources);
             }
             if !stays {
-                table.remove(prefix, passing.peer, passing.path_id, &sources);
+                table.remove(prefix, passing.peer(), passing.path_id, &sources);
             }
             prop_assert_eq!(table.best(prefix).map(name), Some(expected));
         }

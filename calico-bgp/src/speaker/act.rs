@@ -62,7 +62,7 @@ impl Speaker {
                 let complete = FamilySet::NONE;
                 let up = Up { connection, negotiated: negotiated.clone(), group: group.clone(), complete };
                 peer.up = Some(up);
-                self.sources.set(id, source);
+                self.tables.sources.set(id, source);
                 self.routes_after_up(id, &negotiated, now);
                 self.join_group(group, id, families);
                 self.renew_terms(id);

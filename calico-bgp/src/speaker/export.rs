@@ -1,16 +1,17 @@
 //! What a group of peers is told of a path, if anything (RFC 4271 section 9.2, RFC 4456, RFC 1997).
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use calico_model::{AsNumber, Community, Family};
 
-use super::config::{NextHopMode, PeerConfig, Reflection};
+use super::config::{NextHopMode, PeerConfig, Reflection, SpeakerConfig};
 use crate::decision::{Source, Sources};
 use crate::family::{FamilySet, PerFamily};
+use crate::rib::names::PathNames;
 use crate::rib::{Path, PeerId, Rib};
 use crate::session::{Negotiated, Peering};
-use crate::wire::{self, AsWidth, Attributes, Dialect, PathIds};
+use crate::wire::{self, Address, AsWidth, Attributes, Dialect, Nlri, PathIds, Prefix};
 
 /// What peers must have in common to be told the same in the same words.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,12 +41,48 @@ impl GroupKey {
     }
 }
 
+/// Everything that is told from, and by which.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) rib: Rib,
+    pub(super) sources: Sources,
+    pub(super) names: PathNames,
+    pub(super) clients: BTreeSet<PeerId>,
+    cluster: Ipv4Addr,
+    default_local_pref: u32,
+}
+
+impl Tables {
+    pub(super) fn new(config: &SpeakerConfig) -> Self {
+        Self {
+            rib: Rib::default(),
+            sources: Sources::default(),
+            names: PathNames::default(),
+            clients: BTreeSet::new(),
+            cluster: config.cluster(),
+            default_local_pref: config.default_local_pref,
+        }
+    }
+
+    pub(super) fn world(&self) -> World<'_> {
+        World {
+            rib: &self.rib,
+            sources: &self.sources,
+            names: &self.names,
+            clients: &self.clients,
+            cluster: self.cluster,
+            default_local_pref: self.default_local_pref,
+        }
+    }
+}
+
 /// Everything that telling depends on besides the group.
 pub(crate) struct World<'w> {
     pub(crate) rib: &'w Rib,
     pub(crate) sources: &'w Sources,
+    pub(crate) names: &'w PathNames,
     pub(crate) clients: &'w BTreeSet<PeerId>,
-    pub(crate) cluster: std::net::Ipv4Addr,
+    pub(crate) cluster: Ipv4Addr,
     pub(crate) default_local_pref: u32,
 }
 
@@ -65,12 +102,29 @@ impl GroupKey {
                 !attributes.has_community(NO_EXPORT) && !attributes.has_community(NO_EXPORT_SUBCONFED)
             }
             Peering::Internal => {
-                path.peer == PeerId::LOCAL
-                    || world.sources.get(path.peer).is_some_and(|s| s.peering == Peering::External)
+                path.peer() == PeerId::LOCAL
+                    || world.sources.get(path.peer()).is_some_and(|s| s.peering == Peering::External)
                     || self.reflection == Reflection::Client
-                    || world.clients.contains(&path.peer)
+                    || world.clients.contains(&path.peer())
             }
         }
+    }
+
+    /// Picks the paths of a destination, the best one first, that the group is told.
+    pub(super) fn told<'p>(
+        &'p self,
+        paths: &'p [Path],
+        family: Family,
+        world: &'p World<'_>,
+    ) -> impl Iterator<Item = &'p Path> {
+        let candidates = if self.ids[family] { paths } else { &paths[..paths.len().min(1)] };
+        candidates.iter().filter(|path| self.is_told(path, world))
+    }
+
+    /// Names a path as the group knows it.
+    pub(super) fn nlri<A: Address>(&self, prefix: Prefix<A>, path: &Path, names: &PathNames) -> Nlri<A> {
+        let path_id = if self.ids[A::FAMILY] { names.of(path) } else { 0 };
+        Nlri { prefix, path_id }
     }
 
     /// Makes attributes fit for the group, or `None` when there is no next hop to tell.

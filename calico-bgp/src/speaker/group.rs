@@ -7,177 +7,208 @@
 //! What a peer told us is not told back to it. A message therefore holds routes of one source only, and that source
 //! skips it; when it had been told another speaker's route before, it gets a withdrawal of its own.
 
+//!
+//! What was told is not kept: it follows from the tables. A change comes with the path that was there before it, and
+//! what the group made of that path is what its members have. A member that is too slow for the stream is remembered
+//! with the destinations it missed, and told how they stand once it has caught up: memory follows the number of
+//! destinations, not how often they change.
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use calico_model::Family;
 
+use super::draft::{Draft, Item};
 use super::export::{GroupKey, World};
+use super::journal::{Changes, Journal};
 use crate::family::FamilySet;
-use crate::rib::{PeerId, Rib, Tabled};
-use crate::wire::{Attributes, Nlri, Prefix, update};
+use crate::rib::{Path, PeerId, Tabled};
+use crate::wire::update::{MpReach, MpUnreach};
+use crate::wire::{self, Nlri, Prefix, Update, update};
 
-/// Who a message is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Audience {
-    All,
-    AllBut(PeerId),
-    Only(PeerId),
+/// Where a member is.
+#[derive(Debug, Default)]
+struct Member {
+    /// What it gets before it goes on with the stream; a part may be shared with others.
+    backlog: VecDeque<Arc<[Item]>>,
+    /// How much of the first part it has.
+    taken: usize,
+    /// Its place in the stream; none while it is too slow for it.
+    position: Option<u64>,
+    /// What it must be told of once it has taken its backlog, because it was too slow.
+    owed: Owed,
 }
 
-#[derive(Debug)]
-struct Item {
-    audience: Audience,
-    bytes: Box<[u8]>,
+/// Destinations of which a member is told how they stand.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    v4: BTreeSet<Nlri<Ipv4Addr>>,
+    v6: BTreeSet<Nlri<Ipv6Addr>>,
 }
 
-impl Item {
-    fn is_for(&self, member: PeerId) -> bool {
-        match self.audience {
-            Audience::All => true,
-            Audience::AllBut(peer) => peer != member,
-            Audience::Only(peer) => peer == member,
+impl Owed {
+    /// Adds everything that was told in some messages.
+    fn add_told<'i>(&mut self, items: impl Iterator<Item = &'i Item>, key: &GroupKey) {
+        for item in items {
+            let Ok(update) = Update::decode(&item.bytes[wire::HEADER_LEN..], &key.dialect()) else {
+                continue;
+            };
+            self.v4.extend(update.withdrawn.iter().chain(update.announced.iter()));
+            match update.mp_withdrawn {
+                Some(MpUnreach::V4(list)) => self.v4.extend(list.iter()),
+                Some(MpUnreach::V6(list)) => self.v6.extend(list.iter()),
+                None => {}
+            }
+            match update.mp_announced {
+                Some(MpReach::V4(list, _)) => self.v4.extend(list.iter()),
+                Some(MpReach::V6(list, _)) => self.v6.extend(list.iter()),
+                None => {}
+            }
         }
     }
 }
 
-/// What was told for a prefix: the attributes as they are in the tables, before they were made fit for the group.
-#[derive(Debug)]
-struct Told {
-    attributes: Arc<Attributes>,
-    source: PeerId,
-}
-
-#[derive(Debug)]
-struct Out<A> {
-    told: BTreeMap<Prefix<A>, Told>,
-    dirty: BTreeSet<Prefix<A>>,
-}
-
-impl<A> Default for Out<A> {
-    fn default() -> Self {
-        Self { told: BTreeMap::new(), dirty: BTreeSet::new() }
-    }
-}
-
-/// Prefixes that can share messages.
-struct Batch<A> {
-    attributes: Arc<Attributes>,
-    prefixes: Vec<Nlri<A>>,
-}
-
-/// Where a member is.
-#[derive(Debug)]
-struct Member {
-    backlog: Option<(Arc<Vec<Item>>, usize)>,
-    position: u64,
-}
-
-/// A stream longer than this many octets drops the members that are farthest behind.
+/// A stream longer than this many octets leaves those members behind that are farthest back.
 const STREAM_LIMIT: usize = 64 << 20;
 
 /// One update group.
 #[derive(Debug)]
 pub(crate) struct Group {
     key: GroupKey,
-    v4: Out<std::net::Ipv4Addr>,
-    v6: Out<std::net::Ipv6Addr>,
     stream: VecDeque<Item>,
     stream_len: usize,
+    stream_limit: usize,
     base: u64,
     members: BTreeMap<PeerId, Member>,
     joining: BTreeMap<PeerId, FamilySet>,
 }
 
-/// A family of which a [`Group`] keeps what was told.
-trait Grouped: Tabled {
-    fn out(group: &mut Group) -> &mut Out<Self>;
+/// A family of which groups tell.
+pub(crate) trait Grouped: Tabled {
+    fn changes(journal: &Journal) -> &Changes<Self>;
+    fn owed(owed: &mut Owed) -> &mut BTreeSet<Nlri<Self>>;
 }
 
-impl Grouped for std::net::Ipv4Addr {
-    fn out(group: &mut Group) -> &mut Out<Self> {
-        &mut group.v4
+impl Grouped for Ipv4Addr {
+    fn changes(journal: &Journal) -> &Changes<Self> {
+        &journal.v4
+    }
+
+    fn owed(owed: &mut Owed) -> &mut BTreeSet<Nlri<Self>> {
+        &mut owed.v4
     }
 }
 
-impl Grouped for std::net::Ipv6Addr {
-    fn out(group: &mut Group) -> &mut Out<Self> {
-        &mut group.v6
+impl Grouped for Ipv6Addr {
+    fn changes(journal: &Journal) -> &Changes<Self> {
+        &journal.v6
+    }
+
+    fn owed(owed: &mut Owed) -> &mut BTreeSet<Nlri<Self>> {
+        &mut owed.v6
     }
 }
 
 impl Group {
-    pub(crate) fn new(key: GroupKey, world: &World<'_>) -> Self {
-        let mut group = Self {
+    pub(crate) fn new(key: GroupKey) -> Self {
+        Self {
             key,
-            v4: Out::default(),
-            v6: Out::default(),
             stream: VecDeque::new(),
             stream_len: 0,
+            stream_limit: STREAM_LIMIT,
             base: 0,
             members: BTreeMap::new(),
             joining: BTreeMap::new(),
-        };
-        group.mark_all(world.rib);
-        group
-    }
-
-    /// Looks at every destination again in the next round.
-    pub(crate) fn mark_all(&mut self, rib: &Rib) {
-        self.v4.dirty.extend(std::net::Ipv4Addr::table(rib).iter().map(|(prefix, _)| prefix));
-        self.v6.dirty.extend(std::net::Ipv6Addr::table(rib).iter().map(|(prefix, _)| prefix));
-        self.v4.dirty.extend(self.v4.told.keys());
-        self.v6.dirty.extend(self.v6.told.keys());
-    }
-
-    pub(crate) fn mark_v4(&mut self, prefix: Prefix<std::net::Ipv4Addr>) {
-        if self.key.families.contains(Family::V4) {
-            self.v4.dirty.insert(prefix);
-        }
-    }
-
-    pub(crate) fn mark_v6(&mut self, prefix: Prefix<std::net::Ipv6Addr>) {
-        if self.key.families.contains(Family::V6) {
-            self.v6.dirty.insert(prefix);
         }
     }
 
     /// Takes a member in with the next round, or has it told the families again.
     pub(crate) fn join(&mut self, member: PeerId, families: FamilySet) {
-        let interrupted = self.members.get(&member).is_some_and(|m| m.backlog.is_some());
-        let families = if interrupted { self.key.families } else { families };
         let asked = self.joining.entry(member).or_default();
         *asked = families.iter().chain(asked.iter()).collect();
     }
 
+    /// Takes in a member of another group, whose session goes on: it is told how every destination stands that the
+    /// other group may have told it of.
+    pub(crate) fn take_over(&mut self, member: PeerId, mut owed: Owed, world: &World<'_>) {
+        self.owe_everything::<Ipv4Addr>(&mut owed, world);
+        self.owe_everything::<Ipv6Addr>(&mut owed, world);
+        self.members.insert(member, Member { owed, ..Member::default() });
+    }
+
+    fn owe_everything<A: Grouped>(&self, owed: &mut Owed, world: &World<'_>) {
+        if self.key.families.contains(A::FAMILY) {
+            let key = &self.key;
+            let nlri = |(prefix, paths): (Prefix<A>, &'_ [Path])| {
+                let paths = if key.ids[A::FAMILY] { paths } else { &paths[..1] };
+                paths.iter().map(|path| key.nlri(prefix, path, world.names)).collect::<Vec<_>>()
+            };
+            A::owed(owed).extend(A::table(world.rib).iter().flat_map(nlri));
+        }
+    }
+
+    /// Takes a member out.
     pub(crate) fn leave(&mut self, member: PeerId) {
-        self.members.remove(&member);
         self.joining.remove(&member);
+        self.members.remove(&member);
+    }
+
+    /// Takes a member out whose session goes on in another group; returns what it has not been told.
+    pub(crate) fn hand_over(&mut self, member: PeerId) -> Owed {
+        let unread = self.unread(member);
+        let mut owed = Owed::default();
+        if let Some(state) = self.members.remove(&member) {
+            owed = state.owed;
+            let held = state.backlog.iter().flat_map(|part| part.iter()).skip(state.taken);
+            owed.add_told(held.chain(&unread).filter(|item| item.is_for(member)), &self.key);
+        }
+        self.leave(member);
+        owed
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty() && self.joining.is_empty()
     }
 
-    pub(crate) fn has_work(&self) -> bool {
-        !(self.joining.is_empty() && self.v4.dirty.is_empty() && self.v6.dirty.is_empty())
+    pub(crate) fn tells_every_path(&self) -> bool {
+        Family::ALL.into_iter().any(|family| self.key.ids[family])
     }
 
-    /// Returns how many prefixes of a family were told.
-    pub(crate) fn told(&self, family: Family, member: PeerId) -> usize {
+    /// Reports whether a round would do something although no route has changed.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.joining.is_empty() || self.members.values().any(Member::has_caught_up)
+    }
+
+    /// Counts the prefixes or paths of a family that the members have been told.
+    pub(crate) fn told(&self, family: Family, world: &World<'_>) -> Counted {
         match family {
-            Family::V4 => self.v4.told.values().filter(|told| told.source != member).count(),
-            Family::V6 => self.v6.told.values().filter(|told| told.source != member).count(),
+            Family::V4 => self.count::<Ipv4Addr>(world),
+            Family::V6 => self.count::<Ipv6Addr>(world),
         }
     }
 
-    /// One round: encodes what changed, lets joining members in, drops what everybody has. Returns the members that
-    /// are too far behind and must be cut off.
-    pub(crate) fn round(&mut self, world: &World<'_>) -> Vec<PeerId> {
-        self.tell_changes::<std::net::Ipv4Addr>(world);
-        self.tell_changes::<std::net::Ipv6Addr>(world);
-        self.admit(world);
-        self.trim()
+    fn count<A: Grouped>(&self, world: &World<'_>) -> Counted {
+        let mut counted = Counted::default();
+        if self.key.families.contains(A::FAMILY) {
+            for (_, paths) in A::table(world.rib).iter() {
+                for path in self.key.told(paths, A::FAMILY, world) {
+                    counted.all += 1;
+                    *counted.of.entry(path.peer()).or_default() += 1;
+                }
+            }
+        }
+        counted
+    }
+
+    /// One round: tells what changed, lets joining members in, drops what everybody has. What was told before follows
+    /// from the world as it was `before`.
+    pub(crate) fn round(&mut self, journal: &Journal, before: &World<'_>, now: &World<'_>) {
+        self.tell::<Ipv4Addr>(journal, before, now);
+        self.tell::<Ipv6Addr>(journal, before, now);
+        self.catch_up(now);
+        self.admit(now);
+        self.trim();
     }
 
     pub(crate) fn members(&self) -> impl Iterator<Item = PeerId> + '_ {
@@ -186,9 +217,10 @@ impl Group {
 
     /// Reports whether something waits for a member.
     pub(crate) fn waits_for(&self, member: PeerId) -> bool {
+        let end = self.end();
         self.members
             .get(&member)
-            .is_some_and(|m| m.backlog.is_some() || m.position < self.base + self.stream.len() as u64)
+            .is_some_and(|m| !m.backlog.is_empty() || m.position.is_some_and(|position| position < end))
     }
 
     /// Appends a member's next messages to `out` until it holds `enough` octets; returns how many messages.
@@ -196,23 +228,22 @@ impl Group {
         let Some(state) = self.members.get_mut(&member) else { return 0 };
         let mut count = 0;
         while out.len() < enough {
-            let item = match &mut state.backlog {
-                Some((items, at)) => match items.get(*at) {
-                    Some(item) => {
-                        *at += 1;
-                        item
-                    }
+            let item = if let Some(part) = state.backlog.front() {
+                state.taken += 1;
+                match part.get(state.taken - 1) {
+                    Some(item) => item,
                     None => {
-                        state.backlog = None;
+                        state.backlog.pop_front();
+                        state.taken = 0;
                         continue;
                     }
-                },
-                None => {
-                    let at = (state.position - self.base) as usize;
-                    let Some(item) = self.stream.get(at) else { break };
-                    state.position += 1;
-                    item
                 }
+            } else if let Some(position) = &mut state.position {
+                let Some(item) = self.stream.get((*position - self.base) as usize) else { break };
+                *position += 1;
+                item
+            } else {
+                break;
             };
             if item.is_for(member) {
                 out.extend_from_slice(&item.bytes);
@@ -222,142 +253,207 @@ impl Group {
         count
     }
 
-    fn tell_changes<A: Grouped>(&mut self, world: &World<'_>) {
-        let dirty = std::mem::take(&mut A::out(self).dirty);
-        if dirty.is_empty() {
+    fn end(&self) -> u64 {
+        self.base + self.stream.len() as u64
+    }
+
+    fn unread(&self, member: PeerId) -> Vec<Item> {
+        let Some(position) = self.members.get(&member).and_then(|m| m.position) else { return Vec::new() };
+        let unread = self.stream.range((position - self.base) as usize..);
+        unread.filter(|item| item.is_for(member)).cloned().collect()
+    }
+
+    fn tell<A: Grouped>(&mut self, journal: &Journal, before: &World<'_>, now: &World<'_>) {
+        let changes = A::changes(journal);
+        if self.members.is_empty() || !self.key.families.contains(A::FAMILY) {
             return;
         }
-        let mut gone: Vec<Nlri<A>> = Vec::new();
-        let mut gone_for: BTreeMap<PeerId, Vec<Nlri<A>>> = BTreeMap::new();
-        let mut batches: BTreeMap<(PeerId, usize), Batch<A>> = BTreeMap::new();
-        let mut fits = Vec::new();
-        for prefix in dirty {
-            let nlri = Nlri { prefix, path_id: 0 };
-            let chosen = A::table(world.rib).best(prefix).filter(|path| self.key.is_told(path, world));
-            let told = A::out(self).told.get(&prefix);
-            match (chosen, told) {
-                (None, None) => {}
-                (None, Some(_)) => {
-                    gone.push(nlri);
-                    A::out(self).told.remove(&prefix);
-                }
-                (Some(path), told) => {
-                    if told.is_some_and(|t| {
-                        t.source == path.peer && Arc::ptr_eq(&t.attributes, &path.attributes)
-                    }) {
-                        continue;
-                    }
-                    if told.is_some_and(|t| t.source != path.peer) && path.peer != PeerId::LOCAL {
-                        gone_for.entry(path.peer).or_default().push(nlri);
-                    }
-                    let key = (path.peer, Arc::as_ptr(&path.attributes) as usize);
-                    if !batches.contains_key(&key) {
-                        fits.push(key);
-                    }
-                    let batch = || Batch { attributes: path.attributes.clone(), prefixes: Vec::new() };
-                    batches.entry(key).or_insert_with(batch).prefixes.push(nlri);
-                    let told = Told { attributes: path.attributes.clone(), source: path.peer };
-                    A::out(self).told.insert(prefix, told);
-                }
-            }
+        let (draft, changed) = if self.key.ids[A::FAMILY] {
+            self.each_path(changes, before, now)
+        } else {
+            self.best_path(changes, before, now)
+        };
+        for member in self.members.values_mut().filter(|member| member.position.is_none()) {
+            A::owed(&mut member.owed).extend(&changed);
         }
-        if self.members.is_empty() {
-            return;
-        }
-        let dialect = self.key.dialect();
         let mut items = Vec::new();
-        let item = |audience, bytes: Vec<u8>| Item { audience, bytes: bytes.into() };
-        update::withdraw(&gone, &dialect, |bytes, _| items.push(item(Audience::All, bytes)));
-        for (peer, prefixes) in gone_for {
-            update::withdraw(&prefixes, &dialect, |bytes, _| items.push(item(Audience::Only(peer), bytes)));
-        }
-        for key in fits {
-            if let Some(batch) = batches.get(&key) {
-                self.encode(key.0, &batch.attributes, &batch.prefixes, world, &mut items);
-            }
-        }
+        draft.write(&self.key, now, &mut items);
         self.stream_len += items.iter().map(|item| item.bytes.len()).sum::<usize>();
         self.stream.extend(items);
     }
 
-    fn encode<A: Grouped>(
+    /// What is new for members that are told one path for each destination.
+    fn best_path<A: Grouped>(
         &self,
-        source: PeerId,
-        attributes: &Attributes,
-        prefixes: &[Nlri<A>],
-        world: &World<'_>,
-        items: &mut Vec<Item>,
-    ) {
-        let audience = if source == PeerId::LOCAL { Audience::All } else { Audience::AllBut(source) };
-        let dialect = self.key.dialect();
-        let emit = |bytes: Vec<u8>, _: &[Nlri<A>]| items.push(Item { audience, bytes: bytes.into() });
-        let done = match self.key.fit(attributes, A::FAMILY, source, world) {
-            Some(fit) => update::announce(&fit, prefixes, &dialect, emit).is_ok(),
-            None => false,
-        };
-        if !done {
-            update::withdraw(prefixes, &dialect, |bytes, _| {
-                items.push(Item { audience, bytes: bytes.into() });
-            });
+        changes: &Changes<A>,
+        before: &World<'_>,
+        now: &World<'_>,
+    ) -> (Draft<A>, Vec<Nlri<A>>) {
+        let mut draft = Draft::new();
+        let mut changed = Vec::new();
+        for (prefix, old) in &changes.best {
+            let nlri = Nlri { prefix: *prefix, path_id: 0 };
+            let old = old.as_ref().filter(|path| self.key.is_told(path, before));
+            let new = A::table(now.rib).best(*prefix).filter(|path| self.key.is_told(path, now));
+            match (old, new) {
+                (None, None) => continue,
+                (Some(_), None) => draft.withdraw(nlri),
+                (Some(old), Some(new)) if old.says_the_same(new) => continue,
+                (old, Some(new)) => {
+                    if old.is_some_and(|old| old.peer() != new.peer()) && new.peer() != PeerId::LOCAL {
+                        draft.withdraw_from(new.peer(), nlri);
+                    }
+                    draft.announce(new, nlri);
+                }
+            }
+            changed.push(nlri);
+        }
+        (draft, changed)
+    }
+
+    /// What is new for members that are told every path.
+    fn each_path<A: Grouped>(
+        &self,
+        changes: &Changes<A>,
+        before: &World<'_>,
+        now: &World<'_>,
+    ) -> (Draft<A>, Vec<Nlri<A>>) {
+        let mut draft = Draft::new();
+        let mut changed = Vec::new();
+        for (prefix, (peer, path_id), old) in &changes.each {
+            let old = old.as_ref().filter(|path| self.key.is_told(path, before));
+            let new = A::table(now.rib).path(*prefix, *peer, *path_id);
+            let new = new.filter(|path| self.key.is_told(path, now));
+            match (old, new) {
+                (None, None) => {}
+                (Some(old), None) => {
+                    let nlri = self.key.nlri(*prefix, old, now.names);
+                    draft.withdraw(nlri);
+                    changed.push(nlri);
+                }
+                (Some(old), Some(new)) if old.says_the_same(new) => {}
+                (_, Some(new)) => {
+                    let nlri = self.key.nlri(*prefix, new, now.names);
+                    draft.announce(new, nlri);
+                    changed.push(nlri);
+                }
+            }
+        }
+        (draft, changed)
+    }
+
+    /// Lets members that were too slow go on with the stream once they have taken all they had.
+    fn catch_up(&mut self, world: &World<'_>) {
+        let end = self.end();
+        for (id, member) in self.members.iter_mut().filter(|(_, member)| member.has_caught_up()) {
+            let owed = std::mem::take(&mut member.owed);
+            let mut items = Vec::new();
+            stand(&self.key, *id, &owed.v4, world, &mut items);
+            stand(&self.key, *id, &owed.v6, world, &mut items);
+            member.backlog.push_back(items.into());
+            member.position = Some(end);
         }
     }
 
     /// Gives members that join everything told so far, then End-of-RIB (RFC 4724 section 2).
     fn admit(&mut self, world: &World<'_>) {
-        let joining = std::mem::take(&mut self.joining);
-        let end = self.base + self.stream.len() as u64;
-        let mut shared: BTreeMap<FamilySet, Arc<Vec<Item>>> = BTreeMap::new();
-        for (member, families) in joining {
-            let backlog = shared.entry(families).or_insert_with(|| {
+        let end = self.end();
+        let mut shared: BTreeMap<FamilySet, Arc<[Item]>> = BTreeMap::new();
+        for (id, families) in std::mem::take(&mut self.joining) {
+            let everything = shared.entry(families).or_insert_with(|| {
                 let mut items = Vec::new();
                 for family in families.iter() {
                     match family {
-                        Family::V4 => self.tell_all(&self.v4, world, &mut items),
-                        Family::V6 => self.tell_all(&self.v6, world, &mut items),
+                        Family::V4 => self.tell_all::<Ipv4Addr>(world, &mut items),
+                        Family::V6 => self.tell_all::<Ipv6Addr>(world, &mut items),
                     }
-                    items.push(Item { audience: Audience::All, bytes: update::end_of_rib(family).into() });
+                    items.push(Item::for_all(update::end_of_rib(family)));
                 }
-                Arc::new(items)
+                items.into()
             });
-            self.members.insert(member, Member { backlog: Some((backlog.clone(), 0)), position: end });
+            let everything = everything.clone();
+            let unread = self.unread(id);
+            let is_new = !self.members.contains_key(&id);
+            let member = self.members.entry(id).or_default();
+            if !unread.is_empty() {
+                member.backlog.push_back(unread.into());
+            }
+            member.backlog.push_back(everything);
+            if is_new || member.position.is_some() {
+                member.position = Some(end);
+            }
         }
     }
 
-    fn tell_all<A: Grouped>(&self, out: &Out<A>, world: &World<'_>, items: &mut Vec<Item>) {
-        let mut batches: BTreeMap<(PeerId, usize), Batch<A>> = BTreeMap::new();
-        for (prefix, told) in &out.told {
-            let key = (told.source, Arc::as_ptr(&told.attributes) as usize);
-            let batch = batches
-                .entry(key)
-                .or_insert_with(|| Batch { attributes: told.attributes.clone(), prefixes: Vec::new() });
-            batch.prefixes.push(Nlri { prefix: *prefix, path_id: 0 });
+    fn tell_all<A: Grouped>(&self, world: &World<'_>, items: &mut Vec<Item>) {
+        let mut draft = Draft::<A>::new();
+        for (prefix, paths) in A::table(world.rib).iter() {
+            for path in self.key.told(paths, A::FAMILY, world) {
+                draft.announce(path, self.key.nlri(prefix, path, world.names));
+            }
         }
-        let mut batches: Vec<_> = batches.into_iter().collect();
-        batches.sort_by_key(|(_, batch)| batch.prefixes.first().copied());
-        for ((source, _), batch) in batches {
-            self.encode(source, &batch.attributes, &batch.prefixes, world, items);
-        }
+        draft.write(&self.key, world, items);
     }
 
-    fn trim(&mut self) -> Vec<PeerId> {
-        let mut late = Vec::new();
+    /// Drops what every member has, and leaves the slowest behind when the stream is too long.
+    fn trim(&mut self) {
         loop {
-            let end = self.base + self.stream.len() as u64;
-            let reached = self.members.values().map(|m| m.position).min().unwrap_or(end);
+            let reached = self.members.values().filter_map(|m| m.position).min().unwrap_or(self.end());
             while self.base < reached
                 && let Some(item) = self.stream.pop_front()
             {
                 self.stream_len -= item.bytes.len();
                 self.base += 1;
             }
-            if self.stream_len <= STREAM_LIMIT {
-                return late;
+            if self.stream_len <= self.stream_limit {
+                return;
             }
-            let base = self.base;
-            let behind: Vec<PeerId> =
-                self.members.iter().filter(|(_, m)| m.position == base).map(|(id, _)| *id).collect();
-            behind.iter().for_each(|id| self.leave(*id));
-            late.extend(behind);
+            for (id, member) in self.members.iter_mut().filter(|(_, m)| m.position == Some(self.base)) {
+                member.position = None;
+                member.owed.add_told(self.stream.iter().filter(|item| item.is_for(*id)), &self.key);
+            }
         }
     }
 }
+
+impl Member {
+    fn has_caught_up(&self) -> bool {
+        self.position.is_none() && self.backlog.is_empty()
+    }
+}
+
+/// How much a group has told.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    all: usize,
+    of: BTreeMap<PeerId, usize>,
+}
+
+impl Counted {
+    /// Returns how much a member has been told: what it told us itself is not among it.
+    pub(crate) fn to(&self, member: PeerId) -> usize {
+        self.all - self.of.get(&member).copied().unwrap_or(0)
+    }
+}
+
+/// Says how some destinations stand: announced to the member, or withdrawn.
+fn stand<A: Grouped>(
+    key: &GroupKey,
+    member: PeerId,
+    owed: &BTreeSet<Nlri<A>>,
+    world: &World<'_>,
+    items: &mut Vec<Item>,
+) {
+    let mut draft = Draft::<A>::new();
+    for nlri in owed {
+        let mut told = key.told(A::table(world.rib).paths(nlri.prefix), A::FAMILY, world);
+        match told.find(|path| path.peer() != member && key.nlri(nlri.prefix, path, world.names) == *nlri) {
+            Some(path) => draft.announce(path, *nlri),
+            None => draft.withdraw(*nlri),
+        }
+    }
+    draft.write(key, world, items);
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,25 +7,26 @@ use calico_model::Family;
 
 use super::Speaker;
 use super::group::Group;
-use crate::rib::{Choice, Effect, Freshness, Path, PeerId, Tabled};
+use super::journal::{Changes, Detail, Journal};
+use crate::rib::{Choice, Effect, Path, PeerId, Tabled};
 use crate::session::Peering;
 use crate::wire::update::{MpReach, MpUnreach};
 use crate::wire::{Attributes, Notification, Prefix, Prefixes, Update};
 
-/// A family whose changes groups can be told of.
-pub(super) trait Marked: Tabled {
-    fn mark(group: &mut Group, prefix: Prefix<Self>);
+/// A family whose changes are taken down.
+pub(super) trait Noted: Tabled {
+    fn changes(journal: &mut Journal) -> &mut Changes<Self>;
 }
 
-impl Marked for Ipv4Addr {
-    fn mark(group: &mut Group, prefix: Prefix<Self>) {
-        group.mark_v4(prefix);
+impl Noted for Ipv4Addr {
+    fn changes(journal: &mut Journal) -> &mut Changes<Self> {
+        &mut journal.v4
     }
 }
 
-impl Marked for Ipv6Addr {
-    fn mark(group: &mut Group, prefix: Prefix<Self>) {
-        group.mark_v6(prefix);
+impl Noted for Ipv6Addr {
+    fn changes(journal: &mut Journal) -> &mut Changes<Self> {
+        &mut journal.v6
     }
 }
 
@@ -99,22 +100,27 @@ impl Speaker {
     }
 
     fn taken(&mut self, id: PeerId, mut attributes: Attributes) -> Arc<Attributes> {
-        let external = self.sources.get(id).is_some_and(|source| source.peering == Peering::External);
+        let external = self.tables.sources.get(id).is_some_and(|source| source.peering == Peering::External);
         if external {
             attributes.local_pref = Some(self.config.default_local_pref);
         }
         self.interner.intern(attributes)
     }
 
-    fn withdraw_all<A: Marked>(&mut self, id: PeerId, list: &Prefixes<'_, A>) {
+    fn withdraw_all<A: Noted>(&mut self, id: PeerId, list: &Prefixes<'_, A>) {
         for nlri in list.iter() {
-            let effect = A::table_mut(&mut self.rib).remove(nlri.prefix, id, nlri.path_id, &self.sources);
-            self.note(id, nlri.prefix, effect);
+            let effect = A::table_mut(&mut self.tables.rib).remove(
+                nlri.prefix,
+                id,
+                nlri.path_id,
+                &self.tables.sources,
+            );
+            self.note(id, nlri.prefix, nlri.path_id, effect);
         }
     }
 
     /// Takes announced prefixes; without attributes they are treated as withdrawn.
-    fn announce_all<A: Marked>(
+    fn announce_all<A: Noted>(
         &mut self,
         id: PeerId,
         list: &Prefixes<'_, A>,
@@ -122,32 +128,34 @@ impl Speaker {
     ) {
         let Some(attributes) = attributes else { return self.withdraw_all(id, list) };
         for nlri in list.iter() {
-            let path = Path {
-                attributes: attributes.clone(),
-                peer: id,
-                path_id: nlri.path_id,
-                freshness: Freshness::Fresh,
-            };
-            let effect = A::table_mut(&mut self.rib).insert(nlri.prefix, path, &self.sources);
-            self.note(id, nlri.prefix, effect);
+            let path = Path::new(attributes.clone(), id, nlri.path_id);
+            self.tables.names.give(id, nlri.path_id);
+            let effect = A::table_mut(&mut self.tables.rib).insert(nlri.prefix, path, &self.tables.sources);
+            self.note(id, nlri.prefix, nlri.path_id, effect);
         }
     }
 
-    pub(super) fn note<A: Marked>(&mut self, id: PeerId, prefix: Prefix<A>, effect: Effect) {
+    pub(super) fn note<A: Noted>(&mut self, id: PeerId, prefix: Prefix<A>, path_id: u32, effect: Effect) {
         if let Some(peer) = self.peers.get_mut(&id) {
             let held = &mut peer.held[A::FAMILY];
             *held = held.saturating_add_signed(effect.held);
         }
-        if effect.choice == Choice::Changed {
-            self.choice_changed = true;
-            self.groups.values_mut().for_each(|group| A::mark(group, prefix));
+        if effect.choice == Choice::Same {
+            return;
+        }
+        self.choice_changed |= effect.choice != Choice::SameOfMore;
+        // While nothing is told, nothing need be known of what was; whoever joins is told everything.
+        if self.deferral.is_none() && !self.groups.is_empty() {
+            let each = self.groups.values().any(Group::tells_every_path);
+            let detail = if each { Detail::EachPath } else { Detail::BestPath };
+            A::changes(&mut self.journal).note(prefix, (id, path_id), effect, detail);
         }
     }
 
     pub(super) fn mark_stale(&mut self, family: Family, id: PeerId) {
         match family {
-            Family::V4 => Ipv4Addr::table_mut(&mut self.rib).mark_stale(id),
-            Family::V6 => Ipv6Addr::table_mut(&mut self.rib).mark_stale(id),
+            Family::V4 => Ipv4Addr::table_mut(&mut self.tables.rib).mark_stale(id),
+            Family::V6 => Ipv6Addr::table_mut(&mut self.tables.rib).mark_stale(id),
         }
     }
 
@@ -159,20 +167,14 @@ impl Speaker {
         }
     }
 
-    fn drop_paths_of<A: Marked>(&mut self, id: PeerId, goes: impl Fn(&Path) -> bool) {
+    fn drop_paths_of<A: Noted>(&mut self, id: PeerId, goes: impl Fn(&Path) -> bool) {
         if self.peers.get(&id).is_some_and(|peer| peer.held[A::FAMILY] == 0) {
             return;
         }
-        let goes = |path: &Path| path.peer == id && goes(path);
-        let table = A::table_mut(&mut self.rib);
-        let touched = table.remove_where(goes, &self.sources);
-        let left: usize =
-            A::table(&self.rib).iter().map(|(_, paths)| paths.iter().filter(|p| p.peer == id).count()).sum();
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.held[A::FAMILY] = u32::try_from(left).unwrap_or(u32::MAX);
-        }
-        for prefix in touched {
-            self.note(id, prefix, Effect { held: 0, choice: Choice::Changed });
+        for (prefix, path_id, effect) in
+            A::table_mut(&mut self.tables.rib).remove_of(id, goes, &self.tables.sources)
+        {
+            self.note(id, prefix, path_id, effect);
         }
     }
 }

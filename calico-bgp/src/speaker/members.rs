@@ -10,6 +10,7 @@ use super::Speaker;
 use super::config::{PeerConfig, Reflection};
 use super::export::{self, GroupKey, World};
 use super::group::Group;
+use super::journal::Journal;
 use super::peer::{self, History, Peer, Retained};
 use super::status::Counters;
 use crate::family::{FamilySet, PerFamily};
@@ -25,7 +26,7 @@ impl Speaker {
         let seed = self.config.seed ^ (u64::from(id.0) << 32);
         let session = Session::new(id.0, terms, config.initiation, config.connect_retry, seed);
         if config.reflection == Reflection::Client {
-            self.clients.insert(id);
+            self.tables.clients.insert(id);
         }
         self.by_address.insert(config.address, id);
         let peer = Peer {
@@ -59,8 +60,7 @@ impl Speaker {
             peer.retained = Retained::Nothing;
             peer.config.max_prefixes = None;
         }
-        self.sources.remove(id);
-        self.clients.remove(&id);
+        self.departed.push(id);
     }
 
     pub(super) fn change_peer(&mut self, id: PeerId, config: PeerConfig, now: Instant) {
@@ -69,26 +69,42 @@ impl Speaker {
             return;
         }
         let reset = peer.config.requires_reset(&config);
+        let reflection = config.reflection;
         peer.session.set_initiation(config.initiation, config.connect_retry);
         peer.config = config;
-        match peer.config.reflection {
-            Reflection::Client => self.clients.insert(id),
-            Reflection::NonClient => self.clients.remove(&id),
-        };
         self.renew_terms(id);
         if reset {
             let why = Notification::new(Notification::CONFIGURATION_CHANGE);
             self.session_input(id, Input::Reset(why), now);
         } else {
-            self.regroup(id);
-            for group in self.groups.values_mut() {
-                group.mark_all(&self.rib);
-            }
+            self.regroup(id, now);
         }
+        self.reflect(id, reflection, now);
+    }
+
+    /// Makes a peer a client or not, and tells everybody what follows.
+    fn reflect(&mut self, id: PeerId, reflection: Reflection, now: Instant) {
+        let mut clients = self.tables.clients.clone();
+        match reflection {
+            Reflection::Client => clients.insert(id),
+            Reflection::NonClient => clients.remove(&id),
+        };
+        if clients == self.tables.clients {
+            return;
+        }
+        if self.deferral.is_none() {
+            self.round(now);
+        }
+        let before = std::mem::replace(&mut self.tables.clients, clients);
+        let everything = Journal::of_everything(&self.tables.rib);
+        let after = self.tables.world();
+        let before = World { clients: &before, ..after };
+        self.groups.values_mut().for_each(|group| group.round(&everything, &before, &after));
+        self.wake_waiting(now);
     }
 
     /// Moves an established peer to the group that its settings now ask for.
-    pub(super) fn regroup(&mut self, id: PeerId) {
+    fn regroup(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(up) = &mut peer.up else { return };
         let Some(line) = peer.lines.get(&up.connection) else { return };
@@ -97,22 +113,18 @@ impl Speaker {
             return;
         }
         let old = std::mem::replace(&mut up.group, key.clone());
-        let families = up.negotiated.families;
+        // What was told until now was told in the old group's way.
+        if self.deferral.is_none() {
+            self.round(now);
+        }
+        let owed = self.groups.get_mut(&old).map(|group| group.hand_over(id)).unwrap_or_default();
         self.leave_group(&old, id);
-        self.join_group(key, id, families);
+        let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(key));
+        group.take_over(id, owed, &self.tables.world());
     }
 
     pub(super) fn join_group(&mut self, key: GroupKey, id: PeerId, families: FamilySet) {
-        let cluster = self.config.cluster();
-        let world = World {
-            rib: &self.rib,
-            sources: &self.sources,
-            clients: &self.clients,
-            cluster,
-            default_local_pref: self.config.default_local_pref,
-        };
-        let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(key, &world));
-        group.join(id, families);
+        self.groups.entry(key.clone()).or_insert_with(|| Group::new(key)).join(id, families);
     }
 
     pub(super) fn leave_group(&mut self, key: &GroupKey, id: PeerId) {

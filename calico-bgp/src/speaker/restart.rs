@@ -128,7 +128,7 @@ impl Speaker {
         peer.retained =
             if preserved.is_empty() { Retained::Nothing } else { Retained::Completing(now + COMPLETION) };
         for family in Family::ALL.into_iter().filter(|family| !preserved.contains(*family)) {
-            self.drop_paths(family, id, |path| path.freshness == Freshness::Stale);
+            self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
         }
     }
 
@@ -142,7 +142,7 @@ impl Speaker {
             if all {
                 peer.retained = Retained::Nothing;
             }
-            self.drop_paths(family, id, |path| path.freshness == Freshness::Stale);
+            self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
         }
     }
 
@@ -152,7 +152,7 @@ impl Speaker {
         if peer.retained.until().is_some_and(|until| until <= now) {
             peer.retained = Retained::Nothing;
             for family in Family::ALL {
-                self.drop_paths(family, id, |path| path.freshness == Freshness::Stale);
+                self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What a speaker tells of itself.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -7,6 +8,8 @@ use calico_model::{AsNumber, Cidr, LearnedRoute, LearnedRoutes, RouterId};
 
 use super::Speaker;
 use super::config::METRIC_BASE;
+use super::export::GroupKey;
+use super::group::Counted;
 use super::peer::Peer;
 
 use crate::decision::{self, Reason};
@@ -83,32 +86,17 @@ impl Speaker {
     /// Returns every peer, by address.
     #[must_use]
     pub fn status(&self) -> Vec<PeerStatus> {
-        self.by_address
-            .values()
-            .filter_map(|id| self.peers.get(id))
-            .map(|peer| self.status_of(peer))
-            .collect()
-    }
-
-    fn status_of(&self, peer: &Peer) -> PeerStatus {
-        let group = peer.up.as_ref().and_then(|up| self.groups.get(&up.group));
-        PeerStatus {
-            address: peer.config.address,
-            name: peer.config.name.clone(),
-            remote_as: peer.config.remote_as,
-            peering: peer.config.peering(),
-            state: peer.state,
-            since: peer.since,
-            remote_id: peer.up.as_ref().map(|up| up.negotiated.remote_id),
-            last_error: peer.last_error.as_ref().map(ToString::to_string),
-            last_fault: peer.last_fault.clone(),
-            prefixes_in: peer.held,
-            prefixes_out: PerFamily::new(|family| {
-                group.map_or(0, |g| u32::try_from(g.told(family, peer.id)).unwrap_or(u32::MAX))
-            }),
-            retained_until: peer.retained.until(),
-            counters: peer.counters,
-        }
+        let world = self.tables.world();
+        let told: BTreeMap<&GroupKey, PerFamily<Counted>> = self
+            .groups
+            .iter()
+            .map(|(key, group)| (key, PerFamily::new(|family| group.told(family, &world))))
+            .collect();
+        let status = |peer: &Peer| {
+            let told = peer.up.as_ref().and_then(|up| told.get(&up.group));
+            status_of(peer, told)
+        };
+        self.by_address.values().filter_map(|id| self.peers.get(id)).map(status).collect()
     }
 
     /// Returns every path in the tables with the reason why it is or is not the best one.
@@ -121,19 +109,19 @@ impl Speaker {
 
     fn routes_of<A: Tabled>(&self) -> Vec<RouteStatus> {
         let explained = |(prefix, paths): (wire::Prefix<A>, &[Path])| {
-            let reasons = decision::explain(paths, &self.sources);
+            let reasons = decision::explain(paths, &self.tables.sources);
             paths
                 .iter()
                 .zip(reasons)
                 .map(|(path, lost_to)| RouteStatus {
                     prefix: prefix.cidr(),
-                    peer: self.peers.get(&path.peer).map(|peer| peer.config.address),
+                    peer: self.peers.get(&path.peer()).map(|peer| peer.config.address),
                     attributes: path.attributes.clone(),
                     lost_to,
                 })
                 .collect::<Vec<_>>()
         };
-        A::table(&self.rib).iter().flat_map(explained).collect()
+        A::table(&self.tables.rib).iter().flat_map(explained).collect()
     }
 
     /// Returns the best routes learned from peers, or `None` while a recovering speaker has not heard enough to
@@ -150,16 +138,38 @@ impl Speaker {
 
     fn learned_of<A: Tabled>(&self) -> LearnedRoutes {
         let chosen = |(prefix, paths): (wire::Prefix<A>, &[Path])| {
-            let best = paths.first().filter(|best| best.peer != PeerId::LOCAL)?;
-            let next_hops = decision::equally_good(paths, &self.sources)
+            let best = paths.first().filter(|best| best.peer() != PeerId::LOCAL)?;
+            let next_hops = decision::equally_good(paths, &self.tables.sources)
                 .into_iter()
                 .map(|at| paths[at].attributes.next_hop)
                 .collect();
-            let internal = self.sources.get(best.peer).is_some_and(|s| s.peering == Peering::Internal);
+            let internal =
+                self.tables.sources.get(best.peer()).is_some_and(|s| s.peering == Peering::Internal);
             let priority = best.attributes.local_pref.filter(|_| internal);
             let priority = priority.and_then(|preference| METRIC_BASE.checked_sub(preference));
             Some((prefix.cidr(), LearnedRoute { next_hops, priority }))
         };
-        A::table(&self.rib).iter().filter_map(chosen).collect()
+        A::table(&self.tables.rib).iter().filter_map(chosen).collect()
+    }
+}
+
+fn status_of(peer: &Peer, told: Option<&PerFamily<Counted>>) -> PeerStatus {
+    PeerStatus {
+        address: peer.config.address,
+        name: peer.config.name.clone(),
+        remote_as: peer.config.remote_as,
+        peering: peer.config.peering(),
+        state: peer.state,
+        since: peer.since,
+        remote_id: peer.up.as_ref().map(|up| up.negotiated.remote_id),
+        last_error: peer.last_error.as_ref().map(ToString::to_string),
+        last_fault: peer.last_fault.clone(),
+        prefixes_in: peer.held,
+        prefixes_out: PerFamily::new(|family| {
+            let told = told.map_or(0, |told| told[family].to(peer.id));
+            u32::try_from(told).unwrap_or(u32::MAX)
+        }),
+        retained_until: peer.retained.until(),
+        counters: peer.counters,
     }
 }

@@ -1,0 +1,119 @@
+//! What a group is about to say, and the messages that say it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::export::{GroupKey, World};
+use crate::rib::{Path, PeerId, Tabled};
+use crate::wire::{Attributes, Nlri, update};
+
+/// Who a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    All,
+    AllBut(PeerId),
+    Only(PeerId),
+}
+
+/// One message.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    audience: Audience,
+    pub(super) bytes: Arc<[u8]>,
+}
+
+impl Item {
+    fn new(audience: Audience, bytes: Vec<u8>) -> Self {
+        Self { audience, bytes: bytes.into() }
+    }
+
+    pub(super) fn for_all(bytes: Vec<u8>) -> Self {
+        Self::new(Audience::All, bytes)
+    }
+
+    pub(super) fn is_for(&self, member: PeerId) -> bool {
+        match self.audience {
+            Audience::All => true,
+            Audience::AllBut(peer) => peer != member,
+            Audience::Only(peer) => peer == member,
+        }
+    }
+}
+
+/// Destinations that share messages: one source, one set of attributes.
+#[derive(Debug)]
+struct Batch<A> {
+    source: PeerId,
+    attributes: Arc<Attributes>,
+    prefixes: Vec<Nlri<A>>,
+}
+
+/// Announcements and withdrawals of one family, gathered so that they fill as few messages as possible.
+#[derive(Debug)]
+pub(super) struct Draft<A> {
+    gone: Vec<Nlri<A>>,
+    gone_for: BTreeMap<PeerId, Vec<Nlri<A>>>,
+    batches: Vec<Batch<A>>,
+    /// Where the batch of a source and an address of attributes is.
+    at: BTreeMap<(PeerId, usize), usize>,
+    /// The batch used last: most destinations come in runs.
+    last: usize,
+}
+
+impl<A: Tabled> Draft<A> {
+    pub(super) fn new() -> Self {
+        Self {
+            gone: Vec::new(),
+            gone_for: BTreeMap::new(),
+            batches: Vec::new(),
+            at: BTreeMap::new(),
+            last: 0,
+        }
+    }
+
+    /// Takes a destination away from everybody.
+    pub(super) fn withdraw(&mut self, nlri: Nlri<A>) {
+        self.gone.push(nlri);
+    }
+
+    /// Takes a destination away from one member.
+    pub(super) fn withdraw_from(&mut self, member: PeerId, nlri: Nlri<A>) {
+        self.gone_for.entry(member).or_default().push(nlri);
+    }
+
+    /// Tells a path to everybody but the one who told it.
+    pub(super) fn announce(&mut self, path: &Path, nlri: Nlri<A>) {
+        let (source, attributes) = (path.peer(), &path.attributes);
+        let fits = |batch: &Batch<A>| batch.source == source && Arc::ptr_eq(&batch.attributes, attributes);
+        if !self.batches.get(self.last).is_some_and(fits) {
+            self.last = *self.at.entry((source, Arc::as_ptr(attributes) as usize)).or_insert_with(|| {
+                self.batches.push(Batch { source, attributes: attributes.clone(), prefixes: Vec::new() });
+                self.batches.len() - 1
+            });
+        }
+        self.batches[self.last].prefixes.push(nlri);
+    }
+
+    /// Makes the messages: withdrawals first, then announcements in the order in which they were begun. Routes that
+    /// cannot be told in the group's words are withdrawn.
+    pub(super) fn write(self, key: &GroupKey, world: &World<'_>, items: &mut Vec<Item>) {
+        let dialect = key.dialect();
+        let withdraw = |audience, prefixes: &[Nlri<A>], items: &mut Vec<Item>| {
+            update::withdraw(prefixes, &dialect, |bytes, _| items.push(Item::new(audience, bytes)));
+        };
+        withdraw(Audience::All, &self.gone, items);
+        for (member, prefixes) in self.gone_for {
+            withdraw(Audience::Only(member), &prefixes, items);
+        }
+        for Batch { source, attributes, prefixes } in self.batches {
+            let audience = if source == PeerId::LOCAL { Audience::All } else { Audience::AllBut(source) };
+            let emit = |bytes: Vec<u8>, _: &[Nlri<A>]| items.push(Item::new(audience, bytes));
+            let told = key
+                .fit(&attributes, A::FAMILY, source, world)
+                .is_some_and(|fit| update::announce(&fit, &prefixes, &dialect, emit).is_ok());
+            if !told {
+                withdraw(audience, &prefixes, items);
+            }
+        }
+    }
+}

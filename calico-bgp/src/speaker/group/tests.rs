@@ -1,0 +1,231 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use calico_model::{AsNumber, RouterId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::decision::Source;
+use crate::family::PerFamily;
+use crate::rib::Path;
+use crate::session::Peering;
+use crate::speaker::SpeakerConfig;
+use crate::speaker::config::{NextHopMode, Reflection};
+use crate::speaker::export::Tables;
+use crate::speaker::journal::Detail;
+use crate::wire::{Attributes, MAX_MESSAGE};
+
+type V4 = Ipv4Addr;
+
+/// Small domains, so that everything happens to the same few destinations.
+#[derive(Debug, Clone)]
+enum Step {
+    Announce { peer: u32, prefix: u8, path_id: u32, med: u32 },
+    Withdraw { peer: u32, prefix: u8, path_id: u32 },
+    Client(u32),
+    Join(u32),
+    Leave(u32),
+    Refresh(u32),
+    Move(u32),
+    Take(u32, usize),
+    Round,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let member = 1..4u32;
+    prop_oneof![
+        6 => (0..4u32, 0..4u8, 0..3u32, 0..3u32)
+            .prop_map(|(peer, prefix, path_id, med)| Step::Announce { peer, prefix, path_id, med }),
+        4 => (0..4u32, 0..4u8, 0..3u32)
+            .prop_map(|(peer, prefix, path_id)| Step::Withdraw { peer, prefix, path_id }),
+        1 => (1..4u32).prop_map(Step::Client),
+        2 => member.clone().prop_map(Step::Join),
+        1 => member.clone().prop_map(Step::Leave),
+        1 => member.clone().prop_map(Step::Refresh),
+        1 => member.clone().prop_map(Step::Move),
+        4 => (member, 1..400usize).prop_map(|(member, octets)| Step::Take(member, octets)),
+        4 => Just(Step::Round),
+    ]
+}
+
+/// What a member believes, by path identifier: the MULTI_EXIT_DISC tells paths apart.
+type Belief = BTreeMap<Nlri<V4>, u32>;
+
+/// Two groups of internal peers, of clients and of others, over one table.
+struct Bench {
+    tables: Tables,
+    journal: Journal,
+    groups: [Group; 2],
+    home: BTreeMap<u32, usize>,
+    beliefs: BTreeMap<u32, Belief>,
+    several: bool,
+}
+
+fn key(reflection: Reflection, several: bool) -> GroupKey {
+    GroupKey {
+        peering: Peering::Internal,
+        reflection,
+        next_hop: NextHopMode::Auto,
+        local_as: AsNumber::DEFAULT,
+        local: PerFamily::default(),
+        families: FamilySet::V4,
+        narrow: false,
+        ids: PerFamily { v4: several, v6: false },
+        max_len: MAX_MESSAGE,
+        communities: Vec::new(),
+    }
+}
+
+fn prefix(number: u8) -> Prefix<V4> {
+    Prefix::of(format!("10.{number}.0.0/16").parse().unwrap()).unwrap()
+}
+
+impl Bench {
+    fn new(several: bool) -> Self {
+        let config = SpeakerConfig::new(AsNumber::DEFAULT, "10.0.0.1".parse().unwrap());
+        let mut tables = Tables::new(&config);
+        for peer in 1..4u8 {
+            let router_id = RouterId::new([10, 0, 0, 10 + peer].into()).unwrap();
+            let address = [172, 16, 0, peer].into();
+            tables
+                .sources
+                .set(PeerId(peer.into()), Source { peering: Peering::Internal, router_id, address });
+        }
+        let group = |reflection| Group { stream_limit: 300, ..Group::new(key(reflection, several)) };
+        Self {
+            tables,
+            journal: Journal::default(),
+            groups: [group(Reflection::NonClient), group(Reflection::Client)],
+            home: BTreeMap::new(),
+            beliefs: BTreeMap::new(),
+            several,
+        }
+    }
+
+    fn round(&mut self) {
+        let journal = self.journal.take();
+        let world = self.tables.world();
+        self.groups.iter_mut().for_each(|group| group.round(&journal, &world, &world));
+    }
+
+    fn take(&mut self, member: u32, octets: usize) {
+        let Some(home) = self.home.get(&member) else { return };
+        let mut out = Vec::new();
+        self.groups[*home].take(PeerId(member), &mut out, octets);
+        let dialect = self.groups[*home].key.dialect();
+        let belief = self.beliefs.entry(member).or_default();
+        let mut rest = &out[..];
+        while let Some(frame) = wire::frame(rest, dialect.max_len).unwrap() {
+            let update = Update::decode(frame.body, &dialect).unwrap();
+            belief.retain(|nlri, _| !update.withdrawn.iter().any(|gone| gone == *nlri));
+            let med = update.attributes.and_then(|a| a.med);
+            belief.extend(update.announced.iter().map(|nlri| (nlri, med.unwrap())));
+            rest = &rest[frame.len..];
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Announce { peer, prefix: number, path_id, med } => {
+                let mut attributes = Attributes::originated("10.0.0.9".parse().unwrap());
+                attributes.med = Some(med + 10 * peer + 100 * path_id);
+                let path = Path::new(Arc::new(attributes), PeerId(peer), path_id);
+                self.tables.names.give(PeerId(peer), path_id);
+                let table = V4::table_mut(&mut self.tables.rib);
+                let effect = table.insert(prefix(number), path, &self.tables.sources);
+                self.journal.v4.note(prefix(number), (PeerId(peer), path_id), effect, Detail::EachPath);
+            }
+            Step::Withdraw { peer, prefix: number, path_id } => {
+                let table = V4::table_mut(&mut self.tables.rib);
+                let effect = table.remove(prefix(number), PeerId(peer), path_id, &self.tables.sources);
+                self.journal.v4.note(prefix(number), (PeerId(peer), path_id), effect, Detail::EachPath);
+            }
+            Step::Client(peer) => {
+                self.round();
+                let before = self.tables.clients.clone();
+                if !self.tables.clients.insert(PeerId(peer)) {
+                    self.tables.clients.remove(&PeerId(peer));
+                }
+                let everything = Journal::of_everything(&self.tables.rib);
+                let now = self.tables.world();
+                let before = World { clients: &before, ..now };
+                self.groups.iter_mut().for_each(|group| group.round(&everything, &before, &now));
+            }
+            Step::Join(member) => {
+                if let std::collections::btree_map::Entry::Vacant(home) = self.home.entry(member) {
+                    home.insert(0);
+                    self.groups[0].join(PeerId(member), FamilySet::V4);
+                }
+            }
+            Step::Leave(member) => {
+                if let Some(home) = self.home.remove(&member) {
+                    self.groups[home].leave(PeerId(member));
+                    self.beliefs.remove(&member);
+                }
+            }
+            Step::Refresh(member) => {
+                if let Some(home) = self.home.get(&member) {
+                    self.groups[*home].join(PeerId(member), FamilySet::V4);
+                }
+            }
+            Step::Move(member) => {
+                self.round();
+                if let Some(home) = self.home.get_mut(&member) {
+                    let owed = self.groups[*home].hand_over(PeerId(member));
+                    *home = 1 - *home;
+                    self.groups[*home].take_over(PeerId(member), owed, &self.tables.world());
+                }
+            }
+            Step::Take(member, octets) => self.take(member, octets),
+            Step::Round => self.round(),
+        }
+    }
+
+    /// What a member must believe in the end.
+    fn truth(&self, member: u32) -> Belief {
+        let world = self.tables.world();
+        let key = &self.groups[self.home[&member]].key;
+        let mut truth = Belief::new();
+        for (prefix, paths) in V4::table(&self.tables.rib).iter() {
+            let paths = if self.several { paths } else { &paths[..1] };
+            for path in paths.iter().filter(|path| path.peer() != PeerId(member) && key.is_told(path, &world))
+            {
+                truth.insert(key.nlri(prefix, path, world.names), path.attributes.med.unwrap());
+            }
+        }
+        truth
+    }
+}
+
+fn check(several: bool, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut bench = Bench::new(several);
+    steps.into_iter().for_each(|step| bench.step(step));
+    let members: BTreeSet<u32> = bench.home.keys().copied().collect();
+    // A slow member is told in two rounds: first what it held, then what it missed.
+    for _ in 0..3 {
+        bench.round();
+        members.iter().for_each(|member| bench.take(*member, usize::MAX));
+    }
+    for member in members {
+        prop_assert_eq!(&bench.beliefs[&member], &bench.truth(member), "member {}", member);
+    }
+    prop_assert!(bench.groups.iter().all(|group| group.stream_len <= group.stream_limit));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn whatever_happens_a_member_ends_up_with_the_best_paths_of_others(
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        check(false, steps)?;
+    }
+
+    #[test]
+    fn whatever_happens_a_member_that_wants_every_path_ends_up_with_those_of_others(
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        check(true, steps)?;
+    }
+}

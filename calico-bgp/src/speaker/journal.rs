@@ -1,0 +1,91 @@
+//! What has changed in the tables since the peers were last told.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::rib::{Choice, Effect, Path, PeerId, Rib, Tabled};
+use crate::wire::Prefix;
+
+/// Changes of one family, with what was there before them.
+#[derive(Debug)]
+pub(crate) struct Changes<A> {
+    /// Destinations whose best path may be another, and the best one until then.
+    pub(super) best: Vec<(Prefix<A>, Option<Path>)>,
+    /// Single paths, by the peer and its identifier, kept only where some peer is told every path (RFC 7911).
+    pub(super) each: Vec<(Prefix<A>, (PeerId, u32), Option<Path>)>,
+}
+
+impl<A> Default for Changes<A> {
+    fn default() -> Self {
+        Self { best: Vec::new(), each: Vec::new() }
+    }
+}
+
+impl<A: Tabled> Changes<A> {
+    /// Takes down what one change did.
+    pub(super) fn note(&mut self, prefix: Prefix<A>, key: (PeerId, u32), effect: Effect, detail: Detail) {
+        if detail == Detail::EachPath && effect.choice != Choice::Same {
+            self.each.push((prefix, key, effect.replaced));
+        }
+        if let Choice::Changed { before } = effect.choice {
+            self.best.push((prefix, before));
+        }
+    }
+
+    /// Sorts, and keeps what was there before the first of several changes.
+    fn settle(&mut self) {
+        self.best.sort_by_key(|(prefix, _)| *prefix);
+        self.best.dedup_by_key(|(prefix, _)| *prefix);
+        self.each.sort_by_key(|(prefix, key, _)| (*prefix, *key));
+        self.each.dedup_by_key(|(prefix, key, _)| (*prefix, *key));
+    }
+}
+
+/// How much must be taken down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// The best paths.
+    BestPath,
+    /// Every path.
+    EachPath,
+}
+
+/// The changes of both families.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    pub(super) v4: Changes<Ipv4Addr>,
+    pub(super) v6: Changes<Ipv6Addr>,
+}
+
+impl Journal {
+    /// Returns a journal in which everything may have changed, though the paths are the same.
+    pub(super) fn of_everything(rib: &Rib) -> Self {
+        Self { v4: everything(rib), v6: everything(rib) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.v4.best.is_empty()
+            && self.v6.best.is_empty()
+            && self.v4.each.is_empty()
+            && self.v6.each.is_empty()
+    }
+
+    /// Hands out what was taken down, in order, and begins anew.
+    pub(super) fn take(&mut self) -> Self {
+        let mut taken = std::mem::take(self);
+        taken.v4.settle();
+        taken.v6.settle();
+        taken
+    }
+}
+
+fn everything<A: Tabled>(rib: &Rib) -> Changes<A> {
+    let table = A::table(rib);
+    let each = |(prefix, paths): (Prefix<A>, &'_ [Path])| {
+        let of = |path: &Path| (prefix, (path.peer(), path.path_id), Some(path.clone()));
+        paths.iter().map(of).collect::<Vec<_>>()
+    };
+    Changes {
+        best: table.iter().map(|(prefix, paths)| (prefix, paths.first().cloned())).collect(),
+        each: table.iter().flat_map(each).collect(),
+    }
+}

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use calico_model::{InterfaceAddr, InterfaceName, Mac};
 
+use crate::change::Change;
 use crate::device::VxlanParams;
+use crate::ownership::PROTOCOL;
 use crate::route::{Installed, RouteKey};
 use crate::sysctl::Sysctl;
 
@@ -16,8 +18,8 @@ pub struct Actual {
     pub routes: BTreeMap<RouteKey, Vec<Installed>>,
     /// The permanent neighbours on our devices.
     pub neighbours: BTreeMap<(InterfaceName, IpAddr), Mac>,
-    /// The forwarding entries of our VXLAN devices.
-    pub fdb: BTreeSet<FdbEntry>,
+    /// The forwarding entries of our VXLAN devices: which nodes each MAC address is said to be at.
+    pub fdb: BTreeMap<(InterfaceName, Mac), BTreeSet<IpAddr>>,
     /// The kernel settings that are looked after. One that the kernel does not have is not here.
     pub sysctls: BTreeMap<Sysctl, String>,
     /// The machine: its links and the routes of others.
@@ -79,6 +81,65 @@ pub enum LinkKind {
     Ipip,
     /// Anything else.
     Other,
+}
+
+/// Whether what a kernel holds is known after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knowledge {
+    /// It is.
+    Kept,
+    /// The kernel has to be read: a device that changes takes other things with it.
+    Lost,
+}
+
+impl Actual {
+    /// Takes in that a change was made.
+    #[must_use]
+    pub fn made(&mut self, change: &Change) -> Knowledge {
+        match change {
+            Change::RemoveLink { .. }
+            | Change::AddVxlan { .. }
+            | Change::AddIpip { .. }
+            | Change::SetLink { .. }
+            | Change::AddAddress { .. }
+            | Change::RemoveAddress { .. } => return Knowledge::Lost,
+            Change::SetSysctl { sysctl, value } => {
+                self.sysctls.insert(sysctl.clone(), value.clone());
+            }
+            Change::SetNeighbour { device, address, mac } => {
+                self.neighbours.insert((device.clone(), *address), *mac);
+            }
+            Change::RemoveNeighbour { device, address } => {
+                self.neighbours.remove(&(device.clone(), *address));
+            }
+            Change::SetFdb(FdbEntry { device, mac, destination }) => {
+                self.fdb.insert((device.clone(), *mac), [*destination].into());
+            }
+            Change::RemoveFdb(FdbEntry { device, mac, destination }) => {
+                let key = (device.clone(), *mac);
+                if let Some(held) = self.fdb.get_mut(&key) {
+                    held.remove(destination);
+                    if held.is_empty() {
+                        self.fdb.remove(&key);
+                    }
+                }
+            }
+            Change::AddRoute { key, form } | Change::ReplaceRoute { key, form } => {
+                let route = Installed { protocol: PROTOCOL, form: form.clone() };
+                let held = self.routes.entry(*key).or_default();
+                held.splice(..held.len().min(1), [route]);
+            }
+            Change::RemoveRoute { key, route } => {
+                if let Some(held) = self.routes.get_mut(key) {
+                    held.retain(|held| held != route);
+                    if held.is_empty() {
+                        self.routes.remove(key);
+                    }
+                }
+            }
+        }
+        Knowledge::Kept
+    }
 }
 
 impl Host {

@@ -1,23 +1,29 @@
 //! From what is known to what the kernel is wanted to hold.
+//!
+//! What is wanted falls into [`Place`]s, each of which is worked out by itself from the [`Known`] things it depends on:
+//! all routes to one destination, the settings of one interface, the tunnel's entries of one peer. [`compute()`] works out
+//! all of them. A [`Computer`] is told of one change after the other, marks the places that depend on it, and works out
+//! those; what concerns everything (a pool, the configuration, the node itself) has it begin anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use calico_model::resource::{FelixConfiguration, Node, ProgramClusterRoutes};
-use calico_model::{Cidr, Family, LearnedRoutes, NodeName, Snapshot};
+use calico_model::{Cidr, InterfaceName, LearnedRoutes, Mac, NodeName, Snapshot, Update};
 
 use crate::desired::{Desired, Problem};
-use crate::encap::Pools;
-use crate::ownership::Ownership;
+use crate::route::{Route, RouteKey, Target};
 use crate::sysctl::Sysctl;
+use known::{Dirty, Known, Place};
+use view::View;
 
+mod known;
 mod learned;
 mod local;
 mod remote;
 mod tunnel;
-
-/// The metric of ordinary routes when the configuration names none.
-const NORMAL_PRIORITY: u32 = 1024;
+mod view;
 
 /// Computes everything that a node's kernel is wanted to hold.
 ///
@@ -25,105 +31,262 @@ const NORMAL_PRIORITY: u32 = 1024;
 /// Whatever cannot be served is in [`Desired::problems`], and everything else goes on.
 #[must_use]
 pub fn compute(snapshot: &Snapshot, node: &NodeName, learned: &LearnedRoutes) -> Desired {
-    let view = View::new(snapshot, node);
-    let mut desired = Desired::nothing(Ownership::of(&view.settings));
-    match view.own {
-        Some(own) => {
-            desired.node_addresses = view.families().filter_map(|f| Some((f, own.addr(f)?))).collect()
-        }
-        None => {
-            desired.problems.insert(Problem::NodeUnknown { node: node.clone() });
-        }
-    }
-    for family in view.families().filter(|family| view.uses(*family)) {
-        desired.sysctls.insert(Sysctl::forwarding(family), "1".to_owned());
-    }
-    local::workloads(&view, &mut desired);
-    local::blackholes(&view, &mut desired);
-    tunnel::devices(&view, &mut desired);
-    if view.own.is_some() {
-        remote::blocks(&view, &mut desired);
-        learned::routes(&view, learned, &mut desired);
-    }
-    desired
+    Laid::out(&View::new(&Known::of(snapshot, node), learned)).desired
 }
 
-/// The snapshot as one node looks at it, with the look-ups that every part needs.
-struct View<'s> {
-    snapshot: &'s Snapshot,
-    node: &'s NodeName,
-    own: Option<&'s Node>,
-    settings: FelixConfiguration,
-    pools: Pools<'s>,
-    nodes: BTreeMap<&'s str, &'s Node>,
-    node_addresses: BTreeMap<IpAddr, &'s str>,
+/// Computes what a node's kernel is wanted to hold, change by change.
+///
+/// Whatever the order of the changes and however they are grouped, [`Computer::desired`] is what [`compute()`] makes of
+/// the snapshot that they result in, and the cost of each follows what it changes.
+///
+/// # Examples
+/// ```
+/// use calico_model::resource::{Object, WorkloadEndpoint};
+/// use calico_model::Update;
+/// use calico_route::Computer;
+///
+/// let mut computer = Computer::new("node1".parse()?);
+/// computer.settle();
+/// let mut web = Object::new("web".parse()?, WorkloadEndpoint::on("node1".parse()?));
+/// web.spec.interface_name = Some("cali0123456789a".parse()?);
+/// web.spec.ip_networks = vec!["192.168.0.5/32".parse()?];
+/// computer.apply(&Update::Put(Box::new(web.into())));
+/// let delta = computer.settle();
+/// assert_eq!(delta.routes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.168.0.5/32 metric 1024"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Computer {
+    known: Known,
+    learned: Arc<LearnedRoutes>,
+    dirty: Dirty,
+    laid: Laid,
 }
 
-impl<'s> View<'s> {
-    fn new(snapshot: &'s Snapshot, node: &'s NodeName) -> Self {
-        let nodes: BTreeMap<&str, &Node> =
-            snapshot.nodes.iter().map(|(id, node)| (id.name.as_str(), &node.spec)).collect();
-        let addresses = |(name, node): (&&'s str, &&'s Node)| {
-            let name = *name;
-            Family::ALL.map(|family| node.addr(family).map(|addr| (addr.addr(), name)))
-        };
-        let node_addresses = nodes.iter().flat_map(addresses).flatten().collect();
+/// Which entries of [`Desired`] are not what they were.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// More than entries changed: devices, the node's addresses, or what is ours. Anything may be different.
+    pub everything: bool,
+    /// Routes that are other ones now, or wanted no more, or only now.
+    pub routes: BTreeSet<RouteKey>,
+    /// Neighbours likewise.
+    pub neighbours: BTreeSet<(InterfaceName, IpAddr)>,
+    /// Forwarding entries likewise.
+    pub fdb: BTreeSet<(InterfaceName, Mac)>,
+    /// Kernel settings likewise.
+    pub sysctls: BTreeSet<Sysctl>,
+}
+
+impl Delta {
+    /// Reports whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Computer {
+    /// Makes a computer that knows nothing but which node it is for.
+    #[must_use]
+    pub fn new(node: NodeName) -> Self {
         Self {
-            snapshot,
-            node,
-            own: nodes.get(node.as_str()).copied(),
-            settings: snapshot.felix_configuration(node),
-            pools: Pools::of(snapshot),
-            nodes,
-            node_addresses,
+            known: Known::nothing(node),
+            learned: Arc::default(),
+            dirty: Dirty { everything: true, places: BTreeSet::new() },
+            laid: Laid::default(),
         }
     }
 
-    /// Walks the families that are served.
-    fn families(&self) -> impl Iterator<Item = Family> + use<> {
-        let v6 = self.settings.ipv6_support.unwrap_or(true);
-        Family::ALL.into_iter().filter(move |family| *family == Family::V4 || v6)
+    /// Takes in one change of the datastore.
+    pub fn apply(&mut self, update: &Update) {
+        self.known.apply(update, &mut self.dirty);
     }
 
-    fn serves(&self, family: Family) -> bool {
-        self.families().any(|served| served == family)
+    /// Takes in all that BGP has learned.
+    pub fn learn(&mut self, learned: Arc<LearnedRoutes>) {
+        if Arc::ptr_eq(&self.learned, &learned) {
+            return;
+        }
+        let before = mem::replace(&mut self.learned, learned);
+        let differs = |(prefix, _): &(&Cidr, _)| before.get(prefix) != self.learned.get(prefix);
+        let gone = before.iter().filter(|(prefix, _)| !self.learned.contains_key(prefix));
+        for (prefix, _) in self.learned.iter().filter(differs).chain(gone) {
+            self.dirty.prefix(*prefix);
+        }
     }
 
-    /// Reports whether anything here has addresses of the family. IPv6 forwarding is not switched on for nothing: a
-    /// host that forwards stops listening to router advertisements.
-    fn uses(&self, family: Family) -> bool {
-        family == Family::V4
-            || self.snapshot.pools.values().any(|pool| pool.spec.cidr.family() == family)
-            || self.local_workloads().any(|(_, workload)| workload.addrs(family).next().is_some())
+    /// Works out what depends on the changes since the last time, and says what became different.
+    pub fn settle(&mut self) -> Delta {
+        let dirty = mem::take(&mut self.dirty);
+        let view = View::new(&self.known, &self.learned);
+        if dirty.everything {
+            let before = mem::replace(&mut self.laid, Laid::out(&view));
+            return Delta { everything: before.desired != self.laid.desired, ..Delta::default() };
+        }
+        self.laid.lay_anew(&view, &dirty.places)
     }
 
-    fn priority(&self, family: Family) -> u32 {
-        let setting = match family {
-            Family::V4 => self.settings.ipv4_normal_route_priority,
-            Family::V6 => self.settings.ipv6_normal_route_priority,
+    /// Returns what is wanted, as of the last [`Computer::settle`].
+    #[must_use]
+    pub fn desired(&self) -> &Desired {
+        &self.laid.desired
+    }
+}
+
+/// The entries and problems of one place, or of several.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Part {
+    routes: BTreeMap<RouteKey, Route>,
+    neighbours: BTreeMap<(InterfaceName, IpAddr), Mac>,
+    fdb: BTreeMap<(InterfaceName, Mac), IpAddr>,
+    sysctls: BTreeMap<Sysctl, String>,
+    problems: BTreeSet<Problem>,
+}
+
+impl Part {
+    fn of(view: &View<'_>, place: &Place) -> Self {
+        let mut part = Self::default();
+        match place {
+            Place::Prefix(prefix) => {
+                local::workload(view, *prefix, &mut part);
+                local::blackhole(view, *prefix, &mut part);
+                remote::route(view, *prefix, &mut part);
+                learned::route(view, *prefix, &mut part);
+            }
+            Place::Interface(device) => local::settings(view, device, &mut part),
+            Place::Peer(node) => tunnel::peer(view, node, &mut part),
+        }
+        part
+    }
+
+    /// Adds a route unless one of a better [class](crate::route::Class) has its key. Between equals the lesser target
+    /// stays, so the order of the offers does not matter.
+    fn offer(&mut self, key: RouteKey, route: Route) {
+        let rank = |route: &Route| (route.class, route.target.clone());
+        if self.routes.get(&key).is_none_or(|held| rank(&route) < rank(held)) {
+            self.routes.insert(key, route);
+        }
+    }
+}
+
+/// What is wanted, and what of it came from where as far as that cannot be told from the entries.
+#[derive(Debug, Clone, Default)]
+struct Laid {
+    desired: Desired,
+    problems: BTreeMap<Place, BTreeSet<Problem>>,
+    peers: BTreeMap<NodeName, BTreeSet<(InterfaceName, IpAddr, Mac)>>,
+    /// Problems of the node as a whole.
+    general: BTreeSet<Problem>,
+}
+
+impl Laid {
+    fn out(view: &View<'_>) -> Self {
+        let mut laid = Self::default();
+        tunnel::devices(view, &mut laid.desired);
+        laid.general = mem::take(&mut laid.desired.problems);
+        for place in view.places() {
+            let part = Part::of(view, &place);
+            laid.put(place, part);
+        }
+        laid.finish(view);
+        laid
+    }
+
+    fn lay_anew(&mut self, view: &View<'_>, places: &BTreeSet<Place>) -> Delta {
+        let mut before = Part::default();
+        places.iter().for_each(|place| self.take(place, &mut before));
+        let mut after = Part::default();
+        for place in places {
+            let part = Part::of(view, place);
+            after.routes.extend(part.routes.iter().map(|(key, route)| (*key, route.clone())));
+            after.neighbours.extend(part.neighbours.clone());
+            after.fdb.extend(part.fdb.clone());
+            after.sysctls.extend(part.sysctls.clone());
+            self.put(place.clone(), part);
+        }
+        let forwarding = self.finish(view);
+        let mut delta = Delta {
+            everything: false,
+            routes: differing(&before.routes, &after.routes),
+            neighbours: differing(&before.neighbours, &after.neighbours),
+            fdb: differing(&before.fdb, &after.fdb),
+            sysctls: differing(&before.sysctls, &after.sysctls),
         };
-        setting.unwrap_or(NORMAL_PRIORITY)
+        delta.sysctls.extend(forwarding);
+        delta
     }
 
-    fn cluster_routes(&self) -> ProgramClusterRoutes {
-        self.settings.program_cluster_routes.unwrap_or(ProgramClusterRoutes::IpipOnly)
+    fn put(&mut self, place: Place, part: Part) {
+        if let Place::Peer(node) = &place
+            && !part.neighbours.is_empty()
+        {
+            let entries = part.neighbours.iter().map(|((device, addr), mac)| (device.clone(), *addr, *mac));
+            self.peers.insert(node.clone(), entries.collect());
+        }
+        self.desired.routes.extend(part.routes);
+        self.desired.neighbours.extend(part.neighbours);
+        self.desired.fdb.extend(part.fdb);
+        self.desired.sysctls.extend(part.sysctls);
+        if !part.problems.is_empty() {
+            self.problems.insert(place, part.problems);
+        }
     }
 
-    fn is_own(&self, addr: IpAddr) -> bool {
-        self.own.is_some_and(|own| own.addr(Family::of(addr)).is_some_and(|own| own.addr() == addr))
+    /// Moves what a place wanted out of the whole.
+    fn take(&mut self, place: &Place, into: &mut Part) {
+        self.problems.remove(place);
+        let desired = &mut self.desired;
+        match place {
+            Place::Prefix(prefix) => {
+                let keys: Vec<RouteKey> =
+                    desired.routes.range(RouteKey::all_to(*prefix)).map(|(key, _)| *key).collect();
+                for key in keys {
+                    let Some(route) = desired.routes.remove(&key) else { continue };
+                    if let Target::Device(device) = &route.target {
+                        let neighbour = (device.clone(), prefix.addr());
+                        let held = desired.neighbours.remove_entry(&neighbour);
+                        into.neighbours.extend(held);
+                    }
+                    into.routes.insert(key, route);
+                }
+            }
+            Place::Interface(device) => {
+                let settings = Sysctl::all_of_workload(device);
+                into.sysctls.extend(settings.filter_map(|sysctl| desired.sysctls.remove_entry(&sysctl)));
+            }
+            Place::Peer(node) => {
+                for (device, addr, mac) in self.peers.remove(node).into_iter().flatten() {
+                    into.neighbours.extend(desired.neighbours.remove_entry(&(device.clone(), addr)));
+                    into.fdb.extend(desired.fdb.remove_entry(&(device, mac)));
+                }
+            }
+        }
     }
 
-    /// Reports whether an address is in the subnet of the node's own address, by the node's own prefix length.
-    fn is_same_subnet(&self, addr: IpAddr) -> bool {
-        let own = self.own.and_then(|own| own.addr(Family::of(addr)));
-        own.is_some_and(|own| own.subnet().contains(addr))
+    /// Settles what depends on all places together; returns the settings that changed.
+    fn finish(&mut self, view: &View<'_>) -> BTreeSet<Sysctl> {
+        let mut changed = BTreeSet::new();
+        for family in view.families() {
+            let forwarding = Sysctl::forwarding(family);
+            let is_wanted = view.uses(family);
+            if is_wanted == self.desired.sysctls.contains_key(&forwarding) {
+                continue;
+            }
+            if is_wanted {
+                self.desired.sysctls.insert(forwarding.clone(), "1".to_owned());
+            } else {
+                self.desired.sysctls.remove(&forwarding);
+            }
+            changed.insert(forwarding);
+        }
+        self.desired.problems = self.problems.values().flatten().chain(&self.general).cloned().collect();
+        changed
     }
+}
 
-    /// Returns a node that lives inside a network, other than this one.
-    fn node_inside(&self, cidr: &Cidr) -> Option<(IpAddr, NodeName)> {
-        let inside = self.node_addresses.range(cidr.addr()..=cidr.last());
-        inside
-            .filter(|(_, name)| **name != self.node.as_str())
-            .find_map(|(addr, name)| Some((*addr, name.parse().ok()?)))
-    }
+/// The keys that only one of two maps has, or that lead to different values.
+fn differing<K: Ord + Clone, V: PartialEq>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> BTreeSet<K> {
+    let keys = before.keys().chain(after.keys());
+    keys.filter(|key| before.get(key) != after.get(key)).cloned().collect()
 }

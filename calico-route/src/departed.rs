@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use calico_model::InterfaceName;
+use calico_model::{Cidr, InterfaceName};
 
 use crate::actual::Actual;
 use crate::change::Change;
+use crate::compute::Delta;
 use crate::desired::Desired;
 use crate::route::{Form, RouteKey, Target};
 
@@ -29,6 +30,26 @@ pub struct Departed {
 }
 
 impl Departures {
+    /// Says the same as [`Departures::pass`] when nothing but `delta` has changed since the last time.
+    pub fn pass_delta(&mut self, desired: &Desired, delta: &Delta) -> Departed {
+        let mut departed = Departed::default();
+        for prefix in delta.routes.iter().map(|key| key.prefix).filter(Cidr::is_host) {
+            let addr = prefix.addr();
+            let routes = desired.routes.range(RouteKey::all_to(prefix));
+            let now = routes.filter_map(|(_, route)| device(&route.target)).next();
+            let before = match now {
+                Some(device) => self.placed.insert(addr, device.clone()),
+                None => self.placed.remove(&addr),
+            };
+            match (before, now) {
+                (Some(before), Some(now)) if before != *now => departed.before.insert(addr),
+                (Some(_), None) => departed.after.insert(addr),
+                (Some(_) | None, Some(_)) | (None, None) => false,
+            };
+        }
+        departed
+    }
+
     /// Says which addresses leave their interface with these changes, and remembers where all will be after them.
     pub fn pass(&mut self, desired: &Desired, actual: &Actual, changes: &[Change]) -> Departed {
         let found =
@@ -38,20 +59,16 @@ impl Departures {
         }
         let removed: BTreeSet<(IpAddr, &InterfaceName)> = changes.iter().filter_map(removal).collect();
         let left_alone = |addr: &IpAddr, device: &InterfaceName| {
+            let mut held = actual.routes.range(RouteKey::all_to(Cidr::host(*addr)));
+            let form = Form::Device(device.clone());
             !removed.contains(&(*addr, device))
-                && actual.routes.iter().any(|(key, routes)| {
-                    key.prefix.is_host()
-                        && key.prefix.addr() == *addr
-                        && routes.iter().any(|route| route.form == Form::Device(device.clone()))
-                })
+                && held.any(|(_, routes)| routes.iter().any(|route| route.form == form))
         };
         let wanted: BTreeMap<IpAddr, InterfaceName> = desired
             .routes
             .iter()
-            .filter_map(|(key, route)| match &route.target {
-                Target::Device(device) if key.prefix.is_host() => Some((key.prefix.addr(), device.clone())),
-                Target::Device(_) | Target::Blackhole | Target::Gateways(_) => None,
-            })
+            .filter(|(key, _)| key.prefix.is_host())
+            .filter_map(|(key, route)| Some((key.prefix.addr(), device(&route.target)?.clone())))
             .collect();
         let mut departed = Departed::default();
         let mut next = wanted.clone();
@@ -71,6 +88,13 @@ impl Departures {
         }
         self.placed = next;
         departed
+    }
+}
+
+fn device(target: &Target) -> Option<&InterfaceName> {
+    match target {
+        Target::Device(device) => Some(device),
+        Target::Blackhole | Target::Gateways(_) => None,
     }
 }
 
@@ -134,6 +158,22 @@ mod tests {
         pass(&mut departures, &mut kernel, &on(Some("cali1")));
         assert_eq!(pass(&mut departures, &mut kernel, &on(Some("cali2"))).before, the_address());
         assert_eq!(pass(&mut departures, &mut kernel, &on(Some("cali2"))), Departed::default());
+    }
+
+    #[test]
+    fn what_changed_alone_says_the_same() {
+        let key = RouteKey::main("10.0.0.1/32".parse().unwrap(), 1024);
+        let delta = Delta { routes: [key].into(), ..Delta::default() };
+        let mut departures = Departures::default();
+        for (device, expected) in [
+            (Some("cali1"), Departed::default()),
+            (Some("cali2"), Departed { before: the_address(), ..Departed::default() }),
+            (Some("cali2"), Departed::default()),
+            (None, Departed { after: the_address(), ..Departed::default() }),
+            (None, Departed::default()),
+        ] {
+            assert_eq!(departures.pass_delta(&on(device), &delta), expected);
+        }
     }
 
     #[test]

@@ -66,22 +66,6 @@ impl Desired {
         };
         self.tunnels.iter().map(inside).chain([wire(None)]).min().unwrap_or(FALLBACK_MTU)
     }
-
-    /// Adds a route unless one of a better [class](crate::route::Class) has its key. Between equals the lesser target
-    /// stays, so the order of the offers does not matter.
-    pub(crate) fn offer(&mut self, key: RouteKey, route: Route) {
-        match self.routes.entry(key) {
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(route);
-            }
-            std::collections::btree_map::Entry::Occupied(mut entry) => {
-                let rank = |route: &Route| (route.class, route.target.clone());
-                if rank(&route) < rank(entry.get()) {
-                    entry.insert(route);
-                }
-            }
-        }
-    }
 }
 
 /// Something that the datastore asks for and that cannot be served, with the remedy.

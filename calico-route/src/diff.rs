@@ -5,10 +5,11 @@
 //! wide ones, and removals last. A wanted route takes the place of one of its key in a single step, so a destination that
 //! stays never goes dark.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::actual::Actual;
 use crate::change::Change;
+use crate::compute::Delta;
 use crate::desired::Desired;
 use crate::resolve::{Resolver, Waiting};
 
@@ -36,14 +37,49 @@ pub fn diff(desired: &Desired, actual: &Actual) -> Vec<Change> {
 /// Works out the changes that make the kernel hold what is wanted, and says what has to wait.
 #[must_use]
 pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
+    plan_of(desired, actual, Scope::Everything)
+}
+
+/// Works out the same as [`plan`] for a kernel that held everything that was wanted before `delta`, and where nothing had
+/// to wait; its cost follows what changed.
+#[must_use]
+pub fn plan_delta(desired: &Desired, actual: &Actual, delta: &Delta) -> Plan {
+    plan_of(desired, actual, if delta.everything { Scope::Everything } else { Scope::Delta(delta) })
+}
+
+fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Plan {
     let mut resolver = Resolver::new(&actual.host, &desired.node_addresses);
     let mut plan = Plan::default();
     let links = links::changes(desired, &mut resolver, &mut plan.waiting);
-    let tables = tables::changes(desired, actual, &resolver, &links);
-    let routes = routes::changes(desired, actual, &resolver, &links, &mut plan.waiting);
+    let tables = tables::changes(desired, actual, &resolver, &links, scope);
+    let routes = routes::changes(desired, actual, &resolver, &links, scope, &mut plan.waiting);
     for changes in [links.first, tables.upserts, routes.upserts, routes.removals, tables.removals, links.last]
     {
         plan.changes.extend(changes);
     }
     plan
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Copy)]
+enum Scope<'d> {
+    Everything,
+    Delta(&'d Delta),
+}
+
+impl<'d> Scope<'d> {
+    /// Walks the entries of a map that are to be compared.
+    fn of<'i, K: Ord + 'i, V>(
+        self,
+        map: &'i BTreeMap<K, V>,
+        keys: impl FnOnce(&'i Delta) -> &'i BTreeSet<K>,
+    ) -> Box<dyn Iterator<Item = (&'i K, &'i V)> + 'i>
+    where
+        'd: 'i,
+    {
+        match self {
+            Scope::Everything => Box::new(map.iter()),
+            Scope::Delta(delta) => Box::new(keys(delta).iter().filter_map(|key| map.get_key_value(key))),
+        }
+    }
 }

@@ -109,7 +109,10 @@ impl FakeKernel {
         }
         let neighbours = self.neighbours.iter().filter(|((device, _), _)| ownership.owns_device(device));
         actual.neighbours = neighbours.map(|(key, mac)| (key.clone(), *mac)).collect();
-        actual.fdb = self.fdb.iter().filter(|entry| ownership.is_tunnel(&entry.device)).cloned().collect();
+        for entry in self.fdb.iter().filter(|entry| ownership.is_tunnel(&entry.device)) {
+            let held = actual.fdb.entry((entry.device.clone(), entry.mac)).or_default();
+            held.insert(entry.destination);
+        }
         actual
     }
 

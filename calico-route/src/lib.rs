@@ -65,10 +65,10 @@ pub mod sysctl;
 
 pub use actual::{Actual, Host};
 pub use change::Change;
-pub use compute::compute;
+pub use compute::{Computer, Delta, compute};
 pub use desired::{Desired, Problem};
 pub use device::vxlan_mac;
-pub use diff::{Plan, diff, plan};
+pub use diff::{Plan, diff, plan, plan_delta};
 pub use ownership::Ownership;
 pub use reconcile::Reconciler;
 pub use resolve::Waiting;

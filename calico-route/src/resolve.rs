@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName};
 
 use crate::actual::{Host, LinkState};
-use crate::route::{Form, Gateway, MAIN_TABLE, NextHop, Reach, RouteKey, Target};
+use crate::route::{Form, Gateway, NextHop, Reach, RouteKey, Target};
 
 /// Something that is wanted and has to wait for the machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,8 +168,7 @@ impl<'h> Resolver<'h> {
 fn host_route(host: &Host, addr: IpAddr) -> Option<&Form> {
     (0..=Family::of(addr).bits()).rev().find_map(|len| {
         let prefix = Cidr::holding(addr, len)?;
-        let key = |priority| RouteKey { table: MAIN_TABLE, prefix, priority };
-        let (_, routes) = host.foreign.range(key(0)..=key(u32::MAX)).next()?;
+        let (_, routes) = host.foreign.range(RouteKey::all_to(prefix)).next()?;
         routes.first().map(|route| &route.form)
     })
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use calico_model::{Cidr, Family, InterfaceName};
 
@@ -35,6 +36,13 @@ impl RouteKey {
         let unset = priority == 0 && prefix.family() == Family::V6;
         let priority = if unset { Self::DEFAULT_V6_PRIORITY } else { priority };
         Self { table: MAIN_TABLE, prefix, priority }
+    }
+
+    /// Returns the keys of all routes in the main table to one destination.
+    #[must_use]
+    pub fn all_to(prefix: Cidr) -> RangeInclusive<Self> {
+        let key = |priority| Self { table: MAIN_TABLE, prefix, priority };
+        key(0)..=key(u32::MAX)
     }
 }
 

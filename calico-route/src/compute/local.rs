@@ -1,87 +1,72 @@
 //! What is on this node: its workloads and its blocks.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use calico_model::resource::{Object, WorkloadEndpoint};
-use calico_model::{Cidr, Family, InterfaceName, NodeName};
+use calico_model::{Cidr, Family, InterfaceName};
 
-use super::View;
-use crate::desired::{Desired, Problem};
+use super::Part;
+use super::view::View;
+use crate::desired::Problem;
 use crate::route::{Class, Route, RouteKey, Target};
 use crate::sysctl::Sysctl;
 
-type Claim<'s> = (&'s Object<WorkloadEndpoint>, &'s InterfaceName);
-
-impl<'s> View<'s> {
-    pub(super) fn local_workloads(
-        &self,
-    ) -> impl Iterator<Item = (&'s Object<WorkloadEndpoint>, &'s WorkloadEndpoint)> {
-        let own = |workload: &&Object<WorkloadEndpoint>| workload.spec.node == *self.node;
-        self.snapshot.workloads.values().filter(own).map(|workload| (workload, &workload.spec))
+/// The route to a workload of this node, and its neighbour.
+pub(super) fn workload(view: &View<'_>, prefix: Cidr, part: &mut Part) {
+    let addr = prefix.addr();
+    if !prefix.is_host() || !view.serves(prefix.family()) {
+        return;
     }
-}
-
-/// A route, a neighbour and the kernel settings for each workload of this node.
-pub(super) fn workloads(view: &View<'_>, desired: &mut Desired) {
-    let mut claims: BTreeMap<IpAddr, Vec<Claim<'_>>> = BTreeMap::new();
-    for (object, workload) in view.local_workloads() {
-        let Some(device) = &workload.interface_name else { continue };
-        settings(view, device, workload, desired);
-        for addr in view.families().flat_map(|family| workload.addrs(family)) {
-            claims.entry(addr).or_default().push((object, device));
-        }
-    }
-    for (addr, claims) in claims {
-        if let Some((object, device)) = settle(view, addr, &claims, desired) {
-            let key = RouteKey::main(Cidr::host(addr), view.priority(Family::of(addr)));
-            let route = Route { class: Class::LocalWorkload, target: Target::Device(device.clone()) };
-            desired.offer(key, route);
-            if let Some(mac) = object.spec.mac {
-                desired.neighbours.insert((device.clone(), addr), mac);
-            }
-        }
+    let Some((object, device)) = settle(view, addr, part) else { return };
+    let key = RouteKey::main(prefix, view.priority(prefix.family()));
+    part.offer(key, Route { class: Class::LocalWorkload, target: Target::Device(device.clone()) });
+    if let Some(mac) = object.spec.mac {
+        part.neighbours.insert((device.clone(), addr), mac);
     }
 }
 
 /// Decides which of the endpoints that claim an address has it: the newest, because an address is given out again while
 /// what is left of its former owner may linger.
-fn settle<'s>(
-    view: &View<'_>,
+fn settle<'k>(
+    view: &View<'k>,
     addr: IpAddr,
-    claims: &[Claim<'s>],
-    desired: &mut Desired,
-) -> Option<Claim<'s>> {
-    let age = |(object, _): &&Claim<'s>| (object.metadata.creation_timestamp.clone(), object.id());
-    let winner = claims.iter().max_by_key(age)?;
-    for (loser, _) in claims.iter().filter(|(object, _)| object.id() != winner.0.id()) {
-        desired.problems.insert(Problem::SharedAddress {
-            address: addr,
-            used: winner.0.id().to_string(),
-            unused: loser.id().to_string(),
-        });
+    part: &mut Part,
+) -> Option<(&'k Object<WorkloadEndpoint>, &'k InterfaceName)> {
+    let ids = view.known.claims.get(&addr)?;
+    let claims = ids.iter().filter_map(|id| Some((id, view.known.workloads.get(id)?)));
+    let (id, winner) = claims.max_by_key(|(id, object)| (&object.metadata.creation_timestamp, *id))?;
+    for loser in ids.iter().filter(|loser| *loser != id) {
+        let (used, unused) = (id.to_string(), loser.to_string());
+        part.problems.insert(Problem::SharedAddress { address: addr, used, unused });
     }
-    if let Some(node) = view.node_addresses.get(&addr).and_then(|name| name.parse::<NodeName>().ok()) {
-        let workload = winner.0.id().to_string();
-        desired.problems.insert(Problem::NodeAddressOfWorkload { address: addr, workload, node });
+    if let Some(node) = view.node_at(addr) {
+        let (workload, node) = (id.to_string(), node.clone());
+        part.problems.insert(Problem::NodeAddressOfWorkload { address: addr, workload, node });
         return None;
     }
-    Some(*winner)
+    Some((winner, winner.spec.interface_name.as_ref()?))
 }
 
 /// The kernel settings of a workload's interface. The node answers for the workload's gateway (`proxy_arp`, at once) and
 /// forwards; a workload may not advertise routers to the node, and has no IPv6 to talk over unless it has an address.
-fn settings(view: &View<'_>, device: &InterfaceName, workload: &WorkloadEndpoint, desired: &mut Desired) {
+pub(super) fn settings(view: &View<'_>, device: &InterfaceName, part: &mut Part) {
+    let ids = view.known.interfaces.get(device).into_iter().flatten();
+    let workloads: Vec<&WorkloadEndpoint> =
+        ids.filter_map(|id| view.known.workloads.get(id)).map(|object| &object.spec).collect();
+    if workloads.is_empty() {
+        return;
+    }
     let mut set = |folder: &str, family: Family, setting: &str, value: &str| {
-        desired.sysctls.insert(Sysctl::of_device(device, folder, family, setting), value.to_owned());
+        part.sysctls.insert(Sysctl::of_device(device, folder, family, setting), value.to_owned());
     };
-    let spoofs = !workload.allow_spoofed_source_prefixes.is_empty();
+    let spoofs = workloads.iter().any(|workload| !workload.allow_spoofed_source_prefixes.is_empty());
     set("conf", Family::V4, "proxy_arp", "1");
     set("conf", Family::V4, "forwarding", "1");
     set("conf", Family::V4, "rp_filter", if spoofs { "0" } else { "1" });
     set("neigh", Family::V4, "proxy_delay", "0");
     set("conf", Family::V6, "accept_ra", "0");
-    if view.serves(Family::V6) && workload.addrs(Family::V6).next().is_some() {
+    let has_v6 = workloads.iter().any(|workload| workload.addrs(Family::V6).next().is_some());
+    if view.serves(Family::V6) && has_v6 {
         set("conf", Family::V6, "disable_ipv6", "0");
         set("conf", Family::V6, "forwarding", "1");
         set("conf", Family::V6, "proxy_ndp", "1");
@@ -92,12 +77,10 @@ fn settings(view: &View<'_>, device: &InterfaceName, workload: &WorkloadEndpoint
 
 /// Drops for what is sent to addresses of our blocks that no workload has: it would otherwise go to the default gateway
 /// and may come back. A block of one address is itself a workload's route.
-pub(super) fn blackholes(view: &View<'_>, desired: &mut Desired) {
-    for block in view.snapshot.blocks.values() {
-        let ours = block.host() == Some(view.node) && view.serves(block.cidr.family());
-        if ours && !block.cidr.is_host() {
-            let key = RouteKey::main(block.cidr, view.priority(block.cidr.family()));
-            desired.offer(key, Route { class: Class::Blackhole, target: Target::Blackhole });
-        }
+pub(super) fn blackhole(view: &View<'_>, prefix: Cidr, part: &mut Part) {
+    let host = view.known.blocks.get(&prefix).and_then(|block| block.host.as_ref());
+    if host == Some(&view.known.node) && view.serves(prefix.family()) && !prefix.is_host() {
+        let key = RouteKey::main(prefix, view.priority(prefix.family()));
+        part.offer(key, Route { class: Class::Blackhole, target: Target::Blackhole });
     }
 }

@@ -2,54 +2,52 @@
 
 use std::net::IpAddr;
 
-use calico_model::{Cidr, Family, NodeName};
+use calico_model::{Cidr, NodeName};
 
-use super::View;
-use crate::desired::{Desired, Problem};
+use super::Part;
+use super::view::View;
+use crate::desired::Problem;
 use crate::device::{Tunnel, ipip_device, vxlan_device};
 use crate::encap::{Encap, Scope, Source};
 use crate::route::{Class, Reach, Route, RouteKey, Target};
 
-/// A route to every remote block, and to every borrowed address of any block, that the datastore is the source of.
-pub(super) fn blocks(view: &View<'_>, desired: &mut Desired) {
-    for block in view.snapshot.blocks.values().filter(|block| view.serves(block.cidr.family())) {
-        let Some(encap) = view.pools.encap(&block.cidr) else { continue };
+/// The route to a remote block, or to a borrowed address of any block, that the datastore is the source of.
+pub(super) fn route(view: &View<'_>, prefix: Cidr, part: &mut Part) {
+    if view.own.is_none() || !view.serves(prefix.family()) {
+        return;
+    }
+    let known = view.known;
+    let block = known.blocks.get(&prefix).and_then(|block| Some((prefix, block.host.as_ref()?)));
+    let addr = prefix.addr();
+    let lenders = prefix.is_host().then(|| known.lent.get(&addr)).flatten().into_iter().flatten();
+    let lent = lenders.filter_map(|block| Some((*block, known.blocks.get(block)?.borrowed.get(&addr)?)));
+    for (block, host) in block.into_iter().chain(lent).filter(|(_, host)| **host != known.node) {
+        let Some(encap) = view.pools.encap(&block) else { continue };
         if encap.source(view.cluster_routes()) == Source::Bgp {
             continue;
         }
-        if let Some(host) = block.host().filter(|host| *host != view.node) {
-            to(view, block.cidr, encap, host, desired);
-        }
-        for (addr, host) in block.borrowed().filter(|(_, host)| host != view.node) {
-            to(view, Cidr::host(addr), encap, &host, desired);
-        }
-    }
-}
-
-fn to(view: &View<'_>, prefix: Cidr, encap: Encap, host: &NodeName, desired: &mut Desired) {
-    match route(view, prefix, encap, host) {
-        Ok(route) => desired.offer(RouteKey::main(prefix, view.priority(prefix.family())), route),
-        Err(problem) => {
-            desired.problems.insert(problem);
+        match to_host(view, prefix, encap, host) {
+            Ok(route) => part.offer(RouteKey::main(prefix, view.priority(prefix.family())), route),
+            Err(problem) => {
+                part.problems.insert(problem);
+            }
         }
     }
 }
 
-fn route(view: &View<'_>, prefix: Cidr, encap: Encap, host: &NodeName) -> Result<Route, Problem> {
+fn to_host(view: &View<'_>, prefix: Cidr, encap: Encap, host: &NodeName) -> Result<Route, Problem> {
     let family = prefix.family();
     let node = view
+        .known
         .nodes
-        .get(host.as_str())
+        .get(host)
         .ok_or_else(|| Problem::BlockOfUnknownNode { block: prefix, node: host.clone() })?;
     if let Some((address, node)) = view.node_inside(&prefix) {
-        return Err(Problem::BlockHoldsNode { block: prefix, node, address });
+        return Err(Problem::BlockHoldsNode { block: prefix, node: node.clone(), address });
     }
-    let addr = node.addr(family).ok_or_else(|| Problem::NoNodeAddress { node: host.clone(), family })?.addr();
-    let tunnel_addr = match family {
-        Family::V4 => node.ipv4_vxlan_tunnel_addr.map(IpAddr::from),
-        Family::V6 => node.ipv6_vxlan_tunnel_addr.map(IpAddr::from),
-    };
-    view.travel(encap, addr, tunnel_addr)
+    let side = node.side(family);
+    let addr = side.addr.ok_or_else(|| Problem::NoNodeAddress { node: host.clone(), family })?.addr();
+    view.travel(encap, addr, side.tunnel)
         .ok_or_else(|| Problem::NoTunnelAddress { node: host.clone(), family })
 }
 

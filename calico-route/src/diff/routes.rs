@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use super::Scope;
 use super::links::Links;
 use crate::actual::Actual;
 use crate::change::Change;
@@ -22,11 +23,12 @@ pub(super) fn changes(
     actual: &Actual,
     resolver: &Resolver<'_>,
     links: &Links,
+    scope: Scope<'_>,
     waiting: &mut BTreeSet<Waiting>,
 ) -> Routes {
     let mut routes = Routes::default();
     let mut upserts: Vec<(Rank, Change)> = Vec::new();
-    for (key, route) in &desired.routes {
+    for (key, route) in scope.of(&desired.routes, |delta| &delta.routes) {
         let held = actual.routes.get(key).map_or(&[][..], Vec::as_slice);
         let held: Vec<&Installed> = held
             .iter()
@@ -63,7 +65,8 @@ pub(super) fn changes(
     }
     upserts.sort_by_key(|(rank, _)| *rank);
     routes.upserts = upserts.into_iter().map(|(_, change)| change).collect();
-    for (key, held) in actual.routes.iter().filter(|(key, _)| !desired.routes.contains_key(key)) {
+    let held = scope.of(&actual.routes, |delta| &delta.routes);
+    for (key, held) in held.filter(|(key, _)| !desired.routes.contains_key(key)) {
         let held = held.iter().filter(|route| route.form.devices().all(|device| links.keeps(device)));
         routes.remove(key, held);
     }

@@ -1,7 +1,10 @@
 //! Neighbours, forwarding entries and kernel settings.
 
-use calico_model::InterfaceName;
+use std::net::IpAddr;
 
+use calico_model::{InterfaceName, Mac};
+
+use super::Scope;
 use super::links::Links;
 use crate::actual::{Actual, FdbEntry, LinkState};
 use crate::change::Change;
@@ -14,36 +17,49 @@ pub(super) struct Tables {
     pub(super) removals: Vec<Change>,
 }
 
-pub(super) fn changes(desired: &Desired, actual: &Actual, resolver: &Resolver<'_>, links: &Links) -> Tables {
+pub(super) fn changes(
+    desired: &Desired,
+    actual: &Actual,
+    resolver: &Resolver<'_>,
+    links: &Links,
+    scope: Scope<'_>,
+) -> Tables {
     let mut tables = Tables::default();
-    tables.sysctls(desired, actual);
+    tables.sysctls(desired, actual, scope);
     let is_up = |device: &InterfaceName| {
         resolver.planned.contains(device)
             || actual.host.links.get(device).is_some_and(|link| link.state == LinkState::Up)
     };
-    for ((device, address), mac) in desired.neighbours.iter().filter(|((device, _), _)| is_up(device)) {
-        let held =
-            actual.neighbours.get(&(device.clone(), *address)).filter(|_| !links.lost.contains(device));
+    let neighbours = scope.of(&desired.neighbours, |delta| &delta.neighbours);
+    for (key, mac) in neighbours.filter(|((device, _), _)| is_up(device)) {
+        let held = actual.neighbours.get(key).filter(|_| !links.lost.contains(&key.0));
         if held != Some(mac) {
-            let (device, address, mac) = (device.clone(), *address, *mac);
+            let (device, address, mac) = (key.0.clone(), key.1, *mac);
             tables.upserts.push(Change::SetNeighbour { device, address, mac });
         }
     }
-    for (device, address) in actual.neighbours.keys().filter(|(device, _)| links.keeps(device)) {
-        if !desired.neighbours.contains_key(&(device.clone(), *address)) {
+    let held = scope.of(&actual.neighbours, |delta| &delta.neighbours);
+    for ((device, address), _) in held.filter(|(key, _)| !desired.neighbours.contains_key(key)) {
+        if links.keeps(device) {
             tables.removals.push(Change::RemoveNeighbour { device: device.clone(), address: *address });
         }
     }
-    for ((device, mac), destination) in desired.fdb.iter().filter(|((device, _), _)| is_up(device)) {
-        let entry = FdbEntry { device: device.clone(), mac: *mac, destination: *destination };
-        if links.lost.contains(device) || !actual.fdb.contains(&entry) {
-            tables.upserts.push(Change::SetFdb(entry));
+    let entry = |(device, mac): &(InterfaceName, Mac), destination: IpAddr| FdbEntry {
+        device: device.clone(),
+        mac: *mac,
+        destination,
+    };
+    let fdb = scope.of(&desired.fdb, |delta| &delta.fdb);
+    for (key, destination) in fdb.filter(|((device, _), _)| is_up(device)) {
+        let held = actual.fdb.get(key).filter(|_| !links.lost.contains(&key.0));
+        if held.is_none_or(|held| !held.contains(destination)) {
+            tables.upserts.push(Change::SetFdb(entry(key, *destination)));
         }
     }
-    for entry in actual.fdb.iter().filter(|entry| links.keeps(&entry.device)) {
+    for (key, held) in scope.of(&actual.fdb, |delta| &delta.fdb).filter(|(key, _)| links.keeps(&key.0)) {
         // An entry of a MAC address that is wanted elsewhere is not removed: it is overwritten.
-        if !desired.fdb.contains_key(&(entry.device.clone(), entry.mac)) {
-            tables.removals.push(Change::RemoveFdb(entry.clone()));
+        if !desired.fdb.contains_key(key) {
+            tables.removals.extend(held.iter().map(|held| Change::RemoveFdb(entry(key, *held))));
         }
     }
     tables
@@ -51,8 +67,8 @@ pub(super) fn changes(desired: &Desired, actual: &Actual, resolver: &Resolver<'_
 
 impl Tables {
     /// A setting that the kernel does not have (an interface that is not there, no IPv6) is passed over.
-    fn sysctls(&mut self, desired: &Desired, actual: &Actual) {
-        for (sysctl, value) in &desired.sysctls {
+    fn sysctls(&mut self, desired: &Desired, actual: &Actual, scope: Scope<'_>) {
+        for (sysctl, value) in scope.of(&desired.sysctls, |delta| &delta.sysctls) {
             if actual.sysctls.get(sysctl).is_some_and(|held| held != value) {
                 self.upserts.push(Change::SetSysctl { sysctl: sysctl.clone(), value: value.clone() });
             }

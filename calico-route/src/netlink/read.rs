@@ -15,7 +15,7 @@ use super::codec::{
 };
 use super::route::{Names, RawRoute};
 use super::socket::{DumpError, NetlinkSocket};
-use crate::actual::{Actual, FdbEntry, Host, Link, LinkKind, LinkState};
+use crate::actual::{Actual, Host, Link, LinkKind, LinkState};
 use crate::device::VxlanParams;
 use crate::error::ReadError;
 use crate::ownership::Ownership;
@@ -167,7 +167,7 @@ async fn read_fdb(
     for entry in neighbours(socket, AF_BRIDGE, "forwarding entries").await? {
         let Some(device) = names.get(&entry.index).filter(|name| ownership.is_tunnel(name)) else { continue };
         if let (Some(destination), Some(mac)) = (entry.addr, entry.mac) {
-            actual.fdb.insert(FdbEntry { device: device.clone(), mac, destination });
+            actual.fdb.entry((device.clone(), mac)).or_default().insert(destination);
         }
     }
     Ok(())

@@ -88,9 +88,24 @@ impl Watch {
     /// # Errors
     /// When the socket fails in another way than by overrunning.
     pub async fn next(&mut self) -> io::Result<Event> {
-        let event = self.changes().await;
-        self.overruns += u64::from(matches!(event, Ok(Event::Overrun)));
-        event
+        loop {
+            let mut changed = BTreeSet::new();
+            let received = self.socket.receive().await.map(|bytes| {
+                Filter { ownership: &self.ownership, names: &mut self.names, own_port: self.own_port }
+                    .note(bytes, &mut changed)
+            });
+            if let Some(event) = self.turn(Some(received), changed)? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// Returns what has changed and was not told yet, without waiting.
+    ///
+    /// # Errors
+    /// When the socket fails in another way than by overrunning.
+    pub fn already(&mut self) -> io::Result<Option<Event>> {
+        self.turn(None, BTreeSet::new())
     }
 
     /// Returns how often more changed than the kernel could tell.
@@ -99,31 +114,41 @@ impl Watch {
         self.overruns
     }
 
-    async fn changes(&mut self) -> io::Result<Event> {
-        loop {
-            let mut changed = BTreeSet::new();
-            let mut filter =
-                Filter { ownership: &self.ownership, names: &mut self.names, own_port: self.own_port };
-            match self.socket.receive().await {
-                Ok(bytes) if !filter.note(bytes, &mut changed) => return Ok(Event::Overrun),
-                Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(ENOBUFS) => return Ok(Event::Overrun),
-                Err(error) => return Err(error),
+    /// Takes what is there, at most a turn's worth.
+    fn turn(
+        &mut self,
+        mut received: Option<io::Result<Told>>,
+        mut changed: BTreeSet<Subject>,
+    ) -> io::Result<Option<Event>> {
+        let mut filter =
+            Filter { ownership: &self.ownership, names: &mut self.names, own_port: self.own_port };
+        for _ in 0..TURN {
+            match received {
+                Some(Ok(Told::Everything)) => {}
+                Some(Ok(Told::NotAll)) => return Ok(Some(self.overrun())),
+                Some(Err(error)) if error.raw_os_error() == Some(ENOBUFS) => return Ok(Some(self.overrun())),
+                Some(Err(error)) => return Err(error),
+                None => {}
             }
-            for _ in 0..TURN {
-                match self.socket.receive_now() {
-                    Some(Ok(bytes)) if !filter.note(bytes, &mut changed) => return Ok(Event::Overrun),
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) if error.raw_os_error() == Some(ENOBUFS) => return Ok(Event::Overrun),
-                    Some(Err(error)) => return Err(error),
-                    None => break,
-                }
-            }
-            if !changed.is_empty() {
-                return Ok(Event::Changed(changed));
+            received = self.socket.receive_now().map(|r| r.map(|bytes| filter.note(bytes, &mut changed)));
+            if received.is_none() {
+                break;
             }
         }
+        Ok((!changed.is_empty()).then_some(Event::Changed(changed)))
     }
+
+    fn overrun(&mut self) -> Event {
+        self.overruns += 1;
+        Event::Overrun
+    }
+}
+
+/// Whether the kernel could tell all that it wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Everything,
+    NotAll,
 }
 
 /// What of the kernel's talk concerns us.
@@ -134,11 +159,11 @@ struct Filter<'w> {
 }
 
 impl Filter<'_> {
-    /// Notes what a datagram says changed; false when the kernel says that it lost count.
-    fn note(&mut self, bytes: &[u8], changed: &mut BTreeSet<Subject>) -> bool {
+    /// Notes what a datagram says changed.
+    fn note(&mut self, bytes: &[u8], changed: &mut BTreeSet<Subject>) -> Told {
         for message in messages(bytes) {
             match message.kind {
-                NLMSG_OVERRUN => return false,
+                NLMSG_OVERRUN => return Told::NotAll,
                 RTM_NEWLINK | RTM_DELLINK => {
                     self.learn(message.body);
                     changed.insert(Subject::Links);
@@ -160,7 +185,7 @@ impl Filter<'_> {
                 _ => {}
             }
         }
-        true
+        Told::Everything
     }
 
     fn learn(&mut self, body: &[u8]) {

@@ -3,12 +3,13 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use calico_model::Snapshot;
 use calico_model::learned::LearnedRoutes;
 use calico_model::resource::EncapMode;
+use calico_model::{Snapshot, Update};
+use calico_route::actual::Knowledge;
 use calico_route::netlink::{Event, Netlink, Subject};
 use calico_route::route::{Form, Gateway, RouteKey};
-use calico_route::{Change, Desired, Ownership, compute, diff};
+use calico_route::{Change, Computer, Desired, Ownership, compute, diff, plan_delta};
 
 use crate::cluster::{block, dual_stack, learn, node_name, pool, three_nodes, workload};
 use crate::namespace::TestNamespace;
@@ -331,6 +332,46 @@ async fn the_watch_tells_what_others_change_and_not_what_we_do() {
     machine.ip("link set cali1 down");
     let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
     assert!(matches!(event, Event::Changed(subjects) if subjects.contains(&Subject::Links)));
+}
+
+#[tokio::test]
+async fn change_by_change_the_kernel_is_what_is_remembered_of_it() {
+    let machine = machine();
+    let mut netlink = machine.connect();
+    let mut snapshot = three_nodes();
+    let mut computer = Computer::new(node_name("node1"));
+    let tell = |computer: &mut Computer, snapshot: &Snapshot| {
+        let nodes = snapshot.nodes.values().map(|object| Update::Put(Box::new(object.clone().into())));
+        let pools = snapshot.pools.values().map(|object| Update::Put(Box::new(object.clone().into())));
+        let workloads =
+            snapshot.workloads.values().map(|object| Update::Put(Box::new(object.clone().into())));
+        let blocks = snapshot.blocks.values().map(|block| Update::PutBlock(Box::new(block.clone())));
+        nodes.chain(pools).chain(workloads).chain(blocks).for_each(|update| computer.apply(&update));
+        computer.settle()
+    };
+    tell(&mut computer, &snapshot);
+    settle(&mut netlink, computer.desired()).await;
+    let mut actual = netlink.read(&computer.desired().ownership).await.unwrap();
+    let steps: [fn(&mut Snapshot); 5] = [
+        |snapshot| workload(snapshot, "two", "node1", "cali1", "192.168.0.2/32"),
+        |snapshot| block(snapshot, "192.168.3.0/26", "node3"),
+        |snapshot| crate::cluster::lend(snapshot, "192.168.3.0/26", 5, "node2"),
+        |snapshot| crate::cluster::node(snapshot, "node3", "172.16.199.4/24", "192.168.2.0"),
+        |snapshot| crate::cluster::node(snapshot, "node4", "172.16.6.4/24", "192.168.4.0"),
+    ];
+    for step in steps {
+        step(&mut snapshot);
+        let delta = tell(&mut computer, &snapshot);
+        assert!(!delta.everything && !delta.is_empty());
+        let changes = plan_delta(computer.desired(), &actual, &delta).changes;
+        assert!(changes.len() <= 3, "{changes:?}");
+        for outcome in netlink.apply(&changes).await {
+            assert!(outcome.result.is_ok(), "{}: {:?}", outcome.change, outcome.result);
+            assert_eq!(actual.made(outcome.change), Knowledge::Kept);
+        }
+        assert_eq!(actual, netlink.read(&computer.desired().ownership).await.unwrap());
+    }
+    assert_eq!(diff(computer.desired(), &actual), []);
 }
 
 #[tokio::test]

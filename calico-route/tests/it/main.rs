@@ -5,6 +5,7 @@
 mod articles;
 mod cluster;
 mod computed;
+mod incremental;
 #[cfg(feature = "netlink")]
 mod kernel;
 #[cfg(feature = "netlink")]

@@ -1,0 +1,98 @@
+//! What is known as one node looks at it, with the look-ups that every part needs.
+
+use std::net::IpAddr;
+
+use calico_model::resource::{FelixConfiguration, ProgramClusterRoutes};
+use calico_model::{Cidr, Family, LearnedRoutes, NodeName};
+
+use super::known::{Known, Place, Site};
+use crate::encap::Pools;
+
+/// The metric of ordinary routes when the configuration names none.
+const NORMAL_PRIORITY: u32 = 1024;
+
+pub(super) struct View<'k> {
+    pub(super) known: &'k Known,
+    pub(super) learned: &'k LearnedRoutes,
+    pub(super) own: Option<&'k Site>,
+    pub(super) settings: FelixConfiguration,
+    pub(super) pools: Pools<'k>,
+}
+
+impl<'k> View<'k> {
+    pub(super) fn new(known: &'k Known, learned: &'k LearnedRoutes) -> Self {
+        Self {
+            known,
+            learned,
+            own: known.nodes.get(&known.node),
+            settings: known.settings(),
+            pools: Pools::of(&known.rules),
+        }
+    }
+
+    /// Walks everything that can be worked out; some of it twice, which gives the same.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> {
+        let addresses = self.known.claims.keys().chain(self.known.lent.keys());
+        let prefixes = addresses.map(|addr| Cidr::host(*addr));
+        prefixes
+            .chain(self.known.blocks.keys().copied())
+            .chain(self.learned.keys().copied())
+            .map(Place::Prefix)
+            .chain(self.known.interfaces.keys().cloned().map(Place::Interface))
+            .chain(self.known.nodes.keys().cloned().map(Place::Peer))
+    }
+
+    /// Walks the families that are served.
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> + use<> {
+        let v6 = self.settings.ipv6_support.unwrap_or(true);
+        Family::ALL.into_iter().filter(move |family| *family == Family::V4 || v6)
+    }
+
+    pub(super) fn serves(&self, family: Family) -> bool {
+        self.families().any(|served| served == family)
+    }
+
+    /// Reports whether anything here has addresses of the family. IPv6 forwarding is not switched on for nothing: a
+    /// host that forwards stops listening to router advertisements.
+    pub(super) fn uses(&self, family: Family) -> bool {
+        family == Family::V4
+            || self.known.rules.pools.values().any(|pool| pool.spec.cidr.family() == family)
+            || self.known.claims.keys().next_back().is_some_and(IpAddr::is_ipv6)
+    }
+
+    pub(super) fn priority(&self, family: Family) -> u32 {
+        let setting = match family {
+            Family::V4 => self.settings.ipv4_normal_route_priority,
+            Family::V6 => self.settings.ipv6_normal_route_priority,
+        };
+        setting.unwrap_or(NORMAL_PRIORITY)
+    }
+
+    pub(super) fn cluster_routes(&self) -> ProgramClusterRoutes {
+        self.settings.program_cluster_routes.unwrap_or(ProgramClusterRoutes::IpipOnly)
+    }
+
+    pub(super) fn is_own(&self, addr: IpAddr) -> bool {
+        let own = self.own.and_then(|own| own.side(Family::of(addr)).addr);
+        own.is_some_and(|own| own.addr() == addr)
+    }
+
+    /// Reports whether an address is in the subnet of the node's own address, by the node's own prefix length.
+    pub(super) fn is_same_subnet(&self, addr: IpAddr) -> bool {
+        let own = self.own.and_then(|own| own.side(Family::of(addr)).addr);
+        own.is_some_and(|own| own.subnet().contains(addr))
+    }
+
+    /// Returns the node that has an address; of several, the last by name.
+    pub(super) fn node_at(&self, addr: IpAddr) -> Option<&'k NodeName> {
+        self.known.node_addresses.get(&addr)?.last()
+    }
+
+    /// Returns a node that lives inside a network, other than this one.
+    pub(super) fn node_inside(&self, cidr: &Cidr) -> Option<(IpAddr, &'k NodeName)> {
+        let inside = self.known.node_addresses.range(cidr.addr()..=cidr.last());
+        inside
+            .flat_map(|(addr, names)| names.iter().map(|name| (*addr, name)))
+            .find(|(_, name)| **name != self.known.node)
+    }
+}

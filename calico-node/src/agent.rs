@@ -1,9 +1,9 @@
 //! The agent: it learns what is wanted, and makes the node so.
 //!
 //! ```text
-//!   datastore ─ Syncer ─▶ Compiler ─┐  rules
-//!   BGP ───────────── learned routes ┼─ desired ─▶ pass: rules, then routes, then marks for the CNI plugin
-//!   kernel ───────────────── events ─┘                └─▶ BGP: peers and prefixes
+//!   datastore ─ Syncer ──▶ updates ──┐
+//!   BGP ───────────── learned routes ┼─ Compiler, Desired ─▶ pass: rules, then routes, then marks for the CNI plugin
+//!   kernel ───────────────── events ─┘                          └─▶ BGP: peers and prefixes
 //! ```
 //!
 //! One task owns all of that; its loop is the only `select!` here, and each branch is cancel-safe: receivers, a sleep, and
@@ -26,7 +26,7 @@ use calico_policy::Compiler;
 use calico_route::reconcile::{End, Next, Reconciler};
 use tokio::sync::watch;
 
-use crate::desired::desired;
+use crate::desired::Desired;
 use crate::paths::Paths;
 use crate::settings::Settings;
 use crate::status::{NodeStatus, StatusServer};
@@ -82,6 +82,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         syncer: syncer(&settings, store),
         reconciler: Reconciler::new(calico_route::reconcile::Settings::default()),
         compiler: Compiler::new(settings.node.clone()),
+        desired: Desired::new(settings.node.clone(), settings.backend),
         speaker: Speaker::default(),
         learned: Learned::Unknown,
         tunnels,
@@ -122,11 +123,21 @@ enum Learned {
     Known(Arc<LearnedRoutes>),
 }
 
+impl Learned {
+    fn known(&self) -> Option<&Arc<LearnedRoutes>> {
+        match self {
+            Learned::Unknown => None,
+            Learned::Known(learned) => Some(learned),
+        }
+    }
+}
+
 struct Agent {
     settings: Settings,
     paths: Paths,
     syncer: Syncer,
     compiler: Compiler,
+    desired: Desired,
     reconciler: Reconciler,
     dataplane: Dataplane,
     speaker: Speaker,
@@ -203,6 +214,7 @@ impl Agent {
             };
             if let Some(update) = update {
                 let in_sync = update == Update::InSync;
+                self.desired.apply(&update);
                 self.compiler.apply(update);
                 changed = true;
                 if in_sync {
@@ -221,17 +233,16 @@ impl Agent {
     /// Makes the node what it is wanted to be, as far as can be.
     async fn pass(&mut self) {
         let began = clock();
-        let nothing = LearnedRoutes::new();
-        let learned = match &self.learned {
-            Learned::Known(learned) => learned.as_ref(),
-            Learned::Unknown => &nothing,
-        };
         let snapshot = self.compiler.snapshot();
-        let desired = desired(snapshot, &self.settings.node, learned, self.settings.backend);
-        let keep_gateways = matches!(self.learned, Learned::Unknown) && desired.bgp.is_some();
+        let delta = self.desired.settle(snapshot, self.learned.known());
+        if self.desired.bgp().is_none() {
+            // A later speaker's knowledge is its own.
+            self.learned = Learned::Unknown;
+        }
+        let keep_gateways = matches!(self.learned, Learned::Unknown) && self.desired.bgp().is_some();
         let mut problems: BTreeSet<String> = BTreeSet::new();
         problems.extend(snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
-        problems.extend(desired.routes.problems.iter().map(ToString::to_string));
+        problems.extend(self.desired.routes().problems.iter().map(ToString::to_string));
         problems.extend(self.tunnels.problem());
         problems.extend(self.compiler.ruleset().warnings.iter().map(ToString::to_string));
 
@@ -241,7 +252,7 @@ impl Agent {
             Ok(()) => {
                 let pass = self
                     .dataplane
-                    .apply_routes(&desired.routes, &mut self.reconciler, keep_gateways, began)
+                    .apply_routes(self.desired.routes(), &delta, &mut self.reconciler, keep_gateways, began)
                     .await;
                 failed |= pass.failed;
                 problems.extend(pass.problems);
@@ -252,15 +263,13 @@ impl Agent {
                 }
             }
             Err(error) => {
+                // What became different is not looked at again by itself.
+                self.dataplane.forget_kernel();
                 problems.insert(error);
                 failed = true;
             }
         }
-        if desired.bgp.is_none() {
-            // What was learned ends with the speaker that learned it.
-            self.learned = Learned::Known(Arc::default());
-        }
-        if let Err(error) = self.speaker.apply(desired.bgp).await {
+        if let Err(error) = self.speaker.apply(self.desired.bgp().cloned()).await {
             problems.insert(with_causes(&error));
             failed = true;
         }

@@ -1,20 +1,22 @@
-//! One pure call from what is known to everything that is wanted on this node, but for rules, which a compiler keeps.
+//! From what is known to what is wanted on this node, change by change; but for rules, which a compiler keeps.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use calico_bgp::{Origination, PeerConfig, SpeakerConfig, peers};
-use calico_model::{Cidr, LearnedRoutes, NodeName, Snapshot};
+use calico_model::{Cidr, LearnedRoutes, NodeName, Snapshot, Update};
+use calico_route::{Computer, Delta};
 
 use crate::settings::Backend;
 
-/// Everything that is wanted on a node beside rules.
-#[derive(Debug, Clone, PartialEq)]
+/// What is wanted on a node beside rules. It depends on what is known alone, not on the order in which that came.
+#[derive(Debug, Clone)]
 pub struct Desired {
-    /// Where it goes.
-    pub routes: calico_route::Desired,
-    /// Who else is told; `None` when BGP is off or the node has no address to speak from.
-    pub bgp: Option<BgpDesired>,
+    node: NodeName,
+    backend: Backend,
+    routes: Computer,
+    bgp: Option<BgpDesired>,
 }
 
 /// What the BGP speaker is to do.
@@ -30,17 +32,76 @@ pub struct BgpDesired {
     pub originated: BTreeMap<Cidr, Origination>,
 }
 
-/// Works out everything that is wanted on a node beside rules. Pure.
-#[must_use]
-pub fn desired(snapshot: &Snapshot, node: &NodeName, learned: &LearnedRoutes, backend: Backend) -> Desired {
-    let bgp = match backend {
-        Backend::None => None,
-        Backend::Bgp => peers::speaker(snapshot, node).map(|speaker| BgpDesired {
-            speaker,
-            listen: peers::listen(snapshot, node),
-            peers: peers::peers(snapshot, node),
-            originated: peers::originated(snapshot, node),
-        }),
-    };
-    Desired { routes: calico_route::compute(snapshot, node, learned), bgp }
+impl Desired {
+    /// Makes what is wanted on a node of which nothing is known.
+    #[must_use]
+    pub fn new(node: NodeName, backend: Backend) -> Self {
+        Self { routes: Computer::new(node.clone()), node, backend, bgp: None }
+    }
+
+    /// Takes in one change of the datastore.
+    pub fn apply(&mut self, update: &Update) {
+        self.routes.apply(update);
+    }
+
+    /// Works out what is wanted of `snapshot`, of whose changes all were [applied](Desired::apply), and of what BGP has
+    /// learned; says which routes and so on became different. What was learned ends with the speaker that learned it:
+    /// without one nothing counts as learned.
+    pub fn settle(&mut self, snapshot: &Snapshot, learned: Option<&Arc<LearnedRoutes>>) -> Delta {
+        self.bgp = match self.backend {
+            Backend::None => None,
+            Backend::Bgp => peers::speaker(snapshot, &self.node).map(|speaker| BgpDesired {
+                speaker,
+                listen: peers::listen(snapshot, &self.node),
+                peers: peers::peers(snapshot, &self.node),
+                originated: peers::originated(snapshot, &self.node),
+            }),
+        };
+        self.routes.learn(learned.filter(|_| self.bgp.is_some()).cloned().unwrap_or_default());
+        self.routes.settle()
+    }
+
+    /// Returns where it goes.
+    #[must_use]
+    pub fn routes(&self) -> &calico_route::Desired {
+        self.routes.desired()
+    }
+
+    /// Returns who else is told; `None` when BGP is off or the node has no address to speak from.
+    #[must_use]
+    pub fn bgp(&self) -> Option<&BgpDesired> {
+        self.bgp.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use calico_model::learned::LearnedRoute;
+    use calico_model::resource::{Node, NodeBgp, Object};
+
+    use super::*;
+
+    #[test]
+    fn what_was_learned_ends_with_the_speaker_that_learned_it() {
+        let hop = LearnedRoute { next_hops: ["172.16.6.249".parse().unwrap()].into(), priority: None };
+        let learned = Arc::new(LearnedRoutes::from([("192.168.135.64/26".parse().unwrap(), hop)]));
+        for (backend, routes) in [(Backend::Bgp, 1), (Backend::None, 0)] {
+            let (mut snapshot, mut desired) =
+                (Snapshot::default(), Desired::new("node1".parse().unwrap(), backend));
+            let bgp = Some(NodeBgp::at("172.16.6.47/24".parse().unwrap()));
+            let mut put = |desired: &mut Desired, bgp| {
+                let node = Object::new("node1".parse().unwrap(), Node { bgp, ..Node::new() });
+                let update = Update::Put(Box::new(node.into()));
+                desired.apply(&update);
+                snapshot.apply(update);
+                desired.settle(&snapshot, Some(&learned));
+            };
+            put(&mut desired, bgp.clone());
+            assert_eq!(desired.routes().routes.len(), routes);
+            put(&mut desired, None);
+            assert_eq!(desired.routes().routes.len(), 0);
+            put(&mut desired, bgp);
+            assert_eq!(desired.routes().routes.len(), routes);
+        }
+    }
 }

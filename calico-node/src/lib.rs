@@ -3,14 +3,15 @@
 //! Thin by intent: everything that decides is in the libraries; here it is joined to files, sockets and signals.
 //!
 //! ```
-//! use calico_model::{LearnedRoutes, Snapshot};
-//! use calico_node::desired::desired;
+//! use calico_model::Snapshot;
+//! use calico_node::desired::Desired;
 //! use calico_node::settings::Settings;
 //!
 //! let var = |name: &str| (name == "IP").then(|| "172.16.6.47/24".to_owned());
 //! let settings = Settings::read(var, None, "node1")?;
-//! let wanted = desired(&Snapshot::default(), &settings.node, &LearnedRoutes::new(), settings.backend);
-//! assert!(wanted.bgp.is_none(), "the node is not in the datastore yet");
+//! let mut desired = Desired::new(settings.node, settings.backend);
+//! desired.settle(&Snapshot::default(), None);
+//! assert!(desired.bgp().is_none(), "the node is not in the datastore yet");
 //! # Ok::<(), calico_node::settings::SettingError>(())
 //! ```
 #![deny(missing_docs)]

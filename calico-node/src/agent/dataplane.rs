@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use calico_policy::nft::{self, Nft};
 use calico_policy::{Changes, Compiler};
+use calico_route::actual::{Actual, Knowledge};
 use calico_route::change::Change;
-use calico_route::departed::Departures;
-use calico_route::netlink::{Event, Netlink, Watch};
+use calico_route::departed::{Departed, Departures};
+use calico_route::netlink::{Event, Netlink, Watch, WriteError};
 use calico_route::ownership::Ownership;
 use calico_route::reconcile::Reconciler;
 use calico_route::route::Form;
+use calico_route::{Delta, Desired};
 
 /// A kernel that cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,8 @@ pub(super) struct Dataplane {
     /// `None` once it has failed.
     watch: Option<Watch>,
     departures: Departures,
+    /// What the kernel holds, and since when that is known: only while it is as wanted and nobody else changed it.
+    known: Option<(Actual, Instant)>,
     /// Whether the kernel holds the rules as they were when the compiler last told what changed; not after a failure.
     rules_known: bool,
     /// When the kernel was asked last.
@@ -72,6 +76,30 @@ pub(super) struct RoutePass {
     pub(super) workload_mtu: Option<u32>,
 }
 
+impl RoutePass {
+    fn with_mtu(workload_mtu: u32) -> Self {
+        Self { failed: false, problems: BTreeSet::new(), workload_mtu: Some(workload_mtu) }
+    }
+
+    fn failed(problem: String) -> Self {
+        Self { failed: true, problems: [problem].into(), workload_mtu: None }
+    }
+
+    fn note(&mut self, error: &WriteError) {
+        self.problems.insert(with_causes(error));
+        self.failed |= error.requires_retry();
+    }
+}
+
+/// How many of the changes of a pass were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    All,
+    NotAll,
+}
+
+/// What is remembered of the kernel is not relied upon for longer than this.
+const MEMORY: std::time::Duration = std::time::Duration::from_secs(60);
 /// Others' changes of our table are looked for this often.
 const RULES_AUDIT: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -88,6 +116,7 @@ impl Dataplane {
             netlink,
             watch: Some(watch),
             departures: Departures::default(),
+            known: None,
             rules_known: false,
             rules_read: None,
         })
@@ -96,14 +125,33 @@ impl Dataplane {
     /// Waits until the kernel was changed by somebody else. Cancel-safe.
     pub(super) async fn event(&mut self) -> Event {
         let Some(watch) = &mut self.watch else { return std::future::pending().await };
-        match watch.next().await {
-            Ok(event) => event,
+        let event = watch.next().await;
+        self.known = None;
+        event.unwrap_or_else(|error| self.cannot_follow(&error))
+    }
+
+    fn cannot_follow(&mut self, error: &std::io::Error) -> Event {
+        tracing::warn!(%error, "the kernel's changes cannot be followed any more; everything is read again every so often");
+        self.watch = None;
+        Event::Overrun
+    }
+
+    /// Returns what the kernel holds, if that is known without asking.
+    fn remembered(&mut self, now: Instant) -> Option<Actual> {
+        let known = self.known.take().filter(|(_, since)| now.duration_since(*since) < MEMORY);
+        match self.watch.as_mut()?.already() {
+            Ok(None) => known.map(|(actual, _)| actual),
+            Ok(Some(_)) => None,
             Err(error) => {
-                tracing::warn!(%error, "the kernel's changes cannot be followed any more; everything is read again every so often");
-                self.watch = None;
-                Event::Overrun
+                self.cannot_follow(&error);
+                None
             }
         }
+    }
+
+    /// Forgets what the kernel holds: it will be read.
+    pub(super) fn forget_kernel(&mut self) {
+        self.known = None;
     }
 
     /// Returns when the rules are to be compared with the kernel's again.
@@ -137,43 +185,81 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Makes routes, tunnels and neighbours what they are wanted to be.
+    /// Makes routes, tunnels and neighbours what they are wanted to be. While it is known what the kernel holds, only
+    /// `delta` is looked at, which is what became different since the last call.
     pub(super) async fn apply_routes(
         &mut self,
-        desired: &calico_route::Desired,
+        desired: &Desired,
+        delta: &Delta,
         reconciler: &mut Reconciler,
         keep_gateways: bool,
         now: Instant,
     ) -> RoutePass {
-        let mut pass = RoutePass { failed: false, problems: BTreeSet::new(), workload_mtu: None };
+        let since = self.known.as_ref().map_or(now, |(_, since)| *since);
+        if let Some(actual) = self.remembered(now)
+            && !keep_gateways
+        {
+            let plan = calico_route::plan_delta(desired, &actual, delta);
+            let changes = reconciler.admit(plan.changes.clone(), &actual.host, &desired.ownership, now);
+            if plan.waiting.is_empty() && changes == plan.changes {
+                let departed = self.departures.pass_delta(desired, delta);
+                let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
+                let made = self.make(&changes, &departed, actual, since, &mut pass).await;
+                // What was refused is looked at with the kernel's state in hand, before anything is said of it.
+                if made == Made::All {
+                    return pass;
+                }
+            }
+        }
         let actual = match self.netlink.read(&desired.ownership).await {
             Ok(actual) => actual,
-            Err(error) => {
-                pass.problems.insert(with_causes(&error));
-                pass.failed = true;
-                return pass;
-            }
+            Err(error) => return RoutePass::failed(with_causes(&error)),
         };
-        pass.workload_mtu = Some(desired.workload_mtu(&actual.host));
+        let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
         let plan = calico_route::plan(desired, &actual);
-        pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
+        let planned = plan.changes.len();
         let mut changes = reconciler.admit(plan.changes, &actual.host, &desired.ownership, now);
         if keep_gateways {
             changes.retain(|change| !removes_gateway(change));
         }
         let departed = self.departures.pass(desired, &actual, &changes);
-        self.forget(&departed.before, &mut pass).await;
-        for outcome in self.netlink.apply(&changes).await {
+        self.make(&changes, &departed, actual, now, &mut pass).await;
+        if changes.len() < planned || !plan.waiting.is_empty() {
+            self.known = None;
+        }
+        pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
+        pass
+    }
+
+    /// Makes changes, and remembers what the kernel then holds unless one was refused.
+    async fn make(
+        &mut self,
+        changes: &[Change],
+        departed: &Departed,
+        mut actual: Actual,
+        since: Instant,
+        pass: &mut RoutePass,
+    ) -> Made {
+        self.forget(&departed.before, pass).await;
+        let mut made = Made::All;
+        let mut knowledge = Knowledge::Kept;
+        for outcome in self.netlink.apply(changes).await {
             match outcome.result {
-                Ok(()) => tracing::info!(change = %outcome.change, "programmed"),
+                Ok(()) => {
+                    tracing::info!(change = %outcome.change, "programmed");
+                    if actual.made(outcome.change) == Knowledge::Lost {
+                        knowledge = Knowledge::Lost;
+                    }
+                }
                 Err(error) => {
-                    pass.problems.insert(with_causes(&error));
-                    pass.failed |= error.requires_retry();
+                    made = Made::NotAll;
+                    pass.note(&error);
                 }
             }
         }
-        self.forget(&departed.after, &mut pass).await;
-        pass
+        self.forget(&departed.after, pass).await;
+        self.known = (made == Made::All && knowledge == Knowledge::Kept).then_some((actual, since));
+        made
     }
 
     /// Forgets the connections of addresses that have left, so that their next owner does not inherit them.

@@ -22,6 +22,8 @@
 mod config;
 mod connection;
 mod error;
+#[cfg(feature = "strategies")]
+pub mod local;
 mod watch;
 
 use std::sync::Arc;

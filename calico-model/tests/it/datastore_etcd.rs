@@ -7,13 +7,17 @@ use std::future::Future;
 use std::time::Duration;
 
 use calico_model::datastore::etcd::Pem;
+use calico_model::datastore::etcd::local::{LocalCluster, free_port};
 use calico_model::datastore::{
     CommitError, Key, Precondition, Prefix, StoreError, Watch, WatchEvent, Write, contract,
 };
 use calico_model::{Datastore, EtcdConfig, EtcdStore, Revision};
 use certificates::Certificates;
 use nix::sys::signal::Signal;
-use server::Cluster;
+
+async fn cluster(members: usize) -> LocalCluster {
+    LocalCluster::start(members, &[]).await.expect("etcd is installed")
+}
 
 /// No test may hang, whatever a server does.
 async fn within<T>(seconds: u64, what: &str, work: impl Future<Output = T>) -> T {
@@ -57,8 +61,8 @@ async fn next_value(watch: &mut Box<dyn Watch>) -> String {
 
 #[tokio::test]
 async fn a_plain_server_keeps_the_contract() {
-    let cluster = Cluster::start(1, &[]).await;
-    let config = EtcdConfig::new(cluster.urls("http"));
+    let cluster = cluster(1).await;
+    let config = EtcdConfig::new(cluster.urls());
     keeps_the_contract(&config).await;
     let store = open(&config);
     let compact = async |revision| store.compact(revision).await.unwrap();
@@ -68,8 +72,8 @@ async fn a_plain_server_keeps_the_contract() {
 #[tokio::test]
 async fn a_server_that_wants_client_certificates_keeps_the_contract() {
     let certificates = Certificates::make();
-    let cluster = Cluster::start(1, &certificates.server_arguments()).await;
-    let from_files = EtcdConfig::new(cluster.urls("https"))
+    let cluster = LocalCluster::start(1, &certificates.server_arguments()).await.expect("etcd is installed");
+    let from_files = EtcdConfig::new(cluster.urls())
         .with_ca(Pem::File(certificates.file("ca.pem")))
         .with_client_certificate(
             Pem::File(certificates.file("client.pem")),
@@ -78,17 +82,17 @@ async fn a_server_that_wants_client_certificates_keeps_the_contract() {
     keeps_the_contract(&from_files).await;
 
     let inline = |name: &str| Pem::Inline(std::fs::read(certificates.file(name)).unwrap());
-    let from_text = EtcdConfig::new(cluster.urls("https"))
+    let from_text = EtcdConfig::new(cluster.urls())
         .with_ca(inline("ca.pem"))
         .with_client_certificate(inline("client.pem"), inline("client-key.pem"));
     open(&from_text).list(&folder("/")).await.unwrap();
 
-    let without = EtcdConfig::new(cluster.urls("https")).with_ca(inline("ca.pem"));
+    let without = EtcdConfig::new(cluster.urls()).with_ca(inline("ca.pem"));
     let error = within(30, "a refusal", open(&without).get(&key("/k"))).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
 
     let stranger = Certificates::make();
-    let untrusting = EtcdConfig::new(cluster.urls("https")).with_ca(Pem::File(stranger.file("ca.pem")));
+    let untrusting = EtcdConfig::new(cluster.urls()).with_ca(Pem::File(stranger.file("ca.pem")));
     let error = within(30, "a refusal", open(&untrusting).get(&key("/k"))).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
     let text = format!("{error:?}");
@@ -97,9 +101,9 @@ async fn a_server_that_wants_client_certificates_keeps_the_contract() {
 
 #[tokio::test]
 async fn a_server_with_users_keeps_the_contract_and_tells_nobody_the_password() {
-    let mut cluster = Cluster::start(1, &[]).await;
-    cluster.enable_auth("calico", "hidden-word", "/contract/").await;
-    let config = EtcdConfig::new(cluster.urls("http")).with_user("calico", "hidden-word");
+    let mut cluster = cluster(1).await;
+    server::enable_auth(&cluster, "calico", "hidden-word", "/contract/").await;
+    let config = EtcdConfig::new(cluster.urls()).with_user("calico", "hidden-word");
     // A listing of "/" is beyond this user's rights, and the only one in the suite.
     for check in contract::Check::ALL {
         if check != contract::Check::ListIsOneFolderInOrder {
@@ -113,7 +117,7 @@ async fn a_server_with_users_keeps_the_contract_and_tells_nobody_the_password() 
     let beyond = [
         store.get(&key("/elsewhere")).await.unwrap_err(),
         store.list(&folder("/")).await.unwrap_err(),
-        open(&EtcdConfig::new(cluster.urls("http"))).get(&key("/contract/k")).await.unwrap_err(),
+        open(&EtcdConfig::new(cluster.urls())).get(&key("/contract/k")).await.unwrap_err(),
         open(&config.clone().with_user("calico", "wrong-word")).get(&key("/contract/k")).await.unwrap_err(),
     ];
     for error in beyond {
@@ -125,7 +129,7 @@ async fn a_server_with_users_keeps_the_contract_and_tells_nobody_the_password() 
     // A server forgets its tokens when it restarts.
     let mut watch = store.watch(&folder("/contract/token"), Revision(0)).await.unwrap();
     within(30, "the mark", watch.next()).await.unwrap();
-    cluster.restart(0).await;
+    cluster.restart(0).await.unwrap();
     within(60, "a commit with a new token", async {
         store.commit(vec![put("/contract/token/k", "1")]).await.unwrap();
         assert_eq!(next_value(&mut watch).await, "1");
@@ -135,9 +139,9 @@ async fn a_server_with_users_keeps_the_contract_and_tells_nobody_the_password() 
 
 #[tokio::test]
 async fn a_dead_endpoint_is_passed_over() {
-    let cluster = Cluster::start(1, &[]).await;
-    let mut urls = vec![format!("http://127.0.0.1:{}", server::free_port())];
-    urls.extend(cluster.urls("http"));
+    let cluster = cluster(1).await;
+    let mut urls = vec![format!("http://127.0.0.1:{}", free_port().unwrap())];
+    urls.extend(cluster.urls());
     let config = EtcdConfig::new(urls);
     for _ in 0..5 {
         let store = open(&config);
@@ -151,8 +155,8 @@ async fn a_dead_endpoint_is_passed_over() {
 async fn three_members_keep_the_contract_and_lose_their_leader_without_a_gap() {
     const BEFORE: usize = 20;
     const AFTER: usize = 20;
-    let mut cluster = Cluster::start(3, &[]).await;
-    let config = EtcdConfig::new(cluster.urls("http"));
+    let mut cluster = cluster(3).await;
+    let config = EtcdConfig::new(cluster.urls());
     keeps_the_contract(&config).await;
 
     let store = open(&config);
@@ -161,8 +165,8 @@ async fn three_members_keep_the_contract_and_lose_their_leader_without_a_gap() {
     for step in 0..BEFORE {
         store.commit(vec![put("/steps/k", &step.to_string())]).await.unwrap();
     }
-    let leader = cluster.leader().await;
-    cluster.kill(leader);
+    let leader = cluster.leader().await.expect("a member leads");
+    cluster.kill(leader).unwrap();
     let step_on = async {
         for step in BEFORE..BEFORE + AFTER {
             let value = step.to_string();
@@ -204,15 +208,15 @@ async fn read_patiently(store: &EtcdStore, path: &str) -> Option<calico_model::d
 
 #[tokio::test]
 async fn a_watch_survives_a_restart_of_its_server() {
-    let mut cluster = Cluster::start(1, &[]).await;
-    let store = open(&EtcdConfig::new(cluster.urls("http")));
+    let mut cluster = cluster(1).await;
+    let store = open(&EtcdConfig::new(cluster.urls()));
     let from = store.commit(vec![put("/steps/k", "start")]).await.unwrap();
     let mut watch = store.watch(&folder("/steps"), from).await.unwrap();
     for round in 0..3 {
         let value = round.to_string();
         within(30, "a commit", store.commit(vec![put("/steps/k", &value)])).await.unwrap();
         assert_eq!(within(30, "the watch", next_value(&mut watch)).await, value);
-        cluster.restart(0).await;
+        cluster.restart(0).await.unwrap();
         // The first request after a restart may meet the broken connection.
         within(30, "a read", read_patiently(&store, "/steps/k")).await;
     }
@@ -220,14 +224,14 @@ async fn a_watch_survives_a_restart_of_its_server() {
 
 #[tokio::test]
 async fn a_frozen_server_is_noticed_and_found_again() {
-    let cluster = Cluster::start(1, &[]).await;
-    let store = open(&EtcdConfig::new(cluster.urls("http")).with_deadline(Duration::from_secs(2)));
+    let cluster = cluster(1).await;
+    let store = open(&EtcdConfig::new(cluster.urls()).with_deadline(Duration::from_secs(2)));
     store.commit(vec![put("/k", "1")]).await.unwrap();
     let mut watch = store.watch(&folder("/"), Revision(0)).await.unwrap();
     assert_eq!(next_value(&mut watch).await, "1");
     within(10, "the mark", watch.next()).await.unwrap();
 
-    cluster.signal(0, Signal::SIGSTOP);
+    server::signal(&cluster, 0, Signal::SIGSTOP);
     let lost = within(30, "the watch's notice", watch.next()).await.unwrap_err();
     assert!(lost.to_string().contains("watching /"), "{lost}");
     let error = within(15, "the read's deadline", store.get(&key("/k"))).await.unwrap_err();
@@ -235,14 +239,14 @@ async fn a_frozen_server_is_noticed_and_found_again() {
     let error = within(15, "the commit's deadline", store.commit(vec![put("/k", "2")])).await.unwrap_err();
     assert!(matches!(error, CommitError::Store(_) | CommitError::OutcomeUnknown { .. }), "{error:?}");
 
-    cluster.signal(0, Signal::SIGCONT);
+    server::signal(&cluster, 0, Signal::SIGCONT);
     within(30, "the recovery", read_patiently(&store, "/k")).await;
 }
 
 #[tokio::test]
 async fn a_history_larger_than_a_message_is_replayed() {
-    let cluster = Cluster::start(1, &[]).await;
-    let store = open(&EtcdConfig::new(cluster.urls("http")));
+    let cluster = cluster(1).await;
+    let store = open(&EtcdConfig::new(cluster.urls()));
     let large = "v".repeat(900_000);
     for n in 0..12 {
         store.commit(vec![put(&format!("/large/{n:02}"), &large)]).await.unwrap();

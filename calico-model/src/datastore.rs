@@ -11,6 +11,7 @@
 //!
 //! The contract is executable: the suite in `datastore::contract` (feature `strategies`) is what a store must pass.
 
+mod backoff;
 pub mod client;
 #[cfg(feature = "strategies")]
 pub mod contract;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use backoff::Backoff;
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdConfig, EtcdStore};
 pub use memory::MemoryStore;

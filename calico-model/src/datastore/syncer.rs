@@ -22,7 +22,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod backoff;
 mod state;
 
 use std::fmt;
@@ -35,9 +34,14 @@ use std::time::Duration;
 
 pub use state::{Folder, SyncState};
 
-use super::{Datastore, Entry, Key, Listing, Prefix, StoreError, Watch, WatchError, WatchEvent};
+use super::{Backoff, Datastore, Entry, Key, Listing, Prefix, StoreError, Watch, WatchError, WatchEvent};
 use crate::revision::Revision;
-use backoff::Backoff;
+
+/// After trouble the first pause is at most this long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// No pause is longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// One thing that a [`Syncer`] reports.
 #[derive(Debug)]
@@ -106,7 +110,7 @@ impl Syncer {
             folder,
             prefix: prefix.clone(),
             step: list(Arc::clone(&store), prefix.clone()),
-            backoff: Backoff::new(seed.wrapping_add(nth)),
+            backoff: Backoff::new(seed.wrapping_add(nth), FIRST_PAUSE, LONGEST_PAUSE),
             healthy: false,
         });
         let feeds = feeds.collect();

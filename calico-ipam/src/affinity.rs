@@ -19,9 +19,9 @@ use calico_model::{Cidr, Family, Name, NodeName};
 
 use crate::block::Block;
 use crate::error::{AccessError, AffinityError};
-use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome};
-use crate::join::yield_now;
+use crate::ipam::{Ipam, Outcome};
 use crate::plan::{Candidate, Role, View, plan_claim};
+use crate::retry::MAX_ATTEMPTS;
 use crate::versioned::{Versioned, to_json};
 
 /// How many blocks one call claims or releases at most.
@@ -182,6 +182,7 @@ impl Ipam {
     ) -> Result<(), AffinityError> {
         let cooldown = self.cooldown(now).await?;
         let mut last = block_key(cidr);
+        let mut attempts = self.attempts();
         for _ in 0..MAX_ATTEMPTS {
             let block = self.read_block(cidr, now).await?;
             let affinity = self.read_affinity(owner, cidr).await?;
@@ -199,7 +200,7 @@ impl Ipam {
             }
             if let Outcome::Again(key) | Outcome::Unknown(key) = self.commit(step, now).await? {
                 last = key;
-                yield_now().await;
+                attempts.pause().await;
             }
         }
         Err(AccessError::Contended { key: last, attempts: MAX_ATTEMPTS }.into())
@@ -230,6 +231,7 @@ impl Ipam {
         now: SystemTime,
     ) -> Result<Result<(), Option<Owner>>, AccessError> {
         let mut last = block_key(cidr);
+        let mut attempts = self.attempts();
         for _ in 0..MAX_ATTEMPTS {
             let block = self.read_block(cidr, now).await?;
             let affinity = self.read_affinity(owner, cidr).await?;
@@ -274,7 +276,7 @@ impl Ipam {
                 }
                 Outcome::Again(key) | Outcome::Unknown(key) => last = key,
             }
-            yield_now().await;
+            attempts.pause().await;
         }
         Err(AccessError::Contended { key: last, attempts: MAX_ATTEMPTS })
     }

@@ -20,11 +20,11 @@ use calico_model::{Cidr, Family, Labels, NodeName, Revision};
 
 use crate::block::{Block, Holder};
 use crate::error::{AccessError, AssignError, PoolShortage, Shortage, owner_name};
-use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome, clean_handle, key_of_handle};
-use crate::join::yield_now;
+use crate::ipam::{Ipam, Outcome, clean_handle, key_of_handle};
 use crate::plan::{Candidate, MAX_BLOCKS, Plan, View, plan};
 use crate::pool::{Ask, PoolRef, Settings};
 use crate::request::{Allocation, Assigned, AutoAssign, HandleUse, PerFamily};
+use crate::retry::MAX_ATTEMPTS;
 use crate::versioned::Versioned;
 use limbo::Limbo;
 
@@ -176,6 +176,7 @@ struct Effort<'a> {
 impl Effort<'_> {
     async fn run(mut self) -> Result<Assigned, AssignError> {
         let mut last = None;
+        let mut attempts = self.ipam.attempts();
         for _ in 0..MAX_ATTEMPTS {
             self.settle().await?;
             if self.is_done() {
@@ -186,7 +187,7 @@ impl Effort<'_> {
                 None => {}
                 Some(key) => {
                     last = Some(key);
-                    yield_now().await;
+                    attempts.pause().await;
                 }
             }
             if self.is_done() {

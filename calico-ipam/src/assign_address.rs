@@ -10,11 +10,11 @@ use crate::assign::limbo::holds;
 use crate::assign::with_node;
 use crate::block::{Block, Holder};
 use crate::error::{AccessError, AssignError};
-use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome, clean_handle, key_of_handle};
-use crate::join::yield_now;
+use crate::ipam::{Ipam, Outcome, clean_handle, key_of_handle};
 use crate::plan::{Candidate, Plan, Role, View, plan_address};
 use crate::pool::Settings;
 use crate::request::{Allocation, AssignAddress};
+use crate::retry::MAX_ATTEMPTS;
 use crate::versioned::Versioned;
 
 impl Ipam {
@@ -33,9 +33,10 @@ impl Ipam {
         let holder = Holder { handle, attributes: with_node(&request.owner, request.attributes.clone()) };
         let mut last = block_key(&cidr);
         let mut limbo: Vec<Allocation> = Vec::new();
+        let mut attempts = self.attempts();
         for attempt in 0..MAX_ATTEMPTS {
             if attempt > 0 {
-                yield_now().await;
+                attempts.pause().await;
             }
             let block = self.read_block(&cidr, now).await?;
             if let Some(landed) = limbo.iter().find(|planned| holds(&block, planned, &holder)) {

@@ -6,7 +6,8 @@ use calico_model::datastore::{Precondition, Write};
 use calico_model::resource::block::{StoredIpamConfig, config_key};
 
 use crate::error::{AccessError, ConfigError};
-use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome};
+use crate::ipam::{Ipam, Outcome};
+use crate::retry::MAX_ATTEMPTS;
 use crate::versioned::to_json;
 
 /// The longest cool-down, in seconds.
@@ -41,6 +42,7 @@ impl Ipam {
         now: SystemTime,
     ) -> Result<StoredIpamConfig, ConfigError> {
         let key = config_key();
+        let mut attempts = self.attempts();
         for _ in 0..MAX_ATTEMPTS {
             let entry = self.store.get(&key).await?;
             let mut config = match &entry {
@@ -57,6 +59,7 @@ impl Ipam {
                 self.read_settings(now).await?;
                 return Ok(config);
             }
+            attempts.pause().await;
         }
         Err(AccessError::Contended { key, attempts: MAX_ATTEMPTS }.into())
     }

@@ -11,7 +11,8 @@ use calico_model::resource::block::{StoredBlock, StoredHandle, block_from_key, b
 
 use crate::block::Block;
 use crate::error::AccessError;
-use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome};
+use crate::ipam::{Ipam, Outcome};
+use crate::retry::MAX_ATTEMPTS;
 use crate::versioned::{Versioned, to_json};
 
 /// Makes the write that leaves a handle with these counts; one that counts nothing is deleted.
@@ -40,6 +41,7 @@ impl Ipam {
         cidr: &Cidr,
         now: SystemTime,
     ) -> Result<(), AccessError> {
+        let mut attempts = self.attempts();
         for _ in 0..MAX_ATTEMPTS {
             let block = self.read_block(cidr, now).await?;
             let read = self.read_handle(handle).await?;
@@ -52,7 +54,7 @@ impl Ipam {
             let fence = self.fence(cidr, &block, now);
             let writes = fence.into_iter().chain(handle_write(&read, &counts)).collect();
             match self.commit(writes, now).await? {
-                Outcome::Again(key) if block_from_key(&key).is_some() => {}
+                Outcome::Again(key) if block_from_key(&key).is_some() => attempts.pause().await,
                 // Who changed the handle is using it, and counts what it holds.
                 Outcome::Done(_) | Outcome::Again(_) => break,
                 Outcome::Unknown(_) => {}

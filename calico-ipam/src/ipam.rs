@@ -1,8 +1,9 @@
 //! The front of every operation: the store, what is remembered of it, and how both are kept together.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use calico_model::datastore::{CommitError, Datastore, Entry, Key, Prefix, StoreError, WatchEvent, Write};
 use calico_model::resource::block::{
@@ -18,10 +19,8 @@ use crate::error::AccessError;
 use crate::index::Hint;
 use crate::join::join_all;
 use crate::pool::{Settings, node_labels};
+use crate::retry::Pauses;
 use crate::versioned::{Versioned, from_entry};
-
-/// How often an operation is tried when others change the same data.
-pub(crate) const MAX_ATTEMPTS: u32 = 100;
 
 /// IP address management over a datastore. A clone is another handle on the same store and the same memory.
 ///
@@ -31,6 +30,7 @@ pub(crate) const MAX_ATTEMPTS: u32 = 100;
 pub struct Ipam {
     pub(crate) store: Arc<dyn Datastore>,
     cache: Arc<Mutex<Cache>>,
+    pub(crate) pauses: Option<Pauses>,
 }
 
 impl std::fmt::Debug for Ipam {
@@ -53,7 +53,18 @@ impl Ipam {
     /// Makes an IPAM over a store, with an empty memory.
     #[must_use]
     pub fn new(store: Arc<dyn Datastore>) -> Self {
-        Self { store, cache: Arc::default() }
+        Self { store, cache: Arc::default(), pauses: None }
+    }
+
+    /// Waits between attempts, when others change the same data, for times that differ from process to process: `seed`
+    /// decides them, and `sleep` waits as `tokio::time::sleep` does. Without this, an operation is tried again at once.
+    #[must_use]
+    pub fn with_pauses<F>(mut self, seed: u64, sleep: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.pauses = Some(Pauses::new(seed, sleep));
+        self
     }
 
     /// Learns from an event of a watch over IPAM's data, so that finding a free block needs no listing.

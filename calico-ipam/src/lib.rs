@@ -60,6 +60,7 @@ mod reclaim;
 mod release;
 pub mod report;
 pub mod request;
+mod retry;
 pub mod split;
 #[cfg(feature = "strategies")]
 pub mod strategies;

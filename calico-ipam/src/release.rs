@@ -12,9 +12,9 @@ use calico_model::{Family, Revision};
 use crate::block::{Block, Expected, Freed};
 use crate::error::{AccessError, ReleaseError};
 use crate::handle::{handle_write, set_count};
-use crate::ipam::{Ipam, MAX_ATTEMPTS, Outcome, clean_handle};
-use crate::join::yield_now;
+use crate::ipam::{Ipam, Outcome, clean_handle};
 use crate::request::{Release, Released};
+use crate::retry::MAX_ATTEMPTS;
 use crate::versioned::{Versioned, to_json};
 
 /// At most this many addresses are released by one commit, each perhaps with a handle of its own.
@@ -178,6 +178,7 @@ impl Ipam {
         let mut last = None;
         let mut known = true;
         let mut handles_seen: BTreeSet<String> = BTreeSet::new();
+        let mut attempts = self.attempts();
         for attempt in 0..MAX_ATTEMPTS {
             let block = if known { self.block(cidr, now).await? } else { self.read_block(cidr, now).await? };
             let Some(value) = &block.value else {
@@ -223,7 +224,7 @@ impl Ipam {
                 }
                 Some(key) => last = Some(key),
             }
-            yield_now().await;
+            attempts.pause().await;
         }
         let key = last.unwrap_or_else(|| block_key(cidr));
         Err(AccessError::Contended { key, attempts: MAX_ATTEMPTS }.into())
@@ -237,6 +238,7 @@ impl Ipam {
     ) -> Result<Vec<IpAddr>, ReleaseError> {
         let cooldown = self.cooldown(now).await?;
         let mut last = None;
+        let mut attempts = self.attempts();
         for _ in 0..MAX_ATTEMPTS {
             let block = self.read_block(cidr, now).await?;
             let freed = block.value.as_ref().map(|value| value.release_handle(handle, now, cooldown));
@@ -250,7 +252,7 @@ impl Ipam {
                 None => return Ok(freed.freed.into_iter().map(|(addr, _)| addr).collect()),
                 Some(key) => last = Some(key),
             }
-            yield_now().await;
+            attempts.pause().await;
         }
         let key = last.unwrap_or_else(|| block_key(cidr));
         Err(AccessError::Contended { key, attempts: MAX_ATTEMPTS }.into())

@@ -7,9 +7,10 @@ use calico_model::resource::AllowedUse;
 use calico_model::{Cidr, Family, NodeName};
 
 use crate::error::{AccessError, AssignError, ReleaseError};
-use crate::ipam::{Ipam, MAX_ATTEMPTS};
+use crate::ipam::Ipam;
 use crate::pool::PoolRef;
 use crate::request::{AutoAssign, HandleUse, Released};
+use crate::retry::MAX_ATTEMPTS;
 
 /// A tunnel device that has an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +82,7 @@ impl Ipam {
     ) -> Result<IpAddr, AssignError> {
         let handle = kind.handle(node);
         let networks = self.networks(pools, now).await?;
+        let mut attempts = self.attempts();
         for _ in 0..MAX_ATTEMPTS {
             let held = self.addrs_by_handle(&handle, now).await?;
             let fits = |addr: &IpAddr| pools.is_empty() || networks.iter().any(|net| net.contains(*addr));
@@ -109,6 +111,7 @@ impl Ipam {
                 Err(AssignError::HandleInUse { .. }) => {}
                 Err(error) => return Err(error),
             }
+            attempts.pause().await;
         }
         let key = crate::ipam::key_of_handle(&handle)?;
         Err(AccessError::Contended { key, attempts: MAX_ATTEMPTS }.into())

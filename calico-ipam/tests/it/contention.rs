@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use calico_ipam::{AssignError, Ipam};
 use calico_model::MemoryStore;
+use calico_model::datastore::faulty::{Fault, FaultyStore};
 use calico_model::datastore::sqlite::SqliteStore;
-use calico_model::datastore::{Datastore, Prefix};
+use calico_model::datastore::{Atomicity, Datastore, Prefix};
 
-use crate::common::{State, at, pool, put, v4};
+use crate::common::{State, at, pool, put, store_with, v4};
 
 /// Every worker assigns and releases; what they hold in the end must be theirs alone, and nothing else is held.
 async fn struggle(store: Arc<dyn Datastore>, workers: usize, rounds: usize, shared: Option<Ipam>) {
@@ -69,4 +71,47 @@ async fn threads_on_one_sqlite_file_never_share_an_address() {
     for suffix in ["", "-wal", "-shm", ".bell"] {
         let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
     }
+}
+
+/// Lets so many commits fail, and returns the pauses that an assignment made, with its outcome.
+async fn pauses_of(seed: u64, conflicts: usize) -> (Vec<Duration>, Result<(), AssignError>) {
+    let store = FaultyStore::new(store_with([pool("p", "10.0.0.0/24", 28)]), Atomicity::Atomic);
+    let mut left = conflicts;
+    store.before_commit(move |_| {
+        let fails = left > 0;
+        left -= usize::from(fails);
+        if fails { Fault::Conflict } else { Fault::None }
+    });
+    let pauses = Arc::new(Mutex::new(Vec::new()));
+    let noted = pauses.clone();
+    let ipam = Ipam::new(Arc::new(store)).with_pauses(seed, move |pause| {
+        noted.lock().unwrap().push(pause);
+        std::future::ready(())
+    });
+    let outcome = ipam.auto_assign(v4("n1", "h", 1), at(0)).await.map(drop);
+    let pauses = pauses.lock().unwrap().clone();
+    (pauses, outcome)
+}
+
+#[tokio::test]
+async fn between_attempts_a_growing_time_passes_that_the_seed_decides() {
+    let (pauses, outcome) = pauses_of(7, 12).await;
+    outcome.unwrap();
+    assert_eq!(pauses.len(), 12);
+    let mut bound = Duration::from_millis(2);
+    for pause in &pauses {
+        assert!((bound / 2..=bound).contains(pause), "{pause:?} of {bound:?}");
+        bound = (bound * 2).min(Duration::from_millis(100));
+    }
+    assert_eq!(pauses_of(7, 12).await.0, pauses, "the same seed waits alike");
+    assert_ne!(pauses_of(8, 12).await.0, pauses, "another one does not");
+    assert_eq!(pauses_of(7, 0).await.0, [], "who is alone does not wait");
+}
+
+#[tokio::test]
+async fn an_operation_that_is_always_in_the_way_of_others_gives_up() {
+    let (pauses, outcome) = pauses_of(7, usize::MAX).await;
+    let error = outcome.unwrap_err();
+    assert!(error.to_string().starts_with("gave up after 100 attempts"), "{error}");
+    assert_eq!(pauses.len(), 100);
 }

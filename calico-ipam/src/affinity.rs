@@ -6,6 +6,9 @@
 //!      ▲                │ block is another's                 │ release
 //!      └────────────────┴───────────── pending deletion ◀────┘
 //! ```
+//!
+//! Who deletes an affinity because its block is not the owner's has read the affinity *before* the block: a claim that
+//! was finished in between has written the affinity, and the delete fails.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -184,8 +187,8 @@ impl Ipam {
         let mut last = block_key(cidr);
         let mut attempts = self.attempts();
         for _ in 0..MAX_ATTEMPTS {
-            let block = self.read_block(cidr, now).await?;
             let affinity = self.read_affinity(owner, cidr).await?;
+            let block = self.read_block(cidr, now).await?;
             let thawed = block.value.as_ref().filter(|block| block.owner() == Some(owner));
             let thawed = thawed.map(|block| block.thawed(now, cooldown));
             let held = thawed.as_ref().map_or(0, Block::held);
@@ -233,8 +236,8 @@ impl Ipam {
         let mut last = block_key(cidr);
         let mut attempts = self.attempts();
         for _ in 0..MAX_ATTEMPTS {
-            let block = self.read_block(cidr, now).await?;
             let affinity = self.read_affinity(owner, cidr).await?;
+            let block = self.read_block(cidr, now).await?;
             let confirmed =
                 affinity.value.as_ref().is_some_and(|affinity| affinity.state == AffinityState::Confirmed);
             let role = match block.value.as_ref().map(|block| (block, block.owner())) {
@@ -318,8 +321,8 @@ impl Ipam {
         cidr: &Cidr,
         now: SystemTime,
     ) -> Result<(), AccessError> {
-        let block = self.read_block(cidr, now).await?;
         let affinity = self.read_affinity(owner, cidr).await?;
+        let block = self.read_block(cidr, now).await?;
         let key = affinity_key(owner, cidr);
         let ours = block.value.as_ref().is_some_and(|block| block.owner() == Some(owner));
         let state = affinity.value.as_ref().map(|affinity| affinity.state);

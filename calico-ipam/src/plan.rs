@@ -249,11 +249,9 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// The affinity is written even if it seems to be confirmed already: it may be gone, or about to be deleted because
+    /// the block was not the owner's.
     fn claim(&mut self, candidate: &Candidate) {
-        let state = candidate.affinity.value.as_ref().map(|affinity| affinity.state);
-        if state == Some(AffinityState::Confirmed) {
-            return;
-        }
         let state = match self.view.atomicity {
             Atomicity::Atomic => AffinityState::Confirmed,
             Atomicity::InOrder => {

@@ -45,7 +45,12 @@ impl Effort<'_> {
                         space += block.free();
                         candidates.push(candidate);
                     }
-                    Some(_) => self.drop_stale(&candidate).await?,
+                    Some(_) => {
+                        if let Some(candidate) = self.drop_stale(candidate).await? {
+                            space += candidate.block.value.as_ref().map_or(0, Block::free);
+                            candidates.push(candidate);
+                        }
+                    }
                 }
             }
         }
@@ -123,18 +128,27 @@ impl Effort<'_> {
         (pool.spec.block_size == cidr.prefix_len()).then(|| pool.metadata.name.clone())
     }
 
-    /// Deletes an affinity to a block that is another's. A pending one is let be: another process of this host may be
-    /// about to take the block over.
-    pub(super) async fn drop_stale(&self, candidate: &Candidate) -> Result<(), AssignError> {
+    /// Deletes an affinity to a block that is another's; returns the candidate when the block turns out to be the owner's.
+    /// A pending affinity is let be: another process of this host may be about to take the block over.
+    ///
+    /// The block is read after the affinity, which may be younger than what is remembered of the block: a claim that was
+    /// finished since has changed the affinity, and the delete fails.
+    async fn drop_stale(&mut self, candidate: Candidate) -> Result<Option<Candidate>, AssignError> {
+        let cidr = candidate.cidr;
+        let block = self.ipam.read_block(&cidr, self.now).await;
+        let Some(block) = self.usable(cidr, block)? else { return Ok(None) };
+        if block.value.as_ref().is_some_and(|block| block.owner() == Some(&self.request.owner)) {
+            return Ok(Some(Candidate { block, ..candidate }));
+        }
         let settled = candidate.affinity.value.as_ref().is_some_and(|a| a.state != AffinityState::Pending);
-        let key = affinity_key(&self.request.owner, &candidate.cidr);
+        let key = affinity_key(&self.request.owner, &cidr);
         if let Some(write) = candidate.affinity.delete(key).filter(|_| settled)
             && let Outcome::Done(_) = self.ipam.commit(vec![write], self.now).await?
         {
             let gone = Versioned::absent();
-            self.ipam.cache().note_affinity(&self.request.owner, candidate.cidr, gone);
+            self.ipam.cache().note_affinity(&self.request.owner, cidr, gone);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Finds one more block for a family, beside the candidates; or says, pool by pool, why there is none.

@@ -160,7 +160,13 @@ impl Run {
 
     /// What holds at every moment, also in the middle of everything.
     fn check_always(&self) {
-        let state = State::from_entries(self.model.lock().unwrap().entries());
+        let model = self.model.lock().unwrap();
+        let (state, atomicity) = (State::from_entries(model.entries()), model.atomicity());
+        drop(model);
+        if atomicity == Atomicity::Atomic {
+            // What is decided together happens together: nothing is ever half done.
+            state.check();
+        }
         for (handle, claim) in self.ledger.lock().unwrap().iter() {
             if let Claim::Holds(addrs) = claim {
                 for addr in addrs {
@@ -283,7 +289,11 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn explore_both(scenario: &Scenario) {
-    for atomicity in [Atomicity::Atomic, Atomicity::InOrder] {
+    explore_on(scenario, &[Atomicity::Atomic, Atomicity::InOrder]);
+}
+
+fn explore_on(scenario: &Scenario, atomicities: &[Atomicity]) {
+    for atomicity in atomicities.iter().copied() {
         let states = explore(scenario, atomicity);
         println!("{}: {states} states on {atomicity:?}", scenario.name);
     }

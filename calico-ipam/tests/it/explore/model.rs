@@ -97,6 +97,10 @@ impl Model {
             .collect()
     }
 
+    pub(crate) fn atomicity(&self) -> Atomicity {
+        self.atomicity
+    }
+
     pub(crate) fn is_committing(&self, task: usize) -> bool {
         self.committing.get(&task).copied().unwrap_or(false)
     }

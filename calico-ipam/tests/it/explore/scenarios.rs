@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use calico_ipam::{AutoAssign, Emptiness, Ipam, Release};
 use calico_model::NodeName;
+use calico_model::datastore::Atomicity;
 
-use super::{Claim, Ledger, Process, Scenario, Task, explore_both};
+use super::{Claim, Ledger, Process, Scenario, Task, explore_both, explore_on};
 use crate::common::{at, v4};
 
 fn request(node: &str, handle: &str, count: usize) -> AutoAssign {
@@ -135,6 +136,32 @@ fn a_host_is_removed_while_it_assigns() {
         ],
         1,
     ));
+}
+
+/// The first process remembers the block as nobody's when the second has claimed it anew.
+#[test]
+fn a_host_is_removed_and_comes_back_under_its_name() {
+    let scenario = scenario(
+        "removal and return",
+        process!(|ipam, ledger| {
+            assign(ipam, ledger, "n1", "old", 1, 0).await;
+            assign(ipam, ledger, "n1", "stay", 1, 0).await;
+        }),
+        &[
+            process!(|ipam, ledger| {
+                let _ = ipam.remove_host(&node("n1"), at(1)).await;
+                release(ipam, ledger, "old", 1).await;
+                assign(ipam, ledger, "n1", "a", 1, 1).await;
+            }),
+            process!(|ipam, ledger| {
+                release(ipam, ledger, "stay", 2).await;
+                assign(ipam, ledger, "n1", "b", 1, 2).await;
+            }),
+        ],
+        0,
+    );
+    // Write by write there are more states than can be waited for.
+    explore_on(&scenario, &[Atomicity::Atomic]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-vm bench doc
+.PHONY: demo test test-vm bench chaos-ipam doc
 
 # `make demo KEEP=1` leaves the hosts up.
 demo:
@@ -22,6 +22,11 @@ test-vm:
 
 bench:
 	cargo bench --workspace --all-features
+
+# Addresses under SIGKILL, lost leaders and lost answers: a million operations, or `make chaos-ipam DURATION=120` for two
+# minutes. `SEED=...` runs a schedule again.
+chaos-ipam:
+	cargo run --release --package calico-ipam --example chaos
 
 doc:
 	cargo doc --workspace --all-features --no-deps

@@ -1,0 +1,66 @@
+//! How fast, as ratios within one run: `cargo bench -p calico-ipam`.
+//!
+//! Each figure is the median of several runs, what is compared runs in turns, and the time of the processor comes before
+//! that of the clock, which other programs of a machine lengthen. etcd's own processes are in the clock's time only.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a benchmark that cannot go on has failed, and it reads the clock"
+)]
+
+mod blocks;
+mod hosts;
+mod measure;
+mod memory;
+mod sequential;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use calico_ipam::AutoAssign;
+use calico_model::MemoryStore;
+use calico_model::datastore::etcd::local::LocalCluster;
+use calico_model::datastore::etcd::{EtcdConfig, EtcdStore};
+use calico_model::datastore::sqlite::SqliteStore;
+use calico_model::datastore::{Datastore, Precondition, Write};
+use calico_model::resource::{Document, IpPool, Object, Resource};
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    memory::algebra();
+    memory::plans();
+    runtime.block_on(async {
+        blocks::ten_thousandth().await;
+        blocks::last_address().await;
+        sequential::compare("memory", Arc::new(MemoryStore::with_history(1000)), 3_000).await;
+        let directory = std::env::temp_dir().join(format!("calico-ipam-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let sqlite = Arc::new(SqliteStore::open(directory.join("calico.db")).unwrap());
+        sequential::compare("SQLite", sqlite, 300).await;
+        std::fs::remove_dir_all(directory).unwrap();
+        let cluster = LocalCluster::start(1, &[]).await.unwrap();
+        sequential::compare("etcd", etcd(&cluster), 200).await;
+        hosts::compare(&cluster).await;
+    });
+}
+
+fn etcd(cluster: &LocalCluster) -> Arc<dyn Datastore> {
+    Arc::new(EtcdStore::new(EtcdConfig::new(cluster.urls())).unwrap())
+}
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+async fn with_pool(store: &dyn Datastore, cidr: &str, block_size: u8) {
+    let spec = IpPool { block_size, ..IpPool::new(cidr.parse().unwrap()) };
+    let pool: Resource = Object::new("p".parse().unwrap(), spec).into();
+    let value = Document::from(&pool).stored_form();
+    store.commit(vec![Write::put(pool.key().datastore_key(), value, Precondition::Any)]).await.unwrap();
+}
+
+fn request(node: &str, handle: &str, count: usize) -> AutoAssign {
+    let mut request = AutoAssign::new(node.parse().unwrap(), handle);
+    request.count.v4 = count;
+    request
+}

@@ -1,0 +1,89 @@
+//! What deciding costs, without any store.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::time::Duration;
+
+use calico_ipam::plan::{Candidate, Role, View, plan};
+use calico_ipam::{Block, Holder, PerFamily, Versioned};
+use calico_model::Revision;
+use calico_model::datastore::Atomicity;
+
+use crate::measure::{Stopwatch, median};
+use crate::now;
+
+const RUNS: u32 = 7;
+
+fn holder() -> Holder {
+    Holder { handle: "h".to_owned(), attributes: BTreeMap::new() }
+}
+
+fn block() -> Block {
+    Block::new("10.0.0.0/26".parse().unwrap(), Some("host:n1".parse().unwrap()), now())
+}
+
+/// Assignments per second of processor, as the median of several runs.
+fn rate(assignments: u32, run: impl Fn()) -> f64 {
+    let rates = (0..RUNS).map(|_| {
+        let watch = Stopwatch::start();
+        run();
+        f64::from(assignments) / watch.cost().cpu.as_secs_f64()
+    });
+    median(rates.collect())
+}
+
+/// Assignments of the algebra alone: 64 of them fill a block, then it starts anew.
+pub(crate) fn algebra() {
+    let (empty, holder) = (block(), holder());
+    let rounds = 5_000;
+    let one = rate(rounds * 64, || {
+        for _ in 0..rounds {
+            let mut block = empty.clone();
+            for _ in 0..64 {
+                block = block.assign(1, &holder, &[], now(), Duration::ZERO).0;
+            }
+            black_box(&block);
+        }
+    });
+    println!(
+        "a block's algebra: {one:.0} assignments per second and core, one at a time (at least 1,000,000)"
+    );
+}
+
+/// Whole plans: block, handle and writes with their JSON, of one address each and of a block at once.
+pub(crate) fn plans() {
+    let (block, holder) = (block(), holder());
+    let owner = "host:n1".parse().unwrap();
+    let affinity = Versioned::at(calico_model::resource::block::StoredAffinity::default(), Revision(1));
+    let role = Role::Own;
+    let cidr = block.cidr();
+    let block = Versioned::at(block, Revision(1));
+    let candidate = Candidate { pool: "p".parse().unwrap(), cidr, block, affinity, role };
+    let view = View {
+        owner: &owner,
+        candidates: std::slice::from_ref(&candidate),
+        handle: &Versioned::absent(),
+        reserved: &[],
+        cooldown: Duration::ZERO,
+        atomicity: Atomicity::Atomic,
+    };
+    let rounds = 5_000;
+    for count in [1u32, 64] {
+        let wanted = PerFamily { v4: count as usize, v6: 0 };
+        let rate = rate(rounds * count, || {
+            for _ in 0..rounds {
+                black_box(plan(&view, wanted, &holder, now()));
+            }
+        });
+        println!("whole plans with what they write, of {count}: {rate:.0} assignments per second and core");
+    }
+    let writes = plan(&view, PerFamily { v4: 1, v6: 0 }, &holder, now()).writes;
+    let values: Vec<serde_json::Value> =
+        writes.iter().filter_map(|write| serde_json::from_slice(write.value.as_deref()?).ok()).collect();
+    let json = rate(rounds, || {
+        for _ in 0..rounds {
+            black_box(values.iter().map(|value| serde_json::to_vec(value).unwrap()).collect::<Vec<_>>());
+        }
+    });
+    println!("  the JSON of the writes of one address alone, by serde_json: {json:.0} per second and core");
+}

@@ -4,6 +4,7 @@
 mod agent;
 mod article;
 mod article_001;
+mod article_004;
 mod cluster;
 mod cni;
 mod ctl;

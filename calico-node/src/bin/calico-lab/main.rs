@@ -1,5 +1,6 @@
 //! `calico-lab`: clusters on one machine.
 
+mod blackout;
 mod demo;
 mod down;
 mod exec;
@@ -28,6 +29,8 @@ enum Verb {
         #[arg(long)]
         keep: bool,
     },
+    /// Restart agents under a steady stream of datagrams between two hosts, and count what is lost.
+    Blackout(blackout::Blackout),
     /// Make a lab from a topology file, and leave it up.
     #[command(after_long_help = up::EXAMPLE)]
     Up {
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
     let done = match Arguments::parse().verb {
         Verb::Demo { keep } => demo::run(keep, &on_signals()),
+        Verb::Blackout(arguments) => blackout::run(&arguments, &on_signals()),
         Verb::Up { topology, name, wires_only } => up::run(&topology, name, wires_only, on_signals()),
         Verb::Down { name } => down::run(name),
         Verb::List => list::run(),

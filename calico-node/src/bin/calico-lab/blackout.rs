@@ -1,0 +1,135 @@
+//! `calico-lab blackout`: agents are restarted under a steady stream between two hosts, and what is lost is counted.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::ensure;
+use calico_node::lab::{
+    Ending, Interrupt, Lab, LabOptions, Probe, Stopwatch, StreamCount, Topology, Verdict,
+};
+use clap::{Args, ValueEnum};
+
+/// What to restart, how often, and under what.
+#[derive(Debug, Args)]
+pub(crate) struct Blackout {
+    /// How often an agent is restarted; every other time by SIGKILL.
+    #[arg(long, default_value = "100")]
+    restarts: u32,
+    /// How many datagrams are sent each second.
+    #[arg(long, default_value = "5000")]
+    rate: NonZeroU32,
+    /// What is between the hosts.
+    #[arg(long, value_enum, default_value = "none")]
+    encapsulation: Encapsulation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Encapsulation {
+    /// One subnet; routes are learned by BGP.
+    None,
+    /// Two subnets and a router that knows no workloads.
+    Vxlan,
+    /// The same; needs a kernel with IP-in-IP.
+    Ipip,
+}
+
+/// The stream's port.
+const PORT: u16 = 5001;
+
+/// The path is that of a policed workload: the datagrams must be let out and let in by rules.
+const POLICY: &str = "
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: sink, namespace: default}
+spec:
+  selector: role == 'sink'
+  types: [Ingress]
+  ingress:
+    - {action: Allow, protocol: UDP, source: {selector: role == 'source'}, destination: {ports: [7, 5001]}}
+";
+
+pub(crate) fn run(arguments: &Blackout, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let topology = Topology::parse(&topology(arguments.encapsulation), Path::new(""))?;
+    let patience = Duration::from_secs(90);
+    let mut lab = Lab::up(&topology, LabOptions::default().interrupt(interrupt.clone()).patience(patience))?;
+    lab.apply(POLICY)?;
+    let policed = |_: &str, to: &str, probe| match (to, probe) {
+        ("sink", Probe::Ping) => Verdict::TimedOut,
+        _ => Verdict::Allowed,
+    };
+    let matrix = lab.observe(&lab.expect(policed), patience)?;
+    let problems = lab.status("node1")?.problems.join("; ");
+    ensure!(matrix.surprises().next().is_none(), "not everything arrives ({problems}):\n{matrix}");
+
+    let clock = Stopwatch::start();
+    let stream = lab.stream("source", "sink", PORT, arguments.rate)?;
+    for restart in 0..arguments.restarts {
+        interrupt.check()?;
+        let host = ["node1", "node2"][restart as usize % 2];
+        let ending = if restart / 2 % 2 == 0 { Ending::Killed } else { Ending::Asked };
+        lab.end_agent(host, ending)?;
+        // Some of the stream goes by while nobody is there.
+        std::thread::sleep(Duration::from_millis(300));
+        lab.start_agent(host)?;
+        lab.await_mesh()?;
+    }
+    // What an agent does late, as giving up on a peer, is to be seen as well.
+    std::thread::sleep(Duration::from_secs(2));
+    let count = stream.stop()?;
+    println!(
+        "{} restarts of calico-node in {:.1} s, every other two of them by SIGKILL, with {}:",
+        arguments.restarts,
+        clock.elapsed().as_secs_f64(),
+        arguments.encapsulation.told(),
+    );
+    tell(&count);
+    lab.down()?;
+    ensure!(count.sent > 0 && count.received == count.sent, "not all that was sent arrived");
+    Ok(())
+}
+
+fn tell(count: &StreamCount) {
+    let lost = count.sent - count.received;
+    let rate = count.sent as f64 / count.duration.as_secs_f64();
+    println!("  {} sent, {rate:.0} a second; {} received, {lost} lost", count.sent, count.received);
+    println!(
+        "  longest gap {} ms; the sender's longest pause {} ms",
+        count.longest_gap.as_millis(),
+        count.longest_pause.as_millis()
+    );
+}
+
+impl Encapsulation {
+    fn told(self) -> &'static str {
+        match self {
+            Self::None => "no encapsulation",
+            Self::Vxlan => "VXLAN",
+            Self::Ipip => "IP-in-IP",
+        }
+    }
+}
+
+fn topology(encapsulation: Encapsulation) -> String {
+    let (mode, second) = match encapsulation {
+        Encapsulation::None => ("vxlanMode: Never", "172.16.6.249"),
+        Encapsulation::Vxlan => ("vxlanMode: Always", "172.16.199.114"),
+        Encapsulation::Ipip => ("ipipMode: Always", "172.16.199.114"),
+    };
+    format!(
+        "
+name: blackout
+subnets:
+  - {{name: left, cidr: 172.16.6.0/24, gateway: 172.16.6.254}}
+  - {{name: right, cidr: 172.16.199.0/24, gateway: 172.16.199.254}}
+hosts:
+  - {{name: node1, address: 172.16.6.47}}
+  - {{name: node2, address: {second}}}
+pools:
+  - {{cidr: 192.168.0.0/16, {mode}}}
+workloads:
+  - {{name: source, host: node1, labels: {{role: source}}}}
+  - {{name: sink, host: node2, labels: {{role: sink}}, listen: [7/udp]}}
+"
+    )
+}

@@ -116,6 +116,7 @@ fn block() -> impl Strategy<Value = Update> {
             block.attributes.push(StoredAttributes {
                 handle_id: None,
                 secondary: [("node".to_owned(), to.to_owned())].into(),
+                alternate: Default::default(),
                 released_at: None,
                 unknown: Default::default(),
             });

@@ -4,21 +4,23 @@
 //! each thing again just before. A holder that was made a moment ago may not be visible yet, so check twice, some
 //! minutes apart, and reclaim [what both found](Check::also_in).
 
+mod finding;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use calico_model::resource::block::{
-    AffinityState, Owner, StoredAffinity, StoredHandle, affinity_from_key, all_affinities_prefixes,
-    handles_prefix,
-};
-use calico_model::{Cidr, SequenceNumber};
+use calico_model::resource::ResourceKey;
+use calico_model::resource::block::{AffinityState, Owner};
+use calico_model::{Cidr, NodeName, SequenceNumber};
 
 use crate::block::Block;
 use crate::error::AccessError;
+pub use crate::inventory::Inventory;
 use crate::ipam::Ipam;
 use crate::pool::Settings;
-use crate::versioned::from_entry;
+use crate::users::Users;
+pub use finding::Finding;
 
 /// Whether the holder of an address still lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,72 +46,28 @@ pub struct Held {
     pub attributes: BTreeMap<String, String>,
     /// When it was assigned, in the block's count of changes.
     pub sequence: Option<SequenceNumber>,
+    /// Whether it lives on another node than its block's.
+    pub borrowed: bool,
     /// Whether its holder still lives.
     pub liveness: Liveness,
 }
 
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Finding {
-    /// An address is held, and its holder is gone. Mended by releasing it.
-    LeakedAddress {
-        /// The address.
-        addr: IpAddr,
-        /// The handle that holds it.
-        handle: Option<String>,
-        /// When it was assigned: what a release must present.
-        sequence: Option<SequenceNumber>,
-    },
-    /// A handle counts other than what a block holds. Mended by counting again.
-    SkewedHandle {
-        /// The handle.
-        handle: String,
-        /// The block.
-        block: Cidr,
-        /// What the handle says.
-        counted: u64,
-        /// What the block says.
-        held: u64,
-    },
-    /// An owner has an affinity to a block that does not exist or is another's. Mended by deleting it.
-    StaleAffinity {
-        /// The owner.
-        owner: Owner,
-        /// The block.
-        block: Cidr,
-    },
-    /// A block says whose it is, and the owner does not have a confirmed affinity. Mended by confirming it.
-    UnconfirmedBlock {
-        /// The owner.
-        owner: Owner,
-        /// The block.
-        block: Cidr,
-    },
-    /// A block is nobody's and empty. Mended by deleting it.
-    AbandonedBlock {
-        /// The block.
-        block: Cidr,
-    },
-    /// Two blocks share addresses. For a person to solve.
-    OverlappingBlocks {
-        /// The larger block.
-        outer: Cidr,
-        /// The smaller block.
-        inner: Cidr,
-    },
-    /// A block is in no pool. For a person to solve.
-    OutsidePools {
-        /// The block.
-        block: Cidr,
-    },
-    /// A workload or node uses an address of a pool that is not assigned. For a person to solve.
-    NotAssigned {
-        /// The address.
-        addr: IpAddr,
-        /// Who uses it.
-        user: String,
-    },
+impl Held {
+    /// Describes an address as its block has it; `None` when nobody holds it.
+    pub(crate) fn read(block: &Block, addr: IpAddr) -> Option<Self> {
+        let attributes = block.attributes_of(addr)?;
+        let host = block.owner().and_then(Owner::host).map(NodeName::as_str);
+        let node = attributes.secondary.get("node").map(String::as_str);
+        Some(Self {
+            addr,
+            block: block.cidr(),
+            handle: attributes.handle_id.clone(),
+            attributes: attributes.secondary.clone(),
+            sequence: block.sequence_of(addr),
+            borrowed: node.is_some() && node != host,
+            liveness: Liveness::Unknown,
+        })
+    }
 }
 
 /// What a check found.
@@ -119,6 +77,10 @@ pub struct Check {
     pub held: Vec<Held>,
     /// What is wrong, sorted.
     pub findings: BTreeSet<Finding>,
+    /// Who uses which address, held or not; empty after [`Ipam::check_with`].
+    pub users: BTreeMap<IpAddr, BTreeSet<ResourceKey>>,
+    /// How many blocks there are.
+    pub blocks: usize,
     /// How many handles there are.
     pub handles: usize,
     /// What is stored and cannot be read, for people.
@@ -132,27 +94,18 @@ impl Check {
     }
 }
 
-/// Everything that IPAM stores, as it was read.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Inventory {
-    /// The blocks.
-    pub blocks: BTreeMap<Cidr, Block>,
-    /// The affinities with how far they have come.
-    pub affinities: BTreeMap<(Owner, Cidr), AffinityState>,
-    /// What each handle counts, by block.
-    pub handles: BTreeMap<String, BTreeMap<Cidr, u64>>,
-    /// What cannot be read, for people.
-    pub problems: Vec<String>,
-}
-
 /// Looks for what is wrong. All addresses of one handle are leaked or none is: a holder with one live address lives.
 #[must_use]
 pub fn check(inventory: &Inventory, settings: &Settings, judge: &dyn Fn(&Held) -> Liveness) -> Check {
-    let mut result =
-        Check { problems: inventory.problems.clone(), handles: inventory.handles.len(), ..Check::default() };
+    let mut result = Check {
+        problems: inventory.problems.clone(),
+        blocks: inventory.blocks.len(),
+        handles: inventory.handles.len(),
+        ..Check::default()
+    };
     let mut spared: BTreeSet<String> = BTreeSet::new();
     for block in inventory.blocks.values() {
-        for mut held in held_of(block) {
+        for mut held in block.holders().filter_map(|(addr, _)| Held::read(block, addr)) {
             held.liveness = judge(&held);
             if held.liveness != Liveness::Gone {
                 spared.extend(held.handle.clone());
@@ -177,15 +130,28 @@ pub fn check(inventory: &Inventory, settings: &Settings, judge: &dyn Fn(&Held) -
     result
 }
 
-fn held_of(block: &Block) -> impl Iterator<Item = Held> {
-    block.holders().map(|(addr, attributes)| Held {
-        addr,
-        block: block.cidr(),
-        handle: attributes.handle_id.clone(),
-        attributes: attributes.secondary.clone(),
-        sequence: block.sequence_of(addr),
-        liveness: Liveness::Unknown,
-    })
+/// Looks for what is wrong as [`check`] does, and for what is wrong with who uses addresses.
+#[must_use]
+pub fn check_users(inventory: &Inventory, settings: &Settings, users: &Users) -> Check {
+    let mut result = check(inventory, settings, &|held| users.judge(held));
+    result.problems.extend(settings.problems.iter().chain(&users.problems).cloned());
+    result.users = users.addrs.clone();
+    for block in inventory.blocks.values() {
+        if let Some(node) = block.owner().and_then(Owner::host).filter(|node| !users.nodes.contains(*node)) {
+            result.findings.insert(Finding::OrphanedBlock { node: node.clone(), block: block.cidr() });
+        }
+    }
+    let assigned: BTreeSet<IpAddr> = result.held.iter().map(|held| held.addr).collect();
+    for (addr, keys) in &users.addrs {
+        let unassigned = !assigned.contains(addr) && settings.pool_of(&Cidr::host(*addr)).is_some();
+        for user in keys.iter().filter(|_| unassigned) {
+            result.findings.insert(Finding::NotAssigned { addr: *addr, user: user.to_string() });
+        }
+        if keys.len() > 1 {
+            result.findings.insert(Finding::SharedAddress { addr: *addr, users: keys.clone() });
+        }
+    }
+    result
 }
 
 fn skewed_handles(inventory: &Inventory) -> Vec<Finding> {
@@ -240,7 +206,17 @@ fn misplaced_blocks(inventory: &Inventory, settings: &Settings) -> Vec<Finding> 
     // Sorted by address and then by length: what overlaps a block follows the largest that holds it.
     for cidr in inventory.blocks.keys() {
         match outer.filter(|outer| outer.covers(cidr)) {
-            Some(outer) => findings.push(Finding::OverlappingBlocks { outer, inner: *cidr }),
+            Some(outer) => {
+                findings.push(Finding::OverlappingBlocks { outer, inner: *cidr });
+                let (outside, inside) = (inventory.blocks.get(&outer), inventory.blocks.get(cidr));
+                let held = |addr| outside.is_some_and(|block| block.attributes_of(addr).is_some());
+                let both = inside.into_iter().flat_map(Block::holders).map(|(addr, _)| addr);
+                findings.extend(both.filter(|addr| held(*addr)).map(|addr| Finding::HeldTwice {
+                    addr,
+                    outer,
+                    inner: *cidr,
+                }));
+            }
             None => outer = Some(*cidr),
         }
         if settings.pool_of(cidr).is_none() {
@@ -252,24 +228,17 @@ fn misplaced_blocks(inventory: &Inventory, settings: &Settings) -> Vec<Finding> 
 
 impl Ipam {
     /// Looks for what is wrong, by comparing IPAM's data with itself and with the workload endpoints and nodes of the
-    /// datastore. Changes nothing.
+    /// datastore. Changes nothing. What cannot be read is among the [problems](Check::problems); while a workload endpoint or
+    /// a node is, nobody is known to be gone.
     ///
     /// # Errors
-    /// When the store cannot be used, or a workload endpoint or node cannot be read.
+    /// When the store cannot be used, or a reservation or the configuration cannot be read.
     pub async fn check(&self, now: SystemTime) -> Result<Check, AccessError> {
         let inventory = self.inventory().await?;
         // Read after the addresses: who got one and is known by now is seen.
         let users = self.users().await?;
         let settings = self.read_settings(now).await?;
-        let mut result = check(&inventory, &settings, &|held| users.judge(held));
-        let assigned: BTreeSet<IpAddr> = result.held.iter().map(|held| held.addr).collect();
-        for (addr, keys) in users.addrs.iter().filter(|(addr, _)| !assigned.contains(addr)) {
-            let pooled = settings.pool_of(&Cidr::host(*addr)).is_some();
-            for user in keys.iter().filter(|_| pooled) {
-                result.findings.insert(Finding::NotAssigned { addr: *addr, user: user.to_string() });
-            }
-        }
-        Ok(result)
+        Ok(check_users(&inventory, &settings, &users))
     }
 
     /// Looks for what is wrong as [`Ipam::check`] does, with holders that the caller knows better.
@@ -283,36 +252,5 @@ impl Ipam {
     ) -> Result<Check, AccessError> {
         let inventory = self.inventory().await?;
         Ok(check(&inventory, &*self.read_settings(now).await?, &|held| judge(held)))
-    }
-
-    /// Reads everything that IPAM stores.
-    ///
-    /// # Errors
-    /// When the store cannot be asked.
-    pub async fn inventory(&self) -> Result<Inventory, AccessError> {
-        // Handles are raised before blocks and lowered after, so reading blocks first sees no handle too low.
-        let (blocks, problems) = self.read_all_blocks().await?;
-        let blocks = blocks.into_iter().filter_map(|(cidr, block)| Some((cidr, block.value?))).collect();
-        let mut inventory = Inventory { blocks, problems, ..Inventory::default() };
-        for entry in &self.list(&handles_prefix()).await?.entries {
-            match from_entry::<StoredHandle>(Some(entry)) {
-                Ok(handle) => {
-                    inventory.handles.extend(handle.value.map(|handle| (handle.handle_id, handle.block)));
-                }
-                Err(error) => inventory.problems.push(error.to_string()),
-            }
-        }
-        for prefix in all_affinities_prefixes() {
-            for entry in &self.list(&prefix).await?.entries {
-                let Some(key) = affinity_from_key(&entry.key) else { continue };
-                match from_entry::<StoredAffinity>(Some(entry)) {
-                    Ok(affinity) => {
-                        inventory.affinities.extend(affinity.value.map(|affinity| (key, affinity.state)));
-                    }
-                    Err(error) => inventory.problems.push(error.to_string()),
-                }
-            }
-        }
-        Ok(inventory)
     }
 }

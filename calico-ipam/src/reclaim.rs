@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use calico_model::Cidr;
 use calico_model::datastore::Write;
 use calico_model::resource::block::{Owner, affinity_key, block_key};
+use calico_model::resource::{Kind, ObjectId, ResourceKey};
+use calico_model::{Cidr, Name, NodeName};
 
+use crate::affinity::Emptiness;
 use crate::block::Block;
 use crate::check::{Finding, Held, Liveness};
-use crate::error::{AccessError, ReleaseError, owner_name};
+use crate::error::{AccessError, AffinityError, ReleaseError, owner_name};
 use crate::ipam::{Ipam, Outcome};
 use crate::request::Release;
 
@@ -85,17 +87,7 @@ impl Ipam {
                         place.insert(self.read_block(&cidr, now).await?.value);
                     }
                     let block = blocks.get(&cidr).and_then(Option::as_ref);
-                    let held = block.and_then(|block| {
-                        let attributes = block.attributes_of(*addr)?;
-                        Some(Held {
-                            addr: *addr,
-                            block: cidr,
-                            handle: attributes.handle_id.clone(),
-                            attributes: attributes.secondary.clone(),
-                            sequence: block.sequence_of(*addr),
-                            liveness: Liveness::Unknown,
-                        })
-                    });
+                    let held = block.and_then(|block| Held::read(block, *addr));
                     held.is_some_and(|held| judge(&held) == Liveness::Gone)
                 }
                 None => false,
@@ -133,10 +125,26 @@ impl Ipam {
                 let cold = block.value.as_ref().map(|block| block.cooling()) == Some(0);
                 self.write(block.delete(block_key(cidr)).filter(|_| idle && cold), now).await
             }
+            Finding::OrphanedBlock { node, block } => self.mend_orphan(node, block, now).await,
             Finding::LeakedAddress { .. }
             | Finding::OverlappingBlocks { .. }
+            | Finding::HeldTwice { .. }
             | Finding::OutsidePools { .. }
-            | Finding::NotAssigned { .. } => Ok(false),
+            | Finding::NotAssigned { .. }
+            | Finding::SharedAddress { .. } => Ok(false),
+        }
+    }
+
+    async fn mend_orphan(&self, node: &NodeName, cidr: &Cidr, now: SystemTime) -> Result<bool, AccessError> {
+        let id = ObjectId::from(Name::from(node.clone()));
+        if self.store.get(&ResourceKey { kind: Kind::Node, id }.datastore_key()).await?.is_some() {
+            return Ok(false);
+        }
+        let owner = Owner::Host(node.clone());
+        match self.release_block(&owner, cidr, Emptiness::NotRequired, now).await {
+            Ok(()) => Ok(true),
+            Err(AffinityError::Access(error)) => Err(error),
+            Err(_) => Ok(false),
         }
     }
 

@@ -133,6 +133,7 @@ impl Ipam {
             block: cidr,
             handle: attributes.handle_id.clone(),
             attributes: attributes.secondary.clone(),
+            alternate: attributes.alternate.clone(),
             sequence: block.sequence_of(addr),
         });
         Ok(found)
@@ -333,8 +334,10 @@ pub struct Assignment {
     pub block: Cidr,
     /// The handle that holds it.
     pub handle: Option<String>,
-    /// The notes.
+    /// The notes on who has the address.
     pub attributes: BTreeMap<String, String>,
+    /// The notes on who is to have it next, or had it before, while a virtual machine moves; mostly empty.
+    pub alternate: BTreeMap<String, String>,
     /// When it was assigned, in the block's count of changes.
     pub sequence: Option<calico_model::SequenceNumber>,
 }

@@ -50,6 +50,8 @@ pub struct BlockUse {
     pub usage: Usage,
     /// The addresses that live on other nodes than the owner.
     pub borrowed: Vec<Borrowed>,
+    /// How many held addresses do not say which node they live on, as very old ones do.
+    pub nodeless: usize,
 }
 
 /// How many addresses are used in which way. An address counts once: held before cooling before reserved.
@@ -84,6 +86,37 @@ pub struct Borrowed {
     pub handle: Option<String>,
     /// The notes: `pod`, `namespace`, `type`, ...
     pub attributes: BTreeMap<String, String>,
+}
+
+impl Borrowed {
+    /// Returns what sort of user holds the address, and which: `vmi`, `pod` or the type of a tunnel.
+    #[must_use]
+    pub fn holder(&self) -> (String, String) {
+        let note = |key: &str| self.attributes.get(key);
+        let named = |sort: &str, name: &String| match note("namespace") {
+            Some(namespace) => (sort.to_owned(), format!("{namespace}/{name}")),
+            None => (sort.to_owned(), name.clone()),
+        };
+        match (note("vmi-name"), note("pod")) {
+            (Some(machine), _) => named("vmi", machine),
+            (None, Some(pod)) => named("pod", pod),
+            (None, None) => {
+                (note("type").cloned().unwrap_or_default(), self.handle.clone().unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// Adds up the use of several blocks.
+#[must_use]
+pub fn sum<'b>(blocks: impl IntoIterator<Item = &'b BlockUse>) -> Usage {
+    let add = |all: Usage, block: &BlockUse| Usage {
+        capacity: all.capacity + block.usage.capacity,
+        in_use: all.in_use + block.usage.in_use,
+        cooling: all.cooling + block.usage.cooling,
+        reserved: all.reserved + block.usage.reserved,
+    };
+    blocks.into_iter().fold(Usage::default(), add)
 }
 
 /// Counts how full pools and blocks are.
@@ -139,7 +172,8 @@ fn block_use(block: &Block, reserved: &[Cidr]) -> (BlockUse, u128) {
         }
     });
     let borrowed = borrowed.collect();
-    (BlockUse { cidr, owner: block.owner().cloned(), usage, borrowed }, all - free)
+    let nodeless = block.holders().filter(|(_, held)| !held.secondary.contains_key("node")).count();
+    (BlockUse { cidr, owner: block.owner().cloned(), usage, borrowed, nodeless }, all - free)
 }
 
 /// Returns the networks without those inside others.

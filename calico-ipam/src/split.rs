@@ -3,6 +3,9 @@
 use calico_model::Name;
 use calico_model::resource::{IpPool, Object};
 
+/// Into how many parts a pool is split at once: they are written by one commit, which etcd limits to 128 writes.
+pub const MAX_PARTS: u32 = 64;
+
 /// A pool that cannot be cut as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -10,6 +13,14 @@ pub enum SplitError {
     /// The number of parts is not 2, 4, 8, ...
     #[error("a pool can be split into 2, 4, 8, ... parts, not into {parts}")]
     NotPowerOfTwo {
+        /// The number asked for.
+        parts: u32,
+    },
+    /// The parts are too many to be written at once.
+    #[error(
+        "a pool is split into at most {MAX_PARTS} parts at once, not into {parts}: split the parts again"
+    )]
+    TooManyAtOnce {
         /// The number asked for.
         parts: u32,
     },
@@ -33,7 +44,7 @@ pub enum SplitError {
 
 /// Plans to cut a pool into `parts` pools of equal size that inherit its settings, named `split-POOL-0`, `split-POOL-1`, ...
 ///
-/// Blocks and addresses stay as they are. Write the parts and delete the pool while the datastore is locked, so that nobody
+/// Blocks and addresses stay as they are. Write the parts and delete the pool in one commit, while the datastore is locked, so that nobody
 /// assigns meanwhile.
 ///
 /// # Errors
@@ -41,6 +52,9 @@ pub enum SplitError {
 pub fn split(pool: &Object<IpPool>, parts: u32) -> Result<Vec<Object<IpPool>>, SplitError> {
     if parts < 2 || !parts.is_power_of_two() {
         return Err(SplitError::NotPowerOfTwo { parts });
+    }
+    if parts > MAX_PARTS {
+        return Err(SplitError::TooManyAtOnce { parts });
     }
     let blocks = pool.spec.cidr.subnet_count(pool.spec.block_size).unwrap_or(0);
     let name = || pool.metadata.name.clone();
@@ -88,6 +102,7 @@ mod tests {
     #[test]
     fn parts_are_at_least_one_block_and_a_power_of_two() {
         assert!(matches!(split(&pool(), 8), Err(SplitError::TooMany { blocks: 4, .. })));
+        assert_eq!(split(&pool(), 128), Err(SplitError::TooManyAtOnce { parts: 128 }));
         for parts in [0, 1, 3] {
             assert_eq!(split(&pool(), parts), Err(SplitError::NotPowerOfTwo { parts }));
         }

@@ -18,17 +18,29 @@ pub struct Users {
     pub addrs: BTreeMap<IpAddr, BTreeSet<ResourceKey>>,
     /// The nodes that exist.
     pub nodes: BTreeSet<NodeName>,
+    /// What is stored and cannot be read, for people. While there is any, nobody is known to be gone: to go on would take
+    /// the addresses from whoever cannot be read.
+    pub problems: Vec<String>,
 }
 
 impl Users {
     /// Notes whose addresses a stored workload endpoint or node has.
-    ///
-    /// # Errors
-    /// When it cannot be read: to go on would take its addresses from it.
-    fn note(&mut self, entry: &Entry) -> Result<(), AccessError> {
-        let unreadable = |problem: String| AccessError::Unreadable { key: entry.key.clone(), problem };
-        let document = Document::from_json(&entry.value).map_err(|error| unreadable(error.to_string()))?;
-        let resource = document.check().map_err(|error| unreadable(error.to_string()))?;
+    fn note(&mut self, entry: &Entry) {
+        let document = Document::from_json(&entry.value);
+        let resource = match document.and_then(|document| document.check()) {
+            Ok(resource) => resource,
+            Err(error) => {
+                let named = ResourceKey::from_datastore_key(&entry.key);
+                // What exists is not gone, however badly it is written.
+                self.nodes.extend(
+                    named.iter().filter(|key| key.kind == Kind::Node).map(|key| key.id.name.clone().into()),
+                );
+                let named = named.map_or_else(|| entry.key.to_string(), |key| key.to_string());
+                self.problems
+                    .push(format!("{named} cannot be read, so that no address counts as leaked: {error}"));
+                return;
+            }
+        };
         let key = resource.key();
         let mut addrs: Vec<IpAddr> = Vec::new();
         if let Resource::WorkloadEndpoint(workload) = &resource {
@@ -47,7 +59,6 @@ impl Users {
         for addr in addrs {
             self.addrs.entry(addr).or_default().insert(key.clone());
         }
-        Ok(())
     }
 
     /// Says whether the holder of an address still lives.
@@ -58,6 +69,9 @@ impl Users {
     pub fn judge(&self, held: &Held) -> Liveness {
         if self.addrs.contains_key(&held.addr) {
             return Liveness::Alive;
+        }
+        if !self.problems.is_empty() {
+            return Liveness::Unknown;
         }
         let note = |key: &str| held.attributes.get(key).map(String::as_str);
         match note("type") {
@@ -80,12 +94,12 @@ impl Ipam {
     /// Reads who uses which address.
     ///
     /// # Errors
-    /// When the store cannot be used, or a workload endpoint or node cannot be read.
+    /// When the store cannot be asked.
     pub async fn users(&self) -> Result<Users, AccessError> {
         let mut users = Users::default();
         for kind in [Kind::Node, Kind::WorkloadEndpoint] {
             for entry in &self.list(&kind.datastore_prefix()).await?.entries {
-                users.note(entry)?;
+                users.note(entry);
             }
         }
         Ok(users)

@@ -5,6 +5,7 @@ pub mod columns;
 pub mod format;
 pub mod input;
 pub mod ipam_check;
+pub mod ipam_report;
 pub mod ipam_use;
 pub mod node_status;
 pub mod table;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use calico_ipam::{Finding, Release};
 use calico_model::datastore::{Precondition, Write};
 use calico_model::resource::block::{StoredAffinity, affinity_key, handle_key};
-use calico_model::resource::{IpReservation, Object};
+use calico_model::resource::{IpReservation, Kind, Node, Object, ObjectId, ResourceKey};
 use calico_model::{Cidr, MemoryStore};
 
 use crate::common::{State, at, ipam, pool, put, store_with, v4};
@@ -15,6 +15,10 @@ async fn pod(store: &MemoryStore, handle: &str) -> IpAddr {
     request.attributes.insert("pod".into(), handle.into());
     request.attributes.insert("namespace".into(), "default".into());
     ipam(store).auto_assign(request, at(0)).await.unwrap().v4[0].addr
+}
+
+fn node(store: &MemoryStore, name: &str) {
+    store.commit_now(vec![put(Object::new(name.parse().unwrap(), Node::new()))]).unwrap();
 }
 
 fn endpoint(store: &MemoryStore, name: &str, addr: IpAddr) {
@@ -33,6 +37,7 @@ fn endpoint(store: &MemoryStore, name: &str, addr: IpAddr) {
 #[tokio::test]
 async fn an_address_without_a_workload_is_leaked_and_reclaimed_unless_it_came_back() {
     let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    node(&store, "n1");
     let (live, dead, late) = (pod(&store, "a").await, pod(&store, "b").await, pod(&store, "c").await);
     endpoint(&store, "a", live);
     let ipam = ipam(&store);
@@ -58,6 +63,7 @@ async fn an_address_without_a_workload_is_leaked_and_reclaimed_unless_it_came_ba
 #[tokio::test]
 async fn an_address_assigned_anew_is_not_what_was_leaked() {
     let store = store_with([pool("p", "10.0.0.0/32", 32)]);
+    node(&store, "n1");
     let addr = pod(&store, "a").await;
     let ipam = ipam(&store);
     let first = ipam.check(at(0)).await.unwrap();
@@ -73,6 +79,7 @@ async fn an_address_assigned_anew_is_not_what_was_leaked() {
 #[tokio::test]
 async fn counts_and_claims_that_a_crash_left_are_mended() {
     let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    node(&store, "n1");
     let ipam = ipam(&store);
     let got = ipam.auto_assign(v4("n1", "h", 1), at(0)).await.unwrap();
     let block = got.v4[0].block;
@@ -96,6 +103,79 @@ async fn counts_and_claims_that_a_crash_left_are_mended() {
     assert_eq!(done.kept, []);
     State::read(&store).check();
     assert_eq!(State::read(&store).held(), 1);
+}
+
+#[tokio::test]
+async fn while_an_endpoint_cannot_be_read_nobody_is_gone() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    node(&store, "n1");
+    let (broken, dead) = (pod(&store, "a").await, pod(&store, "b").await);
+    let ipam = ipam(&store);
+    let before = ipam.check(at(0)).await.unwrap();
+    assert_eq!(before.findings.len(), 2, "neither has an endpoint yet: {:?}", before.findings);
+    let json = serde_json::json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "WorkloadEndpoint",
+        "metadata": {"name": "n1-k8s-a-eth0", "namespace": "default"},
+        "spec": {"node": "n1", "ipNetworks": [broken.to_string(), "of a later version"]},
+    });
+    let id = ObjectId { namespace: "default".parse().ok(), name: "n1-k8s-a-eth0".parse().unwrap() };
+    let key = ResourceKey { kind: Kind::WorkloadEndpoint, id }.datastore_key();
+    let write = |value: Vec<u8>| Write::put(key.clone(), value, Precondition::Any);
+    store.commit_now(vec![write(json.to_string().into_bytes())]).unwrap();
+    let found = ipam.check(at(1)).await.unwrap();
+    assert_eq!(found.findings.len(), 0, "{:?}", found.findings);
+    assert!(
+        found.problems[0].starts_with("WorkloadEndpoint(default/n1-k8s-a-eth0) cannot be read"),
+        "{found:?}"
+    );
+    let plan: Vec<Finding> = before.findings.iter().cloned().collect();
+    assert_eq!(ipam.reclaim(&plan, at(1)).await.unwrap().mended, []);
+    store.commit_now(vec![Write::delete(key, Precondition::Any)]).unwrap();
+    endpoint(&store, "a", broken);
+    let mended = ipam.reclaim(&plan, at(2)).await.unwrap().mended;
+    assert!(matches!(&mended[..], [Finding::LeakedAddress { addr, .. }] if *addr == dead), "{mended:?}");
+}
+
+#[tokio::test]
+async fn the_blocks_of_a_node_that_is_gone_are_taken_back_unless_it_returned() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    for name in ["n1", "n2"] {
+        ipam(&store).auto_assign(v4(name, name, 1), at(0)).await.unwrap();
+    }
+    let ipam = ipam(&store);
+    let plan: Vec<Finding> = ipam.check(at(1)).await.unwrap().findings.into_iter().collect();
+    assert_eq!(plan.len(), 2, "{plan:?}");
+    node(&store, "n2");
+    let done = ipam.reclaim(&plan, at(2)).await.unwrap();
+    assert!(
+        matches!(&done.mended[..], [Finding::OrphanedBlock { node, .. }] if node.as_str() == "n1"),
+        "{done:?}"
+    );
+    assert_eq!(done.kept.len(), 1);
+    let state = State::read(&store);
+    state.check();
+    assert_eq!((state.held(), state.affinities.len()), (2, 1), "held addresses stay held");
+}
+
+#[tokio::test]
+async fn an_address_with_two_users_or_none_that_holds_it_is_told() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    node(&store, "n1");
+    let shared = pod(&store, "a").await;
+    endpoint(&store, "a", shared);
+    endpoint(&store, "b", shared);
+    endpoint(&store, "c", "10.0.0.15".parse().unwrap());
+    let found = ipam(&store).check(at(1)).await.unwrap();
+    let told: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+    let expected = [
+        "10.0.0.15 is used by WorkloadEndpoint(default/n1-k8s-c-eth0) and not allocated".to_owned(),
+        format!(
+            "{shared} is used by several: WorkloadEndpoint(default/n1-k8s-a-eth0), \
+             WorkloadEndpoint(default/n1-k8s-b-eth0)"
+        ),
+    ];
+    assert_eq!(told, expected);
+    assert!(found.findings.iter().all(|finding| !finding.is_mendable()));
 }
 
 #[tokio::test]

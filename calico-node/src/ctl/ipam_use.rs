@@ -1,48 +1,15 @@
 //! What addresses are used for: the tables of `calicoctl ipam show`.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
+use calico_ipam::report::{BlockUse, Borrowed, PoolUse, Usage, sum};
+use calico_ipam::{Assignment, Utilisation};
 use calico_model::Cidr;
-use calico_model::resource::block::{Owner, StoredAttributes, StoredBlock, StoredIpamConfig};
-use calico_model::resource::{IpPool, IpReservation, Object};
+use calico_model::resource::block::{Owner, StoredIpamConfig};
 use serde_json::{Value, json};
 
 use super::table;
-
-/// How many addresses of a network there are, and of what sort.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// All of them.
-    pub total: u128,
-    /// Those that are held.
-    pub in_use: u128,
-    /// Those that are reserved and not held.
-    pub reserved: u128,
-}
-
-/// The use of a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlockUse {
-    /// The block.
-    pub cidr: Cidr,
-    /// Whose it is.
-    pub owner: Option<Owner>,
-    /// Its use.
-    pub usage: Usage,
-}
-
-/// The use of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolUse {
-    /// The pool's name; `None` gathers the blocks that are in no pool.
-    pub name: Option<String>,
-    /// The pool's network.
-    pub cidr: Option<Cidr>,
-    /// Its use.
-    pub usage: Usage,
-    /// Its blocks.
-    pub blocks: Vec<BlockUse>,
-}
 
 /// Whether the blocks of each pool are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,110 +20,35 @@ pub enum Detail {
     Blocks,
 }
 
-impl Usage {
-    /// Returns how many addresses are free.
-    #[must_use]
-    pub fn free(&self) -> u128 {
-        self.total.saturating_sub(self.in_use).saturating_sub(self.reserved)
-    }
-}
-
-/// Adds up the use of pools and blocks.
+/// Draws the use of pools, and of their blocks, each with a bar that stands as high as the block is full. When addresses
+/// cool down, which are neither in use nor free, a sentence below says how many.
 #[must_use]
-pub fn usage(
-    pools: &[Object<IpPool>],
-    reservations: &[Object<IpReservation>],
-    blocks: &[StoredBlock],
-) -> Vec<PoolUse> {
-    let reserved = disjoint(reservations.iter().flat_map(|reservation| &reservation.spec.reserved_cidrs));
-    let mut blocks: Vec<&StoredBlock> = blocks.iter().filter(|block| !block.deleted).collect();
-    blocks.sort_by_key(|block| block.cidr);
-    let use_of = |block: &&StoredBlock| BlockUse {
-        cidr: block.cidr,
-        owner: block.affinity.clone(),
-        usage: of_blocks(&block.cidr, &[*block], &reserved),
-    };
-    let mut found: Vec<PoolUse> = Vec::new();
-    for pool in pools {
-        let inside: Vec<&StoredBlock> =
-            blocks.iter().filter(|block| pool.spec.cidr.covers(&block.cidr)).copied().collect();
-        found.push(PoolUse {
-            name: Some(pool.metadata.name.to_string()),
-            cidr: Some(pool.spec.cidr),
-            usage: of_blocks(&pool.spec.cidr, &inside, &reserved),
-            blocks: inside.iter().map(use_of).collect(),
-        });
-    }
-    found.sort_by_key(|pool| pool.cidr);
-    let in_no_pool = |block: &&&StoredBlock| !pools.iter().any(|pool| pool.spec.cidr.covers(&block.cidr));
-    let stray: Vec<BlockUse> = blocks.iter().filter(in_no_pool).map(use_of).collect();
-    if !stray.is_empty() {
-        let sum = |part: fn(&Usage) -> u128| stray.iter().map(|block| part(&block.usage)).sum();
-        let usage =
-            Usage { total: sum(|u| u.total), in_use: sum(|u| u.in_use), reserved: sum(|u| u.reserved) };
-        found.push(PoolUse { name: None, cidr: None, usage, blocks: stray });
-    }
-    found
-}
-
-fn of_blocks(network: &Cidr, blocks: &[&StoredBlock], reserved: &[Cidr]) -> Usage {
-    let held = blocks.iter().flat_map(|block| block.allocated());
-    let (mut in_use, mut held_reserved) = (0, 0);
-    for (addr, _) in held {
-        in_use += 1;
-        held_reserved += u128::from(reserved.iter().any(|net| net.contains(addr)));
-    }
-    let overlap = reserved.iter().filter(|net| net.overlaps(network));
-    let all_reserved: u128 = overlap.map(|net| size(if net.covers(network) { network } else { net })).sum();
-    Usage { total: size(network), in_use, reserved: all_reserved.saturating_sub(held_reserved) }
-}
-
-/// The networks without those that lie inside another.
-fn disjoint<'c>(networks: impl Iterator<Item = &'c Cidr>) -> Vec<Cidr> {
-    let mut all: Vec<Cidr> = networks.copied().collect();
-    all.sort_by_key(|net| (net.prefix_len(), *net));
-    let mut kept: Vec<Cidr> = Vec::new();
-    for net in all {
-        if !kept.iter().any(|wider| wider.covers(&net)) {
-            kept.push(net);
-        }
-    }
-    kept
-}
-
-fn size(network: &Cidr) -> u128 {
-    network.subnet_count(network.family().bits()).unwrap_or(u128::MAX)
-}
-
-/// Draws the use of pools, and of their blocks, each with a bar that stands as high as the block is full.
-#[must_use]
-pub fn usage_table(pools: &[PoolUse], detail: Detail) -> String {
+pub fn usage_table(found: &Utilisation, detail: Detail) -> String {
     let headings = ["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS RESERVED", "IPS FREE"];
+    let row = |grouping: String, cidr: &Cidr, usage: &Usage| {
+        let share = |part: u128| format!("{} ({}%)", count(part), percent(part, usage.capacity));
+        let mut row = vec![grouping, cidr.to_string(), count(usage.capacity)];
+        row.extend([usage.in_use, usage.reserved, usage.available()].map(share));
+        row
+    };
+    let block = |block: &BlockUse| row(format!("Block {}", bar(&block.usage)), &block.cidr, &block.usage);
     let mut rows = Vec::new();
-    for pool in pools {
-        if pool.name.is_some() {
-            rows.push(row("IP Pool".to_owned(), pool.cidr, &pool.usage));
-        }
+    for pool in &found.pools {
+        rows.push(row("IP Pool".to_owned(), &pool.cidr, &pool.usage));
         if detail == Detail::Blocks {
-            let block = |block: &BlockUse| {
-                row(format!("Block {}", bar(&block.usage)), Some(block.cidr), &block.usage)
-            };
             rows.extend(pool.blocks.iter().map(block));
         }
     }
-    table::boxed(&headings, &rows)
-}
-
-fn row(grouping: String, cidr: Option<Cidr>, usage: &Usage) -> Vec<String> {
-    let share = |part: u128| format!("{} ({}%)", count(part), percent(part, usage.total));
-    vec![
-        grouping,
-        cidr.map(|cidr| cidr.to_string()).unwrap_or_default(),
-        count(usage.total),
-        share(usage.in_use),
-        count(usage.reserved),
-        share(usage.free()),
-    ]
+    if detail == Detail::Blocks {
+        rows.extend(found.outside.iter().map(block));
+    }
+    let mut text = table::boxed(&headings, &rows);
+    let cooling =
+        found.pools.iter().map(|pool| pool.usage.cooling).sum::<u128>() + sum(&found.outside).cooling;
+    if cooling > 0 {
+        text += &format!("IPs released a moment ago, neither in use nor free yet: {}\n", count(cooling));
+    }
+    text
 }
 
 /// A number in full, or by its power of ten when nobody would read it.
@@ -172,21 +64,22 @@ fn percent(part: u128, total: u128) -> u128 {
 /// One character: a bar of eight heights, empty only when nothing is used and full only when all is.
 fn bar(usage: &Usage) -> char {
     const HEIGHTS: [char; 9] = ['_', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let eighths = usage.in_use * 8 / usage.total.max(1);
+    let eighths = usage.in_use * 8 / usage.capacity.max(1);
     let shown = if usage.in_use > 0 { eighths.clamp(1, 8) } else { 0 };
     HEIGHTS[usize::try_from(shown).unwrap_or(0)]
 }
 
 /// Returns the use of pools as JSON.
 #[must_use]
-pub fn usage_json(pools: &[PoolUse]) -> Value {
+pub fn usage_json(found: &Utilisation) -> Value {
     let numbers = |usage: &Usage| {
         let number = |n: u128| u64::try_from(n).map_or_else(|_| Value::from(n as f64), Value::from);
         json!({
-            "total": number(usage.total),
+            "total": number(usage.capacity),
             "inUse": number(usage.in_use),
             "reserved": number(usage.reserved),
-            "free": number(usage.free()),
+            "cooling": number(usage.cooling),
+            "free": number(usage.available()),
         })
     };
     let block = |block: &BlockUse| {
@@ -198,48 +91,66 @@ pub fn usage_json(pools: &[PoolUse]) -> Value {
     };
     let pool = |pool: &PoolUse| {
         json!({
-            "name": pool.name,
-            "cidr": pool.cidr.map(|cidr| cidr.to_string()),
+            "name": pool.name.to_string(),
+            "cidr": pool.cidr.to_string(),
+            "disabled": pool.disabled,
             "ips": numbers(&pool.usage),
             "blocks": pool.blocks.iter().map(block).collect::<Vec<_>>(),
         })
     };
-    json!({"pools": pools.iter().map(pool).collect::<Vec<_>>()})
+    json!({
+        "pools": found.pools.iter().map(pool).collect::<Vec<_>>(),
+        "blocksOutsidePools": found.outside.iter().map(block).collect::<Vec<_>>(),
+    })
+}
+
+fn all_blocks(found: &Utilisation) -> impl Iterator<Item = &BlockUse> {
+    found.pools.iter().flat_map(|pool| &pool.blocks).chain(&found.outside)
+}
+
+fn owner_of(block: &BlockUse) -> String {
+    match &block.owner {
+        Some(Owner::Host(name) | Owner::Virtual(name)) => name.to_string(),
+        None => String::new(),
+    }
 }
 
 /// Draws the addresses that live on other nodes than their block's.
 #[must_use]
-pub fn borrowed_table(blocks: &[StoredBlock]) -> String {
+pub fn borrowed_table(found: &Utilisation) -> String {
     let headings = ["IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO"];
-    let mut rows = Vec::new();
-    for block in blocks {
-        for (addr, borrower) in block.borrowed() {
-            let attributes =
-                block.allocated().find(|(held, _)| *held == addr).map(|(_, attributes)| attributes);
-            let owner = block.host().map(ToString::to_string).unwrap_or_default();
-            let (sort, holder) = attributes.map(holder).unwrap_or_default();
-            rows.push(vec![
-                addr.to_string(),
-                borrower.to_string(),
-                block.cidr.to_string(),
-                owner,
-                sort,
-                holder,
-            ]);
-        }
+    let row = |block: &BlockUse, borrowed: &Borrowed| {
+        let (sort, holder) = borrowed.holder();
+        let [addr, cidr] = [borrowed.addr.to_string(), block.cidr.to_string()];
+        vec![addr, borrowed.node.to_string(), cidr, owner_of(block), sort, holder]
+    };
+    let rows: Vec<Vec<String>> =
+        all_blocks(found).flat_map(|block| block.borrowed.iter().map(move |one| row(block, one))).collect();
+    let mut text = table::boxed(&headings, &rows);
+    let nodeless: usize = all_blocks(found).map(|block| block.nodeless).sum();
+    if nodeless > 0 {
+        text += &format!("{nodeless} allocated IPs do not say which node they live on.\n");
     }
-    table::boxed(&headings, &rows)
+    text
 }
 
-/// What sort of user holds an address, and which.
-fn holder(attributes: &StoredAttributes) -> (String, String) {
-    let note = |key: &str| attributes.secondary.get(key).cloned();
-    let sort = note("type").or_else(|| note("pod").map(|_| "pod".to_owned())).unwrap_or_default();
-    let pod = note("pod").map(|pod| match note("namespace") {
-        Some(namespace) => format!("{namespace}/{pod}"),
-        None => pod,
-    });
-    (sort, pod.or_else(|| attributes.handle_id.clone()).unwrap_or_default())
+/// Returns the addresses that live on other nodes than their block's as JSON.
+#[must_use]
+pub fn borrowed_json(found: &Utilisation) -> Value {
+    let one = |block: &BlockUse, borrowed: &Borrowed| {
+        let (sort, holder) = borrowed.holder();
+        json!({
+            "ip": borrowed.addr.to_string(),
+            "borrowingNode": borrowed.node.to_string(),
+            "block": block.cidr.to_string(),
+            "blockOwner": owner_of(block),
+            "type": sort,
+            "allocatedTo": holder,
+        })
+    };
+    let borrowed: Vec<Value> =
+        all_blocks(found).flat_map(|block| block.borrowed.iter().map(move |b| one(block, b))).collect();
+    json!({"borrowed": borrowed})
 }
 
 /// Draws the IPAM configuration.
@@ -249,81 +160,115 @@ pub fn configuration_table(config: &StoredIpamConfig) -> String {
         ("StrictAffinity", config.strict_affinity.to_string()),
         ("AutoAllocateBlocks", config.auto_allocate_blocks.to_string()),
         ("MaxBlocksPerHost", config.max_blocks_per_host.to_string()),
+        (
+            "KubeVirtVMAddressPersistence",
+            config.kube_virt_vm_address_persistence.clone().unwrap_or_else(|| "<unset>".to_owned()),
+        ),
         ("IPCooldownSeconds", config.ip_cooldown_seconds.to_string()),
     ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     table::boxed(&["PROPERTY", "VALUE"], &rows)
 }
 
+/// Returns the IPAM configuration as JSON, with the names of the `IPAMConfiguration` resource.
+#[must_use]
+pub fn configuration_json(config: &StoredIpamConfig) -> Value {
+    json!({
+        "strictAffinity": config.strict_affinity,
+        "autoAllocateBlocks": config.auto_allocate_blocks,
+        "maxBlocksPerHost": config.max_blocks_per_host,
+        "kubeVirtVMAddressPersistence": config.kube_virt_vm_address_persistence,
+        "ipCooldownSeconds": config.ip_cooldown_seconds,
+    })
+}
+
 /// Says whose an address is.
 #[must_use]
-pub fn describe(addr: std::net::IpAddr, assignment: Option<&calico_ipam::Assignment>) -> String {
+pub fn describe(addr: IpAddr, assignment: Option<&Assignment>) -> String {
     let Some(assignment) = assignment else {
         return format!("{addr} is not assigned\n");
     };
     let mut text = format!("IP {addr} is in use\n");
     // Writing to a string does not fail.
     let _ = writeln!(text, "Block: {}", assignment.block);
-    if let Some(handle) = &assignment.handle {
-        let _ = writeln!(text, "Handle: {handle}");
-    }
-    text.push_str("Attributes:\n");
-    for (key, value) in &assignment.attributes {
-        let _ = writeln!(text, "  {key}: {value}");
+    let _ = writeln!(text, "Handle ID: {}", assignment.handle.as_deref().unwrap_or("<none>"));
+    let mut notes = |title: &str, notes: &std::collections::BTreeMap<String, String>| {
+        let _ = writeln!(text, "{title}:");
+        for (key, value) in notes {
+            let _ = writeln!(text, "  {key}: {value}");
+        }
+    };
+    notes("Attributes", &assignment.attributes);
+    if !assignment.alternate.is_empty() {
+        notes("Alternate owner", &assignment.alternate);
     }
     text
 }
 
+/// Returns whose an address is as JSON.
+#[must_use]
+pub fn describe_json(addr: IpAddr, assignment: Option<&Assignment>) -> Value {
+    let holder = assignment.map(|held| {
+        json!({
+            "block": held.block.to_string(),
+            "handle": held.handle,
+            "attributes": held.attributes,
+            "alternateOwner": held.alternate,
+            "sequenceNumber": held.sequence.map(|sequence| sequence.0),
+        })
+    });
+    json!({"ip": addr.to_string(), "inUse": holder.is_some(), "assignment": holder})
+}
+
 #[cfg(test)]
 mod tests {
+    use calico_ipam::report::utilisation;
+    use calico_ipam::{Block, Settings};
+    use calico_model::resource::block::StoredBlock;
+    use calico_model::resource::{IpPool, Object};
+
     use super::*;
 
-    fn block(cidr: &str, node: &str, held_by: &[Option<&str>]) -> StoredBlock {
-        let attributes: Vec<Value> = held_by
-            .iter()
-            .flatten()
-            .map(|node| json!({"handle_id": "h", "secondary": {"node": node, "pod": "p", "namespace": "ns"}}))
-            .collect();
+    /// A block with an address for each node, and one that cools down where the node is `cold`.
+    fn block(cidr: &str, node: &str, held_by: &[Option<&str>]) -> Block {
+        let note = |node: &&str| match *node {
+            "cold" => json!({"releasedAt": "2025-03-04T05:06:07Z"}),
+            node => json!({"handle_id": "h", "secondary": {"node": node, "pod": "p", "namespace": "ns"}}),
+        };
         let mut next = 0..;
         let allocations: Vec<Option<usize>> =
             held_by.iter().map(|held| held.and_then(|_| next.next())).collect();
-        serde_json::from_value(json!({
-            "cidr": cidr, "affinity": format!("host:{node}"), "allocations": allocations, "unallocated": [],
-            "attributes": attributes,
+        let unallocated: Vec<usize> = allocations
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.is_none())
+            .map(|(index, _)| index)
+            .collect();
+        let stored: StoredBlock = serde_json::from_value(json!({
+            "cidr": cidr, "affinity": format!("host:{node}"), "allocations": allocations,
+            "unallocated": unallocated, "attributes": held_by.iter().flatten().map(note).collect::<Vec<_>>(),
         }))
-        .unwrap()
+        .unwrap();
+        stored.try_into().unwrap()
     }
 
-    fn pool(name: &str, cidr: &str) -> Object<IpPool> {
-        Object::new(name.parse().unwrap(), IpPool::new(cidr.parse().unwrap()))
-    }
-
-    fn reservation(cidrs: &[&str]) -> Object<IpReservation> {
-        let reserved_cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
-        Object::new("r".parse().unwrap(), IpReservation { reserved_cidrs })
-    }
-
-    #[test]
-    fn addresses_add_up() {
-        let blocks = [
-            block("10.0.0.0/30", "n1", &[Some("n1"), Some("n2"), None, None]),
-            block("172.16.0.0/30", "n1", &[Some("n1"), None, None, None]),
-        ];
-        let reserved = [reservation(&["10.0.0.0/31", "10.0.0.1/32", "192.168.0.0/16"])];
-        let found = usage(&[pool("p", "10.0.0.0/24")], &reserved, &blocks);
-        assert_eq!(found[0].usage, Usage { total: 256, in_use: 2, reserved: 0 });
-        assert_eq!((found[1].name.clone(), found[1].blocks.len()), (None, 1));
-        let unheld = usage(&[pool("p", "10.0.0.0/24")], &reserved, &[]);
-        assert_eq!(unheld[0].usage, Usage { total: 256, in_use: 0, reserved: 2 });
-        let covered = usage(&[pool("p", "192.168.1.0/24")], &reserved, &[]);
-        assert_eq!((covered[0].usage.reserved, covered[0].usage.free()), (256, 0));
+    fn shown(pools: &[(&str, &str)], blocks: &[Block]) -> Utilisation {
+        let pool = |(name, cidr): &(&str, &str)| {
+            Object::new(name.parse().unwrap(), IpPool::new(cidr.parse().unwrap()))
+        };
+        let settings = Settings {
+            config: StoredIpamConfig::default(),
+            pools: pools.iter().map(pool).collect(),
+            reserved: Vec::new(),
+            problems: Vec::new(),
+        };
+        utilisation(&settings, blocks)
     }
 
     #[test]
     fn pools_and_blocks_fit_into_a_terminal() {
         let blocks = [block("192.168.100.0/30", "n1", &[Some("n1"), None, None, None])];
-        let pools = [pool("p", "192.168.0.0/16"), pool("q", "fd00:1234:5678::/48")];
-        let found = usage(&pools, &[], &blocks);
+        let found = shown(&[("p", "192.168.0.0/16"), ("q", "fd00:1234:5678::/48")], &blocks);
         let text = usage_table(&found, Detail::Blocks);
         assert!(text.contains("| Block ▂  | 192.168.100.0/30    | 4      | 1 (25%) |"), "{text}");
         assert!(text.contains("1.2e24"), "{text}");
@@ -332,12 +277,26 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_cools_down_is_neither_in_use_nor_free() {
+        let blocks = [block("192.168.100.0/30", "n1", &[Some("n1"), Some("cold"), None, None])];
+        let found = shown(&[("p", "192.168.0.0/16")], &blocks);
+        let text = usage_table(&found, Detail::Blocks);
+        assert!(text.ends_with("+\nIPs released a moment ago, neither in use nor free yet: 1\n"), "{text}");
+        assert!(text.contains("| 1 (25%) ") && text.contains("| 2 (50%) "), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        let ips = &usage_json(&found)["pools"][0]["ips"];
+        assert_eq!((&ips["inUse"], &ips["cooling"], &ips["free"]), (&json!(1), &json!(1), &json!(65_534)));
+    }
+
+    #[test]
     fn a_borrowed_address_names_both_nodes_and_its_holder() {
-        let text = borrowed_table(&[block("10.0.0.0/30", "n1", &[Some("n1"), Some("n2"), None, None])]);
+        let found = shown(&[], &[block("10.0.0.0/30", "n1", &[Some("n1"), Some("n2"), None, None])]);
+        let text = borrowed_table(&found);
         assert!(
             text.contains("| 10.0.0.1 | n2             | 10.0.0.0/30 | n1          | pod  | ns/p         |"),
             "{text}"
         );
         assert!(!text.contains("10.0.0.0 "), "{text}");
+        assert_eq!(borrowed_json(&found)["borrowed"][0]["borrowingNode"], "n2");
     }
 }

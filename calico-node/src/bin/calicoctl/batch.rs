@@ -131,6 +131,6 @@ impl Batch {
         } else {
             String::new()
         };
-        Outcome { text, errors: self.errors }
+        Outcome { text, errors: self.errors, status: 0 }
     }
 }

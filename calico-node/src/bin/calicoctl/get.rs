@@ -84,11 +84,11 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let namespaces = if shown { Namespaces::Shown } else { Namespaces::Hidden };
     let context = context(&session, &documents).await?;
     if documents.is_empty() && !errors.is_empty() {
-        return Ok(Outcome { text: String::new(), errors });
+        return Ok(Outcome { errors, ..Outcome::default() });
     }
     let text =
         format::render(&documents, &args.output, &shape, namespaces, &context).map_err(anyhow::Error::msg)?;
-    Ok(Outcome { text, errors })
+    Ok(Outcome { text, errors, status: 0 })
 }
 
 /// What of the cluster the tables need, asked for only when one does.

@@ -6,6 +6,7 @@
 mod apply;
 mod batch;
 mod create;
+mod datastore;
 mod delete;
 mod get;
 mod ipam;
@@ -31,8 +32,11 @@ use outcome::Outcome;
 #[command(name = "calicoctl", version, max_term_width = 80)]
 struct Cli {
     /// How much to log: panic, fatal, error, warn, info, debug.
-    #[arg(short = 'l', long, global = true, default_value = "panic", hide = true)]
+    #[arg(long, global = true, default_value = "panic", hide = true)]
     log_level: String,
+    /// The same, before the verb.
+    #[arg(short = 'l', hide = true)]
+    level: Option<String>,
     /// Taken for compatibility: versions are never compared.
     #[arg(long, global = true, hide = true)]
     allow_version_mismatch: bool,
@@ -61,6 +65,9 @@ enum Verb {
     /// Show and change what addresses are used for.
     #[command(subcommand)]
     Ipam(ipam::Verb),
+    /// Lock and unlock the datastore.
+    #[command(subcommand)]
+    Datastore(datastore::Verb),
     /// Look at the agent of this host.
     #[command(subcommand)]
     Node(node::Verb),
@@ -95,9 +102,10 @@ async fn run(verb: Verb) -> anyhow::Result<Outcome> {
         Verb::Label(args) => label::run(args).await,
         Verb::Validate(args) => validate::run(&args),
         Verb::Ipam(verb) => ipam::run(verb).await,
+        Verb::Datastore(verb) => datastore::run(verb).await,
         Verb::Node(verb) => node::run(verb).await,
         Verb::Policy(verb) => policy::run(verb).await,
-        Verb::Selector(verb) => selector::run(verb),
+        Verb::Selector(verb) => Ok(selector::run(verb)),
         Verb::Version(args) => version::run(args).await,
     }
 }

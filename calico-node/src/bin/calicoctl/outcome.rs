@@ -6,23 +6,41 @@ use std::process::ExitCode;
 use calico_model::SelectorError;
 use calico_model::datastore::client::ClientError;
 use calico_model::resource::ReadError;
+use serde_json::Value;
+
+/// In which form a verb answers.
+#[derive(Debug, clap::Args)]
+pub struct Output {
+    /// Print JSON.
+    #[arg(short = 'o', long, value_parser = ["json"])]
+    output: Option<String>,
+}
+
+impl Output {
+    /// Makes the answer in the form asked for.
+    pub fn of(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> String {
+        if self.output.is_some() { format!("{:#}\n", json()) } else { text() }
+    }
+}
 
 /// The text of a verb, and the errors that it went on past.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// What goes to standard output.
     pub text: String,
-    /// What goes to standard error, a sentence each. Any error makes the exit status 1.
+    /// What goes to standard error, a sentence each. Any error makes the exit status 1 at least.
     pub errors: Vec<anyhow::Error>,
+    /// The exit status of a verb that answers by it.
+    pub status: u8,
 }
 
 impl Outcome {
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), errors: Vec::new() }
+        Self { text: text.into(), ..Self::default() }
     }
 
     pub fn failed(error: anyhow::Error) -> Self {
-        Self { text: String::new(), errors: vec![error] }
+        Self { errors: vec![error], ..Self::default() }
     }
 
     /// Prints everything. A reader that has seen enough and closed the pipe is no error.
@@ -43,7 +61,7 @@ impl Outcome {
                 let _ = writeln!(io::stderr(), "    {}", snippet.replace('\n', "\n    "));
             }
         }
-        if self.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        ExitCode::from(self.status.max(u8::from(!self.errors.is_empty())))
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::bail;
-use calico_model::datastore::client::Client;
-use calico_model::resource::{Document, Kind, ObjectId, ResourceKey, Scope};
+use calico_model::datastore::client::{Client, ClientError};
+use calico_model::resource::{ClusterInformation, Document, Kind, Object, ObjectId, ResourceKey, Scope};
 use calico_model::{Datastore, Name, Namespace};
 use calico_node::config::DatastoreConfig;
 use calico_node::paths::Paths;
@@ -47,6 +47,21 @@ impl Session {
     /// Makes the datastore a cluster's, which every first write does.
     pub async fn initialize(&self) -> anyhow::Result<()> {
         Ok(self.client.ensure_initialized(VERSION, &stamp::uuid().replace('-', "")).await?)
+    }
+
+    /// Returns what the cluster says of itself, when it was initialised.
+    pub async fn cluster(&self) -> anyhow::Result<Option<Object<ClusterInformation>>> {
+        let information = key(Kind::ClusterInformation, ClusterInformation::NAME, None)?;
+        match self.client.of::<ClusterInformation>().get(&information.id).await {
+            Ok(cluster) => Ok(Some(cluster)),
+            Err(ClientError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reports whether agents and plugins were told to leave the datastore alone.
+    pub async fn is_locked(&self) -> anyhow::Result<bool> {
+        Ok(self.cluster().await?.is_some_and(|cluster| cluster.spec.datastore_ready == Some(false)))
     }
 }
 

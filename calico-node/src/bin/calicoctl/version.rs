@@ -1,10 +1,7 @@
 //! `calicoctl version`: of this program and of the cluster.
 
-use calico_model::datastore::client::ClientError;
-use calico_model::resource::{ClusterInformation, Kind};
-
 use crate::outcome::Outcome;
-use crate::session::{Config, VERSION, key};
+use crate::session::{Config, VERSION};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -22,20 +19,17 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     }
     let session = match args.config.open().await {
         Ok(session) => session,
-        Err(error) => return Ok(Outcome { text, errors: vec![error] }),
+        Err(error) => return Ok(Outcome { text, errors: vec![error], status: 0 }),
     };
-    let information = key(Kind::ClusterInformation, ClusterInformation::NAME, None)?;
-    match session.client.of::<ClusterInformation>().get(&information.id).await {
+    match session.cluster().await {
         Ok(found) => {
-            text += &format!("Cluster Version:   {}\n", or_unknown(&found.spec.calico_version));
-            text += &format!("Cluster Type:      {}\n", or_unknown(&found.spec.cluster_type));
+            let words = found.map(|found| (found.spec.calico_version, found.spec.cluster_type));
+            let (version, cluster_type) = words.unwrap_or_default();
+            text += &format!("Cluster Version:   {}\n", or_unknown(&version));
+            text += &format!("Cluster Type:      {}\n", or_unknown(&cluster_type));
             Ok(Outcome::text(text))
         }
-        Err(ClientError::NotFound { .. }) => {
-            text += "Cluster Version:   unknown\nCluster Type:      unknown\n";
-            Ok(Outcome::text(text))
-        }
-        Err(error) => Ok(Outcome { text, errors: vec![error.into()] }),
+        Err(error) => Ok(Outcome { text, ..Outcome::failed(error) }),
     }
 }
 

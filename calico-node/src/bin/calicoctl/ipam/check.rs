@@ -1,58 +1,51 @@
 //! `calicoctl ipam check`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::Context;
-use calico_model::resource::block::handles_prefix;
-use calico_model::resource::{IpPool, Node, WorkloadEndpoint};
-use calico_node::ctl::ipam_check::{Input, Listed, check, render, to_json};
+use anyhow::{Context, anyhow};
+use calico_ipam::Ipam;
+use calico_node::ctl::ipam_check::{Listed, render};
+use calico_node::ctl::ipam_report::Report;
 
-use super::blocks;
 use crate::outcome::Outcome;
-use crate::session::Config;
+use crate::session::{Config, VERSION, now};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// List every address that is in use.
+    /// List every allocated address.
     #[arg(long)]
     show_all_ips: bool,
-    /// List every address with which something is wrong.
+    /// List everything that is wrong.
     #[arg(long)]
     show_problem_ips: bool,
-    /// Write a report in JSON to this file; `json` prints it instead.
+    /// Write a report in JSON to this file, for `calicoctl ipam release --from-report`; `json` prints it instead.
     #[arg(short = 'o', long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Taken for compatibility: Kubernetes is not asked.
+    #[arg(long, value_name = "FILE", hide = true)]
+    kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     config: Config,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let session = args.config.open().await?;
-    let (blocks, mut errors) = blocks(session.store.as_ref()).await?;
-    let mut input = Input { blocks, ..Input::default() };
-    for entry in session.store.list(&handles_prefix()).await?.entries {
-        match serde_json::from_slice(&entry.value) {
-            Ok(handle) => input.handles.push(handle),
-            Err(error) => {
-                errors.push(anyhow::Error::new(error).context(format!("{} cannot be read", entry.key)))
-            }
-        }
-    }
-    input.pools = session.client.of::<IpPool>().list(None).await?.items;
-    input.nodes = session.client.of::<Node>().list(None).await?.items;
-    input.endpoints = session.client.of::<WorkloadEndpoint>().list(None).await?.items;
-    let report = check(&input);
-    let json = || format!("{:#}\n", to_json(&report));
+    let cluster = session.cluster().await?;
+    let found = Ipam::new(Arc::clone(&session.store)).check(now()).await?;
+    let report = serde_json::to_value(Report::new(&found, cluster.as_ref(), VERSION))?;
+    let errors = found.problems.iter().map(|problem| anyhow!("{problem}")).collect();
     if args.output.as_deref().is_some_and(|path| path.as_os_str() == "json") {
-        return Ok(Outcome { text: json(), errors });
+        return Ok(Outcome { text: format!("{report:#}\n"), errors, status: 0 });
     }
     if let Some(path) = &args.output {
-        std::fs::write(path, json()).with_context(|| format!("{} cannot be written", path.display()))?;
+        let written = std::fs::write(path, format!("{report:#}\n"));
+        written.with_context(|| format!("{} cannot be written", path.display()))?;
     }
     let listed = match (args.show_all_ips, args.show_problem_ips) {
         (true, _) => Listed::All,
         (false, true) => Listed::Problems,
         (false, false) => Listed::None,
     };
-    Ok(Outcome { text: render(&report, listed), errors })
+    Ok(Outcome { text: render(&found, listed), errors, status: 0 })
 }

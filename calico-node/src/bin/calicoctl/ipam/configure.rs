@@ -1,11 +1,14 @@
 //! `calicoctl ipam configure`.
 
-use anyhow::bail;
-use calico_model::datastore::{CommitError, Precondition, Write};
-use calico_model::resource::block::{StoredIpamConfig, config_key};
+use std::sync::Arc;
 
-use crate::outcome::Outcome;
-use crate::session::Config;
+use anyhow::bail;
+use calico_ipam::{Ipam, MAX_COOLDOWN};
+use calico_model::resource::block::StoredIpamConfig;
+use calico_node::ctl::ipam_use::configuration_json;
+
+use crate::outcome::{Outcome, Output};
+use crate::session::{Config, now};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -15,57 +18,48 @@ pub struct Args {
     /// How many blocks a node may have in each family; 0 is unlimited.
     #[arg(long)]
     max_blocks_per_host: Option<u32>,
+    /// Whether a KubeVirt machine keeps its address when it moves or restarts.
+    #[arg(long, value_parser = ["Enabled", "Disabled"])]
+    kubevirt_ip_persistence: Option<String>,
     /// For how many seconds a released address is not assigned again.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1200))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_COOLDOWN)))]
     ip_cooldown_seconds: Option<u32>,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     config: Config,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
-    if args.strictaffinity.is_none()
-        && args.max_blocks_per_host.is_none()
-        && args.ip_cooldown_seconds.is_none()
-    {
-        bail!("name what to change: --strictaffinity, --max-blocks-per-host or --ip-cooldown-seconds");
+    let text = said(&args);
+    if text.is_empty() {
+        bail!(
+            "name what to change: --strictaffinity, --max-blocks-per-host, --kubevirt-ip-persistence or \
+             --ip-cooldown-seconds"
+        );
     }
     let session = args.config.open().await?;
     session.initialize().await?;
-    loop {
-        let stored = session.store.get(&config_key()).await?;
-        let (mut config, precondition) = match &stored {
-            Some(entry) => (serde_json::from_slice(&entry.value)?, Precondition::At(entry.revision)),
-            None => (StoredIpamConfig::default(), Precondition::Absent),
-        };
-        let text = change(&mut config, &args);
-        if !config.strict_affinity && config.max_blocks_per_host > 0 {
-            bail!(
-                "max-blocks-per-host needs strict affinity, without which a node takes addresses of any block: add --strictaffinity=true"
-            );
-        }
-        let write = Write::put(config_key(), serde_json::to_vec(&config)?, precondition);
-        match session.store.commit(vec![write]).await {
-            // Another writer came first; what it wrote is read again.
-            Err(CommitError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => return Ok(Outcome::text(text)),
-        }
+    let ipam = Ipam::new(Arc::clone(&session.store));
+    let config = ipam.configure(|config| change(config, &args), now()).await?;
+    Ok(Outcome::text(args.output.of(|| configuration_json(&config), || text)))
+}
+
+fn change(config: &mut StoredIpamConfig, args: &Args) {
+    config.strict_affinity = args.strictaffinity.unwrap_or(config.strict_affinity);
+    config.max_blocks_per_host = args.max_blocks_per_host.unwrap_or(config.max_blocks_per_host);
+    config.ip_cooldown_seconds = args.ip_cooldown_seconds.unwrap_or(config.ip_cooldown_seconds);
+    if let Some(persistence) = &args.kubevirt_ip_persistence {
+        config.kube_virt_vm_address_persistence = Some(persistence.clone());
     }
 }
 
-fn change(config: &mut StoredIpamConfig, args: &Args) -> String {
-    let mut text = String::new();
-    if let Some(strict) = args.strictaffinity {
-        config.strict_affinity = strict;
-        text += &format!("Successfully set StrictAffinity to: {strict}\n");
-    }
-    if let Some(max) = args.max_blocks_per_host {
-        config.max_blocks_per_host = max;
-        text += &format!("Successfully set MaxBlocksPerHost to: {max}\n");
-    }
-    if let Some(seconds) = args.ip_cooldown_seconds {
-        config.ip_cooldown_seconds = seconds;
-        text += &format!("Successfully set IPCooldownSeconds to: {seconds}\n");
-    }
-    text
+fn said(args: &Args) -> String {
+    let strict = args.strictaffinity.map(|value| ("StrictAffinity", value.to_string()));
+    let max = args.max_blocks_per_host.map(|value| ("MaxBlocksPerHost", value.to_string()));
+    let persistence =
+        args.kubevirt_ip_persistence.clone().map(|value| ("KubeVirtVMAddressPersistence", value));
+    let cooldown = args.ip_cooldown_seconds.map(|value| ("IPCooldownSeconds", value.to_string()));
+    let set = [strict, max, persistence, cooldown].into_iter().flatten();
+    set.map(|(name, value)| format!("Successfully set {name} to: {value}\n")).collect()
 }

@@ -3,18 +3,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use calico_ipam::Ipam;
-use calico_model::resource::{IpPool, IpReservation};
 use calico_node::ctl::ipam_use::{
-    Detail, borrowed_table, configuration_table, describe, usage, usage_json, usage_table,
+    Detail, borrowed_json, borrowed_table, configuration_json, configuration_table, describe, describe_json,
+    usage_json, usage_table,
 };
-use serde_json::json;
 
-use super::{blocks, configuration};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Output};
 use crate::session::{Config, now};
 
 #[derive(Debug, clap::Args)]
+#[group(id = "what", multiple = false, args = ["ip", "show_blocks", "show_borrowed", "show_configuration"])]
 pub struct Args {
     /// Say what one address is used for.
     #[arg(long)]
@@ -28,51 +28,32 @@ pub struct Args {
     /// Show the configuration of IPAM.
     #[arg(long)]
     show_configuration: bool,
-    /// Print JSON.
-    #[arg(short = 'o', long, value_parser = ["json"])]
-    output: Option<String>,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     config: Config,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let session = args.config.open().await?;
-    let as_json = args.output.is_some();
+    let ipam = Ipam::new(Arc::clone(&session.store));
     if let Some(addr) = args.ip {
-        let assignment = Ipam::new(Arc::clone(&session.store)).attributes(addr, now()).await?;
-        let text = if as_json {
-            let holder = assignment.map(
-                |a| json!({"block": a.block.to_string(), "handle": a.handle, "attributes": a.attributes}),
-            );
-            format!(
-                "{:#}\n",
-                json!({"ip": addr.to_string(), "inUse": holder.is_some(), "assignment": holder})
-            )
-        } else {
-            describe(addr, assignment.as_ref())
-        };
+        let held = ipam.attributes(addr, now()).await?;
+        let text = args.output.of(|| describe_json(addr, held.as_ref()), || describe(addr, held.as_ref()));
         return Ok(Outcome::text(text));
     }
     if args.show_configuration {
-        let config = configuration(session.store.as_ref()).await?;
-        let text = if as_json {
-            format!("{:#}\n", serde_json::to_value(&config)?)
-        } else {
-            configuration_table(&config)
-        };
+        let config = ipam.config(now()).await?;
+        let text = args.output.of(|| configuration_json(&config), || configuration_table(&config));
         return Ok(Outcome::text(text));
     }
-    let (blocks, mut errors) = blocks(session.store.as_ref()).await?;
-    let pools = session.client.of::<IpPool>().list(None).await?;
-    let reservations = session.client.of::<IpReservation>().list(None).await?;
-    for (key, error) in pools.invalid.into_iter().chain(reservations.invalid) {
-        errors.push(anyhow::Error::new(error).context(format!("{key} is not counted")));
-    }
-    let used = usage(&pools.items, &reservations.items, &blocks);
-    let text = match (as_json, args.show_borrowed) {
-        (true, _) => format!("{:#}\n", usage_json(&used)),
-        (false, true) => borrowed_table(&blocks),
-        (false, false) => usage_table(&used, if args.show_blocks { Detail::Blocks } else { Detail::Pools }),
+    let found = ipam.utilisation(now()).await?;
+    let text = if args.show_borrowed {
+        args.output.of(|| borrowed_json(&found), || borrowed_table(&found))
+    } else {
+        let detail = if args.show_blocks { Detail::Blocks } else { Detail::Pools };
+        args.output.of(|| usage_json(&found), || usage_table(&found, detail))
     };
-    Ok(Outcome { text, errors })
+    let errors = found.problems.into_iter().map(|problem| anyhow!("{problem}")).collect();
+    Ok(Outcome { text, errors, status: 0 })
 }

@@ -105,6 +105,34 @@ impl Ipam {
         self.release_all(had.into_iter().map(|block| (owner.clone(), block)).collect(), emptiness, now).await
     }
 
+    /// Gives back the empty blocks of a host that are in pools whose node selectors do not select it any more. Nothing
+    /// could be assigned from them, and nobody else could claim them.
+    ///
+    /// # Errors
+    /// When the store cannot be used. A block in which an address was assigned meanwhile is kept and is no error.
+    pub async fn release_unselected_affinities(
+        &self,
+        node: &NodeName,
+        now: SystemTime,
+    ) -> Result<Vec<Cidr>, AffinityError> {
+        let settings = self.read_settings(now).await?;
+        let labels = self.labels(node, now).await?;
+        let owner = Owner::Host(node.clone());
+        let mut released = Vec::new();
+        for cidr in self.affinities_of(&owner).await? {
+            let pool = settings.pool_of(&cidr);
+            if pool.is_none_or(|pool| pool.spec.node_selector.matches(&*labels)) {
+                continue;
+            }
+            match self.release_block(&owner, &cidr, Emptiness::Required, now).await {
+                Ok(()) => released.push(cidr),
+                Err(AffinityError::NotEmpty { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(released)
+    }
+
     /// Takes every block of a pool's network back from whoever has it, before the pool is deleted. Every one must be empty.
     ///
     /// # Errors

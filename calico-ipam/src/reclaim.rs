@@ -119,11 +119,12 @@ impl Ipam {
                 Ok(self.claim_block(owner, &pool, block, now).await?.is_ok())
             }
             Finding::AbandonedBlock { block: cidr } => {
+                let cooldown = self.cooldown(now).await?;
                 let block = self.read_block(cidr, now).await?;
-                let idle =
-                    block.value.as_ref().is_some_and(|block| block.owner().is_none() && block.is_empty());
-                let cold = block.value.as_ref().map(|block| block.cooling()) == Some(0);
-                self.write(block.delete(block_key(cidr)).filter(|_| idle && cold), now).await
+                let unused = block.value.as_ref().is_some_and(|block| {
+                    block.owner().is_none() && block.thawed(now, cooldown).free() == block.size()
+                });
+                self.write(block.delete(block_key(cidr)).filter(|_| unused), now).await
             }
             Finding::OrphanedBlock { node, block } => self.mend_orphan(node, block, now).await,
             Finding::LeakedAddress { .. }

@@ -29,7 +29,7 @@ pub(crate) struct ReleasePlan {
 }
 
 /// Plans to store `freed.block` in place of `block`, and to make the handles count what is left. A block that belongs to
-/// nobody and is empty is deleted.
+/// nobody and is free as a whole is deleted.
 pub(crate) fn plan_release(
     block: &Versioned<Block>,
     freed: &Freed,
@@ -37,7 +37,8 @@ pub(crate) fn plan_release(
 ) -> ReleasePlan {
     let after = &freed.block;
     let key = block_key(&after.cidr());
-    let unused = after.owner().is_none() && after.held() == 0;
+    // Addresses that cool down keep the block: in a new one they would be free.
+    let unused = after.owner().is_none() && after.free() == after.size();
     let mut plan = ReleasePlan { writes: Vec::new(), block: None, handles: Vec::new() };
     if unused {
         plan.writes.extend(block.delete(key));
@@ -102,6 +103,34 @@ impl Ipam {
             result.released.extend(self.release_handle_in_block(cidr, &handle, now).await?);
         }
         Ok(result)
+    }
+
+    /// Frees what has cooled down in every block, and deletes blocks of nobody that are free then; returns how many addresses
+    /// became free. Assigning does the same for the blocks it meets: this is for those that nothing is assigned from.
+    ///
+    /// # Errors
+    /// When the store cannot be used. A block that somebody else changes meanwhile is left to them.
+    pub async fn free_cooled(&self, now: SystemTime) -> Result<usize, AccessError> {
+        let cooldown = self.cooldown(now).await?;
+        let (blocks, _) = self.read_all_blocks().await?;
+        let mut freed = 0;
+        for (cidr, read) in blocks {
+            let Some(block) = read.value.as_ref().filter(|block| block.cooling() > 0) else { continue };
+            let thawed = block.thawed(now, cooldown);
+            let count = thawed.free() - block.free();
+            if count == 0 {
+                continue;
+            }
+            let unused = thawed.owner().is_none() && thawed.free() == thawed.size();
+            let key = block_key(&cidr);
+            let stored = read.put(key.clone(), to_json(&StoredBlock::from(&thawed)));
+            let write = if unused { read.delete(key).unwrap_or(stored) } else { stored };
+            if let Outcome::Done(_) = self.commit(vec![write], now).await? {
+                self.cache().forget_block(&cidr);
+                freed += count;
+            }
+        }
+        Ok(freed)
     }
 
     /// Returns the addresses that a handle holds.

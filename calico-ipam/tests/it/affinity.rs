@@ -128,6 +128,41 @@ async fn a_configuration_that_contradicts_itself_is_refused() {
 }
 
 #[tokio::test]
+async fn the_empty_blocks_of_a_pool_that_selects_the_node_no_more_are_given_back() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let ipam = ipam(&store);
+    ipam.auto_assign(v4("n1", "a", 4), at(0)).await.unwrap();
+    ipam.auto_assign(v4("n1", "b", 1), at(0)).await.unwrap();
+    assert_eq!(State::read(&store).affinities.len(), 2);
+    assert_eq!(ipam.release_unselected_affinities(&node("n1"), at(1)).await.unwrap(), []);
+    ipam.release_by_handle("b", at(1)).await.unwrap();
+    let mut elsewhere = pool("p", "10.0.0.0/28", 30);
+    elsewhere.spec.node_selector = "rack == '7'".parse().unwrap();
+    store.commit_now(vec![crate::common::put(elsewhere)]).unwrap();
+    assert_eq!(ipam.release_unselected_affinities(&node("n1"), at(2)).await.unwrap().len(), 1);
+    let state = State::read(&store);
+    state.check();
+    assert_eq!((state.affinities.len(), state.held()), (1, 4), "what is in use stays");
+}
+
+#[tokio::test]
+async fn what_has_cooled_down_in_a_block_of_nobody_is_freed_and_the_block_goes() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let ipam = ipam(&store);
+    ipam.configure(|config| config.ip_cooldown_seconds = 60, at(0)).await.unwrap();
+    ipam.auto_assign(v4("n1", "a", 2), at(0)).await.unwrap();
+    ipam.auto_assign(v4("n1", "b", 4), at(0)).await.unwrap();
+    ipam.release_by_handle("a", at(10)).await.unwrap();
+    assert_eq!(ipam.free_cooled(at(69)).await.unwrap(), 0);
+    assert_eq!(ipam.free_cooled(at(70)).await.unwrap(), 2);
+    ipam.remove_host(&node("n1"), at(80)).await.unwrap();
+    ipam.release_by_handle("b", at(80)).await.unwrap();
+    assert!(!State::read(&store).blocks.is_empty(), "they cool down");
+    assert_eq!(ipam.free_cooled(at(140)).await.unwrap(), 4);
+    assert_eq!(State::read(&store).blocks.len(), 0);
+}
+
+#[tokio::test]
 async fn a_released_address_cools_down() {
     let store = store_with([pool("p", "10.0.0.0/31", 31)]);
     let ipam = ipam(&store);

@@ -8,4 +8,5 @@ mod common;
 mod contention;
 mod explore;
 mod laws;
+mod owners;
 mod tunnel;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use calico_ipam::{AssignError, Ipam, PoolRef, ReleaseError, TunnelKind};
+use calico_ipam::{AffinityError, AssignError, Ipam, PoolRef, ReleaseError, TunnelKind};
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{AllowedUse, EncapMode, Node, ObjectId};
 use calico_model::{Datastore, Family, Name, NodeName, Snapshot};
@@ -21,6 +21,8 @@ pub(super) struct Wanted {
     known: bool,
     /// The pools of each kind of tunnel that may serve its address.
     pools: std::collections::BTreeMap<TunnelKind, BTreeSet<Name>>,
+    /// The pools that do not select the node: blocks that it has of them are given back once they are empty.
+    unselected: BTreeSet<Name>,
     /// The tunnel addresses that the Node tells.
     told: BTreeSet<(TunnelKind, IpAddr)>,
 }
@@ -32,15 +34,19 @@ impl Wanted {
     /// Works out what is wanted. Pure.
     pub(super) fn of(snapshot: &Snapshot, node: &NodeName) -> Self {
         let mut wanted = Self::default();
-        let Some(own) = snapshot.node(node).filter(|_| snapshot.in_sync) else { return wanted };
+        let own = snapshot.nodes.get(&ObjectId::from(Name::from(node.clone())));
+        let Some(own) = own.filter(|_| snapshot.in_sync) else { return wanted };
         wanted.known = true;
-        for pool in snapshot.pools.values().filter(|pool| !pool.spec.disabled) {
+        let (selected, unselected): (Vec<_>, Vec<_>) =
+            snapshot.pools.values().partition(|pool| pool.spec.node_selector.matches(&own.metadata.labels));
+        wanted.unselected.extend(unselected.iter().map(|pool| pool.metadata.name.clone()));
+        for pool in selected.into_iter().filter(|pool| !pool.spec.disabled) {
             let serves = pool.spec.allowed_uses.contains(&AllowedUse::Tunnel);
             if let Some(kind) = kind_of(pool).filter(|_| serves) {
                 wanted.pools.entry(kind).or_default().insert(pool.metadata.name.clone());
             }
         }
-        wanted.told.extend(KINDS.iter().filter_map(|kind| Some((*kind, told(own, *kind)?))));
+        wanted.told.extend(KINDS.iter().filter_map(|kind| Some((*kind, told(&own.spec, *kind)?))));
         wanted
     }
 }
@@ -130,6 +136,8 @@ enum KeepError {
         #[source]
         source: ReleaseError,
     },
+    #[error("the node's empty blocks of pools that do not select it cannot be given back")]
+    GiveBack(#[source] AffinityError),
     #[error("the node's tunnel addresses cannot be made known")]
     Tell(#[source] ClientError),
 }
@@ -161,6 +169,12 @@ impl Keeper {
                     released.map_err(|source| KeepError::Release { kind, source })?;
                 }
                 None => {}
+            }
+        }
+        if !wanted.unselected.is_empty() {
+            let given_back = self.ipam.release_unselected_affinities(&self.node, now()).await;
+            for block in given_back.map_err(KeepError::GiveBack)? {
+                tracing::info!(%block, "an empty block of a pool that does not select the node is given back");
             }
         }
         Ok(())
@@ -244,5 +258,26 @@ mod tests {
         assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, None);
         let handle = TunnelKind::Vxlan.handle(&node);
         assert!(keeper.ipam.addrs_by_handle(&handle, now()).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_pool_that_does_not_select_the_node_serves_no_tunnel_and_gets_its_empty_blocks_back() {
+        let store: Arc<dyn Datastore> = Arc::new(MemoryStore::new());
+        let client = Client::new(Arc::clone(&store), crate::stamp::stamp);
+        let node: NodeName = "n1".parse().unwrap();
+        let mut known = snapshot(EncapMode::Always);
+        for pool in known.pools.values() {
+            client.of::<IpPool>().create(pool.clone()).await.unwrap();
+        }
+        let keeper = Keeper { node: node.clone(), client: client.clone(), ipam: Ipam::new(store) };
+        let block = keeper.ipam.ensure_block(&node, Family::V4, &[], now()).await.unwrap();
+        let name = ObjectId::from("pool".parse::<Name>().unwrap());
+        let elsewhere = |pool: &mut IpPool| pool.node_selector = "rack == '7'".parse().unwrap();
+        known.insert(client.of::<IpPool>().modify(&name, |_, pool| elsewhere(pool)).await.unwrap());
+        let wanted = Wanted::of(&known, &node);
+        assert!(wanted.pools.is_empty(), "{wanted:?}");
+        keeper.keep(&wanted).await.unwrap();
+        let key = calico_model::resource::block::block_key(&block);
+        assert_eq!(client.store().get(&key).await.unwrap(), None);
     }
 }

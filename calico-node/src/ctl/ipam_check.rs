@@ -42,8 +42,8 @@ fn heading(finding: &Finding) -> &'static str {
         Finding::OverlappingBlocks { .. } => 7,
         Finding::UnconfirmedBlock { .. } => 8,
         Finding::StaleAffinity { .. } => 9,
-        // AbandonedBlock, and what a later version finds.
-        _ => 10,
+        // The last also stands for what a later version finds.
+        Finding::AbandonedBlock { .. } | _ => 10,
     };
     HEADINGS[index]
 }

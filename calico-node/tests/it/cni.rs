@@ -1,5 +1,7 @@
 //! The CNI plugins as a runtime calls them: real programs, real namespaces, a datastore of the test's own.
 
+mod reasons;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};

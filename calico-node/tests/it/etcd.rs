@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use calico_ipam::{AutoAssign, Ipam};
+use calico_node::config::DatastoreConfig;
 use calico_node::lab::Stopwatch;
+use calico_node::paths::Paths;
 
 /// A server of this test's own; it and its data go when this is dropped.
 struct Etcd {
@@ -69,4 +72,52 @@ fn calicoctl_keeps_resources_in_etcd() {
         String::from_utf8_lossy(&twice.stdout).lines().filter(|line| line.starts_with("p ")).count(),
         1
     );
+    let calicoctl = |arguments: &[&str]| {
+        let answer = etcd.run(calicoctl, arguments);
+        assert_eq!(String::from_utf8_lossy(&answer.stderr), "", "{arguments:?}");
+        String::from_utf8(answer.stdout).unwrap()
+    };
+    let addr = assign(&etcd);
+    let shown = calicoctl(&["ipam", "show", "--ip", &addr.to_string()]);
+    assert!(shown.contains("Handle ID: k8s-pod-network.a\n"), "{shown}");
+    let checked = calicoctl(&["ipam", "check", "--show-problem-ips"]);
+    assert!(
+        checked.contains(&format!("{addr} is held by \"k8s-pod-network.a\", whose user is gone\n")),
+        "{checked}"
+    );
+    calicoctl(&["ipam", "configure", "--strictaffinity=true"]);
+    calicoctl(&["datastore", "migrate", "lock"]);
+    calicoctl(&["ipam", "split", "64", "--name", "p"]);
+    let names = calicoctl(&["get", "ippools", "-o", "name"]);
+    assert_eq!(names.lines().filter(|name| name.starts_with("ippool/split-p-")).count(), 64, "{names}");
+    let report = file.with_extension("json");
+    let path = report.to_str().unwrap();
+    calicoctl(&["ipam", "check", "-o", path]);
+    let released = calicoctl(&["ipam", "release", "--from-report", path]);
+    std::fs::remove_file(&report).unwrap();
+    assert_eq!(released, "Released 1 IPs and mended 0 handles.\n");
+}
+
+/// Assigns an address to a pod that does not exist, on a node that does not.
+fn assign(etcd: &Etcd) -> std::net::IpAddr {
+    let named = |name: &str| match name {
+        "DATASTORE_TYPE" => Some("etcdv3".to_owned()),
+        "ETCD_ENDPOINTS" => Some(etcd.url.clone()),
+        _ => None,
+    };
+    let loaded = DatastoreConfig::load(None, named, &Paths::from_env()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = calico_node::datastore::open(&loaded.datastore).await.unwrap();
+        let mut request = AutoAssign::new("n1".parse().unwrap(), "k8s-pod-network.a");
+        request.count.v4 = 1;
+        request.attributes.insert("pod".into(), "a".into());
+        request.attributes.insert("namespace".into(), "default".into());
+        Ipam::new(store).auto_assign(request, now()).await.unwrap().v4[0].addr
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the programs that run beside it have the world's time")]
+fn now() -> std::time::SystemTime {
+    std::time::SystemTime::now()
 }

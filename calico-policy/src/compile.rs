@@ -38,6 +38,7 @@ use calico_model::resource::{AllowedUse, FelixConfiguration, ResourceKey};
 use calico_model::{Cidr, Family, InterfaceName, Name, NodeName, Protocol, Snapshot};
 
 use crate::local::LocalHosts;
+use crate::optimise::Layout;
 use crate::ruleset::{
     Action, Base, Bound, Chain, ChainKind, ChainName, Element, End, Hook, Interface, Match, Op, PortSet,
     Rule, Ruleset, Set, SetKind, SetName, VerdictMap, Warning,
@@ -53,7 +54,13 @@ use machine::{Dirty, Locals};
 /// [`Compiler`](crate::Compiler), which ends with the same.
 #[must_use]
 pub fn compile(snapshot: &Snapshot, node: &NodeName) -> Ruleset {
-    let mut machine = Machine::new(node.clone());
+    compile_in(Layout::default(), snapshot, node)
+}
+
+/// Returns what a node's kernel should hold, laid out as asked. Every layout decides the same about every packet.
+#[must_use]
+pub fn compile_in(layout: Layout, snapshot: &Snapshot, node: &NodeName) -> Ruleset {
+    let mut machine = Machine::new(node.clone(), layout);
     machine.learn(snapshot);
     machine.settle(snapshot);
     machine.into_ruleset()
@@ -62,6 +69,7 @@ pub fn compile(snapshot: &Snapshot, node: &NodeName) -> Ruleset {
 /// One pass over what changed.
 struct Compilation<'c> {
     snapshot: &'c Snapshot,
+    layout: Layout,
     felix: &'c FelixConfiguration,
     prefixes: &'c [InterfaceName],
     locals: &'c Locals,

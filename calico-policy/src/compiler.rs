@@ -5,6 +5,7 @@ use calico_model::{NodeName, Snapshot, Update};
 
 use crate::compile::Machine;
 use crate::delta::Delta;
+use crate::optimise::Layout;
 use crate::ruleset::Ruleset;
 
 /// Compiles what is known, as it changes.
@@ -45,7 +46,7 @@ impl Compiler {
     /// Makes a compiler for a node, of which nothing is known yet.
     #[must_use]
     pub fn new(node: NodeName) -> Self {
-        Self { snapshot: Snapshot::default(), machine: Machine::new(node) }
+        Self { snapshot: Snapshot::default(), machine: Machine::new(node, Layout::default()) }
     }
 
     /// Learns one change.

@@ -82,6 +82,7 @@ mod log;
 mod lower;
 #[cfg(feature = "nft")]
 pub mod nft;
+mod optimise;
 mod order;
 mod output;
 pub mod packet;
@@ -95,10 +96,11 @@ mod text;
 pub mod trace;
 mod way;
 
-pub use compile::compile;
+pub use compile::{compile, compile_in};
 pub use compiler::{Changes, Compiler};
 pub use delta::Delta;
 pub use evaluate::evaluate;
+pub use optimise::Layout;
 pub use packet::{Outcome, Packet, Path, Transport, Verdict};
 pub use ruleset::Ruleset;
 pub use simulate::simulate;

@@ -9,7 +9,7 @@ use calico_model::{Cidr, Family, Namespace, Protocol};
 
 use crate::packet::{PortProtocol, icmp_of};
 use crate::peer::peer;
-use crate::ruleset::{End, Match, Op, PortSet};
+use crate::ruleset::{End, Match, Op};
 use crate::sets::Sets;
 
 /// Alternatives, each a conjunction.
@@ -239,10 +239,8 @@ impl PortLists<'_> {
                 })),
             }
         }
-        match ranges.as_slice() {
-            [] => {}
-            [(first, last)] => matches.insert(0, Match::Port(self.end, op, PortSet::Range(*first, *last))),
-            ranges => matches.insert(0, Match::Port(self.end, op, PortSet::InSet(sets.ports(ranges)))),
+        if !ranges.is_empty() {
+            matches.insert(0, Match::Port(self.end, op, sets.port_set(&ranges)));
         }
         matches
     }

@@ -56,6 +56,20 @@ impl Output {
         self.ruleset.chains.contains_key(name)
     }
 
+    /// Reports whether a chain, or one that it leads to, looks at one of some sets.
+    pub(crate) fn looks_at(&self, chain: &ChainName, sets: &BTreeSet<SetName>) -> bool {
+        let rules = self.ruleset.chains.get(chain).map_or(&[][..], |chain| &chain.rules);
+        parts(rules).any(|part| match part {
+            Part::Set(set) => sets.contains(&set),
+            Part::Chain(chain) => self.looks_at(&chain, sets),
+            Part::Map(map) => self
+                .ruleset
+                .maps
+                .get(&map)
+                .is_some_and(|map| map.elements.values().any(|chain| self.looks_at(chain, sets))),
+        })
+    }
+
     pub(crate) fn put_chain(&mut self, name: &ChainName, chain: Chain) {
         if self.ruleset.chains.get(name) == Some(&chain) {
             return;

@@ -13,7 +13,7 @@ use slab::Slab;
 
 use crate::index::{Carried, Index, SelectorId};
 use crate::output::Output;
-use crate::ruleset::{Element, Elements, Set, SetKind, SetName};
+use crate::ruleset::{Element, Elements, PortSet, Set, SetKind, SetName};
 use addresses::Addresses;
 
 /// Something that selectors in rules select: a workload, a host endpoint or a network set.
@@ -174,9 +174,34 @@ impl Sets {
         self.live(Meaning::Sockets { family, selector, port: port.into() })
     }
 
-    /// Returns the set of some ranges of ports.
-    pub(crate) fn ports(&mut self, ranges: &[(u16, u16)]) -> SetName {
+    /// Returns the set of some networks and of the addresses that belong to what any of some selectors selects.
+    pub(crate) fn any_of(
+        &mut self,
+        family: Family,
+        selectors: BTreeSet<Selector>,
+        nets: BTreeSet<Cidr>,
+    ) -> SetName {
+        self.live(Meaning::Addresses { family, selectors, nets })
+    }
+
+    /// Returns what is in a set of addresses; `None` for any other set.
+    pub(crate) fn addresses(&self, name: &SetName) -> Option<(&BTreeSet<Selector>, &BTreeSet<Cidr>)> {
+        match &self.live[*self.by_name.get(name)?].meaning {
+            Meaning::Addresses { selectors, nets, .. } => Some((selectors, nets)),
+            Meaning::Sockets { .. } => None,
+        }
+    }
+
+    /// Returns some ranges of ports as a match names them: one as it is, several as a set.
+    pub(crate) fn port_set(&mut self, ranges: &[(u16, u16)]) -> PortSet {
         let set = Set::ports(ranges.iter().copied());
+        match set.elements.iter().collect::<Vec<_>>().as_slice() {
+            [Element::Ports(first, last)] => PortSet::Range(*first, *last),
+            _ => PortSet::InSet(self.ports(set)),
+        }
+    }
+
+    fn ports(&mut self, set: Set) -> SetName {
         let texts: Vec<String> = set.elements.iter().map(|element| format!("{element:?}")).collect();
         let name = SetName::digest("ports", texts.iter().map(String::as_str));
         if self.out.set(&name).is_none() {

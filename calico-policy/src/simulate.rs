@@ -107,8 +107,9 @@ impl<'r> Run<'r> {
                 Action::DispatchPort(end, map) => {
                     let port = self.port(*end, view);
                     let key = port.map(|port| Element::ProtocolPort(self.packet.protocol(), port));
-                    if let Some(name) = key.and_then(|key| self.led(map, &key)) {
-                        return self.named(name, view);
+                    match key.and_then(|key| self.led(map, &key)).map(|name| self.named(name, view)) {
+                        None | Some(Fate::Undecided) => {}
+                        Some(decided @ (Fate::Accepted | Fate::Dropped)) => return decided,
                     }
                 }
                 Action::Log { .. } => {}

@@ -35,6 +35,11 @@ pub fn world() -> impl Strategy<Value = Snapshot> {
     resources::world()
 }
 
+/// Generates worlds of few things under many simple policies, as only large clusters have them.
+pub fn crowded_world() -> impl Strategy<Value = Snapshot> {
+    resources::crowded_world()
+}
+
 /// Generates packets seen on [`NODE`]: most of them between ends that the world holds.
 pub fn packet(world: &Snapshot) -> impl Strategy<Value = Packet> + use<> {
     let local = ends(world);

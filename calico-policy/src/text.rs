@@ -29,7 +29,8 @@ impl Display for Ruleset {
         }
         for (name, VerdictMap { kind, elements: chains }) in &self.maps {
             writeln!(f, "\tmap {name} {{\n\t\t{}", MapType(*kind))?;
-            let entry = |(key, chain)| format!("{key} : goto {chain}");
+            let verdict = verdict(*kind);
+            let entry = |(key, chain)| format!("{key} : {verdict} {chain}");
             elements(f, &chains.iter().map(entry).collect::<Vec<_>>())?;
             writeln!(f, "\t}}")?;
         }
@@ -73,6 +74,11 @@ impl Display for SetKind {
             SetKind::InterfaceAddress(family) => write!(f, "type ifname . {};", addr_type(*family)),
         }
     }
+}
+
+/// How a map by keys of a kind leads on.
+pub(crate) fn verdict(kind: SetKind) -> &'static str {
+    if kind == SetKind::ProtocolPort { "jump" } else { "goto" }
 }
 
 /// The type of a map from keys of a kind to chains.

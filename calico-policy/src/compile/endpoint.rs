@@ -10,7 +10,7 @@ use crate::active::{ActiveTier, Stage};
 use crate::closed::enforced_action;
 use crate::log::log_prefix;
 use crate::lower::lower;
-use crate::output::Part;
+use crate::optimise::{Layout, optimise};
 
 impl Compilation<'_> {
     /// Makes the chain of a workload that has these policies and profiles in one direction.
@@ -39,16 +39,16 @@ impl Compilation<'_> {
         if self.made.contains(chain) {
             return false;
         }
-        let Some(held) = self.sets.out.ruleset().chains.get(chain) else { return true };
-        let renamed = || {
-            crate::output::parts(&held.rules)
-                .any(|part| matches!(part, Part::Set(set) if self.renamed.contains(&set)))
-        };
-        self.dirty.everything || changed || !self.renamed.is_empty() && renamed()
+        let renamed = || !self.renamed.is_empty() && self.sets.out.looks_at(chain, self.renamed);
+        self.dirty.everything || changed || !self.sets.out.has_chain(chain) || renamed()
     }
 
     /// Puts a shared chain in place, with what could not be said in it.
     fn make(&mut self, name: &ChainName, rules: Vec<Rule>, warnings: BTreeSet<Warning>) {
+        let rules = match self.layout {
+            Layout::AsWritten => rules,
+            Layout::Optimised => optimise(name, rules, self.sets),
+        };
         self.chain(name, rules);
         self.made.insert(name.clone());
         if warnings.is_empty() {

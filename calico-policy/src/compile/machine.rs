@@ -22,6 +22,7 @@ use crate::active::whole_selector;
 use crate::index::{Carried, Index, ItemId, SelectorId};
 use crate::labels;
 use crate::local::{local_hosts, prefixes};
+use crate::optimise::Layout;
 use crate::order::{self, OrderedTier};
 use crate::output::Part;
 use crate::ruleset::Warning::{HostWithoutInterface, SharedInterface};
@@ -31,6 +32,7 @@ use crate::sets::Member;
 #[derive(Debug)]
 pub(crate) struct Machine {
     node: NodeName,
+    layout: Layout,
     felix: FelixConfiguration,
     prefixes: Vec<InterfaceName>,
     pub(crate) sets: Sets,
@@ -83,9 +85,10 @@ impl Locals {
 }
 
 impl Machine {
-    pub(crate) fn new(node: NodeName) -> Self {
+    pub(crate) fn new(node: NodeName, layout: Layout) -> Self {
         Self {
             node,
+            layout,
             felix: FelixConfiguration::new(),
             prefixes: Vec::new(),
             sets: Sets::default(),
@@ -272,6 +275,7 @@ impl Machine {
         }
         let mut compilation = Compilation {
             snapshot,
+            layout: self.layout,
             felix: &self.felix,
             prefixes: &self.prefixes,
             locals: &self.locals,

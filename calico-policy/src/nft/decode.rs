@@ -85,8 +85,9 @@ pub(super) fn entries(message: Attributes<'_>, map: &mut VerdictMap) -> Option<(
     for element in elements(message) {
         let key = exact(map.kind, element.nested(1)?.get(1)?)?;
         let verdict = element.nested(2)?.nested(2)?;
-        // NFT_GOTO
-        if verdict.number(1)?.cast_signed() != -4 {
+        // NFT_JUMP, NFT_GOTO
+        let expected = if map.kind == SetKind::ProtocolPort { -3 } else { -4 };
+        if verdict.number(1)?.cast_signed() != expected {
             return None;
         }
         map.elements.insert(key, ChainName::read(verdict.text(2)?));

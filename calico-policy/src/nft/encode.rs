@@ -4,7 +4,7 @@ use super::element::{IFNAME, Key, Shape, keys};
 use super::expression::{self, Code};
 use super::wire::{APPEND, CREATE, Messages};
 use super::{Digest, Operation, Transaction};
-use crate::ruleset::{Base, ChainKind, ChainName, Hook, SetKind, SetName};
+use crate::ruleset::{Base, ChainKind, ChainName, Hook, SetKind, SetName, VerdictMap};
 
 /// The name of our table.
 pub(super) const TABLE: &str = "calico";
@@ -88,13 +88,15 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
                 out.attribute(7, &comment(&Digest::of(rule)));
             });
         }
-        Operation::AddMapElements(name, chains) => {
+        Operation::AddMapElements(name, VerdictMap { kind, elements }) => {
+            let comes_back = *kind == SetKind::ProtocolPort;
             let key = |(element, chain)| keys(element).into_iter().map(move |key| (key, chain));
-            let entries: Vec<_> = chains.iter().flat_map(key).collect();
+            let entries: Vec<_> = elements.iter().flat_map(key).collect();
             pieces(out, kind::NEW_ELEMENTS, CREATE, name, &entries, |out, (key, chain)| {
                 out.nest(1, |out| {
                     out.nest(1, |out| out.attribute(1, &key.bytes));
-                    expression::verdict(out, 2, &Code::Goto(chain));
+                    let code = if comes_back { Code::Jump(chain) } else { Code::Goto(chain) };
+                    expression::verdict(out, 2, &code);
                 });
             });
         }

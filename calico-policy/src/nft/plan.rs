@@ -120,7 +120,8 @@ fn map_changes(operations: &mut Vec<Operation>, name: &SetName, map: &VerdictMap
         operations.push(Operation::DeleteMapElements(name.clone(), gone));
     }
     if !new.is_empty() {
-        operations.push(Operation::AddMapElements(name.clone(), new));
+        operations
+            .push(Operation::AddMapElements(name.clone(), VerdictMap { kind: map.kind, elements: new }));
     }
 }
 

@@ -1,11 +1,10 @@
 //! Changes as a value.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Digest;
-use crate::ruleset::{Base, ChainName, Element, Elements, Rule, SetKind, SetName};
-use crate::text::{MapType, TABLE};
+use crate::ruleset::{Base, ChainName, Element, Elements, Rule, SetKind, SetName, VerdictMap};
+use crate::text::{MapType, TABLE, verdict};
 
 /// Changes to the table that the kernel takes whole or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub enum Operation {
     /// Keys are removed from a map.
     DeleteMapElements(SetName, Elements),
     /// Keys are added to a map.
-    AddMapElements(SetName, BTreeMap<Element, ChainName>),
+    AddMapElements(SetName, VerdictMap),
     /// A chain is removed; it is empty and nothing leads to it.
     DeleteChain(ChainName),
     /// A set is removed; nothing looks at it.
@@ -98,8 +97,9 @@ impl fmt::Display for Operation {
             Operation::AddRule(chain, rule) => {
                 write!(f, "add rule {TABLE} {chain} {rule} comment \"{}\"", Digest::of(rule))
             }
-            Operation::AddMapElements(name, chains) => {
-                let entries = chains.iter().map(|(key, chain)| format!("{key} : goto {chain}"));
+            Operation::AddMapElements(name, VerdictMap { kind, elements }) => {
+                let verdict = verdict(*kind);
+                let entries = elements.iter().map(|(key, chain)| format!("{key} : {verdict} {chain}"));
                 write!(f, "add element {TABLE} {name} {{ {} }}", list(entries))
             }
             Operation::DeleteChain(name) => write!(f, "delete chain {TABLE} {name}"),

@@ -29,8 +29,8 @@ pub enum Action {
     /// The chain of the packet's interface is run in place of the rest of this one; the next rule is asked when the map
     /// does not hold the interface.
     Dispatch(Bound, SetName),
-    /// The chain of the packet's protocol and of one of its ports is run in place of the rest of this one; the next rule is
-    /// asked when the map does not hold them.
+    /// The chain of the packet's protocol and of one of its ports is run; if it returns, or the map does not hold them, the next
+    /// rule is asked.
     DispatchPort(End, SetName),
     /// A line is written to the kernel's log; the next rule is asked.
     Log {

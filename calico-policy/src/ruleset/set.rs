@@ -57,7 +57,8 @@ pub struct Set {
     pub elements: Elements,
 }
 
-/// A map from what a packet is to the chain that decides about it.
+/// A map from what a packet is to the chain that decides about it: from its interface to one that is run in place of the rest
+/// of the chain that asks, from its protocol and port to one that may return there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerdictMap {
     /// What its keys are.

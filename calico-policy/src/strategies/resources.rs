@@ -116,6 +116,67 @@ pub(super) fn world() -> impl Strategy<Value = Snapshot> {
     )
 }
 
+/// A world with many policies of the cluster, whose rules each name little.
+pub(super) fn crowded_world() -> impl Strategy<Value = Snapshot> {
+    (world(), vec(vec(simple_rule(), 1..4), 10..60), any::<[bool; 2]>()).prop_map(
+        |(mut world, policies, [tiers, types])| {
+            for (i, rules) in policies.into_iter().enumerate() {
+                let both = vec![PolicyType::Ingress, PolicyType::Egress];
+                let mut policy = Policy::selecting(Selector::all(), both);
+                policy.tier = constant(if tiers && i % 2 == 0 { "t1" } else { "default" });
+                policy.ingress.clone_from(&rules);
+                if types {
+                    policy.egress = rules;
+                }
+                let global = GlobalPart {
+                    namespace_selector: None,
+                    do_not_track: false,
+                    pre_dnat: false,
+                    apply_on_forward: false,
+                };
+                let spec = GlobalNetworkPolicy { policy, global };
+                world.insert(Object { metadata: Metadata::named(constant(&format!("many{i}"))), spec });
+            }
+            world
+        },
+    )
+}
+
+/// A rule for a protocol, a few ports, and one kind of source.
+fn simple_rule() -> impl Strategy<Value = Rule> {
+    let action = prop_oneof![20 => Just(Action::Allow), 4 => Just(Action::Deny), 1 => Just(Action::Pass), 1 => Just(Action::Log)];
+    let port =
+        select(&[80u16, 81, 82, 443, 4789, 22, 0, 8_080][..]).prop_map(|port| PortMatch::Range(port, port));
+    let protocol = select(vec![Protocol::TCP, Protocol::TCP, Protocol::UDP, Protocol::SCTP]);
+    let of_selector = prop_oneof![3 => narrow_selector(), 1 => select(&SELECTORS[..]).prop_map(constant)];
+    let of_selector = of_selector
+        .prop_map(|selector: Selector| EntityRule { selector: Some(selector), ..EntityRule::default() });
+    let source = prop_oneof![
+        2 => of_selector,
+        2 => nets(1..2).prop_map(|nets| EntityRule { nets, ..EntityRule::default() }),
+        1 => Just(EntityRule::default()),
+    ];
+    (action, protocol, vec(port, 0..3), source).prop_map(|(action, protocol, ports, source)| Rule {
+        protocol: Some(protocol),
+        source,
+        destination: EntityRule { ports, ..EntityRule::default() },
+        ..Rule::new(action)
+    })
+}
+
+/// A selector of a label's value, of which there are more than things that match.
+fn narrow_selector() -> impl Strategy<Value = Selector> {
+    (select(&["a", "b", "pcns.a"][..]), 0..12u8).prop_map(|(key, n)| {
+        let value = match n {
+            0 | 1 => "x".to_owned(),
+            2 | 3 => "y".to_owned(),
+            n => format!("v{n}"),
+        };
+        let other = if n % 2 == 0 { String::new() } else { format!(" && !has(c{n})") };
+        constant(&format!("{key} == '{value}'{other}"))
+    })
+}
+
 fn labels() -> impl Strategy<Value = Labels> {
     let forged = (select(&FORGED[..]), select(&["ns1", "x", "sa"][..]));
     let own = vec((select(&["a", "b"][..]), select(&["x", "y"][..])), 0..3);

@@ -3,7 +3,8 @@
 use calico_model::Snapshot;
 use calico_policy::nft::{Actual, Nft, Transaction, plan, plan_change};
 use calico_policy::{Changes, Compiler, Ruleset, compile, strategies};
-use proptest::strategy::{Strategy, ValueTree};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use crate::golden;
@@ -13,7 +14,8 @@ use crate::netns::Namespace;
 fn rulesets(count: usize) -> Vec<Ruleset> {
     let mut runner = TestRunner::deterministic();
     let node = strategies::NODE.parse().unwrap();
-    let mut world = || strategies::world().new_tree(&mut runner).unwrap().current();
+    let world = prop_oneof![3 => strategies::world().boxed(), 1 => strategies::crowded_world().boxed()];
+    let mut world = || world.new_tree(&mut runner).unwrap().current();
     (0..count).map(|_| compile(&world(), &node)).collect()
 }
 
@@ -44,9 +46,10 @@ fn the_kernel_follows_the_compiler_change_by_change() {
         assert_eq!(compiler.changes(), Changes::Everything);
         nft.sync(compiler.ruleset()).unwrap();
         let mut before = Snapshot::default();
-        for _ in 0..25 {
-            let world = strategies::world().new_tree(&mut runner).unwrap().current();
-            for updates in strategies::updates(&before, &world).chunks(3) {
+        let worlds = prop_oneof![3 => strategies::world().boxed(), 1 => strategies::crowded_world().boxed()];
+        for _ in 0..20 {
+            let world = worlds.new_tree(&mut runner).unwrap().current();
+            for updates in strategies::updates(&before, &world).chunks(4) {
                 updates.iter().for_each(|update| compiler.apply(update.clone()));
                 let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
                 let change = plan_change(&delta);

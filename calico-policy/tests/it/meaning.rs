@@ -1,6 +1,7 @@
 //! The two readers of policy agree.
 
-use calico_policy::{Outcome, compile, evaluate, simulate, strategies};
+use calico_policy::ruleset::SetKind;
+use calico_policy::{Layout, Outcome, Ruleset, compile, compile_in, evaluate, simulate, strategies};
 use proptest::prelude::*;
 
 /// How many worlds are tried, unless `PROPTEST_CASES` says otherwise.
@@ -32,6 +33,49 @@ proptest! {
             prop_assert_eq!(simulate(&ruleset, &packet), trace.outcome, "{}\n{}\n{}", &packet, &trace, &ruleset);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: config().cases / 5, ..config() })]
+
+    #[test]
+    fn pe26_rules_that_are_merged_and_dispatched_decide_as_they_are_written(
+        (world, packets) in prop_oneof![1 => strategies::world().boxed(), 4 => strategies::crowded_world().boxed()]
+            .prop_flat_map(|world| (strategies::packets(&world, PACKETS), Just(world)))
+            .prop_map(|(packets, world)| (world, packets)),
+    ) {
+        let node = strategies::NODE.parse().unwrap();
+        let optimised = compile_in(Layout::Optimised, &world, &node);
+        let written = compile_in(Layout::AsWritten, &world, &node);
+        for packet in packets {
+            let (optimised, meant) = (simulate(&optimised, &packet), simulate(&written, &packet));
+            prop_assert_eq!(optimised, meant, "{}\n{}", &packet, &written);
+            prop_assert_eq!(meant, evaluate(&world, &packet).outcome, "{}", &packet);
+        }
+    }
+}
+
+#[test]
+fn crowded_worlds_are_merged_and_dispatched() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    let mut runner = TestRunner::deterministic();
+    let node = strategies::NODE.parse().unwrap();
+    let longest =
+        |ruleset: &Ruleset| ruleset.chains.values().map(|chain| chain.rules.len()).max().unwrap_or(0);
+    let (mut before, mut after, mut dispatches) = (0, 0, 0);
+    for _ in 0..20 {
+        let world = strategies::crowded_world().new_tree(&mut runner).unwrap().current();
+        before += longest(&compile_in(Layout::AsWritten, &world, &node));
+        let optimised = compile(&world, &node);
+        after += longest(&optimised);
+        dispatches += optimised.maps.values().filter(|map| map.kind == SetKind::ProtocolPort).count();
+    }
+    assert!(
+        after * 5 < before * 4 && dispatches > 5,
+        "chains of {before} rules became {after}, with {dispatches} dispatches"
+    );
 }
 
 #[test]

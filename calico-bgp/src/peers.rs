@@ -234,10 +234,10 @@ fn addressed(snapshot: &Snapshot, local: &Object<Node>, peer: &BgpPeer) -> Optio
 }
 
 fn with_settings(mut config: PeerConfig, peer: &BgpPeer) -> PeerConfig {
-    config.next_hop = match peer.next_hop_mode {
-        Some(bgp::NextHopMode::SelfHop) => NextHopMode::Own,
-        Some(bgp::NextHopMode::Keep) => NextHopMode::Keep,
-        Some(bgp::NextHopMode::Auto) | None => NextHopMode::Auto,
+    config.next_hop = match peer.next_hop() {
+        bgp::NextHopMode::SelfHop => NextHopMode::Own,
+        bgp::NextHopMode::Keep => NextHopMode::Keep,
+        bgp::NextHopMode::Auto => NextHopMode::Auto,
     };
     if let Some(hops) = peer.ttl_security.filter(|hops| *hops > 0) {
         config.distance = Distance::Within(hops);

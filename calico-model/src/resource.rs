@@ -12,18 +12,22 @@ pub mod block;
 mod cluster;
 pub mod controllers;
 mod document;
+pub mod duration;
 pub mod endpoint;
 pub mod felix;
 pub mod filter;
 pub mod ipam;
 mod kind;
 mod metadata;
+mod named;
 mod node;
 pub mod node_status;
 pub mod policy;
 mod pool;
 mod profile;
+mod schema;
 mod sets;
+pub mod severity;
 pub mod staged;
 mod tier;
 
@@ -31,6 +35,7 @@ pub use bgp::{BgpConfiguration, BgpPeer};
 pub use cluster::ClusterInformation;
 pub use controllers::KubeControllersConfiguration;
 pub use document::{API_VERSION, Document, ReadError};
+pub use duration::GoDuration;
 pub use endpoint::{EndpointPort, HostEndpoint, WorkloadEndpoint};
 pub use felix::{EndpointToHostAction, FelixConfiguration, ProgramClusterRoutes, ProtoPort};
 pub use filter::BgpFilter;
@@ -46,10 +51,14 @@ pub use policy::{
 pub use pool::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation};
 pub use profile::{DEFAULT_ALLOW_PROFILE, Profile};
 pub use sets::{GlobalNetworkSet, NetworkSet};
+pub use severity::Severity;
 pub use staged::{
     StagedAction, StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy,
 };
 pub use tier::{DefaultAction, Tier};
+
+/// The largest metric of a route that may be configured: the largest but one that fits into 31 bits.
+pub(crate) const MAX_ROUTE_PRIORITY: i64 = 2_147_483_646;
 
 #[cfg(test)]
 mod tests;

@@ -25,18 +25,6 @@ fn cluster() -> Snapshot {
     snapshot
 }
 
-fn no_peer() -> BgpPeer {
-    BgpPeer {
-        node: None,
-        node_selector: None,
-        peer_ip: None,
-        as_number: None,
-        peer_selector: None,
-        next_hop_mode: None,
-        ttl_security: None,
-    }
-}
-
 fn block(cidr: &str, owner: &str) -> StoredBlock {
     StoredBlock {
         cidr: cidr.parse().unwrap(),
@@ -110,7 +98,7 @@ fn without_the_mesh_only_named_peers_are_left() {
             node: node.map(named_node),
             peer_ip: Some(ip.parse().unwrap()),
             as_number: AsNumber::new(64999),
-            ..no_peer()
+            ..BgpPeer::new()
         };
         Object::new(name.parse::<Name>().unwrap(), spec)
     };
@@ -134,7 +122,7 @@ fn reflectors_leave_the_mesh_and_their_clients_peer_back() {
     let spec = BgpPeer {
         node_selector: Some("!has(reflector)".parse().unwrap()),
         peer_selector: Some("has(reflector)".parse().unwrap()),
-        ..no_peer()
+        ..BgpPeer::new()
     };
     snapshot.insert(Object::new("to-reflectors".parse::<Name>().unwrap(), spec));
     let client = peers(&snapshot, &named_node("node1"));

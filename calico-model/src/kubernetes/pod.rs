@@ -155,5 +155,5 @@ fn port(port: &ContainerPort) -> Option<EndpointPort> {
     let protocol = port.protocol.unwrap_or(Protocol::TCP);
     let usable = protocol.has_ports() && port.container_port != 0;
     let wanted = !port.name.is_empty() || port.host_port.is_some();
-    (usable && wanted).then(|| EndpointPort { name: port.name.clone(), protocol, port: port.container_port })
+    (usable && wanted).then(|| EndpointPort::named(&port.name, protocol, port.container_port))
 }

@@ -1,19 +1,26 @@
 //! Settings of the controllers that keep Kubernetes and the datastore in step.
 
+use std::collections::BTreeMap;
+
+use super::duration::GoDuration;
 use super::ipam::Switch;
-use crate::wire::{wire_enum, wire_struct};
+use super::severity::Severity;
+use crate::label::Labels;
+use crate::net::Cidr;
+use crate::selector::Selector;
+use crate::wire::{Limit, wire_enum, wire_struct};
 
 wire_struct! {
     /// The `KubeControllersConfiguration`, of which there is one, named `default`.
     pub struct KubeControllersConfiguration {
         /// The log level.
-        log_severity_screen: String = "logSeverityScreen" default("Info".to_owned()),
+        log_severity_screen: Severity = "logSeverityScreen" default(Severity::Info),
         /// Whether health is reported.
         health_checks: Switch = "healthChecks" default(Switch::Enabled),
-        /// How often etcd's history is compacted.
-        etcd_v3_compaction_period: String = "etcdV3CompactionPeriod" default("10m".to_owned()),
-        /// The port of the metrics; 0 is none.
-        prometheus_metrics_port: Option<u16> = "prometheusMetricsPort" optional,
+        /// How often etcd's history is compacted; `None` is every ten minutes, and 0 is never.
+        etcd_v3_compaction_period: Option<GoDuration> = "etcdV3CompactionPeriod" optional("10m"),
+        /// The port of the metrics; `None` is 9094, and 0 is none.
+        prometheus_metrics_port: Option<u16> = "prometheusMetricsPort" optional(9094),
         /// The port of the profiler; 0 is none.
         debug_profile_port: Option<u16> = "debugProfilePort" optional,
         /// The controllers; one that is absent is off.
@@ -45,7 +52,7 @@ wire_struct! {
     /// Settings that most controllers have.
     pub struct Controller {
         /// How often everything is compared.
-        reconciler_period: Option<String> = "reconcilerPeriod" optional,
+        reconciler_period: Option<GoDuration> = "reconcilerPeriod" optional("5m"),
     }
 }
 
@@ -53,13 +60,13 @@ wire_struct! {
     /// Settings of the node controller.
     pub struct NodeController {
         /// How often everything is compared.
-        reconciler_period: Option<String> = "reconcilerPeriod" optional,
+        reconciler_period: Option<GoDuration> = "reconcilerPeriod" optional("5m"),
         /// Whether nodes' labels follow Kubernetes'.
-        sync_labels: Option<Switch> = "syncLabels" optional,
+        sync_labels: Option<Switch> = "syncLabels" optional("Enabled"),
         /// Host endpoints that are made for nodes.
         host_endpoint: Option<AutoHostEndpoint> = "hostEndpoint" optional,
-        /// How long an address must look leaked before it is released.
-        leak_grace_period: Option<String> = "leakGracePeriod" optional,
+        /// How long an address must look leaked before it is released; 0 never releases one.
+        leak_grace_period: Option<GoDuration> = "leakGracePeriod" optional("15m"),
     }
 }
 
@@ -67,9 +74,9 @@ wire_struct! {
     /// Settings of host endpoints that are made for nodes.
     pub struct AutoHostEndpoint {
         /// Whether any is made.
-        auto_create: Option<Switch> = "autoCreate" optional,
+        auto_create: Option<Switch> = "autoCreate" optional("Disabled"),
         /// Whether the one for all interfaces is made.
-        create_default_host_endpoint: Option<Switch> = "createDefaultHostEndpoint" optional,
+        create_default_host_endpoint: Option<Switch> = "createDefaultHostEndpoint" optional("Enabled"),
         /// Further ones.
         templates: Vec<HostEndpointTemplate> = "templates" empty,
     }
@@ -79,21 +86,19 @@ wire_struct! {
     /// A host endpoint to make for the nodes that are selected.
     pub struct HostEndpointTemplate {
         /// What the name ends with.
-        generate_name: String = "generateName" required,
+        generate_name: String = "generateName" required [Limit::Length(253)],
         /// Which networks' addresses it expects.
-        interface_cidrs: Vec<crate::net::Cidr> = "interfaceCIDRs" empty,
+        interface_cidrs: Vec<Cidr> = "interfaceCIDRs" empty,
         /// The interfaces, as a regular expression.
         interface_pattern: Option<String> = "interfacePattern" optional,
         /// Its labels.
-        labels: crate::label::Labels = "labels" empty,
+        labels: Labels = "labels" empty,
+        /// Its notes.
+        annotations: BTreeMap<String, String> = "annotations" empty,
         /// Which nodes get one.
-        node_selector: crate::selector::Selector = "nodeSelector" empty,
+        node_selector: Selector = "nodeSelector" empty,
     }
-    also = OF_TEMPLATE;
 }
-
-/// What a template may say and nothing here acts on.
-const OF_TEMPLATE: crate::wire::Others = &[("annotations", crate::wire::Shape::Object)];
 
 wire_enum! {
     /// Which services get an address.

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::named::check_name;
 use super::{Kind, Metadata, ObjectId, Resource, ResourceKey, Scope};
 use crate::name::{Name, Namespace};
 use crate::revision::Revision;
@@ -153,10 +154,23 @@ impl Document {
     /// # Errors
     /// [`ReadError::Invalid`] with every fault, or [`ReadError::UnknownFields`].
     pub fn check_input(&self) -> Result<Resource, ReadError> {
-        let (resource, unknown) = self.read()?;
-        if unknown.is_empty() {
+        let mut report = Report::default();
+        let resource = self.read_into(&mut report);
+        // A name that is no name at all is told of already.
+        if let Some(name) = self.metadata("name").filter(|name| name.parse::<Name>().is_ok()) {
+            check_name(self.kind, name, &mut report);
+        }
+        if let Some(resource) = &resource {
+            resource.check_for_name(&mut report);
+        }
+        let resource = match resource {
+            Some(resource) if report.faults.is_empty() => resource,
+            _ => return Err(ReadError::Invalid { what: self.label(), faults: Faults(report.faults) }),
+        };
+        if report.unknown.is_empty() {
             return Ok(resource);
         }
+        let unknown = report.unknown;
         Err(ReadError::UnknownFields { what: self.label(), kind: self.kind, fields: unknown })
     }
 

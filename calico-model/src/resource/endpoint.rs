@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::name::{InterfaceName, Name, NodeName};
 use crate::net::{Cidr, Family, Mac, Protocol};
-use crate::wire::{Others, Path, Report, Shape, ToWire, wire_struct};
+use crate::wire::{Limit, Others, Path, Report, Shape, ToWire, wire_struct};
 
 wire_struct! {
     /// A `WorkloadEndpoint`: one interface of a container or virtual machine.
@@ -16,7 +16,7 @@ wire_struct! {
         /// The node it runs on.
         node: NodeName = "node" required,
         /// The container, as the runtime knows it.
-        container_id: String = "containerID" empty,
+        container_id: String = "containerID" empty [Limit::Chars(0, 1024, "_.-")],
         /// The Kubernetes pod.
         pod: String = "pod" empty,
         /// The interface's name inside the workload.
@@ -80,13 +80,25 @@ wire_struct! {
     /// A port with a name that rules may use.
     pub struct EndpointPort {
         /// The name.
-        name: String = "name" empty,
+        name: String = "name" empty [Limit::Chars(0, 128, "_.-")],
         /// The protocol.
         protocol: Protocol = "protocol" required,
         /// The number.
-        port: u16 = "port" required,
+        port: u16 = "port" required [Limit::Range(1, 65_535)],
+        /// The port of the node that leads to it, for a workload.
+        host_port: Option<u16> = "hostPort" optional,
+        /// The address of the node at which it does; `None` is each.
+        host_ip: Option<IpAddr> = "hostIP" optional,
     }
     check = check_port;
+}
+
+impl EndpointPort {
+    /// Makes a port with a name.
+    #[must_use]
+    pub fn named(name: &str, protocol: Protocol, port: u16) -> Self {
+        Self { name: name.to_owned(), protocol, port, host_port: None, host_ip: None }
+    }
 }
 
 /// Which interfaces of a node a host endpoint stands for.
@@ -115,7 +127,7 @@ impl std::fmt::Display for HostInterface {
     }
 }
 
-crate::wire::wire_text!(HostInterface);
+crate::wire::wire_text!(HostInterface = "^([*]|[a-zA-Z0-9_.-]{1,15})$");
 
 impl WorkloadEndpoint {
     /// Makes an endpoint of a node, with nothing else known of it.
@@ -155,10 +167,11 @@ fn check_workload(endpoint: &mut WorkloadEndpoint, at: Path<'_>, report: &mut Re
     let nats_at = at.key("ipNATs");
     for (i, nat) in endpoint.ip_nats.iter().enumerate() {
         if Family::of(nat.internal_ip) != Family::of(nat.external_ip) {
-            report.fault(nats_at.index(i), None, "must have two addresses of one family");
+            report.fault(nats_at.index(i), Some(&nat.to_wire()), "must have two addresses of one family");
         }
         if !endpoint.ip_networks.iter().any(|net| net.contains(nat.internal_ip)) {
-            report.fault(nats_at.index(i), None, "must have an internalIP that is one of ipNetworks");
+            let rule = "must have an internalIP that is one of ipNetworks";
+            report.fault(nats_at.index(i), Some(&nat.to_wire()), rule);
         }
     }
 }
@@ -167,12 +180,20 @@ fn check_host(endpoint: &mut HostEndpoint, at: Path<'_>, report: &mut Report) {
     if endpoint.interface_name.is_none() && endpoint.expected_ips.is_empty() {
         report.fault(at.key("interfaceName"), None, "is required when expectedIPs is empty");
     }
+    let list_at = at.key("ports");
+    for (i, port) in endpoint.ports.iter().enumerate() {
+        let port_at = list_at.index(i);
+        let host_port = port.host_port.as_ref().map(ToWire::to_wire);
+        for (key, value) in [("hostPort", host_port), ("hostIP", port.host_ip.as_ref().map(ToWire::to_wire))]
+        {
+            if value.is_some() {
+                report.fault(port_at.key(key), value.as_ref(), "is only for ports of a WorkloadEndpoint");
+            }
+        }
+    }
 }
 
 fn check_port(port: &mut EndpointPort, at: Path<'_>, report: &mut Report) {
-    if port.port == 0 {
-        report.fault(at.key("port"), Some(&port.port.to_wire()), "must be from 1 to 65535");
-    }
     if !port.protocol.has_ports() {
         report.fault(at.key("protocol"), Some(&port.protocol.to_wire()), "must be TCP, UDP or SCTP");
     }

@@ -2,7 +2,9 @@
 
 use crate::asn::{AsNumber, Community};
 use crate::net::{Cidr, Family};
-use crate::wire::{Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
+
+use super::MAX_ROUTE_PRIORITY;
 
 wire_enum! {
     /// How a route's network is compared with a rule's.
@@ -73,7 +75,7 @@ wire_struct! {
         /// Where the route comes from.
         source: Option<RouteSource> = "source" optional,
         /// The interface the route goes out of; `*` stands for any text.
-        interface: Option<String> = "interface" optional,
+        interface: Option<String> = "interface" optional [Limit::Chars(1, 15, "_.-*")],
         /// What kind of peer the session is with.
         peer_type: Option<PeerType> = "peerType" optional,
         /// A community that the route carries.
@@ -85,7 +87,7 @@ wire_struct! {
         /// What is done with a route that matches.
         action: FilterAction = "action" required,
         /// How an accepted route is changed, in order.
-        operations: Vec<FilterOperation> = "operations" empty,
+        operations: Vec<FilterOperation> = "operations" empty [Limit::Items(1, 10)],
     }
     check = check_rule;
 }
@@ -104,9 +106,8 @@ wire_struct! {
     /// Communities that a route must carry.
     pub struct CommunityMatch {
         /// Exactly one.
-        values: Vec<Community> = "values" required,
+        values: Vec<Community> = "values" required [Limit::Items(1, 1)],
     }
-    check = check_communities;
 }
 
 wire_struct! {
@@ -133,17 +134,16 @@ wire_struct! {
 wire_struct! {
     /// AS numbers to put before a path.
     pub struct PrependAsPath {
-        /// The numbers, 1 to 10.
-        prefix: Vec<AsNumber> = "prefix" required,
+        /// The numbers.
+        prefix: Vec<AsNumber> = "prefix" required [Limit::Items(1, 10)],
     }
-    check = check_prepend;
 }
 
 wire_struct! {
     /// A priority to set.
     pub struct SetPriority {
-        /// The priority, 1 to 2147483646.
-        value: u32 = "value" required,
+        /// The priority.
+        value: u32 = "value" required [Limit::Range(1, MAX_ROUTE_PRIORITY)],
     }
 }
 
@@ -176,29 +176,18 @@ fn check_filter(filter: &mut BgpFilter, at: Path<'_>, report: &mut Report) {
 
 fn check_rule(rule: &mut FilterRule, at: Path<'_>, report: &mut Report) {
     if rule.cidr.is_some() != rule.match_operator.is_some() {
-        report.fault(at.key("matchOperator"), None, "must be given together with cidr");
+        let value = rule.match_operator.as_ref().map(ToWire::to_wire);
+        report.fault(at.key("matchOperator"), value.as_ref(), "must be given together with cidr");
     }
     if rule.prefix_length.is_some() && rule.cidr.is_none() {
         report.fault(at.key("cidr"), None, "is required when prefixLength is given");
     }
     if !rule.operations.is_empty() && rule.action != FilterAction::Accept {
-        report.fault(at.key("operations"), None, "are only for rules that accept");
-    }
-    if rule.operations.len() > 10 {
-        report.fault(at.key("operations"), None, "must be at most 10");
-    }
-    let sound = |text: &str| {
-        (1..=15).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'*'))
-    };
-    if rule.interface.as_deref().is_some_and(|interface| !sound(interface)) {
-        report.fault(at.key("interface"), None, "must be 1 to 15 letters, digits, '_', '.', '-' or '*'");
-    }
-}
-
-fn check_communities(communities: &mut CommunityMatch, at: Path<'_>, report: &mut Report) {
-    if communities.values.len() != 1 {
-        report.fault(at.key("values"), None, "must be exactly one");
+        report.fault(
+            at.key("operations"),
+            Some(&rule.operations.to_wire()),
+            "must be absent unless action is Accept",
+        );
     }
 }
 
@@ -209,12 +198,11 @@ fn check_operation(operation: &mut FilterOperation, at: Path<'_>, report: &mut R
         operation.set_priority.is_some(),
     ];
     if given.iter().filter(|given| **given).count() != 1 {
-        report.fault(at, None, "must have exactly one of addCommunity, prependASPath and setPriority");
-    }
-}
-
-fn check_prepend(prepend: &mut PrependAsPath, at: Path<'_>, report: &mut Report) {
-    if !(1..=10).contains(&prepend.prefix.len()) {
-        report.fault(at.key("prefix"), None, "must be 1 to 10 AS numbers");
+        let value = operation.to_wire();
+        report.fault(
+            at,
+            Some(&value),
+            "must have exactly one of addCommunity, prependASPath and setPriority",
+        );
     }
 }

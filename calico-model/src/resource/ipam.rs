@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::name::NodeName;
 use crate::net::Cidr;
-use crate::wire::{Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
 
 use super::block::{AffinityState, Owner};
 
@@ -27,15 +27,20 @@ wire_struct! {
         /// Whether a node takes addresses only from its own blocks.
         strict_affinity: bool = "strictAffinity" default(false),
         /// How many blocks a node may have in each family; 0 is unlimited.
-        max_blocks_per_host: u32 = "maxBlocksPerHost" default(0),
+        max_blocks_per_host: u32 = "maxBlocksPerHost" default(0) [Limit::Range(0, 1_000_000)],
         /// Whether a node may claim further blocks.
         auto_allocate_blocks: bool = "autoAllocateBlocks" default(true),
         /// Whether a KubeVirt machine keeps its address.
         kube_virt_vm_address_persistence: Option<Switch> = "kubeVirtVMAddressPersistence" optional,
-        /// For how many seconds, 0 to 1200, a released address is not assigned again.
-        ip_cooldown_seconds: Option<u32> = "ipCooldownSeconds" optional,
+        /// For how many seconds a released address is not assigned again.
+        ip_cooldown_seconds: Option<u32> = "ipCooldownSeconds" optional [Limit::Range(0, 1200)],
     }
     check = check_configuration;
+}
+
+impl IpamConfiguration {
+    /// The only name there is.
+    pub const NAME: &'static str = "default";
 }
 
 wire_enum! {
@@ -118,9 +123,6 @@ wire_struct! {
 
 fn check_configuration(configuration: &mut IpamConfiguration, at: Path<'_>, report: &mut Report) {
     let max = configuration.max_blocks_per_host;
-    if max > 1_000_000 {
-        report.fault(at.key("maxBlocksPerHost"), Some(&max.to_wire()), "must be from 0 to 1000000");
-    }
     if max > 0 && !configuration.strict_affinity {
         report.fault(
             at.key("maxBlocksPerHost"),
@@ -129,9 +131,11 @@ fn check_configuration(configuration: &mut IpamConfiguration, at: Path<'_>, repo
         );
     }
     if !configuration.strict_affinity && !configuration.auto_allocate_blocks {
-        report.fault(at.key("autoAllocateBlocks"), None, "must be true unless strictAffinity is true");
-    }
-    if let Some(seconds) = configuration.ip_cooldown_seconds.filter(|seconds| *seconds > 1200) {
-        report.fault(at.key("ipCooldownSeconds"), Some(&seconds.to_wire()), "must be from 0 to 1200");
+        let value = configuration.auto_allocate_blocks.to_wire();
+        report.fault(
+            at.key("autoAllocateBlocks"),
+            Some(&value),
+            "must be true unless strictAffinity is true",
+        );
     }
 }

@@ -220,6 +220,10 @@ macro_rules! kinds {
                 match self { $(Resource::$spec(object) => object.spec.to_wire()),* }
             }
 
+            pub(crate) fn spec_schema(kind: Kind, schemas: &mut crate::wire::Schemas) -> serde_json::Value {
+                match kind { $(Kind::$spec => $spec::schema(schemas)),* }
+            }
+
             pub(crate) fn spec_from_wire(
                 kind: Kind,
                 metadata: Metadata,

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::label::Labels;
 use crate::name::{Name, Namespace};
-use crate::wire::{Others, Path, Report, Shape, wire_struct};
+use crate::wire::{LABEL_KEY, Others, Path, Report, Shape, is_label_key, wire_struct};
 
 wire_struct! {
     /// A resource's standard metadata.
@@ -68,6 +68,10 @@ fn check(metadata: &mut Metadata, at: Path<'_>, report: &mut Report) {
             None,
             format!("must be at most {LIMIT} bytes in all, but are {size}"),
         );
+    }
+    let annotations_at = at.key("annotations");
+    for key in metadata.annotations.keys().filter(|key| !is_label_key(&key.to_lowercase())) {
+        report.fault(annotations_at.key(key), None, LABEL_KEY);
     }
     if metadata.resource_version.as_deref().is_some_and(|version| version.parse::<u64>().is_err()) {
         let value = metadata.resource_version.clone().map(Value::String);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::asn::{AsNumber, RouterId};
 use crate::net::{Family, InterfaceAddr, Mac};
-use crate::wire::{Others, Path, Report, Shape, ToWire, wire_struct};
+use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
 
 wire_struct! {
     /// A `Node`: how a machine is reached and what it is called by BGP.
@@ -23,12 +23,45 @@ wire_struct! {
         orch_refs: Vec<OrchRef> = "orchRefs" empty,
         /// All addresses by which others may know the node.
         addresses: Vec<NodeAddress> = "addresses" empty,
+        /// The addresses of the node's WireGuard devices.
+        wireguard: Option<NodeWireguard> = "wireguard" optional,
+        /// The node's interfaces.
+        interfaces: Vec<NodeInterface> = "interfaces" empty,
     }
-    also = OF_NODE;
+    check = check;
 }
 
-/// What a `Node` may say and nothing here acts on.
-const OF_NODE: Others = &[("interfaces", Shape::List), ("wireguard", Shape::Object)];
+wire_struct! {
+    /// The addresses of a node's WireGuard devices.
+    pub struct NodeWireguard {
+        /// For IPv4.
+        interface_ipv4_address: Option<Ipv4Addr> = "interfaceIPv4Address" optional,
+        /// For IPv6.
+        interface_ipv6_address: Option<Ipv6Addr> = "interfaceIPv6Address" optional,
+    }
+}
+
+wire_struct! {
+    /// An interface of a node.
+    pub struct NodeInterface {
+        /// Its name.
+        name: String = "name" required [Limit::Length(15)],
+        /// Its addresses.
+        addresses: Vec<InterfaceAddr> = "addresses" empty,
+    }
+}
+
+wire_enum! {
+    /// What an address of a node is for.
+    pub enum NodeAddressType {
+        /// Routes between nodes.
+        CalicoNode = "CalicoNodeIP",
+        /// Others inside the cluster, as Kubernetes says.
+        Internal = "InternalIP",
+        /// Those outside, as Kubernetes says.
+        External = "ExternalIP",
+    }
+}
 
 wire_struct! {
     /// A node's part in BGP.
@@ -62,8 +95,8 @@ wire_struct! {
     pub struct NodeAddress {
         /// The address, with or without a prefix length.
         address: InterfaceAddr = "address" required,
-        /// What it is for: `CalicoNodeIP`, `InternalIP` or `ExternalIP`.
-        kind: Option<String> = "type" optional,
+        /// What it is for.
+        kind: Option<NodeAddressType> = "type" optional,
     }
 }
 
@@ -97,6 +130,8 @@ impl Node {
             vxlan_tunnel_mac_v6: None,
             orch_refs: Vec::new(),
             addresses: Vec::new(),
+            wireguard: None,
+            interfaces: Vec::new(),
         }
     }
 
@@ -123,6 +158,13 @@ impl Node {
 impl Default for Node {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+fn check(node: &mut Node, at: Path<'_>, report: &mut Report) {
+    let bgp = node.bgp.as_ref().map(ToWire::to_wire);
+    if bgp.as_ref().and_then(serde_json::Value::as_object).is_some_and(serde_json::Map::is_empty) {
+        report.fault(at.key("bgp"), bgp.as_ref(), "must not be empty: leave it out");
     }
 }
 

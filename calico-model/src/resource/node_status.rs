@@ -1,7 +1,7 @@
 //! A request for the status of a node.
 
 use crate::name::NodeName;
-use crate::wire::{Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{Limit, wire_enum, wire_struct};
 
 wire_enum! {
     /// A part of a node's status.
@@ -22,14 +22,7 @@ wire_struct! {
         node: NodeName = "node" required,
         /// The parts that are wanted.
         classes: Vec<NodeStatusClass> = "classes" empty,
-        /// How often, in seconds from 0 (never) to 86400, the status is written.
-        update_period_seconds: Option<u32> = "updatePeriodSeconds" optional,
-    }
-    check = check;
-}
-
-fn check(request: &mut CalicoNodeStatus, at: Path<'_>, report: &mut Report) {
-    if let Some(period) = request.update_period_seconds.filter(|period| *period > 86_400) {
-        report.fault(at.key("updatePeriodSeconds"), Some(&period.to_wire()), "must be from 0 to 86400");
+        /// How often, in seconds, the status is written; 0 is never.
+        update_period_seconds: Option<u32> = "updatePeriodSeconds" optional [Limit::Range(0, 86_400)],
     }
 }

@@ -9,7 +9,9 @@ use super::Tier;
 use crate::name::Name;
 use crate::net::{Cidr, Protocol};
 use crate::selector::Selector;
-use crate::wire::{FromWire, Path, Report, ToWire, joined, two_tables, wire_enum, wire_struct};
+use crate::wire::{
+    FromWire, Limit, Path, Report, Schemas, ToWire, joined, two_tables, wire_enum, wire_struct,
+};
 
 mod check;
 mod port;
@@ -45,8 +47,8 @@ wire_struct! {
     pub struct Rule {
         /// What is done with a packet that matches.
         action: Action = "action" required,
-        /// The IP version, 4 or 6.
-        ip_version: Option<u8> = "ipVersion" optional,
+        /// The IP version.
+        ip_version: Option<u8> = "ipVersion" optional [Limit::Numbers(&[4, 6])],
         /// The protocol.
         protocol: Option<Protocol> = "protocol" optional,
         /// Any protocol but this.
@@ -78,8 +80,8 @@ wire_struct! {
 wire_struct! {
     /// An ICMP type and code.
     pub struct Icmp {
-        /// The type, 0 to 254; `None` is any.
-        icmp_type: Option<u8> = "type" optional,
+        /// The type; `None` is any.
+        icmp_type: Option<u8> = "type" optional [Limit::Range(0, 254)],
         /// The code; `None` is any.
         code: Option<u8> = "code" optional,
     }
@@ -90,7 +92,7 @@ wire_struct! {
     /// One end of a packet. Every field that is set must match.
     pub struct EntityRule {
         /// The address is in one of these networks.
-        nets: Vec<Cidr> = "nets" empty,
+        nets: Vec<Cidr> = "nets" empty [Limit::Items(0, 256), Limit::Each(&Limit::Prefixed)],
         /// The address belongs to an endpoint or network set that this selects.
         selector: Option<Selector> = "selector" optional,
         /// The endpoint is in a namespace that this selects.
@@ -98,13 +100,13 @@ wire_struct! {
         /// The address and port belong to this service.
         services: Option<ServiceMatch> = "services" optional,
         /// The port is one of these.
-        ports: Vec<PortMatch> = "ports" empty,
+        ports: Vec<PortMatch> = "ports" empty [Limit::Items(0, 50)],
         /// The address is in none of these networks.
-        not_nets: Vec<Cidr> = "notNets" empty,
+        not_nets: Vec<Cidr> = "notNets" empty [Limit::Items(0, 256), Limit::Each(&Limit::Prefixed)],
         /// The address does not belong to an endpoint or network set that this selects.
         not_selector: Option<Selector> = "notSelector" optional,
         /// The port is none of these.
-        not_ports: Vec<PortMatch> = "notPorts" empty,
+        not_ports: Vec<PortMatch> = "notPorts" empty [Limit::Items(0, 50)],
         /// The endpoint runs under one of these service accounts.
         service_accounts: Option<ServiceAccounts> = "serviceAccounts" optional,
     }
@@ -135,9 +137,9 @@ wire_struct! {
     /// An HTTP request.
     pub struct Http {
         /// The method is one of these.
-        methods: Vec<String> = "methods" empty,
+        methods: Vec<String> = "methods" empty [Limit::Items(0, 20)],
         /// The path is one of these.
-        paths: Vec<HttpPath> = "paths" empty,
+        paths: Vec<HttpPath> = "paths" empty [Limit::Items(0, 20)],
     }
 }
 
@@ -145,9 +147,18 @@ wire_struct! {
     /// A path of an HTTP request: exactly this or beginning with this.
     pub struct HttpPath {
         /// The whole path.
-        exact: Option<String> = "exact" optional,
+        exact: Option<String> = "exact" optional [Limit::Length(1024)],
         /// How the path begins.
-        prefix: Option<String> = "prefix" optional,
+        prefix: Option<String> = "prefix" optional [Limit::Length(1024)],
+    }
+    check = check::path;
+}
+
+wire_enum! {
+    /// A hint for the programming of a policy.
+    pub enum PerformanceHint {
+        /// Some endpoint of every node will need it.
+        AssumeNeededOnEveryNode = "AssumeNeededOnEveryNode",
     }
 }
 
@@ -159,17 +170,17 @@ wire_struct! {
         /// The place in the tier: lower is earlier, `None` is last.
         order: Option<f64> = "order" optional,
         /// The endpoints it applies to.
-        selector: Selector = "selector" empty,
+        selector: Selector = "selector" empty [Limit::Length(1024)],
         /// The directions it applies to. Never empty once read: see [`Policy::types`].
-        types: Vec<PolicyType> = "types" empty,
+        types: Vec<PolicyType> = "types" empty [Limit::Items(0, 2)],
         /// Rules for traffic to the endpoint, in order.
-        ingress: Vec<Rule> = "ingress" empty,
+        ingress: Vec<Rule> = "ingress" empty [Limit::Items(0, 1024)],
         /// Rules for traffic from the endpoint, in order.
-        egress: Vec<Rule> = "egress" empty,
+        egress: Vec<Rule> = "egress" empty [Limit::Items(0, 1024)],
         /// The endpoints' service accounts; `None` is any.
-        service_account_selector: Option<Selector> = "serviceAccountSelector" optional,
+        service_account_selector: Option<Selector> = "serviceAccountSelector" optional [Limit::Length(1024)],
         /// Hints for the programming of the policy; no meaning for traffic.
-        performance_hints: Vec<String> = "performanceHints" empty,
+        performance_hints: Vec<PerformanceHint> = "performanceHints" empty,
     }
     check = check::policy;
 }
@@ -190,6 +201,10 @@ impl FromWire for NetworkPolicy {
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
         Policy::from_wire(value, at, report).map(Self)
     }
+
+    fn schema(schemas: &mut Schemas) -> Value {
+        Policy::schema(schemas)
+    }
 }
 
 impl ToWire for NetworkPolicy {
@@ -202,7 +217,7 @@ wire_struct! {
     /// What only a `GlobalNetworkPolicy` has.
     pub struct GlobalPart {
         /// The namespaces of the endpoints; `None` is any, and host endpoints too.
-        namespace_selector: Option<Selector> = "namespaceSelector" optional,
+        namespace_selector: Option<Selector> = "namespaceSelector" optional [Limit::Length(1024)],
         /// Whether it is enforced before connection tracking. Host endpoints only.
         do_not_track: bool = "doNotTrack" empty,
         /// Whether it is enforced before destination addresses are translated. Host endpoints only.
@@ -236,6 +251,10 @@ impl FromWire for GlobalNetworkPolicy {
         let faults = report.faults.len();
         check::global(&read, at, report);
         (report.faults.len() == faults).then_some(read)
+    }
+
+    fn schema(schemas: &mut Schemas) -> Value {
+        schemas.of_two::<Policy, GlobalPart>("GlobalNetworkPolicy")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::net::{Cidr, Family};
 use crate::selector::Selector;
-use crate::wire::{Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
 
 wire_enum! {
     /// When packets between nodes are encapsulated.
@@ -42,10 +42,10 @@ wire_struct! {
     /// An `IPPool`: a network that addresses are assigned from, and how its traffic travels.
     pub struct IpPool {
         /// The network. Cannot be changed later.
-        cidr: Cidr = "cidr" required,
+        cidr: Cidr = "cidr" required [Limit::Length(48)],
         /// The prefix length of a block, 20 to 32 for IPv4 (26 when unset), 116 to 128 for IPv6 (122 when unset).
         /// Cannot be changed later.
-        block_size: u8 = "blockSize" default(0),
+        block_size: u8 = "blockSize" derived(0),
         /// Whether IP-in-IP is used between nodes.
         ipip_mode: EncapMode = "ipipMode" default(EncapMode::Never),
         /// Whether VXLAN is used between nodes.
@@ -61,7 +61,7 @@ wire_struct! {
         /// Which namespaces' workloads may have addresses of the pool; `None` is all.
         namespace_selector: Option<Selector> = "namespaceSelector" optional,
         /// What the addresses may be used for.
-        allowed_uses: Vec<AllowedUse> = "allowedUses" default(vec![AllowedUse::Workload, AllowedUse::Tunnel]),
+        allowed_uses: Vec<AllowedUse> = "allowedUses" default(vec![AllowedUse::Workload, AllowedUse::Tunnel]) [Limit::Items(0, 10)],
         /// Whether requests that do not name the pool are served.
         assignment_mode: AssignmentMode = "assignmentMode" default(AssignmentMode::Automatic),
     }
@@ -103,6 +103,9 @@ fn check_pool(pool: &mut IpPool, at: Path<'_>, report: &mut Report) {
     if pool.block_size == 0 {
         pool.block_size = default_block_size(family);
     }
+    if pool.allowed_uses.is_empty() {
+        pool.allowed_uses = IpPool::new(pool.cidr).allowed_uses;
+    }
     let sizes = match family {
         Family::V4 => 20..=32,
         Family::V6 => 116..=128,
@@ -132,12 +135,14 @@ fn check_pool(pool: &mut IpPool, at: Path<'_>, report: &mut Report) {
     for (key, selector) in
         [("nodeSelector", Some(&pool.node_selector)), ("namespaceSelector", pool.namespace_selector.as_ref())]
     {
-        if selector.is_some_and(Selector::uses_global) {
-            report.fault(at.key(key), None, "must not use global()");
+        if let Some(selector) = selector.filter(|selector| selector.uses_global()) {
+            report.fault(at.key(key), Some(&selector.to_wire()), "must not use global()");
         }
     }
     if pool.allowed_uses.contains(&AllowedUse::Tunnel) && pool.namespace_selector.is_some() {
-        report.fault(at.key("namespaceSelector"), None, "must be absent when allowedUses has Tunnel");
+        let value = pool.namespace_selector.as_ref().map(ToWire::to_wire);
+        let rule = "must be absent when allowedUses has Tunnel";
+        report.fault(at.key("namespaceSelector"), value.as_ref(), rule);
     }
     if pool.allowed_uses.contains(&AllowedUse::LoadBalancer) {
         check_load_balancer(pool, at, report);
@@ -146,17 +151,21 @@ fn check_pool(pool: &mut IpPool, at: Path<'_>, report: &mut Report) {
 
 fn check_load_balancer(pool: &IpPool, at: Path<'_>, report: &mut Report) {
     let plain = pool.ipip_mode == EncapMode::Never && pool.vxlan_mode == EncapMode::Never;
+    let uses = pool.allowed_uses.to_wire();
     if pool.allowed_uses.len() > 1 {
-        report.fault(at.key("allowedUses"), None, "LoadBalancer must be the only use");
+        report.fault(at.key("allowedUses"), Some(&uses), "must have no other use beside LoadBalancer");
     }
     if !plain {
-        report.fault(at.key("allowedUses"), None, "LoadBalancer needs ipipMode and vxlanMode Never");
+        let rule = "must not be LoadBalancer unless ipipMode and vxlanMode are Never";
+        report.fault(at.key("allowedUses"), Some(&uses), rule);
     }
     if pool.disable_bgp_export {
-        report.fault(at.key("disableBGPExport"), None, "must not be set when allowedUses is LoadBalancer");
+        let rule = "must not be set when allowedUses is LoadBalancer";
+        report.fault(at.key("disableBGPExport"), Some(&true.to_wire()), rule);
     }
     if !pool.node_selector.is_all() {
-        report.fault(at.key("nodeSelector"), None, "must be all() when allowedUses is LoadBalancer");
+        let rule = "must be all() when allowedUses is LoadBalancer";
+        report.fault(at.key("nodeSelector"), Some(&pool.node_selector.to_wire()), rule);
     }
 }
 

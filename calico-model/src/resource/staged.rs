@@ -56,6 +56,10 @@ macro_rules! staged {
                 check_deletion(read.staged.staged_action, value, at, report);
                 (report.faults.len() == faults).then_some(read)
             }
+
+            fn schema(schemas: &mut crate::wire::Schemas) -> Value {
+                schemas.of_two::<$policy, StagedPart>(stringify!($name))
+            }
         }
 
         impl ToWire for $name {
@@ -86,9 +90,9 @@ fn check_deletion(action: StagedAction, value: &Value, at: Path<'_>, report: &mu
     if action != StagedAction::Delete {
         return;
     }
-    for key in value.as_object().into_iter().flat_map(|object| object.keys()) {
+    for (key, value) in value.as_object().into_iter().flatten() {
         if !OF_A_DELETION.contains(&key.as_str()) {
-            report.fault(at.key(key), None, "must be absent when stagedAction is Delete");
+            report.fault(at.key(key), Some(value), "must be absent when stagedAction is Delete");
         }
     }
 }
@@ -117,7 +121,9 @@ fn check_kubernetes(policy: &mut StagedKubernetesNetworkPolicy, at: Path<'_>, re
         && policy.policy_types.is_empty();
     if policy.staged_action == StagedAction::Delete {
         if !empty {
-            report.fault(at.key("stagedAction"), None, "is Delete, so every other field must be absent");
+            let value = policy.staged_action.to_wire();
+            let rule = "must not be Delete when any other field is given";
+            report.fault(at.key("stagedAction"), Some(&value), rule);
         }
         return;
     }

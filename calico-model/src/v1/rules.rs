@@ -6,7 +6,7 @@ use super::names;
 use crate::net::{Cidr, Protocol};
 use crate::resource::policy::{Icmp, PortMatch};
 use crate::selector::Selector;
-use crate::wire::{FromWire, Path, Report, ToWire, text_from_wire, wire_struct};
+use crate::wire::{FromWire, Path, Report, Schemas, ToWire, text_from_wire, text_schema, wire_struct};
 
 wire_struct! {
     /// A rule.
@@ -86,6 +86,10 @@ impl FromWire for OldProtocol {
         } else {
             text_from_wire(value, at, report)
         }
+    }
+
+    fn schema(_: &mut Schemas) -> Value {
+        text_schema(None)
     }
 }
 

@@ -58,12 +58,31 @@ impl Report {
 
 /// A value as an error quotes it: JSON, cut so that hostile input cannot fill a log.
 pub(crate) fn quoted(value: &Value) -> String {
-    let text = match value {
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
-    };
-    if text.chars().count() <= 80 { text } else { text.chars().take(77).chain("...".chars()).collect() }
+    let mut start = Start(Vec::new());
+    // The only failure is that the value is longer than what is quoted of it.
+    let _longer = serde_json::to_writer(&mut start, value);
+    let text = String::from_utf8_lossy(&start.0);
+    if text.chars().count() <= 80 {
+        text.into_owned()
+    } else {
+        text.chars().take(77).chain("...".chars()).collect()
+    }
+}
+
+/// Keeps the first bytes that are written, enough for 80 characters and a cut one, and ends the writing of the rest.
+struct Start(Vec<u8>);
+
+impl std::io::Write for Start {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let room = (4 * 81_usize).saturating_sub(self.0.len());
+        let taken = &bytes[..bytes.len().min(room)];
+        self.0.extend_from_slice(taken);
+        Ok(taken.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Where in a resource a value stands: a list of steps held on the stack and only written out for a fault.

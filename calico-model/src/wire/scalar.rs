@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, json};
 
-use super::{FromWire, Path, Report, ToWire};
+use super::{FromWire, Path, Report, Schemas, ToWire, text_schema};
 use crate::asn::AsNumber;
 use crate::label::Labels;
 use crate::net::Protocol;
@@ -25,8 +25,10 @@ pub(crate) fn text_from_wire<T: FromStr<Err: fmt::Display>>(
     text.parse().map_err(|error: T::Err| report.fault(at, Some(value), error.to_string())).ok()
 }
 
+/// Makes types that are read from text and written as text readable and writable; a pattern says to the schema what the
+/// parser takes, and may take more.
 macro_rules! wire_text {
-    ($($type:ty),* $(,)?) => {$(
+    ($($type:ty $(= $pattern:literal)?),* $(,)?) => {$(
         impl $crate::wire::FromWire for $type {
             fn from_wire(
                 value: &serde_json::Value,
@@ -34,6 +36,11 @@ macro_rules! wire_text {
                 report: &mut $crate::wire::Report,
             ) -> Option<Self> {
                 $crate::wire::text_from_wire(value, at, report)
+            }
+
+            fn schema(_: &mut $crate::wire::Schemas) -> serde_json::Value {
+                let pattern: &[&str] = &[$($pattern)?];
+                $crate::wire::text_schema(pattern.first().copied())
             }
         }
 
@@ -46,8 +53,18 @@ macro_rules! wire_text {
 }
 pub(crate) use wire_text;
 
+/// Declares an enumeration by its texts. `in any case` before it reads them whether upper or lower, as upstream reads
+/// the settings of its agents.
 macro_rules! wire_enum {
     ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        wire_enum!(@define $(#[$meta])* $vis enum $name { $($(#[$vmeta])* $variant = $text),* });
+        wire_enum!(@read $name str::eq, serde_json::json!({"type": "string", "enum": [$($text),*]}), $($variant = $text),*);
+    };
+    (in any case $(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        wire_enum!(@define $(#[$meta])* $vis enum $name { $($(#[$vmeta])* $variant = $text),* });
+        wire_enum!(@read $name str::eq_ignore_ascii_case, $crate::wire::text_schema(Some(&$crate::wire::any_case(&[$($text),*]))), $($variant = $text),*);
+    };
+    (@define $(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),* }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         $vis enum $name { $($(#[$vmeta])* $variant),* }
@@ -66,26 +83,29 @@ macro_rules! wire_enum {
             }
         }
 
+        impl $crate::wire::ToWire for $name {
+            fn to_wire(&self) -> serde_json::Value {
+                serde_json::Value::String(self.as_str().to_owned())
+            }
+        }
+    };
+    (@read $name:ident $same:path, $schema:expr, $($variant:ident = $text:literal),*) => {
         impl $crate::wire::FromWire for $name {
             fn from_wire(
                 value: &serde_json::Value,
                 at: $crate::wire::Path<'_>,
                 report: &mut $crate::wire::Report,
             ) -> Option<Self> {
-                match value.as_str() {
-                    $(Some($text) => Some(Self::$variant),)*
-                    _ => {
-                        let all: &[&str] = &[$($text),*];
-                        report.fault(at, Some(value), format!("must be one of {}", all.join(", ")));
-                        None
-                    }
+                let all = [$(($text, Self::$variant)),*];
+                let found = value.as_str().and_then(|text| all.into_iter().find(|(one, _)| $same(one, text)));
+                if found.is_none() {
+                    report.fault(at, Some(value), format!("must be one of {}", [$($text),*].join(", ")));
                 }
+                found.map(|(_, variant)| variant)
             }
-        }
 
-        impl $crate::wire::ToWire for $name {
-            fn to_wire(&self) -> serde_json::Value {
-                serde_json::Value::String(self.as_str().to_owned())
+            fn schema(_: &mut $crate::wire::Schemas) -> serde_json::Value {
+                $schema
             }
         }
     };
@@ -93,21 +113,48 @@ macro_rules! wire_enum {
 pub(crate) use wire_enum;
 
 wire_text!(
-    crate::net::Cidr,
-    crate::net::InterfaceAddr,
+    crate::net::Cidr = "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$",
+    crate::net::InterfaceAddr = "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$",
     crate::net::Mac,
-    crate::asn::RouterId,
-    crate::asn::Community,
-    crate::name::Name,
-    crate::name::NodeName,
-    crate::name::Namespace,
-    crate::name::InterfaceName,
-    crate::resource::block::Owner,
-    std::net::IpAddr,
-    std::net::Ipv4Addr,
-    std::net::Ipv6Addr,
+    crate::asn::RouterId = "^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$",
+    crate::asn::Community = "^[0-9]+:[0-9]+(:[0-9]+)?$",
+    crate::name::Name = "^[a-z0-9.-]{1,253}$",
+    crate::name::NodeName = "^[a-z0-9.-]{1,253}$",
+    crate::name::Namespace = "^[a-z0-9-]{1,63}$",
+    crate::name::InterfaceName = "^[a-zA-Z0-9_.-]{1,15}$",
+    crate::resource::block::Owner = "^(host|virtual):",
     String,
 );
+
+/// The standard library's addresses, whose parsers do not say what they want.
+macro_rules! wire_address {
+    ($($type:ty = $pattern:literal, $rule:literal;)*) => {$(
+        impl FromWire for $type {
+            fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+                let read = value.as_str().and_then(|text| text.parse().ok());
+                if read.is_none() {
+                    report.fault(at, Some(value), $rule);
+                }
+                read
+            }
+
+            fn schema(_: &mut Schemas) -> Value {
+                text_schema(Some($pattern))
+            }
+        }
+
+        impl ToWire for $type {
+            fn to_wire(&self) -> Value {
+                Value::String(self.to_string())
+            }
+        }
+    )*};
+}
+wire_address! {
+    std::net::IpAddr = "^[0-9a-fA-F:.]+$", "must be an address without a prefix length";
+    std::net::Ipv4Addr = "^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$", "must be an IPv4 address without a prefix length";
+    std::net::Ipv6Addr = "^[0-9a-fA-F:.]+$", "must be an IPv6 address without a prefix length";
+}
 
 impl FromWire for Selector {
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
@@ -121,6 +168,10 @@ impl FromWire for Selector {
             fault.snippet = Some(error.caret());
         }
         None
+    }
+
+    fn schema(_: &mut Schemas) -> Value {
+        text_schema(None)
     }
 }
 
@@ -137,6 +188,10 @@ impl FromWire for bool {
             report.fault(at, Some(value), "must be true or false");
         }
         read
+    }
+
+    fn schema(_: &mut Schemas) -> Value {
+        json!({"type": "boolean"})
     }
 }
 
@@ -157,6 +212,10 @@ macro_rules! wire_unsigned {
                 }
                 read
             }
+
+            fn schema(_: &mut Schemas) -> Value {
+                json!({"type": "integer", "minimum": 0, "maximum": <$type>::MAX})
+            }
         }
 
         impl ToWire for $type {
@@ -176,6 +235,10 @@ impl FromWire for i64 {
         }
         read
     }
+
+    fn schema(_: &mut Schemas) -> Value {
+        json!({"type": "integer"})
+    }
 }
 
 impl ToWire for i64 {
@@ -191,6 +254,10 @@ impl FromWire for f64 {
             report.fault(at, Some(value), "must be a number");
         }
         read
+    }
+
+    fn schema(_: &mut Schemas) -> Value {
+        json!({"type": "number"})
     }
 }
 
@@ -208,16 +275,19 @@ impl ToWire for f64 {
 impl FromWire for AsNumber {
     /// A number, or text in plain or dotted form.
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
-        match value.as_u64() {
-            Some(number) => {
-                let read = u32::try_from(number).ok().and_then(AsNumber::new);
-                if read.is_none() {
-                    report.fault(at, Some(value), "must be an AS number from 1 to 4294967295");
-                }
-                read
-            }
-            None => text_from_wire(value, at, report),
+        if value.is_string() {
+            return text_from_wire(value, at, report);
         }
+        let read = value.as_u64().and_then(|number| u32::try_from(number).ok()).and_then(AsNumber::new);
+        if read.is_none() {
+            report.fault(at, Some(value), "must be an AS number from 1 to 4294967295");
+        }
+        read
+    }
+
+    fn schema(_: &mut Schemas) -> Value {
+        let number = json!({"type": "integer", "minimum": 1, "maximum": u32::MAX});
+        json!({"anyOf": [number, text_schema(Some("^[0-9]+([.][0-9]+)?$"))]})
     }
 }
 
@@ -234,6 +304,10 @@ impl FromWire for Protocol {
             return text_from_wire(value, at, report);
         }
         u8::from_wire(value, at, report).map(Protocol::from_number)
+    }
+
+    fn schema(schemas: &mut Schemas) -> Value {
+        json!({"anyOf": [u8::schema(schemas), text_schema(Some("^(TCP|UDP|ICMP|ICMPv6|SCTP|UDPLite|[0-9]+)$"))]})
     }
 }
 
@@ -258,6 +332,10 @@ impl<T: FromWire> FromWire for Vec<T> {
             .collect();
         (read.len() == items.len()).then_some(read)
     }
+
+    fn schema(schemas: &mut Schemas) -> Value {
+        json!({"type": "array", "items": T::schema(schemas)})
+    }
 }
 
 impl<T: ToWire> ToWire for Vec<T> {
@@ -269,6 +347,10 @@ impl<T: ToWire> ToWire for Vec<T> {
 impl<T: FromWire> FromWire for Box<T> {
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
         T::from_wire(value, at, report).map(Box::new)
+    }
+
+    fn schema(schemas: &mut Schemas) -> Value {
+        T::schema(schemas)
     }
 }
 
@@ -282,6 +364,10 @@ impl<T: FromWire> FromWire for Option<T> {
     /// An item of a list that may be null.
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
         if value.is_null() { Some(None) } else { T::from_wire(value, at, report).map(Some) }
+    }
+
+    fn schema(schemas: &mut Schemas) -> Value {
+        json!({"anyOf": [T::schema(schemas), {"type": "null"}]})
     }
 }
 
@@ -303,6 +389,10 @@ impl<T: FromWire> FromWire for BTreeMap<String, T> {
             .collect();
         (read.len() == object.len()).then_some(read)
     }
+
+    fn schema(schemas: &mut Schemas) -> Value {
+        json!({"type": "object", "additionalProperties": T::schema(schemas)})
+    }
 }
 
 impl<T: ToWire> ToWire for BTreeMap<String, T> {
@@ -315,6 +405,10 @@ impl FromWire for Value {
     /// Any JSON, let be.
     fn from_wire(value: &Value, _: Path<'_>, _: &mut Report) -> Option<Self> {
         Some(value.clone())
+    }
+
+    fn schema(_: &mut Schemas) -> Value {
+        json!({})
     }
 }
 
@@ -332,6 +426,10 @@ impl FromWire for crate::resource::block::AffinityState {
         }
         read
     }
+
+    fn schema(_: &mut Schemas) -> Value {
+        json!({"type": "string", "enum": ["confirmed", "pending", "pendingDeletion"]})
+    }
 }
 
 impl ToWire for crate::resource::block::AffinityState {
@@ -347,7 +445,7 @@ impl FromWire for Labels {
         let before = report.faults.len();
         for (key, text) in &map {
             if !is_label_key(key) {
-                report.fault(at.key(key), None, "the key must be an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits");
+                report.fault(at.key(key), None, LABEL_KEY);
             }
             if !is_label_value(text) {
                 report.fault(
@@ -358,6 +456,10 @@ impl FromWire for Labels {
             }
         }
         (report.faults.len() == before).then(|| map.into_iter().collect())
+    }
+
+    fn schema(schemas: &mut Schemas) -> Value {
+        BTreeMap::<String, String>::schema(schemas)
     }
 }
 
@@ -380,7 +482,11 @@ fn is_label_value(text: &str) -> bool {
     text.is_empty() || is_label_word(text)
 }
 
-fn is_label_key(key: &str) -> bool {
+/// What the key of a label or annotation must be.
+pub(crate) const LABEL_KEY: &str = "the key must be an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits";
+
+/// Reports whether text may be the key of a label.
+pub(crate) fn is_label_key(key: &str) -> bool {
     match key.split_once('/') {
         Some((prefix, word)) => prefix.parse::<crate::name::Name>().is_ok() && is_label_word(word),
         None => is_label_word(key),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{FromWire, Others, Path, Report, ToWire};
+use super::{FromWire, Limit, Others, Path, Report, ToWire};
 
 /// An object being read: every field that is asked for becomes known, the rest is reported as unknown.
 pub(crate) struct Fields<'v, 'p, 'r> {
@@ -26,26 +26,30 @@ impl<'v, 'p, 'r> Fields<'v, 'p, 'r> {
     }
 
     /// Reads a field; `None` when it is absent, null, or faulty (and then reported).
-    pub(crate) fn optional<T: FromWire>(&mut self, key: &'static str) -> Option<T> {
+    pub(crate) fn optional<T: FromWire>(&mut self, key: &'static str, limits: &[Limit]) -> Option<T> {
         let value = self.object.get(key)?;
         self.known += 1;
         if value.is_null() {
             return None;
         }
-        let read = T::from_wire(value, self.at.key(key), self.report);
+        let at = self.at.key(key);
+        let read = T::from_wire(value, at, self.report);
         self.whole &= read.is_some();
+        for limit in limits.iter().filter(|_| read.is_some()) {
+            self.whole &= limit.check(value, at, self.report);
+        }
         read
     }
 
     /// Reads a field that must be there.
-    pub(crate) fn required<T: FromWire>(&mut self, key: &'static str) -> Option<T> {
+    pub(crate) fn required<T: FromWire>(&mut self, key: &'static str, limits: &[Limit]) -> Option<T> {
         if self.object.get(key).is_none_or(Value::is_null) {
             self.report.fault(self.at.key(key), None, "is required");
             self.known += usize::from(self.object.contains_key(key));
             self.whole = false;
             return None;
         }
-        self.optional(key)
+        self.optional(key, limits)
     }
 
     /// Checks the fields that are known and not read: nothing here acts on them, and they stay in the document.
@@ -111,28 +115,31 @@ pub(crate) fn joined(first: Value, second: Value) -> Value {
 
 /// Declares a checked struct by the table of its fields.
 ///
-/// Each row is `field: Type = "jsonName" mode`, where mode is
+/// Each row is `field: Type = "jsonName" mode [limits]`, where mode is
 /// - `required`: the field must be there;
-/// - `optional`: the type is an `Option`, absent means `None`;
+/// - `optional`: the type is an `Option`, absent means `None`; `optional(value)` also tells the schema what that amounts to;
 /// - `empty`: absent means `Type::default()`, which is not written;
-/// - `default(value)`: absent means `value`, and it is always written.
+/// - `default(value)`: absent means `value`, and it is always written;
+/// - `derived(value)`: absent means `value`, which `check` puts something better for, and it is always written.
+///
+/// The limits are [`Limit`]s of the field's JSON. Doc comments are what the schema says of the struct and its fields.
 ///
 /// After the table, `also = TABLE` names an [`Others`] of fields that are known, checked for their shape and kept in the
-/// document, and that nothing here acts on; and `check = function` names a `fn(&mut Self, Path, &mut Report)` for rules between fields and for
-/// defaults that depend on other fields.
+/// document, and that nothing here acts on; and `check = function` names a `fn(&mut Self, Path, &mut Report)` for rules
+/// between fields and for defaults that depend on other fields. It is asked once every field is sound by itself.
 macro_rules! wire_struct {
     (
-        $(#[$meta:meta])*
+        $(#[doc = $doc:literal])*
         $vis:vis struct $name:ident {
-            $($(#[$fmeta:meta])* $field:ident: $type:ty = $key:literal $mode:ident $(($default:expr))?),* $(,)?
+            $($(#[doc = $fdoc:literal])* $field:ident: $type:ty = $key:literal $mode:ident $(($default:expr))? $([$($limit:expr),+])?),* $(,)?
         }
         $(also = $others:path;)?
         $(check = $check:path;)?
     ) => {
-        $(#[$meta])*
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq)]
         $vis struct $name {
-            $($(#[$fmeta])* $vis $field: $type),*
+            $($(#[doc = $fdoc])* $vis $field: $type),*
         }
 
         impl $crate::wire::FromWire for $name {
@@ -142,7 +149,7 @@ macro_rules! wire_struct {
                 report: &mut $crate::wire::Report,
             ) -> Option<Self> {
                 let mut fields = $crate::wire::Fields::open(value, at, report)?;
-                $(let $field = wire_struct!(@read fields $key $mode $(($default))?);)*
+                $(let $field = wire_struct!(@read fields $key $mode $(($default))? [$($($limit),+)?]);)*
                 let others: $crate::wire::Others = wire_struct!(@others $($others)?);
                 if !fields.close(&[$($key),*], others) {
                     return None;
@@ -157,6 +164,22 @@ macro_rules! wire_struct {
                     }
                 )?
                 Some(read)
+            }
+
+            fn schema(schemas: &mut $crate::wire::Schemas) -> serde_json::Value {
+                schemas.of_struct(stringify!($name), |schemas| {
+                    let mut made = $crate::wire::StructSchema::new(concat!($($doc, "\n"),*));
+                    $(
+                        let schema = wire_struct!(@schema schemas $field $type, $mode);
+                        let notes = $crate::wire::FieldNotes {
+                            required: wire_struct!(@must $mode),
+                            default: wire_struct!(@absent $type, $mode $(($default))?),
+                            limits: &[$($($limit),+)?],
+                        };
+                        made.field($key, concat!($($fdoc, "\n"),*), schema, notes);
+                    )*
+                    made.close(wire_struct!(@others $($others)?))
+                })
             }
         }
 
@@ -174,15 +197,26 @@ macro_rules! wire_struct {
     };
     (@others) => { &[] };
     (@others $others:path) => { $others };
-    (@read $fields:ident $key:literal required) => { $fields.required($key) };
-    (@read $fields:ident $key:literal optional) => { $fields.optional($key) };
-    (@read $fields:ident $key:literal empty) => { $fields.optional($key).unwrap_or_default() };
-    (@read $fields:ident $key:literal default ($default:expr)) => { $fields.optional($key).unwrap_or_else(|| $default) };
+    (@read $fields:ident $key:literal required $limits:tt) => { $fields.required($key, &$limits) };
+    (@read $fields:ident $key:literal optional $limits:tt) => { $fields.optional($key, &$limits) };
+    (@read $fields:ident $key:literal optional ($default:expr) $limits:tt) => { $fields.optional($key, &$limits) };
+    (@read $fields:ident $key:literal empty $limits:tt) => { $fields.optional($key, &$limits).unwrap_or_default() };
+    (@read $fields:ident $key:literal $mode:ident ($default:expr) $limits:tt) => { $fields.optional($key, &$limits).unwrap_or_else(|| $default) };
     (@unwrap $field:ident required) => { $field? };
     (@unwrap $field:ident $mode:ident) => { $field };
+    (@schema $schemas:ident $field:ident $type:ty, optional) => { $schemas.of_optional(|read: &Self| &read.$field) };
+    (@schema $schemas:ident $field:ident $type:ty, $mode:ident) => { <$type as $crate::wire::FromWire>::schema($schemas) };
+    (@must required) => { true };
+    (@must $mode:ident) => { false };
+    (@absent $type:ty, default ($default:expr)) => {{
+        let absent: $type = $default;
+        Some($crate::wire::ToWire::to_wire(&absent))
+    }};
+    (@absent $type:ty, optional ($default:expr)) => { Some(serde_json::json!($default)) };
+    (@absent $type:ty, $mode:ident $(($default:expr))?) => { None };
     (@write ($value:expr) required) => { Some($crate::wire::ToWire::to_wire($value)) };
     (@write ($value:expr) optional) => { $value.as_ref().map($crate::wire::ToWire::to_wire) };
     (@write ($value:expr) empty) => { $crate::wire::omitted($value) };
-    (@write ($value:expr) default) => { Some($crate::wire::ToWire::to_wire($value)) };
+    (@write ($value:expr) $mode:ident) => { Some($crate::wire::ToWire::to_wire($value)) };
 }
 pub(crate) use wire_struct;

@@ -1,4 +1,5 @@
 //! Integration tests of `calico-model`.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 #[cfg(all(feature = "etcd", feature = "strategies"))]
 mod datastore_etcd;
@@ -6,5 +7,8 @@ mod datastore_etcd;
 mod datastore_memory;
 #[cfg(all(feature = "sqlite", feature = "strategies"))]
 mod datastore_sqlite;
+mod felix;
+mod rules;
+mod schema;
 #[cfg(all(any(feature = "etcd", feature = "sqlite"), feature = "strategies"))]
 mod scratch;

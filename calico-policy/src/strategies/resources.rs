@@ -191,7 +191,7 @@ fn addrs() -> impl Strategy<Value = Vec<Cidr>> {
 fn named_ports() -> impl Strategy<Value = Vec<EndpointPort>> {
     let protocol = select(&[Protocol::TCP, Protocol::UDP, Protocol::SCTP][..]);
     let port = (select(&["web", "dns"][..]), protocol, select(&PORTS[..]));
-    let port = port.prop_map(|(name, protocol, port)| EndpointPort { name: name.to_owned(), protocol, port });
+    let port = port.prop_map(|(name, protocol, port)| EndpointPort::named(name, protocol, port));
     vec(port, 0..3)
 }
 

@@ -7,7 +7,7 @@ use crate::datastore::Datastore;
 use crate::name::{Name, workload_endpoint_name};
 use crate::resource::block::{StoredBlock, blocks_prefix};
 use crate::resource::{
-    ClusterInformation, DEFAULT_ALLOW_PROFILE, Document, IpPool, Kind, ObjectId, Policy, ReadError, Resource,
+    AllowedUse, DEFAULT_ALLOW_PROFILE, Document, IpPool, Kind, ObjectId, Policy, ReadError, Resource,
     ResourceKey, Tier, WorkloadEndpoint,
 };
 use crate::wire::{Fault, Faults, quoted};
@@ -73,34 +73,9 @@ fn endpoint_segments<'s>(
 
 /// Checks what a resource must be whatever else exists.
 pub(super) fn alone(key: &ResourceKey, resource: &Resource) -> Result<(), ClientError> {
-    let name = key.id.name.as_str();
-    if key.kind == Kind::ClusterInformation && name != ClusterInformation::NAME {
-        let rule = format!("must be {}: there is one ClusterInformation", ClusterInformation::NAME);
-        return Err(fault(key, "metadata.name", Some(name.into()), rule));
-    }
-    if let Resource::Tier(tier) = resource {
-        if name.contains('.') || name.len() > 63 {
-            let rule = "must have no dot and at most 63 characters";
-            return Err(fault(key, "metadata.name", Some(name.into()), rule));
-        }
-        if let Some((_, fixed)) = Tier::reserved().into_iter().find(|(reserved, _)| *reserved == name) {
-            return reserved_tier(key, &tier.spec, &fixed);
-        }
-    }
+    resource.check_name().map_err(ClientError::Invalid)?;
     if let Resource::WorkloadEndpoint(endpoint) = resource {
         return endpoint_name(key, &endpoint.spec);
-    }
-    Ok(())
-}
-
-fn reserved_tier(key: &ResourceKey, tier: &Tier, fixed: &Tier) -> Result<(), ClientError> {
-    if tier.order != fixed.order {
-        let rule = format!("must be {}: the tier's place is fixed", fixed.order.unwrap_or_default());
-        return Err(fault(key, "spec.order", tier.order.map(Value::from), rule));
-    }
-    if tier.default_action != fixed.default_action {
-        let rule = format!("must be {}: the tier's action is fixed", fixed.default_action);
-        return Err(fault(key, "spec.defaultAction", Some(tier.default_action.as_str().into()), rule));
     }
     Ok(())
 }
@@ -185,6 +160,7 @@ pub(super) async fn create(
     if let Resource::IpPool(pool) = resource {
         new_pool(store, key, &pool.spec).await?;
     }
+    filters_exist(store, key, resource).await?;
     match policy_of(resource) {
         Some(policy) => tier_exists(store, key, &policy.tier).await,
         None => Ok(()),
@@ -241,6 +217,25 @@ async fn tier_exists(store: &dyn Datastore, key: &ResourceKey, tier: &Name) -> R
     }
 }
 
+/// Refuses a peer whose filters do not all exist: routes would pass that were meant to be kept back.
+async fn filters_exist(
+    store: &dyn Datastore,
+    key: &ResourceKey,
+    resource: &Resource,
+) -> Result<(), ClientError> {
+    let Resource::BgpPeer(peer) = resource else { return Ok(()) };
+    for (i, name) in peer.spec.filters.iter().enumerate() {
+        let id = ObjectId { namespace: None, name: name.clone() };
+        let filter = ResourceKey { kind: Kind::BgpFilter, id };
+        if store.get(&filter.datastore_key()).await?.is_none() {
+            let path = format!("spec.filters[{i}]");
+            let rule = "must be a BGPFilter that exists: create it first";
+            return Err(fault(key, &path, Some(name.as_str().into()), rule));
+        }
+    }
+    Ok(())
+}
+
 /// Checks a changed resource against what it was.
 pub(super) async fn update(
     store: &dyn Datastore,
@@ -258,7 +253,14 @@ pub(super) async fn update(
     if let (Resource::IpPool(before), Resource::IpPool(after)) = (before, after) {
         fixed("spec.cidr", before.spec.cidr.to_string(), after.spec.cidr.to_string())?;
         fixed("spec.blockSize", before.spec.block_size.to_string(), after.spec.block_size.to_string())?;
+        let balances = |uses: &[AllowedUse]| uses.contains(&AllowedUse::LoadBalancer);
+        if balances(&before.spec.allowed_uses) && !balances(&after.spec.allowed_uses) {
+            let uses = after.spec.allowed_uses.iter().map(|one| one.as_str()).collect();
+            let rule = "must stay LoadBalancer: services have addresses of the pool";
+            return Err(fault(key, "spec.allowedUses", Some(uses), rule));
+        }
     }
+    filters_exist(store, key, after).await?;
     match (policy_of(before), policy_of(after)) {
         (Some(before), Some(after)) if before.tier != after.tier => {
             tier_exists(store, key, &after.tier).await

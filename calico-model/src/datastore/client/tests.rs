@@ -87,7 +87,7 @@ async fn an_update_replaces_labels_and_keeps_what_nobody_here_understands() {
 }
 
 #[tokio::test]
-async fn a_known_field_that_nothing_acts_on_follows_the_user_and_survives_programs() {
+async fn a_field_that_a_program_does_not_touch_follows_the_user_and_survives_programs() {
     let client = client();
     let node = |spec: Value| document("Node", "n", spec);
     let wireguard = json!({"interfaceIPv4Address": "10.0.0.9"});
@@ -100,8 +100,8 @@ async fn a_known_field_that_nothing_acts_on_follows_the_user_and_survives_progra
     let expected =
         json!({"wireguard": wireguard, "interfaces": [], "future": 1, "ipv4VXLANTunnelAddr": "10.0.0.7"});
     assert_eq!(stored.value()["spec"], expected);
-    let applied = client.apply(&node(json!({"interfaces": [1]}))).await.unwrap();
-    assert_eq!(applied.value()["spec"], json!({"interfaces": [1], "future": 1}));
+    let applied = client.apply(&node(json!({"interfaces": [{"name": "eth0"}]}))).await.unwrap();
+    assert_eq!(applied.value()["spec"], json!({"interfaces": [{"name": "eth0"}], "future": 1}));
     let wrong = client.apply(&node(json!({"interfaces": "all"}))).await.unwrap_err().to_string();
     assert!(wrong.contains("spec.interfaces = \"all\": must be a list"), "{wrong}");
 }
@@ -284,4 +284,29 @@ async fn a_delete_at_a_stale_revision_is_a_conflict() {
     assert!(matches!(client.delete(&key, Some(first)).await, Err(ClientError::Conflict { .. })));
     client.delete(&key, None).await.unwrap();
     assert!(matches!(client.delete(&key, None).await, Err(ClientError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn a_peer_names_filters_that_exist() {
+    let client = client();
+    let peer = |filters: Value| {
+        document("BGPPeer", "tor", json!({"peerIP": "10.0.0.1", "asNumber": 65001, "filters": filters}))
+    };
+    let refused = client.create(&peer(json!(["out", "in"]))).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.filters[0] = \"out\": must be a BGPFilter that exists"), "{refused}");
+    client.create(&document("BGPFilter", "out", json!({}))).await.unwrap();
+    client.create(&peer(json!(["out"]))).await.unwrap();
+    let refused = client.apply(&peer(json!(["out", "in"]))).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.filters[1] = \"in\""), "{refused}");
+}
+
+#[tokio::test]
+async fn a_pool_for_load_balancers_stays_one() {
+    let client = client();
+    let pool = |uses: Value| {
+        document("IPPool", "lb", json!({"cidr": "10.0.0.0/24", "nodeSelector": "all()", "allowedUses": uses}))
+    };
+    client.create(&pool(json!(["LoadBalancer"]))).await.unwrap();
+    let refused = client.apply(&pool(json!(["Workload"]))).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.allowedUses = [\"Workload\"]: must stay LoadBalancer"), "{refused}");
 }

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::net::ParseError;
-use crate::wire::{FromWire, Path, Report, ToWire, text_from_wire};
+use crate::wire::{FromWire, Path, Report, Schemas, ToWire, text_from_wire, text_schema};
 
 /// A port, a range of ports, or the name of a port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +57,10 @@ impl FromWire for PortMatch {
             return text_from_wire(value, at, report);
         }
         u16::from_wire(value, at, report).map(|port| Self::Range(port, port))
+    }
+
+    fn schema(schemas: &mut Schemas) -> Value {
+        json!({"anyOf": [u16::schema(schemas), text_schema(Some("^([0-9]+:[0-9]+|[a-zA-Z0-9_.-]{1,128})$"))]})
     }
 }
 

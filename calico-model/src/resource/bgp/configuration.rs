@@ -1,0 +1,184 @@
+//! What holds for all sessions.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde_json::Value;
+
+use super::Password;
+use crate::asn::{AsNumber, Community};
+use crate::net::Cidr;
+use crate::resource::duration::GoDuration;
+use crate::resource::ipam::Switch;
+use crate::resource::severity::Severity;
+use crate::resource::{MAX_ROUTE_PRIORITY, ProgramClusterRoutes};
+use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
+
+wire_struct! {
+    /// A `BGPConfiguration`: `default` is for the cluster, `node.NAME` for one node.
+    pub struct BgpConfiguration {
+        /// Whether every node peers with every other; `None` is true. Only in `default`.
+        node_to_node_mesh_enabled: Option<bool> = "nodeToNodeMeshEnabled" optional(true),
+        /// The AS number of nodes that have none of their own; `None` is 64512. Only in `default`.
+        as_number: Option<AsNumber> = "asNumber" optional(64512),
+        /// The TCP port to listen on; `None` is 179.
+        listen_port: Option<u16> = "listenPort" optional(179) [Limit::Range(1, 65_535)],
+        /// The log level of the BGP part.
+        log_severity_screen: Severity = "logSeverityScreen" default(Severity::Info),
+        /// Names for communities.
+        communities: Vec<NamedCommunity> = "communities" empty [Limit::Items(0, 500)],
+        /// Communities to add to routes inside networks.
+        prefix_advertisements: Vec<PrefixAdvertisement> = "prefixAdvertisements" empty [Limit::Items(0, 500)],
+        /// Networks of services' load-balancer addresses that are told to peers. Only in `default`.
+        service_load_balancer_ips: Vec<ServiceNetwork> = "serviceLoadBalancerIPs" empty,
+        /// Networks of services' external addresses that are told to peers. Only in `default`.
+        service_external_ips: Vec<ServiceNetwork> = "serviceExternalIPs" empty,
+        /// Networks of services' cluster addresses that are told to peers. Only in `default`.
+        service_cluster_ips: Vec<ServiceNetwork> = "serviceClusterIPs" empty,
+        /// Whether load-balancer addresses are told as their networks rather than one by one.
+        service_load_balancer_aggregation: Switch = "serviceLoadBalancerAggregation" default(Switch::Enabled),
+        /// The password of the sessions of the mesh. Only in `default`.
+        node_mesh_password: Option<Password> = "nodeMeshPassword" optional,
+        /// How long nodes of the mesh keep the routes of one that restarts (RFC 4724). Only in `default`.
+        node_mesh_max_restart_time: Option<GoDuration> = "nodeMeshMaxRestartTime" optional("120s"),
+        /// Which addresses are listened on; `None` is all.
+        bind_mode: Option<BindMode> = "bindMode" optional("None"),
+        /// Interfaces whose routes are not told; `*` stands for any text.
+        ignored_interfaces: Vec<String> = "ignoredInterfaces" empty [Limit::Each(&Limit::Chars(1, 15, "_.-*"))],
+        /// The address that local workloads peer with over IPv4.
+        local_workload_peering_ipv4: Option<Ipv4Addr> = "localWorkloadPeeringIPV4" optional,
+        /// The address that local workloads peer with over IPv6.
+        local_workload_peering_ipv6: Option<Ipv6Addr> = "localWorkloadPeeringIPV6" optional,
+        /// Which routes between nodes are written from what BGP learned; the route programmer writes the others.
+        program_cluster_routes: Option<ProgramClusterRoutes> = "programClusterRoutes" optional("EnabledNoEncapOnly"),
+        /// The metric of ordinary IPv4 routes; `None` is 1024.
+        ipv4_normal_route_priority: Option<u32> = "ipv4NormalRoutePriority" optional(1024) [Limit::Range(1, MAX_ROUTE_PRIORITY)],
+        /// The metric of ordinary IPv6 routes; `None` is 1024.
+        ipv6_normal_route_priority: Option<u32> = "ipv6NormalRoutePriority" optional(1024) [Limit::Range(1, MAX_ROUTE_PRIORITY)],
+    }
+    check = check;
+}
+
+wire_struct! {
+    /// A name for a community.
+    pub struct NamedCommunity {
+        /// The name.
+        name: String = "name" required,
+        /// The community.
+        value: Community = "value" required,
+    }
+}
+
+wire_struct! {
+    /// Communities for the routes inside a network.
+    pub struct PrefixAdvertisement {
+        /// The network.
+        cidr: Cidr = "cidr" required,
+        /// Names or values of communities.
+        communities: Vec<String> = "communities" empty [Limit::Items(0, 50)],
+    }
+}
+
+wire_struct! {
+    /// A network of service addresses.
+    pub struct ServiceNetwork {
+        /// The network.
+        cidr: Cidr = "cidr" required,
+    }
+}
+
+wire_enum! {
+    /// Which addresses are listened on.
+    pub enum BindMode {
+        /// All.
+        All = "None",
+        /// The node's own.
+        NodeIp = "NodeIP",
+    }
+}
+
+impl BgpConfiguration {
+    /// The name of the configuration that is for the whole cluster.
+    pub const DEFAULT: &'static str = "default";
+
+    /// Makes a configuration in which nothing is set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            node_to_node_mesh_enabled: None,
+            as_number: None,
+            listen_port: None,
+            log_severity_screen: Severity::Info,
+            communities: Vec::new(),
+            prefix_advertisements: Vec::new(),
+            service_load_balancer_ips: Vec::new(),
+            service_external_ips: Vec::new(),
+            service_cluster_ips: Vec::new(),
+            service_load_balancer_aggregation: Switch::Enabled,
+            node_mesh_password: None,
+            node_mesh_max_restart_time: None,
+            bind_mode: None,
+            ignored_interfaces: Vec::new(),
+            local_workload_peering_ipv4: None,
+            local_workload_peering_ipv6: None,
+            program_cluster_routes: None,
+            ipv4_normal_route_priority: None,
+            ipv6_normal_route_priority: None,
+        }
+    }
+
+    /// Returns the fields that are set and that only the cluster's configuration may set, by name.
+    pub(crate) fn of_the_cluster_alone(&self) -> Vec<&'static str> {
+        [
+            ("nodeToNodeMeshEnabled", self.node_to_node_mesh_enabled.is_some()),
+            ("asNumber", self.as_number.is_some()),
+            ("serviceLoadBalancerIPs", !self.service_load_balancer_ips.is_empty()),
+            ("serviceExternalIPs", !self.service_external_ips.is_empty()),
+            ("serviceClusterIPs", !self.service_cluster_ips.is_empty()),
+            ("nodeMeshPassword", self.node_mesh_password.is_some()),
+            ("nodeMeshMaxRestartTime", self.node_mesh_max_restart_time.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(key, set)| set.then_some(key))
+        .collect()
+    }
+}
+
+impl Default for BgpConfiguration {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn check(configuration: &mut BgpConfiguration, at: Path<'_>, report: &mut Report) {
+    let no_mesh = configuration.node_to_node_mesh_enabled == Some(false);
+    for (key, value) in [
+        ("nodeMeshPassword", configuration.node_mesh_password.as_ref().map(ToWire::to_wire)),
+        ("nodeMeshMaxRestartTime", configuration.node_mesh_max_restart_time.as_ref().map(ToWire::to_wire)),
+    ] {
+        if no_mesh && value.is_some() {
+            let rule = "must be absent when nodeToNodeMeshEnabled is false";
+            report.fault(at.key(key), value.as_ref(), rule);
+        }
+    }
+    if !configuration.communities.is_empty() && configuration.prefix_advertisements.is_empty() {
+        let rule = "must be absent when no prefixAdvertisements use them";
+        report.fault(at.key("communities"), Some(&configuration.communities.to_wire()), rule);
+    }
+    let list_at = at.key("prefixAdvertisements");
+    for (i, advertisement) in configuration.prefix_advertisements.iter().enumerate() {
+        let item_at = list_at.index(i);
+        let communities_at = item_at.key("communities");
+        for (j, text) in advertisement.communities.iter().enumerate() {
+            let named = configuration.communities.iter().any(|community| community.name == *text);
+            if !named && text.parse::<Community>().is_err() {
+                let rule = "must be one of the names in communities, or a community such as 65000:1";
+                report.fault(communities_at.index(j), Some(&Value::String(text.clone())), rule);
+            }
+        }
+    }
+    let ignored_at = at.key("ignoredInterfaces");
+    for (i, name) in configuration.ignored_interfaces.iter().enumerate().filter(|(_, name)| *name == "*") {
+        let rule = "must not be every interface";
+        report.fault(ignored_at.index(i), Some(&name.to_wire()), rule);
+    }
+}

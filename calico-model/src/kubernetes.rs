@@ -8,10 +8,13 @@
 //! | NetworkPolicy (`networking.k8s.io/v1`, `extensions/v1beta1`) | [`NetworkPolicy`](crate::resource::NetworkPolicy) `knp.default.NAME`, order 1000 |
 //! | ClusterNetworkPolicy (`policy.networking.k8s.io/v1alpha2`) | [`GlobalNetworkPolicy`](crate::resource::GlobalNetworkPolicy) in tier `kube-admin` or `kube-baseline` |
 //!
+//! [`to_v3`] does so for an object of a user's manifest, whatever its kind.
+//!
 //! A rule that cannot be converted is reported in [`Converted::faults`] and never widens what may pass: an allowing
 //! rule is left out, and one that denies or passes on becomes a rule that denies everything.
 
 mod cluster_policy;
+mod manifest;
 mod object;
 mod pod;
 mod policy;
@@ -20,6 +23,7 @@ mod selector;
 use serde_json::Value;
 
 pub use cluster_policy::cluster_network_policy;
+pub use manifest::{is_kubernetes, to_v3};
 pub use pod::pod;
 pub use policy::network_policy;
 

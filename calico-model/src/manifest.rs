@@ -28,7 +28,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::resource::{Document, ReadError};
-use crate::v1;
+use crate::{kubernetes, v1};
 
 mod tree;
 mod write;
@@ -115,7 +115,7 @@ pub enum ManifestError {
 }
 
 /// Reads every resource of a file. A file with nothing in it gives nothing; a resource of the v1 dialect comes out as
-/// today's.
+/// today's, and an object of Kubernetes as the resource that it [means](crate::kubernetes).
 ///
 /// A document whose syntax is wrong is one error; the documents around it are read all the same.
 #[must_use]
@@ -126,8 +126,13 @@ pub fn parse(text: &[u8]) -> Vec<Result<Document, ManifestError>> {
             let value = value?;
             match value {
                 Value::Object(_) => {
-                    let read =
-                        if v1::is_v1(&value) { v1::to_v3(&value) } else { Document::from_value(value) };
+                    let read = if v1::is_v1(&value) {
+                        v1::to_v3(&value)
+                    } else if kubernetes::is_kubernetes(&value) {
+                        kubernetes::to_v3(&value)
+                    } else {
+                        Document::from_value(value)
+                    };
                     read.map_err(|problem| ManifestError::NotAResource { position, problem })
                 }
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {

@@ -29,6 +29,14 @@ pub enum ReadError {
     /// Its `kind` is not one of ours.
     #[error("kind {0} is not known")]
     UnknownKind(String),
+    /// It is an object of Kubernetes that means nothing to Calico.
+    #[error("{kind} of {version} is a kind of Kubernetes' own and none of Calico's: give it to kubectl")]
+    OfKubernetes {
+        /// Its `kind`.
+        kind: String,
+        /// Its `apiVersion`.
+        version: String,
+    },
     /// It breaks rules.
     #[error("{what} is invalid: {faults}")]
     Invalid {

@@ -1,6 +1,8 @@
 //! Integration tests of `calico-model`.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
+#[cfg(feature = "yaml")]
+mod articles;
 #[cfg(all(feature = "etcd", feature = "strategies"))]
 mod datastore_etcd;
 #[cfg(feature = "strategies")]

@@ -44,7 +44,7 @@ impl Cluster {
         let empty = "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nspec:\n  datastorePath: ";
         let config =
             self.file("calicoctl.cfg", &format!("{empty}{}\n", self.folder.join("calico.db").display()));
-        if !args.contains(&"-c") && !["selector", "node"].contains(&args[0]) {
+        if !args.contains(&"-c") && !["selector", "node", "schema", "convert"].contains(&args[0]) {
             command.args(["-c", &config]);
         }
         command
@@ -357,4 +357,34 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn schemas_are_shown_for_any_spelling_of_a_kind() {
+    let cluster = Cluster::new("schema");
+    let kinds = cluster.ok(&["schema"]);
+    assert!(kinds.lines().any(|kind| kind == "BGPPeer") && kinds.lines().count() == 25, "{kinds}");
+    let json: Value = serde_json::from_str(&cluster.ok(&["schema", "bp"])).unwrap();
+    assert_eq!(json["title"], "BGPPeer");
+    assert_eq!(json["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let yaml = cluster.ok(&["schema", "IPPools", "-o", "yaml"]);
+    assert!(yaml.contains("title: IPPool\n"), "{yaml}");
+    let refused = cluster.run(&["schema", "banana"]);
+    assert!(refused.code != 0 && refused.err.contains("a kind of resource"), "{}", refused.err);
+}
+
+#[test]
+fn older_resources_are_converted_and_what_is_wrong_is_told() {
+    let cluster = Cluster::new("convert");
+    let old = "apiVersion: v1\nkind: ipPool\nmetadata: {cidr: 10.1.0.0/16}\nspec: {ipip: {enabled: true}, nat-outgoing: true}\n";
+    let file = cluster.file("pool.yaml", old);
+    let yaml = cluster.ok(&["convert", "-f", &file]);
+    assert!(yaml.starts_with("apiVersion: projectcalico.org/v3\nkind: IPPool\n"), "{yaml}");
+    let json: Value = serde_json::from_str(&cluster.ok(&["convert", "-f", &file, "-o", "json"])).unwrap();
+    assert_eq!(json["spec"]["ipipMode"], "Always");
+    assert_eq!(json["metadata"]["name"], "10-1-0-0-16");
+    let small = cluster.file("small.yaml", &old.replace("/16", "/30"));
+    let refused = cluster.run(&["convert", "-f", &small]);
+    assert!(refused.code == 1 && refused.err.contains("spec.cidr = \"10.1.0.0/30\""), "{}", refused.err);
+    assert!(cluster.ok(&["convert", "-f", &small, "--ignore-validation"]).contains("cidr: 10.1.0.0/30"));
 }

@@ -5,6 +5,7 @@
 
 mod apply;
 mod batch;
+mod convert;
 mod create;
 mod datastore;
 mod delete;
@@ -16,6 +17,7 @@ mod outcome;
 mod patch;
 mod policy;
 mod replace;
+mod schema;
 mod selector;
 mod session;
 mod validate;
@@ -62,6 +64,10 @@ enum Verb {
     Label(label::Args),
     /// Check files without a datastore.
     Validate(validate::Args),
+    /// Show resources of older versions, and of Kubernetes, as today's.
+    Convert(convert::Args),
+    /// Show what a resource of a kind may say, as JSON Schema.
+    Schema(schema::Args),
     /// Show and change what addresses are used for.
     #[command(subcommand)]
     Ipam(ipam::Verb),
@@ -101,6 +107,8 @@ async fn run(verb: Verb) -> anyhow::Result<Outcome> {
         Verb::Patch(args) => patch::run(args).await,
         Verb::Label(args) => label::run(args).await,
         Verb::Validate(args) => validate::run(&args),
+        Verb::Convert(args) => convert::run(&args),
+        Verb::Schema(args) => schema::run(&args),
         Verb::Ipam(verb) => ipam::run(verb).await,
         Verb::Datastore(verb) => datastore::run(verb).await,
         Verb::Node(verb) => node::run(verb).await,

@@ -4,7 +4,7 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-vm bench chaos-ipam doc
+.PHONY: demo test test-vm bench bench-bgp chaos-ipam doc
 
 # `make demo KEEP=1` leaves the hosts up.
 demo:
@@ -27,6 +27,13 @@ bench:
 # minutes. `SEED=...` runs a schedule again.
 chaos-ipam:
 	cargo run --release --package calico-ipam --example chaos
+
+# Our BGP daemon beside BIRD, FRR and GoBGP; `make bench-bgp BGP="--load one --daemon ours --daemon bird"` for a part.
+bench-bgp:
+	scripts/packages bgp
+	cargo build --release --package calico-examples --example bgpd
+	cargo bench --package calico-bgp --all-features --bench daemons -- \
+		--ours $(abspath $(TARGET))/release/examples/bgpd $(BGP)
 
 doc:
 	cargo doc --workspace --all-features --no-deps

@@ -146,7 +146,7 @@ async fn answer(stream: UnixStream, speaker: Handle) -> Result<(), Box<dyn Error
         let answer = match line.trim() {
             "peers" => speaker.status().await?.iter().map(peer).collect(),
             "routes" => speaker.routes().await?.iter().map(route).collect(),
-            "learned" => match &*speaker.learned().borrow() {
+            "learned" => match &*speaker.learned().await?.borrow() {
                 None => Value::Null,
                 Some(learned) => learned
                     .iter()

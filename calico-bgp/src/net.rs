@@ -39,6 +39,7 @@ enum Command {
     Originate(BTreeMap<Cidr, Origination>),
     Status(oneshot::Sender<Vec<PeerStatus>>),
     Routes(oneshot::Sender<Vec<RouteStatus>>),
+    Learned(oneshot::Sender<watch::Receiver<Option<Arc<LearnedRoutes>>>>),
     Reset(IpAddr, String),
     ShutDown(String, oneshot::Sender<()>),
 }
@@ -48,7 +49,6 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
-    learned: watch::Receiver<Option<Arc<LearnedRoutes>>>,
     events: broadcast::Sender<Event>,
 }
 
@@ -109,10 +109,15 @@ impl Handle {
     }
 
     /// Returns the newest choice of routes, and each later one. `None` means that nothing is known yet, because the
-    /// speaker recovers from a restart: what is in the kernel must then stay.
-    #[must_use]
-    pub fn learned(&self) -> watch::Receiver<Option<Arc<LearnedRoutes>>> {
-        self.learned.clone()
+    /// speaker recovers from a restart: what is in the kernel must then stay. While nobody holds what this returns, the
+    /// choice is not gathered, so that a reflector that installs no routes does not pay for it.
+    ///
+    /// # Errors
+    /// [`Gone`] when the speaker has ended.
+    pub async fn learned(&self) -> Result<watch::Receiver<Option<Arc<LearnedRoutes>>>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Learned(answer)).await?;
+        answered.await.map_err(|_| Gone)
     }
 
     /// Returns what happens from now on, for logs. A slow reader misses the oldest events and is told how many.
@@ -141,7 +146,6 @@ pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, Lis
     let listeners =
         listen.iter().map(|address| Listening::start(*address, &reports)).collect::<Result<Vec<_>, _>>()?;
     let speaker = Speaker::new(config, clock());
-    let (publish, learned) = watch::channel(speaker.learned().map(Arc::new));
     // An operator's log that is 1,024 events behind is not being read.
     let (events, _) = broadcast::channel(1024);
     let owner = Owner {
@@ -151,13 +155,13 @@ pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, Lis
         distances: BTreeMap::new(),
         connections: BTreeMap::new(),
         reports,
-        publish,
+        publish: watch::Sender::new(None),
         publish_due: None,
         publish_rest: clock(),
         events: events.clone(),
     };
     tokio::spawn(owner.run(inbox, reported));
-    Ok(Handle { commands, learned, events })
+    Ok(Handle { commands, events })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
@@ -240,6 +244,11 @@ impl Owner {
             Command::Originate(prefixes) => self.speaker.set_originated(prefixes, clock()),
             Command::Status(answer) => drop(answer.send(self.speaker.status())),
             Command::Routes(answer) => drop(answer.send(self.speaker.routes())),
+            Command::Learned(answer) => {
+                let learned = self.publish.subscribe();
+                self.publish_learned(clock());
+                let _nobody_waits = answer.send(learned);
+            }
             Command::Reset(address, text) => self.speaker.reset_peer(address, &text, clock()),
             Command::ShutDown(..) => {}
         }
@@ -329,6 +338,9 @@ impl Owner {
     /// published less often, and the first change at once.
     fn publish_learned(&mut self, now: Instant) {
         self.publish_due = None;
+        if self.publish.receiver_count() == 0 {
+            return;
+        }
         let learned = self.speaker.learned().map(Arc::new);
         self.publish.send_if_modified(|held| {
             let changed = *held != learned;

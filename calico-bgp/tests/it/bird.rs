@@ -117,12 +117,16 @@ fn our_restart_costs_bird_no_route() {
         let mut config = settings(US, 64512);
         config.start = Start::Recovering;
         let handle = start(config, peer(64512, 64512), &prefixes[1..]).await;
-        assert_eq!(*handle.learned().borrow(), None);
-        while handle.learned().borrow().is_none() {
+        assert_eq!(*handle.learned().await.unwrap().borrow(), None);
+        while handle.learned().await.unwrap().borrow().is_none() {
             assert!(bird.ask("show route").contains("192.168.2.0/26"));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(handle.learned().borrow().as_ref().unwrap().len(), 1, "chosen after BIRD's End-of-RIB");
+        assert_eq!(
+            handle.learned().await.unwrap().borrow().as_ref().unwrap().len(),
+            1,
+            "chosen after BIRD's End-of-RIB"
+        );
         for _ in 0..100 {
             let routes = bird.ask("show route");
             assert!(routes.contains("192.168.2.0/26"), "{routes}");
@@ -143,7 +147,7 @@ fn birds_restart_costs_us_no_route() {
         let handle = start(settings(US, 64512), peer(64512, 64512), &["192.168.1.0/26"]).await;
         wait_until_up(&handle, BIRD).await;
         wait_for_routes(&handle, |routes| routes.len() == 1).await;
-        let mut learned = handle.learned();
+        let mut learned = handle.learned().await.unwrap();
         learned.mark_unchanged();
         bird.kill();
         wait_for_peer(&handle, BIRD, |status| status.state != State::Established).await;

@@ -204,7 +204,7 @@ pub(crate) async fn wait_for_routes(
     handle: &Handle,
     wanted: impl Fn(&LearnedRoutes) -> bool,
 ) -> LearnedRoutes {
-    let mut learned = handle.learned();
+    let mut learned = handle.learned().await.unwrap();
     let arrived = tokio::time::timeout(
         Duration::from_secs(10),
         learned.wait_for(|routes| routes.as_ref().is_some_and(|routes| wanted(routes))),
@@ -213,7 +213,7 @@ pub(crate) async fn wait_for_routes(
     .map(|routes| routes.expect("the speaker runs").as_deref().cloned());
     match arrived {
         Ok(routes) => routes.expect("routes are known"),
-        Err(_) => panic!("the routes never came: {:?}", *handle.learned().borrow()),
+        Err(_) => panic!("the routes never came: {:?}", *handle.learned().await.unwrap().borrow()),
     }
 }
 

@@ -96,7 +96,9 @@ impl Running {
         let mut config = desired.speaker.clone();
         config.start = Start::Recovering;
         let handle = spawn(&desired.listen, config)?;
-        let (learned, events) = (handle.learned(), handle.events());
+        let events = handle.events();
+        // A speaker that has ended already has nothing to tell.
+        let learned = handle.learned().await.unwrap_or_else(|Gone| watch::channel(None).1);
         // Both are told even when there are none: a speaker that recovers waits to hear what its node wants.
         let _ = handle.set_originated(desired.originated.clone()).await;
         let _ = handle.set_peers(desired.peers.clone()).await;

@@ -1,0 +1,206 @@
+//! The daemons: how each is configured and started, and what it costs.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+/// Where every daemon listens, and its AS number.
+pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(crate) const ASN: u32 = 65_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Daemon {
+    Ours,
+    Bird,
+    Frr,
+    Gobgp,
+}
+
+impl Daemon {
+    pub(crate) const ALL: [Daemon; 4] = [Self::Ours, Self::Bird, Self::Frr, Self::Gobgp];
+}
+
+impl fmt::Display for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ours => "ours",
+            Self::Bird => "bird",
+            Self::Frr => "frr",
+            Self::Gobgp => "gobgp",
+        })
+    }
+}
+
+impl FromStr for Daemon {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|daemon| daemon.to_string() == name);
+        known.ok_or_else(|| anyhow!("{name} is not a daemon: ours, bird, frr, gobgp"))
+    }
+}
+
+/// A neighbour as all daemons are told of it. Those of our AS are clients of the reflector.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Neighbour {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) asn: u32,
+}
+
+/// A daemon at work. Dropping it ends it.
+pub(crate) struct Running {
+    child: Child,
+}
+
+impl Daemon {
+    pub(crate) fn start(self, ours: &Path, folder: &Path, neighbours: &[Neighbour]) -> Result<Running> {
+        let file = folder.join(format!("{self}.conf"));
+        let (text, mut command) = match self {
+            Self::Ours => (toml(neighbours, folder), {
+                let mut command = Command::new(ours);
+                command.arg("--config").arg(&file);
+                command
+            }),
+            Self::Bird => (bird(neighbours), {
+                let mut command = Command::new("bird");
+                command.arg("-f").arg("-c").arg(&file).arg("-s").arg(folder.join("bird.ctl"));
+                command
+            }),
+            Self::Frr => (frr(neighbours), {
+                let mut command = Command::new("/usr/lib/frr/bgpd");
+                command.args([
+                    "--no_zebra",
+                    "--skip_runas",
+                    "--no_kernel",
+                    "--vty_port",
+                    "0",
+                    "--log",
+                    "stdout",
+                ]);
+                command.args(["--log-level", "errors", "--vty_socket"]).arg(folder);
+                command.arg("--config_file").arg(&file).arg("--pid_file").arg(folder.join("frr.pid"));
+                command
+            }),
+            Self::Gobgp => (gobgp(neighbours), {
+                let mut command = Command::new("gobgpd");
+                command
+                    .args(["--api-hosts", "127.0.0.1:50051", "--log-level", "error", "--config-file"])
+                    .arg(&file);
+                command
+            }),
+        };
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        let log = fs::File::create(folder.join(format!("{self}.log")))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("cannot start {self}: is it installed?"))?;
+        Ok(Running { child })
+    }
+}
+
+impl Running {
+    /// Returns the CPU seconds used so far, user and system.
+    pub(crate) fn cpu(&mut self) -> Result<f64> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("it ended: {status}");
+        }
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name, in parentheses, may hold anything; user and system time are fields 14 and 15 (proc_pid_stat(5)).
+        let (_, fields) = text.rsplit_once(')').context("/proc/PID/stat has no name")?;
+        let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|n| n.parse().unwrap_or(0)).sum();
+        Ok(ticks as f64 / 100.0)
+    }
+
+    /// Returns the peak resident memory in MB.
+    pub(crate) fn memory(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kilobytes: f64 = line.split_whitespace().next().context("no VmHWM")?.parse()?;
+        Ok(kilobytes * 1024.0 / 1e6)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn toml(neighbours: &[Neighbour], folder: &Path) -> String {
+    let mut text = format!(
+        "local_as = {ASN}\nrouter_id = \"{ADDRESS}\"\nlisten = [\"{ADDRESS}:179\"]\nsocket = \"{}\"\n",
+        folder.join("ours.sock").display()
+    );
+    for Neighbour { address, asn } in neighbours {
+        let client = *asn == ASN;
+        let _ = write!(
+            text,
+            "[[peer]]\naddress = \"{address}\"\nas = {asn}\npassive = true\nreflector_client = {client}\n"
+        );
+    }
+    text
+}
+
+fn bird(neighbours: &[Neighbour]) -> String {
+    let mut text = format!("router id {ADDRESS};\nprotocol device {{}}\n");
+    for (at, Neighbour { address, asn }) in neighbours.iter().enumerate() {
+        let kind = if *asn == ASN { "rr client; " } else { "" };
+        let _ = writeln!(
+            text,
+            "protocol bgp p{at} {{ local {ADDRESS} as {ASN}; neighbor {address} as {asn}; multihop; passive; {kind}\
+             ipv4 {{ import all; export all; }}; }}"
+        );
+    }
+    text
+}
+
+fn frr(neighbours: &[Neighbour]) -> String {
+    let mut text = format!(
+        "router bgp {ASN}\n bgp router-id {ADDRESS}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
+         bgp disable-ebgp-connected-route-check\n neighbor inside peer-group\n neighbor inside remote-as {ASN}\n \
+         neighbor inside passive\n neighbor inside update-source {ADDRESS}\n"
+    );
+    for Neighbour { address, asn } in neighbours {
+        let _ = match *asn {
+            ASN => writeln!(text, " neighbor {address} peer-group inside"),
+            asn => writeln!(
+                text,
+                " neighbor {address} remote-as {asn}\n neighbor {address} passive\n neighbor {address} ebgp-multihop \
+                 255\n neighbor {address} update-source {ADDRESS}"
+            ),
+        };
+    }
+    text.push_str(
+        " address-family ipv4 unicast\n  neighbor inside route-reflector-client\n exit-address-family\n",
+    );
+    text
+}
+
+fn gobgp(neighbours: &[Neighbour]) -> String {
+    let mut text = format!(
+        "[global.config]\nas = {ASN}\nrouter-id = \"{ADDRESS}\"\nlocal-address-list = [\"{ADDRESS}\"]\n"
+    );
+    for Neighbour { address, asn } in neighbours {
+        let _ = write!(
+            text,
+            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {asn}\n\
+             [neighbors.transport.config]\npassive-mode = true\n"
+        );
+        if *asn == ASN {
+            let _ = write!(
+                text,
+                "[neighbors.route-reflector.config]\nroute-reflector-client = true\n\
+                 route-reflector-cluster-id = \"{ADDRESS}\"\n"
+            );
+        } else {
+            let _ = write!(text, "[neighbors.ebgp-multihop.config]\nenabled = true\nmultihop-ttl = 255\n");
+        }
+    }
+    text
+}

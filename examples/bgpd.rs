@@ -18,6 +18,7 @@
 //! reflector_client = false
 //! passive = false
 //! password = "secret"               # absent: none
+//! add_path = "both"                 # or "send", "receive"; absent: neither
 //! ```
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use calico_bgp::family::FamilySet;
 use calico_bgp::net::{self, Handle};
 use calico_bgp::session::Initiation;
 use calico_bgp::speaker::{Password, Reflection};
+use calico_bgp::wire::open::AddPath;
 use calico_bgp::{Origination, PeerConfig, SpeakerConfig};
 use calico_model::{AsNumber, Cidr, Family, RouterId};
 use serde::{Deserialize, Deserializer};
@@ -65,6 +67,7 @@ struct Peer {
     #[serde(default)]
     passive: bool,
     password: Option<String>,
+    add_path: Option<String>,
 }
 
 /// Reads a plain number; the model's own form is text, for the dotted notation.
@@ -91,6 +94,15 @@ impl Peer {
         if self.passive {
             config.initiation = Initiation::Passive;
         }
+        config.add_path = match self.add_path.as_deref() {
+            None => AddPath::Neither,
+            Some("send") => AddPath::Send,
+            Some("receive") => AddPath::Receive,
+            Some("both") => AddPath::Both,
+            Some(other) => {
+                return Err(format!("peer {}: add_path {other:?} is not send, receive or both", self.address));
+            }
+        };
         if let Some(text) = &self.password {
             let fault = || format!("peer {}: a password has 1 to 80 octets", self.address);
             config.password = Some(Password::new(text).ok_or_else(fault)?);

@@ -41,6 +41,7 @@ enum Command {
     Routes(oneshot::Sender<Vec<RouteStatus>>),
     Learned(oneshot::Sender<watch::Receiver<Option<Arc<LearnedRoutes>>>>),
     Reset(IpAddr, String),
+    Refresh(IpAddr),
     ShutDown(String, oneshot::Sender<()>),
 }
 
@@ -95,6 +96,14 @@ impl Handle {
     /// [`Gone`] when the speaker has ended.
     pub async fn reset_peer(&self, address: IpAddr, text: &str) -> Result<(), Gone> {
         self.tell(Command::Reset(address, text.to_owned())).await
+    }
+
+    /// Asks a peer to tell everything again; see [`Speaker::refresh_peer`].
+    ///
+    /// # Errors
+    /// [`Gone`] when the speaker has ended.
+    pub async fn refresh_peer(&self, address: IpAddr) -> Result<(), Gone> {
+        self.tell(Command::Refresh(address)).await
     }
 
     /// Ends every session for good, so that peers drop our routes, with a text for the other operators. Returns once
@@ -250,6 +259,7 @@ impl Owner {
                 let _nobody_waits = answer.send(learned);
             }
             Command::Reset(address, text) => self.speaker.reset_peer(address, &text, clock()),
+            Command::Refresh(address) => self.speaker.refresh_peer(address, clock()),
             Command::ShutDown(..) => {}
         }
     }

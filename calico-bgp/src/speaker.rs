@@ -34,8 +34,9 @@ pub use status::{Counters, PeerStatus, RouteStatus};
 
 use crate::rib::intern::Interner;
 use crate::rib::{Path, PeerId};
-use crate::session::{ConnectionId, Heard, Input};
-use crate::wire::{self, Attributes, Notification};
+use crate::session::{ConnectionId, Heard, Input, Output};
+use crate::wire::open::Feature;
+use crate::wire::{self, Attributes, Notification, Refresh};
 use export::{GroupKey, Tables};
 use group::Group;
 use import::Noted;
@@ -220,6 +221,29 @@ impl Speaker {
         if let Some(id) = self.by_address.get(&address).copied() {
             self.session_input(id, Input::Reset(why), now);
             self.advance(now);
+        }
+    }
+
+    /// Asks a peer to tell everything again (RFC 2918); a peer that cannot gets a fresh session instead.
+    pub fn refresh_peer(&mut self, address: IpAddr, now: Instant) {
+        let Some(id) = self.by_address.get(&address).copied() else { return };
+        self.ask_again(id, now);
+        self.advance(now);
+    }
+
+    fn ask_again(&mut self, id: PeerId, now: Instant) {
+        let Some(up) = self.peers.get(&id).and_then(|peer| peer.up.as_ref()) else { return };
+        if !up.negotiated.features.contains(&Feature::RouteRefresh) {
+            return self.session_input(
+                id,
+                Input::Reset(Notification::new(Notification::ADMINISTRATIVE_RESET)),
+                now,
+            );
+        }
+        let (connection, families) = (up.connection, up.negotiated.families);
+        for family in families.iter() {
+            let request = wire::refresh(Refresh::Request(family));
+            self.carry_out(id, Output::Transmit(connection, request), now);
         }
     }
 

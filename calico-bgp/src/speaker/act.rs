@@ -60,7 +60,14 @@ impl Speaker {
                 let source =
                     Source { peering: peer.config.peering(), router_id: negotiated.remote_id, address };
                 let complete = FamilySet::NONE;
-                let up = Up { connection, negotiated: negotiated.clone(), group: group.clone(), complete };
+                let refreshing = FamilySet::NONE;
+                let up = Up {
+                    connection,
+                    negotiated: negotiated.clone(),
+                    group: group.clone(),
+                    complete,
+                    refreshing,
+                };
                 peer.up = Some(up);
                 self.tables.sources.set(id, source);
                 self.routes_after_up(id, &negotiated, now);

@@ -9,6 +9,7 @@ use calico_model::{AsNumber, Community, RouterId};
 use crate::family::FamilySet;
 use crate::session::{Initiation, Peering};
 use crate::wire::HoldTime;
+use crate::wire::open::AddPath;
 
 /// The highest LOCAL_PREF that stands for a kernel metric: a metric is `METRIC_BASE - LOCAL_PREF`.
 pub const METRIC_BASE: u32 = 0x7fff_ffff;
@@ -155,6 +156,8 @@ pub struct PeerConfig {
     pub connect_retry: Duration,
     /// The families we exchange.
     pub families: FamilySet,
+    /// Whether several paths for one prefix are offered to it, taken from it, or both (RFC 7911).
+    pub add_path: AddPath,
     /// Whether it is a client of our reflector.
     pub reflection: Reflection,
     /// Which next hop it is told.
@@ -192,6 +195,7 @@ impl PeerConfig {
                 IpAddr::V4(_) => FamilySet::V4,
                 IpAddr::V6(_) => FamilySet::V6,
             },
+            add_path: AddPath::Neither,
             reflection: Reflection::NonClient,
             next_hop: NextHopMode::Auto,
             password: None,

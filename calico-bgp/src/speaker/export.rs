@@ -11,6 +11,7 @@ use crate::family::{FamilySet, PerFamily};
 use crate::rib::names::PathNames;
 use crate::rib::{Path, PeerId, Rib};
 use crate::session::{Negotiated, Peering};
+use crate::wire::open::Feature;
 use crate::wire::{self, Address, AsWidth, Attributes, Dialect, Nlri, PathIds, Prefix};
 
 /// What peers must have in common to be told the same in the same words.
@@ -24,6 +25,8 @@ pub(crate) struct GroupKey {
     pub(crate) families: FamilySet,
     pub(crate) narrow: bool,
     pub(crate) ids: PerFamily<bool>,
+    /// Whether an IPv4 route may have an IPv6 next hop (RFC 8950).
+    pub(crate) extended_next_hop: bool,
     pub(crate) max_len: usize,
     pub(crate) communities: Vec<Community>,
 }
@@ -148,6 +151,9 @@ impl GroupKey {
         if own {
             fit.next_hop = self.local[family]?;
         }
+        if Family::of(fit.next_hop) != family && !(family == Family::V4 && self.extended_next_hop) {
+            return None;
+        }
         fit.add_communities(&self.communities);
         match self.peering {
             Peering::External => {
@@ -180,8 +186,11 @@ impl GroupKey {
 /// Makes the key of the group a peer belongs to.
 pub(crate) fn key_of(config: &PeerConfig, negotiated: &Negotiated, local: IpAddr) -> GroupKey {
     let dialect = negotiated.dialect;
+    let extended_next_hop = negotiated.features.contains(&Feature::ExtendedNextHop);
     let of_family = |family| {
-        [Some(local), config.other_next_hop].into_iter().flatten().find(|a| Family::of(*a) == family)
+        let same =
+            [Some(local), config.other_next_hop].into_iter().flatten().find(|a| Family::of(*a) == family);
+        same.or(Some(local).filter(|_| family == Family::V4 && extended_next_hop))
     };
     GroupKey {
         peering: config.peering(),
@@ -192,6 +201,7 @@ pub(crate) fn key_of(config: &PeerConfig, negotiated: &Negotiated, local: IpAddr
         families: negotiated.families,
         narrow: dialect.as_width == AsWidth::Two,
         ids: PerFamily::new(|family| dialect.path_ids_out[family] == PathIds::Present),
+        extended_next_hop,
         max_len: dialect.max_len.min(wire::MAX_EXTENDED_MESSAGE),
         communities: config.add_communities.clone(),
     }

@@ -25,7 +25,7 @@ use super::journal::{Changes, Journal};
 use crate::family::FamilySet;
 use crate::rib::{Path, PeerId, Tabled};
 use crate::wire::update::{MpReach, MpUnreach};
-use crate::wire::{self, Nlri, Prefix, Update, update};
+use crate::wire::{self, MessageType, Nlri, Prefix, Refresh, Update, update};
 
 /// Where a member is.
 #[derive(Debug, Default)]
@@ -51,9 +51,11 @@ impl Owed {
     /// Adds everything that was told in some messages.
     fn add_told<'i>(&mut self, items: impl Iterator<Item = &'i Item>, key: &GroupKey) {
         for item in items {
-            let Ok(update) = Update::decode(&item.bytes[wire::HEADER_LEN..], &key.dialect()) else {
+            let Ok(Some(frame)) = wire::frame(&item.bytes, key.max_len) else { continue };
+            if frame.kind != MessageType::Update {
                 continue;
-            };
+            }
+            let Ok(update) = Update::decode(frame.body, &key.dialect()) else { continue };
             self.v4.extend(update.withdrawn.iter().chain(update.announced.iter()));
             match update.mp_withdrawn {
                 Some(MpUnreach::V4(list)) => self.v4.extend(list.iter()),
@@ -81,7 +83,16 @@ pub(crate) struct Group {
     stream_limit: usize,
     base: u64,
     members: BTreeMap<PeerId, Member>,
-    joining: BTreeMap<PeerId, FamilySet>,
+    joining: BTreeMap<PeerId, (FamilySet, Ending)>,
+}
+
+/// How a member learns that it was told everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ending {
+    /// By End-of-RIB (RFC 4724 section 2).
+    EndOfRib,
+    /// By marks around it, after which it drops what was not among it (RFC 7313).
+    RefreshMarks,
 }
 
 /// A family of which groups tell.
@@ -124,9 +135,10 @@ impl Group {
     }
 
     /// Takes a member in with the next round, or has it told the families again.
-    pub(crate) fn join(&mut self, member: PeerId, families: FamilySet) {
-        let asked = self.joining.entry(member).or_default();
+    pub(crate) fn join(&mut self, member: PeerId, families: FamilySet, ending: Ending) {
+        let (asked, first) = self.joining.entry(member).or_insert((FamilySet::NONE, ending));
         *asked = families.iter().chain(asked.iter()).collect();
+        *first = ending.min(*first);
     }
 
     /// Takes in a member of another group, whose session goes on: it is told how every destination stands that the
@@ -355,19 +367,25 @@ impl Group {
         }
     }
 
-    /// Gives members that join everything told so far, then End-of-RIB (RFC 4724 section 2).
+    /// Gives members that join everything told so far.
     fn admit(&mut self, world: &World<'_>) {
         let end = self.end();
-        let mut shared: BTreeMap<FamilySet, Arc<[Item]>> = BTreeMap::new();
-        for (id, families) in std::mem::take(&mut self.joining) {
-            let everything = shared.entry(families).or_insert_with(|| {
+        let mut shared: BTreeMap<(FamilySet, Ending), Arc<[Item]>> = BTreeMap::new();
+        for (id, (families, ending)) in std::mem::take(&mut self.joining) {
+            let everything = shared.entry((families, ending)).or_insert_with(|| {
                 let mut items = Vec::new();
                 for family in families.iter() {
+                    if ending == Ending::RefreshMarks {
+                        items.push(Item::for_all(wire::refresh(Refresh::Begin(family))));
+                    }
                     match family {
                         Family::V4 => self.tell_all::<Ipv4Addr>(world, &mut items),
                         Family::V6 => self.tell_all::<Ipv6Addr>(world, &mut items),
                     }
-                    items.push(Item::for_all(update::end_of_rib(family)));
+                    items.push(Item::for_all(match ending {
+                        Ending::EndOfRib => update::end_of_rib(family),
+                        Ending::RefreshMarks => wire::refresh(Refresh::End(family)),
+                    }));
                 }
                 items.into()
             });

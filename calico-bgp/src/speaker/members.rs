@@ -9,7 +9,7 @@ use calico_model::Family;
 use super::Speaker;
 use super::config::{PeerConfig, Reflection};
 use super::export::{self, GroupKey, World};
-use super::group::Group;
+use super::group::{Ending, Group};
 use super::journal::Journal;
 use super::peer::{self, History, Peer, Retained};
 use super::status::Counters;
@@ -124,7 +124,11 @@ impl Speaker {
     }
 
     pub(super) fn join_group(&mut self, key: GroupKey, id: PeerId, families: FamilySet) {
-        self.groups.entry(key.clone()).or_insert_with(|| Group::new(key)).join(id, families);
+        self.groups.entry(key.clone()).or_insert_with(|| Group::new(key)).join(
+            id,
+            families,
+            Ending::EndOfRib,
+        );
     }
 
     pub(super) fn leave_group(&mut self, key: &GroupKey, id: PeerId) {

@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::group::Ending;
 use super::peer::{Closing, Line};
 use super::{Action, PeerConfig, Speaker};
 use crate::rib::PeerId;
 use crate::session::{ConnectionId, Heard, Input};
+use crate::wire::open::Feature;
 use crate::wire::{self, Dialect, MAX_MESSAGE, MessageType, Open, Refresh, Remedy, Update};
 
 /// How many octets one [`Speaker::transmit`] hands out, about.
@@ -61,7 +63,7 @@ impl Speaker {
                         MessageType::Keepalive => Heard::Keepalive,
                         MessageType::Notification => Heard::Notification(wire::read_notification(frame.body)),
                         MessageType::RouteRefresh => match wire::read_refresh(frame.body) {
-                            Ok(refresh) => self.refresh(id, connection, refresh),
+                            Ok(refresh) => self.refresh(id, connection, refresh, now),
                             Err(fault) => malformed(fault),
                         },
                         MessageType::Update => self.update(id, connection, frame.body, &dialect),
@@ -96,14 +98,23 @@ impl Speaker {
         }
     }
 
-    fn refresh(&mut self, id: PeerId, connection: ConnectionId, refresh: Refresh) -> Heard {
+    fn refresh(&mut self, id: PeerId, connection: ConnectionId, refresh: Refresh, now: Instant) -> Heard {
         let up = self.peers.get(&id).and_then(|peer| peer.up.as_ref());
-        if let (Some(up), Refresh::Request(family)) = (up, refresh)
-            && up.connection == connection
-            && up.negotiated.families.contains(family)
-            && let Some(group) = self.groups.get_mut(&up.group)
-        {
-            group.join(id, [family].into_iter().collect());
+        let Some(up) = up.filter(|up| up.connection == connection) else { return Heard::Refresh };
+        let spoken = up.negotiated.families;
+        let marked = up.negotiated.features.contains(&Feature::EnhancedRouteRefresh);
+        match refresh {
+            Refresh::Request(family) if spoken.contains(family) => {
+                let ending = if marked { Ending::RefreshMarks } else { Ending::EndOfRib };
+                if let Some(group) = self.groups.get_mut(&up.group) {
+                    group.join(id, [family].into_iter().collect(), ending);
+                }
+            }
+            Refresh::Begin(family) if marked && spoken.contains(family) => {
+                self.refresh_begins(id, family, now)
+            }
+            Refresh::End(family) if marked && spoken.contains(family) => self.refresh_ends(id, family),
+            Refresh::Request(_) | Refresh::Begin(_) | Refresh::End(_) | Refresh::Unknown => {}
         }
         Heard::Refresh
     }

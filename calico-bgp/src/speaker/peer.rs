@@ -1,6 +1,6 @@
 //! What a speaker holds for one peer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use super::status::Counters;
 use crate::family::{FamilySet, PerFamily};
 use crate::rib::PeerId;
 use crate::session::{ConnectionId, Ended, Negotiated, Session, State, Terms};
-use crate::wire::open::{Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
+use crate::wire::open::{AddPath, Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
 use crate::wire::{Capabilities, Dialect};
 
 /// One TCP connection: octets that are not a whole message yet, and messages that wait to be taken.
@@ -42,6 +42,8 @@ pub(super) struct Up {
     pub(super) group: GroupKey,
     /// The families whose first table is complete.
     pub(super) complete: FamilySet,
+    /// The families that the peer is telling again (RFC 7313).
+    pub(super) refreshing: FamilySet,
 }
 
 /// Routes of a peer that went away and may come back (RFC 4724 section 4.2).
@@ -124,6 +126,12 @@ pub(super) fn terms(
         on_notification: OnNotification::Keep,
         families: PerFamily::new(|family| config.families.contains(family).then_some(forwarding)),
     });
+    let mut features =
+        BTreeSet::from([Feature::RouteRefresh, Feature::EnhancedRouteRefresh, Feature::ExtendedMessages]);
+    // Between IPv6 addresses, IPv4 routes need a next hop that both sides have.
+    if config.address.is_ipv6() && config.families.contains(Family::V4) {
+        features.insert(Feature::ExtendedNextHop);
+    }
     Terms {
         local_as: config.local_as,
         local_id: speaker.router_id,
@@ -132,9 +140,12 @@ pub(super) fn terms(
         capabilities: Capabilities {
             families: Some(config.families),
             four_octet_as: Some(config.local_as),
-            features: [Feature::RouteRefresh, Feature::ExtendedMessages].into(),
+            features,
             graceful_restart,
-            add_path: PerFamily::default(),
+            add_path: PerFamily::new(|family| match config.families.contains(family) {
+                true => config.add_path,
+                false => AddPath::Neither,
+            }),
         },
     }
 }

@@ -139,11 +139,34 @@ impl Speaker {
         up.complete.insert(family);
         let all = up.negotiated.families.iter().all(|f| up.complete.contains(f));
         if let Retained::Completing(_) = peer.retained {
-            if all {
+            if all && up.refreshing.is_empty() {
                 peer.retained = Retained::Nothing;
             }
             self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
         }
+    }
+
+    /// The peer tells everything of a family again: what it leaves out is gone (RFC 7313 section 4).
+    pub(super) fn refresh_begins(&mut self, id: PeerId, family: Family, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(up) = &mut peer.up else { return };
+        up.refreshing.insert(family);
+        peer.retained = Retained::Completing(now + COMPLETION);
+        self.mark_stale(family, id);
+    }
+
+    /// The peer has told everything of a family again.
+    pub(super) fn refresh_ends(&mut self, id: PeerId, family: Family) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(up) = &mut peer.up else { return };
+        if !up.refreshing.contains(family) {
+            return;
+        }
+        up.refreshing.remove(family);
+        if up.refreshing.is_empty() && up.negotiated.families.iter().all(|f| up.complete.contains(f)) {
+            peer.retained = Retained::Nothing;
+        }
+        self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
     }
 
     /// Drops what was kept for too long.
@@ -151,6 +174,9 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.retained.until().is_some_and(|until| until <= now) {
             peer.retained = Retained::Nothing;
+            if let Some(up) = &mut peer.up {
+                up.refreshing = FamilySet::NONE;
+            }
             for family in Family::ALL {
                 self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use calico_bgp::net::{self, Handle};
 use calico_bgp::session::{Initiation, State};
 use calico_bgp::speaker::{Distance, Password, Reflection};
+use calico_bgp::wire::open::AddPath;
 use calico_bgp::{Origination, PeerConfig, SpeakerConfig, Start};
 use calico_model::{AsNumber, Community};
 
@@ -230,7 +231,15 @@ fn a_shutdown_text_comes_through_and_a_refresh_brings_everything_again() {
         bird.wait_for("show route", "192.168.1.0/26").await;
         bird.ask("reload in calico");
         let sent = before.counters.updates_out;
-        wait_for_peer(&handle, BIRD, |status| status.counters.updates_out > sent).await;
+        let status = wait_for_peer(&handle, BIRD, |status| status.counters.updates_out > sent).await;
+        let heard = status.counters.updates_in;
+        handle.refresh_peer(ip(BIRD)).await.unwrap();
+        wait_for_peer(&handle, BIRD, |status| {
+            status.counters.updates_in > heard && status.retained_until.is_none()
+        })
+        .await;
+        assert_eq!(paths(&handle, "192.168.5.0/26").await.len(), 1);
+        assert!(bird.ask("show route").contains("192.168.1.0/26"));
         bird.ask("disable calico \"kernel update\"");
         let text = "the peer closed the session: administrative shutdown (6/2): kernel update";
         wait_for_peer(&handle, BIRD, |status| status.last_error.as_deref() == Some(text)).await;
@@ -267,6 +276,47 @@ fn a_reflector_of_ours_joins_clients_that_do_not_know_each_other() {
         assert!(seen.contains("BGP.cluster_list: 1.0.0.1"), "{seen}");
         assert!(seen.contains("BGP.next_hop: 10.99.2.2"), "{seen}");
         second.wait_for("show route all 192.168.1.0/26", "BGP.originator_id: 10.99.1.2").await;
+    });
+}
+
+#[test]
+fn several_paths_for_one_prefix_come_from_one_bird_and_go_to_another() {
+    let (ours, one, two) = (Namespace::new(), Namespace::new(), Namespace::new());
+    ours.wire(&["10.99.1.1/24"], &one, &["10.99.1.2/24"]);
+    ours.wire(&["10.99.2.1/24"], &two, &["10.99.2.2/24"]);
+    let bird = |number: u32, more: &str| {
+        let config = bird_config(65000 + number, 65100, &[], "")
+            .replace(BIRD, &format!("10.99.{number}.2"))
+            .replace(US, &format!("10.99.{number}.1"))
+            .replace("next hop self;", "next hop self; add paths on;");
+        format!("{more}\n{config}")
+    };
+    let twice = ["a", "b"].map(|name| {
+        format!(
+            "protocol static {name} {{ ipv4 {{ preference {}; }}; route 10.5.0.0/16 blackhole; }}",
+            name.len() + 100
+        )
+    });
+    let first = Bird::start(&one, &bird(1, &twice.join("\n")));
+    let second = Bird::start(&two, &bird(2, ""));
+    ours.block_on(async {
+        let peers = [(1, "10.99.1.2"), (2, "10.99.2.2")].map(|(number, address)| {
+            let mut peer = PeerConfig::new(ip(address), asn(65000 + number), asn(65100));
+            peer.connect_retry = Duration::from_secs(1);
+            peer.add_path = AddPath::Both;
+            peer
+        });
+        let handle = net::spawn(&["0.0.0.0:179".parse().unwrap()], settings("10.99.1.1", 65100)).unwrap();
+        handle.set_originated(origins(&["10.5.0.0/16"])).await.unwrap();
+        handle.set_peers(peers.to_vec()).await.unwrap();
+        second.wait_for("show route count", "3 of 3").await;
+        assert_eq!(paths(&handle, "10.5.0.0/16").await.len(), 3);
+        first.ask("disable a");
+        second.wait_for("show route count", "2 of 2").await;
+        first.ask("disable b");
+        second.wait_for("show route count", "1 of 1").await;
+        handle.set_originated(BTreeMap::new()).await.unwrap();
+        second.wait_for("show route count", "0 of 0").await;
     });
 }
 

@@ -70,6 +70,7 @@ fn key(reflection: Reflection, several: bool) -> GroupKey {
         families: FamilySet::V4,
         narrow: false,
         ids: PerFamily { v4: several, v6: false },
+        extended_next_hop: false,
         max_len: MAX_MESSAGE,
         communities: Vec::new(),
     }
@@ -153,7 +154,7 @@ impl Bench {
             Step::Join(member) => {
                 if let std::collections::btree_map::Entry::Vacant(home) = self.home.entry(member) {
                     home.insert(0);
-                    self.groups[0].join(PeerId(member), FamilySet::V4);
+                    self.groups[0].join(PeerId(member), FamilySet::V4, Ending::EndOfRib);
                 }
             }
             Step::Leave(member) => {
@@ -164,7 +165,7 @@ impl Bench {
             }
             Step::Refresh(member) => {
                 if let Some(home) = self.home.get(&member) {
-                    self.groups[*home].join(PeerId(member), FamilySet::V4);
+                    self.groups[*home].join(PeerId(member), FamilySet::V4, Ending::EndOfRib);
                 }
             }
             Step::Move(member) => {

@@ -100,7 +100,10 @@ impl Peer {
             Some("receive") => AddPath::Receive,
             Some("both") => AddPath::Both,
             Some(other) => {
-                return Err(format!("peer {}: add_path {other:?} is not send, receive or both", self.address));
+                return Err(format!(
+                    "peer {}: add_path {other:?} is not send, receive or both",
+                    self.address
+                ));
             }
         };
         if let Some(text) = &self.password {

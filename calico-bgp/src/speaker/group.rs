@@ -21,7 +21,7 @@ use calico_model::Family;
 
 use super::draft::{Draft, Item};
 use super::export::{GroupKey, World};
-use super::journal::{Changes, Journal};
+use super::journal::{Changes, Journal, PathChange};
 use crate::family::FamilySet;
 use crate::rib::{Path, PeerId, Tabled};
 use crate::wire::update::{MpReach, MpUnreach};
@@ -332,7 +332,7 @@ impl Group {
     ) -> (Draft<A>, Vec<Nlri<A>>) {
         let mut draft = Draft::new();
         let mut changed = Vec::new();
-        for (prefix, (peer, path_id), old) in &changes.each {
+        for PathChange { prefix, peer, path_id, before: old } in &changes.each {
             let old = old.as_ref().filter(|path| self.key.is_told(path, before));
             let new = A::table(now.rib).path(*prefix, *peer, *path_id);
             let new = new.filter(|path| self.key.is_told(path, now));

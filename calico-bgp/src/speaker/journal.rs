@@ -11,7 +11,16 @@ pub(crate) struct Changes<A> {
     /// Destinations whose best path may be another, and the best one until then.
     pub(super) best: Vec<(Prefix<A>, Option<Path>)>,
     /// Single paths, by the peer and its identifier, kept only where some peer is told every path (RFC 7911).
-    pub(super) each: Vec<(Prefix<A>, (PeerId, u32), Option<Path>)>,
+    pub(super) each: Vec<PathChange<A>>,
+}
+
+/// A change of one path: which destination, which peer's, under which identifier, and what it was until then.
+#[derive(Debug)]
+pub(crate) struct PathChange<A> {
+    pub(super) prefix: Prefix<A>,
+    pub(super) peer: PeerId,
+    pub(super) path_id: u32,
+    pub(super) before: Option<Path>,
 }
 
 impl<A> Default for Changes<A> {
@@ -22,9 +31,15 @@ impl<A> Default for Changes<A> {
 
 impl<A: Tabled> Changes<A> {
     /// Takes down what one change did.
-    pub(super) fn note(&mut self, prefix: Prefix<A>, key: (PeerId, u32), effect: Effect, detail: Detail) {
+    pub(super) fn note(
+        &mut self,
+        prefix: Prefix<A>,
+        (peer, path_id): (PeerId, u32),
+        effect: Effect,
+        detail: Detail,
+    ) {
         if detail == Detail::EachPath && effect.choice != Choice::Same {
-            self.each.push((prefix, key, effect.replaced));
+            self.each.push(PathChange { prefix, peer, path_id, before: effect.replaced });
         }
         if let Choice::Changed { before } = effect.choice {
             self.best.push((prefix, before));
@@ -35,8 +50,9 @@ impl<A: Tabled> Changes<A> {
     fn settle(&mut self) {
         self.best.sort_by_key(|(prefix, _)| *prefix);
         self.best.dedup_by_key(|(prefix, _)| *prefix);
-        self.each.sort_by_key(|(prefix, key, _)| (*prefix, *key));
-        self.each.dedup_by_key(|(prefix, key, _)| (*prefix, *key));
+        let key = |change: &PathChange<A>| (change.prefix, change.peer, change.path_id);
+        self.each.sort_by_key(key);
+        self.each.dedup_by_key(|change| key(change));
     }
 }
 
@@ -81,7 +97,12 @@ impl Journal {
 fn everything<A: Tabled>(rib: &Rib) -> Changes<A> {
     let table = A::table(rib);
     let each = |(prefix, paths): (Prefix<A>, &'_ [Path])| {
-        let of = |path: &Path| (prefix, (path.peer(), path.path_id), Some(path.clone()));
+        let of = |path: &Path| PathChange {
+            prefix,
+            peer: path.peer(),
+            path_id: path.path_id,
+            before: Some(path.clone()),
+        };
         paths.iter().map(of).collect::<Vec<_>>()
     };
     Changes {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use calico_model::{InterfaceAddr, InterfaceName, Mac};
+use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
 
 use crate::change::Change;
 use crate::device::VxlanParams;
@@ -40,10 +40,22 @@ pub struct FdbEntry {
 /// What only the machine knows, as a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
+    /// Whether the kernel speaks IPv6.
+    pub ipv6: Ipv6,
     /// All links.
     pub links: BTreeMap<InterfaceName, Link>,
     /// The routes of others in the main table.
     pub foreign: BTreeMap<RouteKey, Vec<Installed>>,
+}
+
+/// Whether a kernel speaks IPv6.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ipv6 {
+    /// It does.
+    #[default]
+    Spoken,
+    /// It was built without it or told at its start to go without (`ipv6.disable=1`).
+    Absent,
 }
 
 /// A network interface.
@@ -143,6 +155,12 @@ impl Actual {
 }
 
 impl Host {
+    /// Reports whether the kernel speaks a family.
+    #[must_use]
+    pub fn speaks(&self, family: Family) -> bool {
+        family == Family::V4 || self.ipv6 == Ipv6::Spoken
+    }
+
     /// Returns the link that holds an address.
     #[must_use]
     pub fn link_with(&self, addr: IpAddr) -> Option<(&InterfaceName, &Link)> {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use calico_model::{InterfaceName, Mac};
 
-use crate::actual::{Actual, FdbEntry, Host, Link, LinkKind, LinkState};
+use crate::actual::{Actual, FdbEntry, Host, Ipv6, Link, LinkKind, LinkState};
 use crate::change::Change;
 use crate::ownership::{Ownership, PROTOCOL};
 use crate::route::{Form, Installed, RouteKey};
@@ -17,6 +17,8 @@ use crate::sysctl::Sysctl;
 /// A kernel in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FakeKernel {
+    /// Whether it speaks IPv6.
+    pub ipv6: Ipv6,
     /// All links.
     pub links: BTreeMap<InterfaceName, Link>,
     /// All routes of the main table, ours and others'.
@@ -97,7 +99,7 @@ impl FakeKernel {
     #[must_use]
     pub fn read(&self, ownership: &Ownership) -> Actual {
         let mut actual = Actual {
-            host: Host { links: self.links.clone(), foreign: BTreeMap::new() },
+            host: Host { ipv6: self.ipv6, links: self.links.clone(), foreign: BTreeMap::new() },
             sysctls: self.sysctls.clone(),
             ..Actual::default()
         };

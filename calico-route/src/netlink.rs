@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use calico_model::InterfaceName;
+use calico_model::{Family, InterfaceName};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 mod codec;
@@ -28,11 +28,12 @@ pub use crate::error::{ConnectError, ReadError, Refusal, WriteError};
 pub use conntrack::ForgetError;
 pub use watch::{Event, Subject, Watch};
 
-use crate::actual::Actual;
+use crate::actual::{Actual, Ipv6};
 use crate::change::Change;
 use crate::desired::Desired;
 use crate::diff::diff;
 use crate::ownership::Ownership;
+use crate::sysctl::Sysctl;
 use codec::Batch;
 use namespace::NetworkNamespace;
 use socket::{NetlinkSocket, RECEIVE_BUFFER};
@@ -103,6 +104,9 @@ impl Netlink {
             actual.host.links.keys().filter(|device| ownership.is_workload(device)).cloned().collect();
         let sysctls = self.namespace.run(|| sysctl::read(&workloads)).map_err(ReadError::Sysctl)?;
         actual.sysctls = sysctls.map_err(ReadError::Sysctl)?;
+        if !actual.sysctls.contains_key(&Sysctl::forwarding(Family::V6)) {
+            actual.host.ipv6 = Ipv6::Absent;
+        }
         Ok(actual)
     }
 
@@ -179,29 +183,26 @@ impl Netlink {
     async fn write(&mut self, changes: &[Change]) -> Vec<Result<(), WriteError>> {
         let mut batch = Batch::default();
         let mut results: Vec<Result<(), WriteError>> = Vec::with_capacity(changes.len());
-        let mut sent: BTreeMap<u32, usize> = BTreeMap::new();
-        for (at, change) in changes.iter().enumerate() {
+        let mut first = None;
+        for change in changes {
             let sequence = self.socket.next_sequence();
-            results.push(match write::encode(change, sequence, &self.indexes, &mut batch) {
-                Ok(()) => {
-                    sent.insert(sequence, at);
-                    Ok(())
-                }
-                Err(NoDevice(device)) => Err(WriteError::NoDevice { device }),
-            });
+            first.get_or_insert(sequence);
+            let encoded = write::encode(change, sequence, &self.indexes, &mut batch);
+            results.push(encoded.map_err(|NoDevice(device)| WriteError::NoDevice { device }));
         }
         match self.socket.transact(&mut batch).await {
             Ok(refusals) => {
                 for (sequence, refusal) in refusals {
-                    if let Some(at) = sent.get(&sequence) {
-                        results[*at] = judge(&changes[*at], refusal);
+                    let at = sequence.wrapping_sub(first.unwrap_or(sequence)) as usize;
+                    if let (Some(result), Some(change)) = (results.get_mut(at), changes.get(at)) {
+                        *result = judge(change, refusal);
                     }
                 }
             }
             Err(error) => {
-                for at in sent.values() {
+                for (result, change) in results.iter_mut().zip(changes).filter(|(result, _)| result.is_ok()) {
                     let source = std::io::Error::new(error.kind(), error.to_string());
-                    results[*at] = Err(WriteError::Unanswered { change: changes[*at].to_string(), source });
+                    *result = Err(WriteError::Unanswered { change: change.to_string(), source });
                 }
             }
         }

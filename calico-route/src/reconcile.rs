@@ -22,7 +22,7 @@ use crate::route::Form;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
-    /// After this long without a pass there is one anyway, as a backstop for events that were never sent. 90 s.
+    /// After this long without a pass there is one anyway, as a backstop for events that were never sent. 30 s.
     pub resync: Duration,
     /// For this long after an interface was first seen, routes over it that the datastore does not know are left alone:
     /// the CNI plugin writes them before the endpoint arrives here. 10 s.
@@ -38,7 +38,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            resync: Duration::from_secs(90),
+            resync: Duration::from_secs(30),
             grace: Duration::from_secs(10),
             backoff: Duration::from_millis(500),
             max_backoff: Duration::from_secs(30),

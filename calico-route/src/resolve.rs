@@ -20,6 +20,8 @@ pub enum Waiting {
     DeviceDown(InterfaceName),
     /// No link has the node's address of this family, or the address is not known.
     NodeAddressAbsent(Family, Option<IpAddr>),
+    /// The kernel does not speak a family that a pool or a workload has.
+    FamilyAbsent(Family),
     /// The host has no way to a gateway.
     Unreachable(IpAddr),
     /// Another program's route has the key.
@@ -57,6 +59,11 @@ impl fmt::Display for Waiting {
             Waiting::NodeAddressAbsent(family, None) => {
                 write!(f, "the node has no {family} address; set it in spec.bgp of the Node")
             }
+            Waiting::FamilyAbsent(family) => write!(
+                f,
+                "this kernel has no {family} (ipv6.disable=1, or built without); its routes wait until the machine is \
+                 started with it, or set ipv6Support to false in the FelixConfiguration"
+            ),
             Waiting::Unreachable(gateway) => write!(
                 f,
                 "the machine has no route to the next hop {gateway}; add one, or let the pool use VXLAN between subnets"

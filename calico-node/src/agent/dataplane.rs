@@ -98,8 +98,9 @@ enum Made {
     NotAll,
 }
 
-/// What is remembered of the kernel is not relied upon for longer than this.
-const MEMORY: std::time::Duration = std::time::Duration::from_secs(60);
+/// What is remembered of the kernel is not relied upon for longer than this, so that a change of which no event tells is
+/// found within a minute: passes are at most half a minute apart.
+const MEMORY: std::time::Duration = std::time::Duration::from_secs(30);
 /// Others' changes of our table are looked for this often.
 const RULES_AUDIT: std::time::Duration = std::time::Duration::from_secs(10);
 

@@ -88,6 +88,9 @@ fn mtu(wanted: Mtu, tunnel: Tunnel, family: Family, resolver: &Resolver<'_>) -> 
 
 impl VxlanDevice {
     fn settle(&self, family: Family, resolver: &Resolver<'_>) -> Result<(VxlanParams, u32), Waiting> {
+        if !resolver.host.speaks(family) {
+            return Err(Waiting::FamilyAbsent(family));
+        }
         let parent = resolver.node_device(family)?.clone();
         let mtu = mtu(self.mtu, Tunnel::Vxlan(family), family, resolver)?;
         let params = VxlanParams {

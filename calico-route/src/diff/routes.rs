@@ -29,6 +29,10 @@ pub(super) fn changes(
     let mut routes = Routes::default();
     let mut upserts: Vec<(Rank, Change)> = Vec::new();
     for (key, route) in scope.of(&desired.routes, |delta| &delta.routes) {
+        if !actual.host.speaks(key.prefix.family()) {
+            waiting.insert(Waiting::FamilyAbsent(key.prefix.family()));
+            continue;
+        }
         let held = actual.routes.get(key).map_or(&[][..], Vec::as_slice);
         let held: Vec<&Installed> = held
             .iter()

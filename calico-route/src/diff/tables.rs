@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use calico_model::{InterfaceName, Mac};
+use calico_model::{Family, InterfaceName, Mac};
 
 use super::Scope;
 use super::links::Links;
@@ -31,7 +31,8 @@ pub(super) fn changes(
             || actual.host.links.get(device).is_some_and(|link| link.state == LinkState::Up)
     };
     let neighbours = scope.of(&desired.neighbours, |delta| &delta.neighbours);
-    for (key, mac) in neighbours.filter(|((device, _), _)| is_up(device)) {
+    let spoken = |addr: &IpAddr| actual.host.speaks(Family::of(*addr));
+    for (key, mac) in neighbours.filter(|((device, addr), _)| is_up(device) && spoken(addr)) {
         let held = actual.neighbours.get(key).filter(|_| !links.lost.contains(&key.0));
         if held != Some(mac) {
             let (device, address, mac) = (key.0.clone(), key.1, *mac);

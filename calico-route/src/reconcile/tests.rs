@@ -40,8 +40,8 @@ fn a_clean_pass_is_followed_by_the_resync_deadline() {
     reconciler.in_sync(now);
     assert_eq!(reconciler.next(now), Next::Pass);
     reconciler.finished(End::Clean, now);
-    assert_eq!(reconciler.next(now), Next::Wait(at(now, 90_000)));
-    assert_eq!(reconciler.next(at(now, 90_000)), Next::Pass);
+    assert_eq!(reconciler.next(now), Next::Wait(at(now, 30_000)));
+    assert_eq!(reconciler.next(at(now, 30_000)), Next::Pass);
 }
 
 #[test]

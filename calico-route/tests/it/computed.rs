@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use calico_model::learned::LearnedRoutes;
 use calico_model::resource::{EncapMode, FelixConfiguration, Object, ProgramClusterRoutes};
 use calico_model::{Cidr, Family, Snapshot};
+use calico_route::actual::Ipv6;
 use calico_route::device::{Mtu, ipip_device, vxlan_device};
 use calico_route::fake::FakeKernel;
 use calico_route::route::{Class, NextHop, Reach, Route, RouteKey, Target};
-use calico_route::{Desired, Problem, compute, diff};
+use calico_route::{Desired, Problem, compute, diff, plan};
 
 use crate::cluster::{block, dual_stack, learn, lend, node, node_name, pool, three_nodes, workload};
 
@@ -371,6 +372,89 @@ fn workloads_packets_fit_through_every_tunnel_that_a_pool_asks_for() {
     let spec = FelixConfiguration { vxlan_mtu: Some(1300), ..FelixConfiguration::new() };
     snapshot.insert(Object::new("default".parse().unwrap(), spec));
     assert_eq!(mtu(&snapshot, &kernel), 1300);
+}
+
+/// What has to wait on a machine, each in a sentence.
+fn waiting(snapshot: &Snapshot, kernel: &FakeKernel) -> Vec<String> {
+    let desired = on_node1(snapshot);
+    let plan = plan(&desired, &kernel.read(&desired.ownership));
+    plan.waiting.iter().map(ToString::to_string).collect()
+}
+
+fn machine() -> FakeKernel {
+    let mut kernel = FakeKernel::default();
+    kernel.add_link(&"eth0".parse().unwrap(), &["172.16.6.1/24".parse().unwrap()]);
+    kernel.add_link(&"cali1".parse().unwrap(), &[]);
+    kernel
+}
+
+#[test]
+fn a_next_hop_that_the_machine_cannot_reach_is_one_line_and_the_rest_is_laid() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::Never);
+    let setting = Some(ProgramClusterRoutes::Enabled);
+    let spec = FelixConfiguration { program_cluster_routes: setting, ..FelixConfiguration::new() };
+    snapshot.insert(Object::new("default".parse().unwrap(), spec));
+    block(&mut snapshot, "192.168.3.0/26", "node3");
+    let mut kernel = machine();
+    assert_eq!(
+        waiting(&snapshot, &kernel),
+        [
+            "the machine has no route to the next hop 172.16.199.3; add one, or let the pool use VXLAN between subnets"
+        ]
+    );
+    let desired = on_node1(&snapshot);
+    kernel.apply(&diff(&desired, &kernel.read(&desired.ownership)));
+    assert!(kernel.routes.contains_key(&key("192.168.1.0/26")));
+}
+
+#[test]
+fn a_network_too_small_for_a_tunnel_is_named_with_what_it_would_take() {
+    let mut kernel = machine();
+    kernel.links.get_mut(&"eth0".parse().unwrap()).unwrap().mtu = 600;
+    let told = waiting(&three_nodes(), &kernel);
+    assert_eq!(told[1..], ["interface eth0 has an MTU of 600, too small for a tunnel; give it at least 626"]);
+    assert_eq!(told[0], "interface vxlan.calico does not exist; its routes wait for it");
+    kernel.links.get_mut(&"eth0".parse().unwrap()).unwrap().mtu = 626;
+    assert_eq!(waiting(&three_nodes(), &kernel), Vec::<String>::new());
+}
+
+#[test]
+fn a_node_address_that_the_machine_does_not_have_is_named() {
+    let mut kernel = FakeKernel::default();
+    kernel.add_link(&"cali1".parse().unwrap(), &[]);
+    assert_eq!(
+        waiting(&three_nodes(), &kernel).last().unwrap(),
+        "no interface has the node's address 172.16.6.1; add the address, or set spec.bgp of the Node to one that the \
+         machine has"
+    );
+}
+
+#[test]
+fn a_kernel_without_ipv6_is_one_line_and_ipv4_is_laid() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "fd00::/48", EncapMode::Never, EncapMode::Always);
+    for (name, addr, tunnel) in
+        [("node1", "2001:db8::1/64", "fd00::80"), ("node2", "2001:db8::2/64", "fd00::40")]
+    {
+        dual_stack(&mut snapshot, name, addr, tunnel);
+    }
+    (0..4).for_each(|at| block(&mut snapshot, &format!("fd00::{at}00/122"), "node2"));
+    workload(&mut snapshot, "six", "node1", "cali1", "fd00::81/128");
+    let mut kernel = machine();
+    kernel.ipv6 = Ipv6::Absent;
+    assert_eq!(
+        waiting(&snapshot, &kernel),
+        [
+            "this kernel has no IPv6 (ipv6.disable=1, or built without); its routes wait until the machine is started \
+          with it, or set ipv6Support to false in the FelixConfiguration"
+        ]
+    );
+    let desired = on_node1(&snapshot);
+    let changes = diff(&desired, &kernel.read(&desired.ownership));
+    assert!(changes.iter().all(|change| !change.to_string().contains("fd00")), "{changes:?}");
+    assert!(kernel.apply(&changes).iter().all(Result::is_ok));
+    assert!(kernel.routes.contains_key(&key("192.168.2.0/26")));
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use calico_model::learned::LearnedRoutes;
 use calico_model::resource::{EncapMode, FelixConfiguration, Node, NodeBgp, Object, ProgramClusterRoutes};
-use calico_model::{InterfaceAddr, NodeName, Snapshot};
-use calico_route::{compute, diff};
+use calico_model::{InterfaceAddr, NodeName, Snapshot, Update};
+use calico_route::departed::Departures;
+use calico_route::{Computer, compute, diff, plan_delta};
 
 use crate::cluster::{block, node_name, pool, workload};
 use crate::namespace::TestNamespace;
@@ -232,4 +233,55 @@ async fn the_connections_of_an_address_that_left_are_forgotten_and_no_others() {
     assert_eq!(netlink.forget_connections(&[from, to].into()).await.unwrap(), 0);
     lab.echo().unwrap();
     assert!(netlink.forget_connections(&[to].into()).await.unwrap() > 0, "also by the far side's address");
+
+    // Behind a service's address the departed one is in the reply alone.
+    host.run("nft add chain inet seen services { type nat hook prerouting priority -100 ; }");
+    host.run(&format!("nft add rule inet seen services ip daddr 10.96.0.10 dnat ip to {to}"));
+    let sender = lab.pods[0].inside(|| UdpSocket::bind(SocketAddr::new(from, 0)).unwrap());
+    sender.send_to(b"ping", "10.96.0.10:53").unwrap();
+    assert!(
+        netlink.forget_connections(&[to].into()).await.unwrap() > 0,
+        "also when it is named in the reply only"
+    );
+    assert_eq!(netlink.forget_connections(&[from].into()).await.unwrap(), 0, "the entry is gone as a whole");
+}
+
+#[tokio::test]
+async fn an_address_that_moves_on_this_node_takes_no_connection_along() {
+    let lab = Lab::up(neighbours());
+    let host = &lab.hosts[0];
+    host.run("nft add table inet seen");
+    host.run("nft add chain inet seen forward { type filter hook forward priority 0 ; }");
+    host.run("nft add rule inet seen forward ct state new accept");
+    host.ip("link add cali2 type veth peer name far2");
+    host.ip("link set far2 up");
+    host.ip("link set cali2 up");
+    let mut snapshot = lab.snapshot(EncapMode::Never, ProgramClusterRoutes::Enabled);
+    lab.lay(&snapshot).await;
+    let mut computer = Computer::new(node_name("node0"));
+    let mut departures = Departures::default();
+    let mut netlink = host.connect();
+    let nodes = snapshot.nodes.values().map(|object| Update::Put(Box::new(object.clone().into())));
+    let workloads = snapshot.workloads.values().map(|object| Update::Put(Box::new(object.clone().into())));
+    nodes.chain(workloads).for_each(|update| computer.apply(&update));
+    computer.settle();
+    let actual = netlink.read(&computer.desired().ownership).await.unwrap();
+    departures.pass(computer.desired(), &actual, &[]);
+    lab.echo().unwrap();
+
+    // The same address on another interface: the entry goes before the route does.
+    snapshot.workloads.clear();
+    workload(&mut snapshot, "pod0", "node0", "cali2", lab.plan.workloads[0]);
+    for object in snapshot.workloads.values() {
+        computer.apply(&Update::Put(Box::new(object.clone().into())));
+    }
+    let delta = computer.settle();
+    let departed = departures.pass_delta(computer.desired(), &delta);
+    let address: IpAddr = lab.plan.workloads[0].parse().unwrap();
+    assert_eq!((departed.before.contains(&address), departed.after.is_empty()), (true, true));
+    assert!(netlink.forget_connections(&departed.before).await.unwrap() > 0);
+    assert!(host.ip(&format!("route show {address}")).contains("cali1"), "its new home is not reachable yet");
+    let changes = plan_delta(computer.desired(), &actual, &delta).changes;
+    assert!(netlink.apply(&changes).await.iter().all(|outcome| outcome.result.is_ok()));
+    assert!(host.ip(&format!("route show {address}")).contains("cali2"));
 }

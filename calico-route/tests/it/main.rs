@@ -5,6 +5,8 @@
 mod articles;
 mod cluster;
 mod computed;
+#[cfg(feature = "netlink")]
+mod drift;
 mod incremental;
 #[cfg(feature = "netlink")]
 mod kernel;

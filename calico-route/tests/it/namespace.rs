@@ -72,6 +72,20 @@ impl TestNamespace {
     }
 }
 
+/// The first of the three nodes' machine, with a workload's interface.
+pub(crate) fn machine() -> TestNamespace {
+    let namespace = TestNamespace::new();
+    namespace.ip("link add eth0 type veth peer name far0");
+    namespace.ip("address add 172.16.6.1/24 dev eth0");
+    namespace.ip("link set far0 up");
+    namespace.ip("link set eth0 up");
+    namespace.ip("route add default via 172.16.6.254");
+    namespace.ip("link add cali1 type veth peer name far1");
+    namespace.ip("link set far1 up");
+    namespace.ip("link set cali1 up");
+    namespace
+}
+
 impl Drop for TestNamespace {
     fn drop(&mut self) {
         // A panic is on its way or all is well; in neither case would a failure here help.

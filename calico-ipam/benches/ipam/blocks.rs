@@ -10,33 +10,33 @@ use crate::{now, request, with_pool};
 
 const RUNS: u32 = 5;
 
-/// Claims blocks of a pool, each for another host: a hundred from the tenth on, and a hundred from the ten-thousandth on.
-pub(crate) async fn ten_thousandth() {
+/// Claims blocks of a pool, each for another host, and so many addresses in each: a hundred from the tenth on, and a hundred from the ten-thousandth on.
+pub(crate) async fn ten_thousandth(addresses: usize) {
     let mut pairs = Vec::new();
     for _ in 0..RUNS {
         let store = Arc::new(MemoryStore::with_history(100));
         with_pool(&*store, "10.0.0.0/12", 26).await;
         let ipam = Ipam::new(store);
-        claim(&ipam, 0..10).await;
-        let early = claim(&ipam, 10..110).await;
-        claim(&ipam, 110..10_000).await;
-        let late = claim(&ipam, 10_000..10_100).await;
+        claim(&ipam, 0..10, addresses).await;
+        let early = claim(&ipam, 10..110, addresses).await;
+        claim(&ipam, 110..10_000, addresses).await;
+        let late = claim(&ipam, 10_000..10_100, addresses).await;
         pairs.push((late.each(100), early.each(100)));
     }
     let (cpu, wall) = ratios(&pairs);
     let (late, early): (Vec<Cost>, Vec<Cost>) = pairs.into_iter().unzip();
-    println!("a block and its first address: the 10th {}", median_cost(&early));
+    println!("a block and {addresses} of its addresses: the 10th {}", median_cost(&early));
     println!(
         "  the 10,000th {}: {cpu:.2} times by processor, {wall:.2} by the clock (at most 1.5)",
         median_cost(&late)
     );
 }
 
-async fn claim(ipam: &Ipam, numbers: std::ops::Range<u32>) -> Cost {
+async fn claim(ipam: &Ipam, numbers: std::ops::Range<u32>, addresses: usize) -> Cost {
     let watch = Stopwatch::start();
     for number in numbers {
         let (host, handle) = (format!("n{number}"), format!("h{number}"));
-        ipam.auto_assign(request(&host, &handle, 1), now()).await.unwrap();
+        ipam.auto_assign(request(&host, &handle, addresses), now()).await.unwrap();
     }
     watch.cost()
 }

@@ -1,4 +1,4 @@
-//! How fast, as ratios within one run: `cargo bench -p calico-ipam`.
+//! How fast, as ratios within one run: `cargo bench -p calico-ipam`, or `cargo bench -p calico-ipam -- blocks` for one part.
 //!
 //! Each figure is the median of several runs, what is compared runs in turns, and the time of the processor comes before
 //! that of the clock, which other programs of a machine lengthen. etcd's own processes are in the clock's time only.
@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use calico_ipam::AutoAssign;
-use calico_model::MemoryStore;
 use calico_model::datastore::etcd::local::LocalCluster;
 use calico_model::datastore::etcd::{EtcdConfig, EtcdStore};
 use calico_model::datastore::sqlite::SqliteStore;
@@ -27,21 +26,31 @@ use calico_model::resource::{Document, IpPool, Object, Resource};
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    memory::algebra();
-    memory::plans();
-    runtime.block_on(async {
-        blocks::ten_thousandth().await;
-        blocks::last_address().await;
-        sequential::compare("memory", Arc::new(MemoryStore::with_history(1000)), 3_000).await;
+    let parts: Vec<String> = std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+    if wanted("memory") {
+        memory::algebra();
+        memory::plans();
+    }
+    if wanted("blocks") {
+        runtime.block_on(blocks::ten_thousandth(1));
+        runtime.block_on(blocks::ten_thousandth(64));
+        runtime.block_on(blocks::last_address());
+    }
+    if wanted("sqlite") {
         let directory = std::env::temp_dir().join(format!("calico-ipam-bench-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let sqlite = Arc::new(SqliteStore::open(directory.join("calico.db")).unwrap());
-        sequential::compare("SQLite", sqlite, 300).await;
+        runtime.block_on(sequential::compare("SQLite", sqlite, 300));
         std::fs::remove_dir_all(directory).unwrap();
-        let cluster = LocalCluster::start(1, &[]).await.unwrap();
-        sequential::compare("etcd", etcd(&cluster), 200).await;
-        hosts::compare(&cluster).await;
-    });
+    }
+    if wanted("etcd") {
+        runtime.block_on(async {
+            let cluster = LocalCluster::start(1, &[]).await.unwrap();
+            sequential::compare("etcd", etcd(&cluster), 200).await;
+            hosts::compare(&cluster).await;
+        });
+    }
 }
 
 fn etcd(cluster: &LocalCluster) -> Arc<dyn Datastore> {

@@ -11,8 +11,16 @@
 //! - **Deciding is pure.** [`Block`] and [`plan`](mod@plan) take the time and what was read, and return what to write.
 //!
 //! The data is that of Calico (`/calico/ipam/v2/...`), so another Calico on the same datastore agrees. Where its behaviour
-//! surprises, this crate keeps the documented meaning: no block limit is no limit (Calico stops at 20), finding a block
-//! does not read all of the cluster's, and a handle counts what was assigned, not what was asked for.
+//! surprises, or has defects, this crate differs:
+//!
+//! - No block limit is no limit. Calico stops at 20 blocks for each host unless told otherwise.
+//! - A host that has reached its limit, or may not borrow, is told so, pool by pool, in the error.
+//! - Finding a block reads neither all of the cluster's nor one after the other: absent ones are guessed, and what a
+//!   watch or one listing told is remembered.
+//! - Assigning a given address is tried again when its block is claimed by another host at that moment; Calico means to
+//!   and does not. A conflict there leaves no handle counting too much.
+//! - A handle counts what was assigned, not what was asked for.
+//! - A [`Block`] is changed as a copy: an assignment that fails has not touched a sequence number.
 //!
 //! ```
 //! use calico_ipam::{AutoAssign, Ipam};

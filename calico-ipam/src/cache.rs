@@ -188,7 +188,9 @@ impl Cache {
         match event {
             WatchEvent::Put(entry) => self.observe_entry(entry, now),
             WatchEvent::Deleted { key, revision } => self.observe_deletion(key, *revision),
-            WatchEvent::InSync(_) => {}
+            WatchEvent::InSync(_) => {
+                Family::ALL.into_iter().for_each(|family| self.index.of_mut(family).watch())
+            }
         }
     }
 

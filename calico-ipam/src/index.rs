@@ -25,7 +25,8 @@ pub(crate) struct Hint {
     /// Whether an address may be free or about to cool down.
     spare: bool,
     empty: bool,
-    old: bool,
+    /// From when on it may be taken over, if it is empty.
+    old_from: SystemTime,
     revision: Revision,
 }
 
@@ -54,7 +55,7 @@ impl Hint {
             owner: block.owner().cloned(),
             spare: block.held() < block.size(),
             empty: block.is_empty(),
-            old: block.claimed_before(now, TAKE_OVER_AFTER),
+            old_from: old_from(block.claimed(), now),
             revision,
         }
     }
@@ -63,7 +64,7 @@ impl Hint {
     /// is one that has nothing to give.
     pub(crate) fn glimpse(value: &[u8], revision: Revision, now: SystemTime) -> Option<Self> {
         let Ok(glimpse) = serde_json::from_slice::<Glimpse>(value) else {
-            return Some(Self { owner: None, spare: false, empty: false, old: false, revision });
+            return Some(Self { owner: None, spare: false, empty: false, old_from: now, revision });
         };
         let claimed = glimpse.claimed.as_deref().and_then(calico_model::timestamp::parse);
         let cooling = glimpse.attributes.iter().any(|attributes| attributes.released.is_some());
@@ -72,9 +73,17 @@ impl Hint {
             owner: glimpse.affinity,
             spare: !glimpse.unallocated.is_empty() || cooling,
             empty: all_cooling,
-            old: claimed.is_none_or(|claimed| crate::block::elapsed(claimed, now, TAKE_OVER_AFTER)),
+            old_from: old_from(claimed, now),
             revision,
         })
+    }
+}
+
+/// A claim of unknown time is old, and so is one from the future by more than the age: some clock was wrong.
+fn old_from(claimed: Option<SystemTime>, now: SystemTime) -> SystemTime {
+    match claimed {
+        Some(claimed) if !crate::block::elapsed(claimed, now, TAKE_OVER_AFTER) => claimed + TAKE_OVER_AFTER,
+        Some(_) | None => now,
     }
 }
 
@@ -91,6 +100,8 @@ pub(crate) enum Guess {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     hints: BTreeMap<Cidr, Hint>,
+    /// Whether a watch tells of every block.
+    watched: bool,
 }
 
 impl Index {
@@ -113,6 +124,16 @@ impl Index {
         self.hints = hints;
     }
 
+    /// Notes that a watch has told of every block there is, and will tell of every change.
+    pub(crate) fn watch(&mut self) {
+        self.watched = true;
+    }
+
+    /// Reports whether a watch tells of every block; what is not known of is then likely not to exist.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched
+    }
+
     /// Finds a block of a pool to claim or take over, walking from the `start`th with wrap-around, and its number.
     pub(crate) fn claimable(
         &self,
@@ -121,6 +142,7 @@ impl Index {
         reserved: &[Cidr],
         start: u128,
         tried: &BTreeSet<Cidr>,
+        now: SystemTime,
     ) -> Option<(u128, Guess)> {
         let count = pool.cidr.subnet_count(pool.block_size)?;
         let mut fallback = None;
@@ -145,7 +167,7 @@ impl Index {
                         return Some((number, Guess::Present(cidr)));
                     }
                 }
-                Some(hint) if hint.empty && hint.old && fallback.is_none() => {
+                Some(hint) if hint.empty && hint.old_from <= now && fallback.is_none() => {
                     fallback = Some((number, Guess::Present(cidr)));
                 }
                 Some(_) => {}

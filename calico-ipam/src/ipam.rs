@@ -69,7 +69,9 @@ impl Ipam {
 
     /// Learns from an event of a watch over IPAM's data, so that finding a free block needs no listing.
     ///
-    /// Optional: without it the same knowledge is read when it is needed. Events may come late or twice.
+    /// Optional: without it the same knowledge is read when it is needed. Events may come late or twice. Begin with
+    /// everything that there is, by a watch from revision 0 or with the entries of a listing, each as a
+    /// [`WatchEvent::Put`], and a [`WatchEvent::InSync`] after them.
     pub fn observe(&self, event: &WatchEvent, now: SystemTime) {
         self.cache().observe(event, now);
     }

@@ -162,22 +162,37 @@ impl Effort<'_> {
         if let Some(limit) = self.limit_reached(family, candidates) {
             return Ok(Err(self.shortage(family, &[Reason::BlockLimit(limit)])));
         }
-        if config.auto_allocate_blocks
-            && let Some(candidate) = self.claimable(family, &in_hand).await?
-        {
+        let mut found = self.claim_or_borrow(family, &in_hand).await?;
+        if found.is_none() && !*self.listed.of(family) {
+            // What a watch tells may come late: before giving up, look.
+            self.list(family).await?;
+            found = self.claim_or_borrow(family, &in_hand).await?;
+        }
+        if let Some(candidate) = found {
             return Ok(Ok(candidate));
         }
+        let mut reasons = Vec::new();
         if config.strict_affinity {
-            let mut reasons = vec![Reason::StrictAffinity];
+            reasons.push(Reason::StrictAffinity);
             if !config.auto_allocate_blocks {
                 reasons.push(Reason::NoAutoAllocation);
             }
-            return Ok(Err(self.shortage(family, &reasons)));
         }
-        match self.lender(family, &in_hand).await? {
-            Some(candidate) => Ok(Ok(candidate)),
-            None => Ok(Err(self.shortage(family, &[]))),
+        Ok(Err(self.shortage(family, &reasons)))
+    }
+
+    async fn claim_or_borrow(
+        &mut self,
+        family: Family,
+        in_hand: &BTreeSet<Cidr>,
+    ) -> Result<Option<Candidate>, AssignError> {
+        let config = &self.settings.config;
+        if config.auto_allocate_blocks
+            && let Some(candidate) = self.claimable(family, in_hand).await?
+        {
+            return Ok(Some(candidate));
         }
+        if config.strict_affinity { Ok(None) } else { self.lender(family, in_hand).await }
     }
 
     pub(super) fn limit_reached(&self, family: Family, candidates: &[Candidate]) -> Option<u32> {
@@ -203,7 +218,7 @@ impl Effort<'_> {
                 self.list(family).await?;
             }
             let Some((pool, guess)) = self.guess(family, in_hand) else {
-                if *self.listed.of(family) {
+                if self.knows_all(family) {
                     return Ok(None);
                 }
                 self.list(family).await?;
@@ -236,7 +251,7 @@ impl Effort<'_> {
             let place = (owner.clone(), pool.spec.cidr);
             let start = cache.cursors.get(&place).copied().unwrap_or_else(|| self.start(&pool.spec));
             let index = cache.index.of(family);
-            let found = index.claimable(&pool.spec, owner, &self.settings.reserved, start, &tried);
+            let found = index.claimable(&pool.spec, owner, &self.settings.reserved, start, &tried, self.now);
             if let Some((number, guess)) = found {
                 cache.cursors.insert(place, number + 1);
                 return Some((pool.metadata.name.clone(), guess));
@@ -278,6 +293,11 @@ impl Effort<'_> {
         Ok(Some(Candidate { pool, cidr, block, affinity, role }))
     }
 
+    /// Reports whether the index holds every block: it was listed for this request, or is kept by a watch.
+    fn knows_all(&self, family: Family) -> bool {
+        *self.listed.of(family) || self.ipam.cache().index.of(family).is_watched()
+    }
+
     pub(super) async fn list(&mut self, family: Family) -> Result<(), AssignError> {
         if !*self.listed.of(family) {
             self.ipam.read_index(family, self.now).await?;
@@ -291,7 +311,9 @@ impl Effort<'_> {
         family: Family,
         in_hand: &BTreeSet<Cidr>,
     ) -> Result<Option<Candidate>, AssignError> {
-        self.list(family).await?;
+        if !self.knows_all(family) {
+            self.list(family).await?;
+        }
         loop {
             let tried = &self.tried | in_hand;
             let found = self.pools.of(family).iter().find_map(|pool| {

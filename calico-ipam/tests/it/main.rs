@@ -6,6 +6,8 @@ mod assign;
 mod check;
 mod common;
 mod contention;
+mod cost;
+mod cuts;
 mod explore;
 mod laws;
 mod owners;

@@ -283,3 +283,71 @@ fn three_hosts_assign_from_two_blocks() {
         0,
     ));
 }
+
+async fn claim(ipam: &Ipam, host: &str, net: &str, time: u64) {
+    let _ = ipam.claim_affinity(&node(host), &net.parse().unwrap(), at(time)).await;
+}
+
+#[test]
+fn two_hosts_claim_the_same_block() {
+    explore_both(&scenario(
+        "two claims",
+        NOTHING,
+        &[
+            process!(|ipam, _ledger| claim(ipam, "n1", "10.0.0.0/31", 1).await),
+            process!(|ipam, _ledger| claim(ipam, "n2", "10.0.0.0/31", 2).await),
+        ],
+        1,
+    ));
+}
+
+#[test]
+fn a_block_is_claimed_while_its_owner_gives_it_back_and_assigns() {
+    explore_both(&scenario(
+        "claim and giving back",
+        process!(|ipam, _ledger| claim(ipam, "n1", "10.0.0.0/31", 0).await),
+        &[
+            process!(|ipam, _ledger| claim(ipam, "n2", "10.0.0.0/31", 1).await),
+            process!(|ipam, _ledger| {
+                let block = "10.0.0.0/31".parse().unwrap();
+                let _ = ipam.release_block_affinity(&block, Emptiness::Required, at(2)).await;
+            }),
+        ],
+        1,
+    ));
+}
+
+#[test]
+fn a_host_is_removed_while_another_borrows_from_it() {
+    let mut scenario = scenario(
+        "removal and borrowing",
+        process!(|ipam, ledger| assign(ipam, ledger, "n1", "old", 1, 0).await),
+        &[
+            process!(|ipam, _ledger| {
+                let _ = ipam.remove_host(&node("n1"), at(1)).await;
+            }),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 2).await),
+        ],
+        1,
+    );
+    scenario.pool = ("10.0.0.0/31", 31);
+    explore_both(&scenario);
+}
+
+#[test]
+fn a_host_of_four_blocks_is_removed_while_another_claims_two() {
+    let mut scenario = scenario(
+        "four blocks",
+        process!(|ipam, ledger| assign(ipam, ledger, "n1", "old", 1, 0).await),
+        &[
+            process!(|ipam, _ledger| {
+                let _ = ipam.remove_host(&node("n1"), at(1)).await;
+            }),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 3, 2).await),
+        ],
+        1,
+    );
+    scenario.pool = ("10.0.0.0/29", 31);
+    // Write by write there are more states than can be waited for.
+    explore_on(&scenario, &[Atomicity::Atomic]);
+}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -34,13 +35,19 @@ macro_rules! names {
     ($($(#[$meta:meta])* $name:ident: $check:ident, $expected:literal;)*) => {$(
         $(#[$meta])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Returns the text of the name.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// The text, to be made one with an equal text; nothing else may be put there.
+            #[allow(dead_code, reason = "not every kind of name is worth sharing")]
+            pub(crate) fn text_mut(&mut self) -> &mut Arc<str> {
+                &mut self.0
             }
         }
 

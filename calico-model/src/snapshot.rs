@@ -7,6 +7,7 @@
 //! never good is held closed (see [`Snapshot::apply`]). Both are listed in [`Snapshot::invalid`] until they are mended.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::datastore::{Entry, Key};
 use crate::label::Labels;
@@ -21,10 +22,13 @@ use crate::resource::{
 };
 use crate::selector::LabelSource;
 
-mod closed;
+use shared::Shared;
 
-/// All objects of one kind, by namespace and name.
-pub type Table<S> = BTreeMap<ObjectId, Object<S>>;
+mod closed;
+mod shared;
+
+/// All objects of one kind, by namespace and name. A clone of the table shares the objects.
+pub type Table<S> = BTreeMap<ObjectId, Arc<Object<S>>>;
 
 /// One change to what is known.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,12 +120,13 @@ macro_rules! snapshot {
             /// Whether everything that the datastore held at the start has been applied. Nothing may be written to a
             /// kernel before.
             pub in_sync: bool,
+            shared: Shared,
         }
 
         impl Snapshot {
             fn put(&mut self, resource: Resource) {
                 match resource {
-                    $(Resource::$spec(object) => { self.$field.insert(object.id(), object); })*
+                    $(Resource::$spec(object) => { self.$field.insert(object.id(), Arc::new(object)); })*
                     $(Resource::$other(_) => {})*
                 }
             }
@@ -205,7 +210,8 @@ impl Snapshot {
     /// as far as it can be read and allows nothing, a profile allows nothing, and any other kind is absent.
     pub fn apply(&mut self, update: Update) {
         match update {
-            Update::Put(resource) => {
+            Update::Put(mut resource) => {
+                self.shared.share(&mut resource);
                 self.invalid.remove(&resource.key().datastore_key());
                 self.put(*resource);
             }
@@ -252,7 +258,7 @@ impl Snapshot {
     /// Returns the enabled or disabled pool that an address or block is in.
     #[must_use]
     pub fn pool_of(&self, cidr: &Cidr) -> Option<&Object<IpPool>> {
-        self.pools.values().find(|pool| pool.spec.cidr.covers(cidr))
+        self.pools.values().map(Arc::as_ref).find(|pool| pool.spec.cidr.covers(cidr))
     }
 
     /// Returns a profile, the built-in one included. A profile that is listed but does not exist allows nothing.

@@ -25,7 +25,8 @@ use crate::trace::{Reason, Step, Subject, Trace};
 pub fn evaluate(snapshot: &Snapshot, packet: &Packet) -> Trace {
     let felix = snapshot.felix_configuration(&packet.node);
     let workloads = local_workloads(snapshot, &packet.node, &prefixes(&felix));
-    let own = snapshot.hosts.values().filter(|host| host.spec.node == packet.node);
+    let own =
+        snapshot.hosts.values().map(std::sync::Arc::as_ref).filter(|host| host.spec.node == packet.node);
     let hosts = local_hosts(own, &prefixes(&felix));
     let mut evaluation = Evaluation {
         snapshot,

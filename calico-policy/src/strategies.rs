@@ -156,7 +156,7 @@ fn between<S: Held>(from: &Snapshot, to: &Snapshot, updates: &mut Vec<Update>) {
     let gone = from.values().filter(|object| !to.contains_key(&object.id()));
     updates.extend(gone.map(|object| Update::Removed(object.key())));
     let new = to.values().filter(|object| from.get(&object.id()) != Some(object));
-    updates.extend(new.map(|object| Update::Put(Box::new(S::into_resource(object.clone())))));
+    updates.extend(new.map(|object| Update::Put(Box::new(S::into_resource(object.as_ref().clone())))));
 }
 
 /// Generates packets for one world.

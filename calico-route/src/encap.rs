@@ -78,7 +78,8 @@ pub(crate) struct Pools<'s>(Vec<(&'s Object<IpPool>, Encap)>);
 
 impl<'s> Pools<'s> {
     pub(crate) fn of(snapshot: &'s Snapshot) -> Self {
-        let mut pools: Vec<_> = snapshot.pools.values().map(|pool| (pool, Encap::of(&pool.spec))).collect();
+        let mut pools: Vec<(&Object<IpPool>, Encap)> =
+            snapshot.pools.values().map(|pool| (pool.as_ref(), Encap::of(&pool.spec))).collect();
         pools.sort_by_key(|(_, encap)| encap.precedence());
         Self(pools)
     }

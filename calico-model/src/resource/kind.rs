@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::{
     BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, CalicoNodeStatus, ClusterInformation,
@@ -187,6 +188,12 @@ macro_rules! kinds {
         $(impl From<Object<$spec>> for Resource {
             fn from(object: Object<$spec>) -> Self {
                 Resource::$spec(object)
+            }
+        })*
+
+        $(impl From<Arc<Object<$spec>>> for Resource {
+            fn from(object: Arc<Object<$spec>>) -> Self {
+                Resource::$spec(Arc::unwrap_or_clone(object))
             }
         })*
 

@@ -325,11 +325,9 @@ impl<T: FromWire> FromWire for Vec<T> {
             report.fault(at, Some(value), "must be a list");
             return None;
         };
-        let read: Vec<T> = items
-            .iter()
-            .enumerate()
-            .filter_map(|(i, item)| T::from_wire(item, at.index(i), report))
-            .collect();
+        // Exactly as large as it has to be: what is read is held by the hundred thousand.
+        let mut read = Vec::with_capacity(items.len());
+        read.extend(items.iter().enumerate().filter_map(|(i, item)| T::from_wire(item, at.index(i), report)));
         (read.len() == items.len()).then_some(read)
     }
 

@@ -1,6 +1,7 @@
 //! Integration tests of `calico-model`.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
+mod allocations;
 #[cfg(feature = "yaml")]
 mod articles;
 #[cfg(all(feature = "etcd", feature = "strategies"))]
@@ -14,3 +15,5 @@ mod rules;
 mod schema;
 #[cfg(all(any(feature = "etcd", feature = "sqlite"), feature = "strategies"))]
 mod scratch;
+mod selector;
+mod snapshot;

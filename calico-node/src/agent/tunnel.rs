@@ -224,7 +224,8 @@ mod tests {
         let mut pool = IpPool::new("192.168.0.0/16".parse().unwrap());
         pool.vxlan_mode = mode;
         let node = Node { bgp: Some(NodeBgp::at("10.0.0.1/24".parse().unwrap())), ..Node::new() };
-        let mut snapshot = Snapshot { in_sync: true, ..Snapshot::default() };
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(calico_model::Update::InSync);
         snapshot.insert(Object::new("pool".parse().unwrap(), pool));
         snapshot.insert(Object::new("n1".parse().unwrap(), node));
         snapshot
@@ -238,9 +239,9 @@ mod tests {
         let id = ObjectId::from(Name::from(node.clone()));
         let mut known = snapshot(EncapMode::CrossSubnet);
         for pool in known.pools.values() {
-            client.of::<IpPool>().create(pool.clone()).await.unwrap();
+            client.of::<IpPool>().create(pool.as_ref().clone()).await.unwrap();
         }
-        client.of::<Node>().create(known.nodes[&id].clone()).await.unwrap();
+        client.of::<Node>().create(known.nodes[&id].as_ref().clone()).await.unwrap();
         let keeper = Keeper { node: node.clone(), client: client.clone(), ipam: Ipam::new(store) };
 
         keeper.keep(&Wanted::of(&known, &node)).await.unwrap();
@@ -251,7 +252,7 @@ mod tests {
         keeper.keep(&Wanted::of(&known, &node)).await.unwrap();
         assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, Some(addr));
 
-        let told = known.nodes[&id].clone();
+        let told = known.nodes[&id].as_ref().clone();
         let mut off = snapshot(EncapMode::Never);
         off.insert(told);
         keeper.keep(&Wanted::of(&off, &node)).await.unwrap();
@@ -267,7 +268,7 @@ mod tests {
         let node: NodeName = "n1".parse().unwrap();
         let mut known = snapshot(EncapMode::Always);
         for pool in known.pools.values() {
-            client.of::<IpPool>().create(pool.clone()).await.unwrap();
+            client.of::<IpPool>().create(pool.as_ref().clone()).await.unwrap();
         }
         let keeper = Keeper { node: node.clone(), client: client.clone(), ipam: Ipam::new(store) };
         let block = keeper.ipam.ensure_block(&node, Family::V4, &[], now()).await.unwrap();

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use calico_model::resource::{Kind, Metadata, ObjectId, ResourceKey};
 
@@ -296,7 +297,7 @@ impl Machine {
             base |= compilation.guard(interface, &mut shared);
         }
         if base {
-            let own = self.locals.hosts.iter().filter_map(|id| snapshot.hosts.get(id));
+            let own = self.locals.hosts.iter().filter_map(|id| snapshot.hosts.get(id)).map(Arc::as_ref);
             let hosts = local_hosts(own, compilation.prefixes);
             let shadowed =
                 hosts.shadowed.iter().map(|endpoint| SharedInterface { endpoint: endpoint.clone() });

@@ -231,7 +231,7 @@ fn pe92_connections_outlive_a_policy_written_anew_and_an_agent_that_starts_again
     assert_eq!(lab.host.exec("nft -a list table inet calico"), before, "not a handle has changed");
 
     let mut closed = world.clone();
-    for policy in closed.policies.values_mut() {
+    for policy in closed.policies.values_mut().map(std::sync::Arc::make_mut) {
         policy.spec.0.ingress.clear();
         policy.spec.0.egress.clear();
     }

@@ -77,7 +77,7 @@ fn a_published_mac_is_believed_over_the_one_that_follows_from_the_name() {
     let mut snapshot = three_nodes();
     let mac = "66:00:00:00:00:01".parse().unwrap();
     let id = snapshot.nodes.keys().find(|id| id.name.as_str() == "node3").unwrap().clone();
-    let mut object = snapshot.nodes[&id].clone();
+    let mut object = snapshot.nodes[&id].as_ref().clone();
     object.spec.vxlan_tunnel_mac = Some(mac);
     snapshot.insert(object);
     assert!(on_node1(&snapshot).fdb.contains_key(&(vxlan_device(Family::V4), mac)));
@@ -227,7 +227,7 @@ fn of_two_workloads_with_one_address_the_newer_has_the_route() {
     {
         workload(&mut snapshot, name, "node1", device, "192.168.0.9/32");
         let id = snapshot.workloads.keys().find(|id| id.name.as_str() == name).unwrap().clone();
-        let mut object = snapshot.workloads[&id].clone();
+        let mut object = snapshot.workloads[&id].as_ref().clone();
         object.metadata.creation_timestamp = Some(born.to_owned());
         snapshot.insert(object);
     }
@@ -247,7 +247,7 @@ fn a_peer_without_a_tunnel_address_is_reached_within_the_subnet_only() {
     let mut snapshot = three_nodes();
     for name in ["node2", "node3"] {
         let id = snapshot.nodes.keys().find(|id| id.name.as_str() == name).unwrap().clone();
-        let mut object = snapshot.nodes[&id].clone();
+        let mut object = snapshot.nodes[&id].as_ref().clone();
         object.spec.ipv4_vxlan_tunnel_addr = None;
         snapshot.insert(object);
     }

@@ -1,16 +1,150 @@
 //! The contract as a program: what every store must do, so that the Calico crates can run on it.
 //!
-//! A store's own tests hand [`verify`] a function that opens a handle, and unwrap the result:
+//! # Writing a store
+//!
+//! Implement [`Datastore`] and [`Watch`](super::Watch), and hand [`verify`] a function that opens a handle. A whole
+//! store, which keeps all history in memory and passes:
 //!
 //! ```
-//! # use calico_model::datastore::{MemoryStore, contract};
+//! use std::collections::BTreeMap;
+//! use std::future::poll_fn;
+//! use std::sync::{Arc, Mutex};
+//! use std::task::{Poll, Waker};
+//!
+//! use async_trait::async_trait;
+//! use calico_model::datastore::{
+//!     Atomicity, CommitError, Datastore, Entry, Key, Listing, Precondition, Prefix, StoreError, Watch, WatchError,
+//!     WatchEvent, Write, check_commit, contract,
+//! };
+//! use calico_model::Revision;
+//!
+//! #[derive(Clone, Default)]
+//! struct Notebook(Arc<Mutex<State>>);
+//!
+//! #[derive(Default)]
+//! struct State {
+//!     newest: Revision,
+//!     entries: BTreeMap<Key, Entry>,
+//!     changes: Vec<WatchEvent>,
+//!     waiting: Vec<Waker>,
+//! }
+//!
+//! #[async_trait]
+//! impl Datastore for Notebook {
+//!     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+//!         Ok(self.0.lock().unwrap().entries.get(key).cloned())
+//!     }
+//!
+//!     async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
+//!         let state = self.0.lock().unwrap();
+//!         let inside = state.entries.values().filter(|entry| prefix.contains(&entry.key));
+//!         Ok(Listing { entries: inside.cloned().collect(), revision: state.newest })
+//!     }
+//!
+//!     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, CommitError> {
+//!         check_commit(&writes)?; // what every store refuses
+//!         let mut state = self.0.lock().unwrap();
+//!         for write in &writes {
+//!             let actual = state.entries.get(&write.key).map(|entry| entry.revision);
+//!             let holds = match write.precondition {
+//!                 Precondition::Any => true,
+//!                 Precondition::Absent => actual.is_none(),
+//!                 Precondition::At(revision) => actual == Some(revision),
+//!             };
+//!             if !holds {
+//!                 return Err(CommitError::Conflict { key: write.key.clone(), actual });
+//!             }
+//!         }
+//!         if writes.iter().all(|write| write.value.is_none() && !state.entries.contains_key(&write.key)) {
+//!             return Ok(state.newest); // deleting nothing is no change
+//!         }
+//!         state.newest.0 += 1;
+//!         let revision = state.newest;
+//!         for Write { key, value, .. } in writes {
+//!             if let Some(value) = value {
+//!                 let entry = Entry { key: key.clone(), value, revision };
+//!                 state.changes.push(WatchEvent::Put(entry.clone()));
+//!                 state.entries.insert(key, entry);
+//!             } else if state.entries.remove(&key).is_some() {
+//!                 state.changes.push(WatchEvent::Deleted { key, revision });
+//!             }
+//!         }
+//!         state.waiting.drain(..).for_each(Waker::wake);
+//!         Ok(revision)
+//!     }
+//!
+//!     async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Box<dyn Watch>, WatchError> {
+//!         let newest = self.0.lock().unwrap().newest;
+//!         if from > newest {
+//!             return Err(WatchError::TooOld { from }); // not the store that was listed
+//!         }
+//!         let (store, prefix) = (self.clone(), prefix.clone());
+//!         Ok(Box::new(Follower { store, prefix, from, position: 0, mark: Some(newest) }))
+//!     }
+//!
+//!     fn atomicity(&self) -> Atomicity {
+//!         Atomicity::Atomic
+//!     }
+//! }
+//!
+//! struct Follower {
+//!     store: Notebook,
+//!     prefix: Prefix,
+//!     from: Revision,
+//!     /// How many of the store's changes were looked at.
+//!     position: usize,
+//!     /// The in-sync mark, until it is given.
+//!     mark: Option<Revision>,
+//! }
+//!
+//! #[async_trait]
+//! impl Watch for Follower {
+//!     async fn next(&mut self) -> Result<WatchEvent, WatchError> {
+//!         poll_fn(|cx| {
+//!             let mut state = self.store.0.lock().unwrap();
+//!             while let Some(change) = state.changes.get(self.position) {
+//!                 let (key, revision) = match change {
+//!                     WatchEvent::Put(entry) => (&entry.key, entry.revision),
+//!                     WatchEvent::Deleted { key, revision } => (key, *revision),
+//!                     WatchEvent::InSync(_) => unreachable!("never stored"),
+//!                 };
+//!                 if self.mark.is_some_and(|mark| revision > mark) {
+//!                     break; // the mark comes first
+//!                 }
+//!                 self.position += 1;
+//!                 if revision > self.from && self.prefix.contains(key) {
+//!                     return Poll::Ready(Ok(change.clone()));
+//!                 }
+//!             }
+//!             if let Some(mark) = self.mark.take() {
+//!                 return Poll::Ready(Ok(WatchEvent::InSync(mark)));
+//!             }
+//!             state.waiting.push(cx.waker().clone());
+//!             Poll::Pending // nothing was taken: dropping this call loses nothing
+//!         })
+//!         .await
+//!     }
+//! }
+//!
 //! # fn main() -> Result<(), contract::Violation> {
-//! let store = MemoryStore::new();
+//! let notebook = Notebook::default();
 //! # tokio::runtime::Builder::new_current_thread().build().expect("no special needs").block_on(async {
-//! contract::verify(async || store.clone()).await
+//! contract::verify(async || notebook.clone()).await
 //! # })
 //! # }
 //! ```
+//!
+//! A store on a disk or behind a network has more to say, in errors that callers branch on:
+//!
+//! - [`StoreError::Unavailable`] is worth another attempt, [`StoreError::Unusable`] and [`StoreError::Unauthorized`] are
+//!   not. Each names the store and what was attempted, and none repeats a password.
+//! - [`CommitError::OutcomeUnknown`] when the answer to a commit was lost. A store must not send a commit twice.
+//! - [`WatchError::TooOld`] when history was forgotten, also when that is only noticed while a watch runs.
+//! - A watch that lost its server goes on by itself when it can, without a gap and without a repetition.
+//! - A store that cannot write several keys at once says [`Atomicity::InOrder`](super::Atomicity), applies the writes in
+//!   their order and stops at the first failure.
+//!
+//! # What the suite asks for
 //!
 //! Every call of the function returns another handle on the *same* store, opened as a second program would open it:
 //! a new connection, not a clone, wherever the store can be shared by processes. The store need not be empty. The
@@ -21,9 +155,9 @@
 //! handed the store's way to forget.
 //!
 //! The suite names no runtime, reads no clock and never sleeps: that nothing more arrives is shown by a later write
-//! arriving next. A store that hangs therefore hangs the suite; run each [`Check`] under a time limit of your
-//! runtime to learn which one it is. Promises that need a second process, a crash or a power cut to be seen (that an
-//! acknowledged commit survives, that a lost server is noticed) remain for the store's own tests.
+//! arriving next. A store that hangs therefore hangs the suite; run each [`Check`] of [`Check::ALL`] under a time limit
+//! of your runtime to learn which one it is. Promises that need a second process, a crash or a power cut to be seen
+//! (that an acknowledged commit survives, that a lost server is noticed) remain for the store's own tests.
 
 mod compaction;
 mod list;

@@ -1,7 +1,9 @@
 //! The etcd store against real servers: the contract, and everything that can happen to a server.
 
 mod certificates;
+mod secrets;
 mod server;
+mod silence;
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The SQLite store: the contract, and many processes on one file.
 
 mod child;
+mod interrupted;
 
 use std::fs;
 use std::time::Duration;

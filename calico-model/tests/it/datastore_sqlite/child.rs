@@ -1,11 +1,15 @@
 //! Other processes on the same file: this test binary, started again for one task.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use calico_model::datastore::{CommitError, Key, Precondition, Prefix, WatchEvent, Write};
 use calico_model::{Datastore, Revision, SqliteStore};
+use nix::unistd::Pid;
 
 use crate::scratch::Scratch;
 
@@ -23,6 +27,8 @@ pub(super) enum Task {
     Count(u64),
     /// Appends an entry and counts it, for ever, and says which entry was acknowledged.
     Append,
+    /// Says that it is ready, and when told to go on appends one entry of so many bytes, and ends.
+    AppendOnce(usize),
     /// Says what it sees of the counter, for ever.
     Watch,
 }
@@ -37,17 +43,44 @@ impl Child {
         let task = match task {
             Task::Count(times) => times.to_string(),
             Task::Append => "append".to_owned(),
+            Task::AppendOnce(bytes) => format!("append {bytes}"),
             Task::Watch => "watch".to_owned(),
         };
         let mut process = Command::new(std::env::current_exe().expect("a test has an executable"))
             .args(["--exact", "--nocapture", "datastore_sqlite::child::a_process_counts_on_its_own_as_well"])
             .env(TASK, task)
             .env(PATH, path)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the test binary starts again");
         let output = BufReader::new(process.stdout.take().expect("the output is piped"));
         Self { process, output }
+    }
+
+    /// Tells a child that waits for it to go on.
+    pub(super) fn go_on(&mut self) {
+        let input = self.process.stdin.as_mut().expect("the input is piped");
+        writeln!(input).expect("the child listens");
+    }
+
+    pub(super) fn id(&self) -> Pid {
+        Pid::from_raw(self.process.id().cast_signed())
+    }
+
+    /// Finds the child's thread of this name, once it has begun.
+    pub(super) fn thread(&self, name: &str) -> Pid {
+        let named =
+            |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name);
+        loop {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("the child runs");
+            if let Some(task) = tasks.map(|task| task.expect("a task").path()).find(named) {
+                let number =
+                    task.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+                return Pid::from_raw(number.expect("tasks are numbers"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Waits for the next line that the child says.
@@ -128,13 +161,20 @@ async fn add_one(store: &SqliteStore, other: Option<Write>) {
     }
 }
 
-async fn append(store: &SqliteStore) {
-    for step in 0.. {
-        let name = format!("{}-{step}", process::id());
-        let key = format!("{}{name}", appended()).parse().expect("a sound key");
-        add_one(store, Some(Write::put(key, vec![b'v'; 3_000], Precondition::Absent))).await;
-        say(&name);
-    }
+async fn append(store: &SqliteStore, step: usize, bytes: usize) {
+    let name = format!("{}-{step}", process::id());
+    let key = format!("{}{name}", appended()).parse().expect("a sound key");
+    add_one(store, Some(Write::put(key, vec![b'v'; bytes], Precondition::Absent))).await;
+    say(&name);
+}
+
+async fn append_once(store: &SqliteStore, bytes: usize) -> ! {
+    // The thread that commits has nothing left to do but to commit.
+    count(store).await;
+    say("ready");
+    std::io::stdin().read_line(&mut String::new()).expect("the parent speaks");
+    append(store, 0, bytes).await;
+    process::exit(0)
 }
 
 async fn watch(store: &SqliteStore) {
@@ -168,12 +208,19 @@ async fn a_process_counts_on_its_own_as_well() {
     };
     let store = SqliteStore::open(path).unwrap();
     match std::env::var(TASK).unwrap().as_str() {
-        "append" => append(&store).await,
-        "watch" => watch(&store).await,
-        times => {
-            for _ in 0..times.parse().unwrap() {
-                add_one(&store, None).await;
+        "append" => {
+            for step in 0.. {
+                append(&store, step, 3_000).await;
             }
         }
+        "watch" => watch(&store).await,
+        task => match task.strip_prefix("append ") {
+            Some(bytes) => append_once(&store, bytes.parse().unwrap()).await,
+            None => {
+                for _ in 0..task.parse().unwrap() {
+                    add_one(&store, None).await;
+                }
+            }
+        },
     }
 }

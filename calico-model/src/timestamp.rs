@@ -17,7 +17,10 @@ pub fn format(time: SystemTime) -> String {
     }
 }
 
-/// Reads RFC 3339 with any offset; `None` when it is not that, or before 1970.
+/// The first second whose year has more digits than RFC 3339 has room for.
+const YEAR_10000: u64 = 253_402_300_800;
+
+/// Reads RFC 3339 with any offset; `None` when it is not that, before 1970, or after 9999 in UTC.
 #[must_use]
 pub fn parse(text: &str) -> Option<SystemTime> {
     let number = |range: std::ops::Range<usize>| -> Option<u64> {
@@ -52,12 +55,15 @@ pub fn parse(text: &str) -> Option<SystemTime> {
                 _ => return None,
             };
             let (hours, minutes) = rest.get(1..)?.split_once(':')?;
-            sign * (hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60)
+            let within =
+                |text: &str, limit: u8| text.parse::<u8>().ok().filter(|n| *n <= limit).map(i64::from);
+            sign * (within(hours, 23)? * 3600 + within(minutes, 59)? * 60)
         }
     };
     let days = i64::try_from(days_from_civil(year, month, day)?).ok()?;
     let seconds = days * 86_400 + i64::try_from(hour * 3600 + minute * 60 + second).ok()? - offset;
-    UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, nanos))
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds < YEAR_10000)?;
+    UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
 }
 
 // Days are counted in 400-year cycles that begin on the first of March, so that the leap day is the last of its year
@@ -108,8 +114,16 @@ mod tests {
     fn offsets_and_short_fractions_are_read() {
         let time = UNIX_EPOCH + Duration::new(951_782_400, 500_000_000);
         assert_eq!(parse("2000-02-29T02:00:00.5+02:00"), Some(time));
-        for wrong in ["", "2000-02-29", "2000-02-29T00:00:00", "2000-13-29T00:00:00Z", "1969-12-31T00:00:00Z"]
-        {
+        for wrong in [
+            "",
+            "2000-02-29",
+            "2000-02-29T00:00:00",
+            "2000-13-29T00:00:00Z",
+            "1969-12-31T00:00:00Z",
+            "2000-02-29T00:00:00+9223372036854775807:00",
+            "9999-12-31T23:59:60Z",
+            "9999-12-31T23:59:59-23:59",
+        ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
     }

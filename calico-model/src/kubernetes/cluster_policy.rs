@@ -363,6 +363,12 @@ fn protocols(matches: &[ProtocolMatch], at: Path<'_>, report: &mut Report) -> Op
             given.push((None, Some(PortMatch::Named(port.as_str().into()))));
         }
         match given.as_slice() {
+            [(_, Some(port))] if port.to_string().parse().as_ref() != Ok(port) => {
+                let found = Value::String(port.to_string());
+                let rule = "must be a port, a range that ends after it begins, or the name of a port";
+                report.fault(at.index(i), Some(&found), rule);
+                return None;
+            }
             [only] => made.push(only.clone()),
             _ => {
                 report.fault(

@@ -120,6 +120,18 @@ fn a_cluster_rule_that_cannot_be_converted_closes_unless_it_accepts() {
 }
 
 #[test]
+fn a_port_that_no_rule_can_have_closes() {
+    let backwards = json!({"tcp": {"destinationPort": {"range": {"start": 9, "end": 1}}}});
+    for port in [json!({"destinationNamedPort": "?"}), json!({"destinationNamedPort": "80"}), backwards] {
+        let rules = json!([{"action": "Deny", "from": [{"namespaces": {}}], "protocols": [port]}]);
+        let converted = cluster_network_policy(&cluster_policy(rules)).unwrap();
+        assert_eq!(converted.object.spec.ingress, [Rule::new(Action::Deny)]);
+        let path = &converted.faults[0].path;
+        assert!(path.starts_with("spec.ingress[0].protocols[0]"), "{path}");
+    }
+}
+
+#[test]
 fn a_pod_becomes_an_endpoint_unless_it_has_none() {
     let make = |spec: Value, status: Value| {
         json!({"metadata": {"name": "nginx", "namespace": "default", "labels": {"app": "web"},

@@ -17,7 +17,7 @@ mod shape;
 mod table;
 
 pub use fault::{Fault, Faults};
-pub(crate) use fault::{Path, Report, quoted};
+pub(crate) use fault::{Path, Report, SHOWN, cut, quoted};
 pub(crate) use limit::Limit;
 pub(crate) use merge::merge;
 pub(crate) use scalar::{LABEL_KEY, is_label_key, text_from_wire, wire_enum, wire_text};

@@ -6,7 +6,7 @@ use super::named::check_name;
 use super::{Kind, Metadata, ObjectId, Resource, ResourceKey, Scope};
 use crate::name::{Name, Namespace};
 use crate::revision::Revision;
-use crate::wire::{Faults, FromWire, Path, Report, ToWire, merge, quoted};
+use crate::wire::{Faults, FromWire, Path, Report, SHOWN, ToWire, cut, merge, quoted};
 
 /// The API version of every resource.
 pub const API_VERSION: &str = "projectcalico.org/v3";
@@ -46,7 +46,7 @@ pub enum ReadError {
         faults: Faults,
     },
     /// It has fields that do not exist. Only a user's input is refused for this.
-    #[error("{what} has {} that {kind} does not know: {}", if fields.len() == 1 { "a field" } else { "fields" }, fields.join(", "))]
+    #[error("{what} has {} that {kind} does not know: {}", if fields.len() == 1 { "a field" } else { "fields" }, shown(fields))]
     UnknownFields {
         /// Which resource.
         what: String,
@@ -55,6 +55,14 @@ pub enum ReadError {
         /// The paths of the fields.
         fields: Vec<String>,
     },
+}
+
+fn shown(fields: &[String]) -> String {
+    let mut paths: Vec<String> = fields.iter().take(SHOWN).map(|path| cut(path)).collect();
+    if let Some(more) = fields.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        paths.push(format!("and {more} more"));
+    }
+    paths.join(", ")
 }
 
 /// A resource as it is stored and shown: JSON, with every field, known or not.
@@ -244,7 +252,7 @@ impl Document {
 
     fn label(&self) -> String {
         match self.metadata("name") {
-            Some(name) => format!("{} {name:?}", self.kind),
+            Some(name) => format!("{} {:?}", self.kind, cut(name)),
             None => format!("{} without a name", self.kind),
         }
     }

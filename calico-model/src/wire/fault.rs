@@ -7,7 +7,7 @@ use serde_json::Value;
 /// One thing that is wrong with a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The path of the field: `spec.ingress[2].source.ports[0]`.
+    /// The path of the field: `spec.ingress[2].source.ports[0]`, cut at 400 characters.
     pub path: String,
     /// The value that was found there, as JSON cut at 80 characters; `None` when there was none.
     pub value: Option<String>,
@@ -30,11 +30,20 @@ impl fmt::Display for Fault {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Faults(pub Vec<Fault>);
 
+/// How many mistakes of one resource are shown: hostile input has a hundred thousand.
+pub(crate) const SHOWN: usize = 100;
+
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_slice() {
             [only] => only.fmt(f),
-            many => many.iter().try_for_each(|fault| write!(f, "\n  - {fault}")),
+            many => {
+                many.iter().take(SHOWN).try_for_each(|fault| write!(f, "\n  - {fault}"))?;
+                match many.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+                    Some(more) => write!(f, "\n  and {more} more"),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }
@@ -50,9 +59,19 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn fault(&mut self, at: Path<'_>, value: Option<&Value>, rule: impl Into<String>) {
-        let fault =
-            Fault { path: at.to_string(), value: value.map(quoted), rule: rule.into(), snippet: None };
+        let path = cut(&at.to_string());
+        let fault = Fault { path, value: value.map(quoted), rule: rule.into(), snippet: None };
         self.faults.push(fault);
+    }
+}
+
+/// The path of a field as an error shows it, cut so that hostile input cannot fill a log.
+pub(crate) fn cut(path: &str) -> String {
+    const LIMIT: usize = 400;
+    if path.chars().count() <= LIMIT {
+        path.to_owned()
+    } else {
+        path.chars().take(LIMIT - 3).chain("...".chars()).collect()
     }
 }
 

@@ -11,6 +11,8 @@ mod datastore_memory;
 #[cfg(all(feature = "sqlite", feature = "strategies"))]
 mod datastore_sqlite;
 mod felix;
+#[cfg(feature = "yaml")]
+mod hostile;
 mod rules;
 mod schema;
 #[cfg(all(any(feature = "etcd", feature = "sqlite"), feature = "strategies"))]

@@ -1,16 +1,16 @@
 # From a fresh clone: `make demo` shows the system at work, `make test` runs everything that CI runs.
 # Root makes the network namespaces; without it, `make demo` asks sudo for that part.
 
-TARGET := $(or $(CARGO_TARGET_DIR),target)
+BUILT := $(or $(CARGO_TARGET_DIR),target)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-vm bench bench-bgp chaos-ipam doc
+.PHONY: demo test test-vm bench bench-bgp chaos-ipam fuzz doc
 
 # `make demo KEEP=1` leaves the hosts up.
 demo:
 	$(SUDO) scripts/packages demo
 	cargo build --package calico-node --bins
-	$(SUDO) $(TARGET)/debug/calico-lab demo $(if $(KEEP),--keep)
+	$(SUDO) $(BUILT)/debug/calico-lab demo $(if $(KEEP),--keep)
 
 test:
 	scripts/packages test
@@ -33,7 +33,11 @@ bench-bgp:
 	scripts/packages bgp
 	cargo build --release --package calico-examples --example bgpd
 	cargo bench --package calico-bgp --all-features --bench daemons -- \
-		--ours $(abspath $(TARGET))/release/examples/bgpd $(BGP)
+		--ours $(abspath $(BUILT))/release/examples/bgpd $(BGP)
+
+# `make fuzz TARGET=selector SECONDS=60`; without a target, each of fuzz/fuzz_targets in turn.
+fuzz:
+	scripts/fuzz $(or $(SECONDS),600) $(TARGET)
 
 doc:
 	cargo doc --workspace --all-features --no-deps

@@ -251,7 +251,7 @@ impl Block {
         let mut block = self.clone();
         block.claimed = owner.is_some().then(|| timestamp::format(now).into());
         block.owner = owner;
-        block.sequence.0 += 1;
+        block.sequence = block.sequence.next();
         // An older form of the owner that another Calico would believe.
         if block.unknown.contains_key("hostAffinity") {
             Arc::make_mut(&mut block.unknown).remove("hostAffinity");
@@ -383,7 +383,7 @@ impl Block {
             unknown: Map::new(),
         };
         let index = self.intern(attributes);
-        self.sequence.0 += 1;
+        self.sequence = self.sequence.next();
         for ordinal in ordinals {
             let ordinal = usize::from(*ordinal);
             self.slots[ordinal] = Some(index);
@@ -403,7 +403,7 @@ impl Block {
         if ordinals.is_empty() {
             return Freed { block, freed, not_held };
         }
-        block.sequence.0 += 1;
+        block.sequence = block.sequence.next();
         let cooling = (!cooldown.is_zero()).then(|| {
             block.intern(StoredAttributes {
                 handle_id: None,

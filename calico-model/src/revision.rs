@@ -22,8 +22,27 @@ impl fmt::Display for Revision {
 #[serde(transparent)]
 pub struct SequenceNumber(pub u64);
 
+impl SequenceNumber {
+    /// Returns another number: the next one, and after the last the first, since numbers are only compared for equality.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
 impl fmt::Display for SequenceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_sequence_number_that_is_the_last_has_a_next_one() {
+        assert_eq!(SequenceNumber(7).next(), SequenceNumber(8));
+        assert_eq!(SequenceNumber(u64::MAX).next(), SequenceNumber(0));
     }
 }

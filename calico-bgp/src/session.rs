@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 pub use collision::Role;
 pub use event::{ConnectionId, Ended, Heard, Initiation, Input, Output, State};
-pub use negotiate::{Negotiated, Peering, Terms};
+pub use negotiate::{Negotiated, Peering, Roles, Terms};
 
 use crate::wire::open::OnNotification;
 use crate::wire::{self, Notification, Open};

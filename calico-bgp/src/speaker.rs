@@ -27,8 +27,8 @@ use std::time::Instant;
 use calico_model::{Cidr, Family};
 
 pub use config::{
-    Distance, METRIC_BASE, NORMAL_LOCAL_PREF, NextHopMode, Origination, Password, PeerConfig, Reflection,
-    SpeakerConfig, Start,
+    Distance, Exchange, METRIC_BASE, NORMAL_LOCAL_PREF, NextHopMode, Origination, Password, PeerConfig,
+    Reflection, SpeakerConfig, Start,
 };
 pub use status::{Counters, PeerStatus, RouteStatus};
 

@@ -57,6 +57,18 @@ pub struct Terms {
     pub hold_time: HoldTime,
     /// What we offer.
     pub capabilities: Capabilities,
+    /// Whether a peer that does not say its role is refused, where we say ours.
+    pub roles: Roles,
+}
+
+/// Whether a neighbour in another AS must say its role when we do (RFC 9234 section 4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Roles {
+    /// It may be silent.
+    #[default]
+    Lenient,
+    /// It must say a role that faces ours.
+    Strict,
 }
 
 impl Terms {
@@ -90,6 +102,14 @@ impl Terms {
             return Err(Notification::new(Notification::BAD_IDENTIFIER));
         }
         let (ours, theirs) = (&self.capabilities, &open.capabilities);
+        let roles_fit = match (ours.role, theirs.role) {
+            (None, _) => true,
+            (Some(ours), Some(theirs)) => ours.faces(theirs),
+            (Some(_), None) => self.roles == Roles::Lenient,
+        };
+        if peering == Peering::External && !roles_fit {
+            return Err(Notification::new(Notification::ROLE_MISMATCH));
+        }
         let families = ours.spoken_families().intersection(theirs.spoken_families());
         if families.is_empty() {
             let data: Vec<u8> = ours

@@ -35,6 +35,7 @@ fn terms(id: &str, local_as: u32, remote_as: u32) -> Terms {
             graceful_restart: Some(restart()),
             ..Capabilities::default()
         },
+        roles: Roles::Lenient,
     }
 }
 

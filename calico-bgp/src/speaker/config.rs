@@ -7,9 +7,9 @@ use std::time::Duration;
 use calico_model::{AsNumber, Community, RouterId};
 
 use crate::family::FamilySet;
-use crate::session::{Initiation, Peering};
+use crate::session::{Initiation, Peering, Roles};
 use crate::wire::HoldTime;
-use crate::wire::open::AddPath;
+use crate::wire::open::{AddPath, Role};
 
 /// The highest LOCAL_PREF that stands for a kernel metric: a metric is `METRIC_BASE - LOCAL_PREF`.
 pub const METRIC_BASE: u32 = 0x7fff_ffff;
@@ -96,6 +96,23 @@ pub enum NextHopMode {
     Keep,
 }
 
+/// What passes between us and a peer in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Exchange {
+    /// Nobody said: everything inside our AS, and nothing to or from another (RFC 8212).
+    #[default]
+    Unsaid,
+    /// Everything.
+    Everything,
+}
+
+impl Exchange {
+    /// Reports whether anything passes.
+    pub(crate) fn passes(self, peering: Peering) -> bool {
+        self == Self::Everything || peering == Peering::Internal
+    }
+}
+
 /// How far away a peer may be, as far as IP's time to live says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Distance {
@@ -174,10 +191,20 @@ pub struct PeerConfig {
     pub allow_own_as: u8,
     /// Communities put on every route told to it.
     pub add_communities: Vec<Community>,
+    /// Which of its routes are taken.
+    pub import: Exchange,
+    /// Which routes it is told.
+    pub export: Exchange,
+    /// What we are to it, if it is in another AS (RFC 9234).
+    pub role: Option<Role>,
+    /// Whether it must say its role too.
+    pub roles: Roles,
 }
 
 impl PeerConfig {
-    /// Makes a peer with Calico's settings: both sides may dial, hold time 240 s, IPv4, graceful restart of 120 s.
+    /// Makes a peer with Calico's settings: both sides may dial, hold time 240 s, the family of the address, graceful
+    /// restart of 120 s. Everything passes both ways, even to and from other ASes, which RFC 8212 wants said: set
+    /// [`PeerConfig::import`] and [`PeerConfig::export`] to [`Exchange::Unsaid`] for its default.
     #[must_use]
     pub fn new(address: IpAddr, remote_as: AsNumber, local_as: AsNumber) -> Self {
         Self {
@@ -204,6 +231,10 @@ impl PeerConfig {
             max_prefixes: None,
             allow_own_as: 0,
             add_communities: Vec::new(),
+            import: Exchange::Everything,
+            export: Exchange::Everything,
+            role: None,
+            roles: Roles::Lenient,
         }
     }
 
@@ -227,6 +258,8 @@ impl PeerConfig {
                 reflection: Reflection::NonClient,
                 add_communities: Vec::new(),
                 other_next_hop: None,
+                import: Exchange::Unsaid,
+                export: Exchange::Unsaid,
                 ..config
             }
         };

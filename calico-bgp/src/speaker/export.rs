@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use calico_model::{AsNumber, Community, Family};
 
-use super::config::{NextHopMode, PeerConfig, Reflection, SpeakerConfig};
+use super::config::{Exchange, NextHopMode, PeerConfig, Reflection, SpeakerConfig};
 use crate::decision::{Source, Sources};
 use crate::family::{FamilySet, PerFamily};
 use crate::rib::names::PathNames;
 use crate::rib::{Path, PeerId, Rib};
 use crate::session::{Negotiated, Peering};
-use crate::wire::open::Feature;
+use crate::wire::open::{Feature, Role};
 use crate::wire::{self, Address, AsWidth, Attributes, Dialect, Nlri, PathIds, Prefix};
 
 /// What peers must have in common to be told the same in the same words.
@@ -29,6 +29,8 @@ pub(crate) struct GroupKey {
     pub(crate) extended_next_hop: bool,
     pub(crate) max_len: usize,
     pub(crate) communities: Vec<Community>,
+    pub(crate) export: Exchange,
+    pub(crate) role: Option<Role>,
 }
 
 impl GroupKey {
@@ -97,7 +99,12 @@ impl GroupKey {
     /// Decides whether a path is for this group at all (RFC 4271 section 9.2, RFC 4456 section 6, RFC 1997).
     pub(super) fn is_told(&self, path: &Path, world: &World<'_>) -> bool {
         let attributes = &path.attributes;
-        if attributes.has_community(NO_ADVERTISE) {
+        if attributes.has_community(NO_ADVERTISE) || !self.export.passes(self.peering) {
+            return false;
+        }
+        // What came from a provider, a peer or a route server goes to customers only (RFC 9234 section 5).
+        let upwards = matches!(self.role, Some(Role::Customer | Role::Peer | Role::RouteServerClient));
+        if upwards && attributes.extra().only_to_customer.is_some() {
             return false;
         }
         match self.peering {
@@ -162,9 +169,13 @@ impl GroupKey {
                 if from.is_some() {
                     fit.med = None;
                 }
+                let downwards = matches!(self.role, Some(Role::Provider | Role::Peer | Role::RouteServer));
                 fit.change_extra(|extra| {
                     extra.originator_id = None;
                     extra.cluster_list = Box::default();
+                    if downwards {
+                        extra.only_to_customer.get_or_insert(self.local_as.get());
+                    }
                 });
             }
             Peering::Internal => {
@@ -204,5 +215,7 @@ pub(crate) fn key_of(config: &PeerConfig, negotiated: &Negotiated, local: IpAddr
         extended_next_hop,
         max_len: dialect.max_len.min(wire::MAX_EXTENDED_MESSAGE),
         communities: config.add_communities.clone(),
+        export: config.export,
+        role: config.role.filter(|_| config.peering() == Peering::External),
     }
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use calico_model::Family;
 
 use super::Speaker;
+use super::config::PeerConfig;
 use super::group::Group;
 use super::journal::{Changes, Detail, Journal};
 use crate::rib::{Choice, Effect, Path, PeerId, Tabled};
 use crate::session::Peering;
+use crate::wire::open::Role;
 use crate::wire::update::{MpReach, MpUnreach};
 use crate::wire::{Attributes, Notification, Prefix, Prefixes, Update};
 
@@ -27,6 +29,19 @@ impl Noted for Ipv4Addr {
 impl Noted for Ipv6Addr {
     fn changes(journal: &mut Journal) -> &mut Changes<Self> {
         &mut journal.v6
+    }
+}
+
+/// The mark on routes that are about to go (RFC 8326).
+const GRACEFUL_SHUTDOWN: u32 = 0xffff_0000;
+
+/// Reports whether a route must not have come this way (RFC 9234 section 5): a customer or a route server's client passes
+/// on what is for customers only, or a peer what is not its own.
+fn is_leaked(config: &PeerConfig, only_to_customer: Option<u32>) -> bool {
+    match (config.role.filter(|_| config.peering() == Peering::External), only_to_customer) {
+        (Some(Role::Provider | Role::RouteServer), Some(_)) => true,
+        (Some(Role::Peer), Some(asn)) => asn != config.remote_as.get(),
+        _ => false,
     }
 }
 
@@ -96,13 +111,28 @@ impl Speaker {
         let looped = attributes.as_path.count(peer.config.local_as) > usize::from(peer.config.allow_own_as);
         let originated = extra.originator_id == Some(self.config.router_id.addr());
         let reflected = extra.cluster_list.contains(&self.config.cluster());
-        !(own || looped || originated || reflected)
+        let unasked = !peer.config.import.passes(peer.config.peering());
+        !(own
+            || looped
+            || originated
+            || reflected
+            || unasked
+            || is_leaked(&peer.config, extra.only_to_customer))
     }
 
+    /// Puts on a route what is ours to say of one from another AS.
     fn taken(&mut self, id: PeerId, mut attributes: Attributes) -> Arc<Attributes> {
-        let external = self.tables.sources.get(id).is_some_and(|source| source.peering == Peering::External);
-        if external {
-            attributes.local_pref = Some(self.config.default_local_pref);
+        let peer = self.peers.get(&id).filter(|peer| peer.config.peering() == Peering::External);
+        if let Some(peer) = peer {
+            let leaving = attributes.has_community(GRACEFUL_SHUTDOWN);
+            attributes.local_pref = Some(if leaving { 0 } else { self.config.default_local_pref });
+            let from_above = [Role::Customer, Role::Peer, Role::RouteServerClient].map(Some);
+            if from_above.contains(&peer.config.role) {
+                let asn = peer.config.remote_as.get();
+                attributes.change_extra(|extra| {
+                    extra.only_to_customer.get_or_insert(asn);
+                });
+            }
         }
         self.interner.intern(attributes)
     }

@@ -70,6 +70,7 @@ impl Speaker {
         }
         let reset = peer.config.requires_reset(&config);
         let reflection = config.reflection;
+        let import_changed = peer.config.import != config.import;
         peer.session.set_initiation(config.initiation, config.connect_retry);
         peer.config = config;
         self.renew_terms(id);
@@ -78,6 +79,9 @@ impl Speaker {
             self.session_input(id, Input::Reset(why), now);
         } else {
             self.regroup(id, now);
+            if import_changed {
+                self.ask_again(id, now);
+            }
         }
         self.reflect(id, reflection, now);
     }

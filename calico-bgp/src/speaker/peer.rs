@@ -12,7 +12,7 @@ use super::export::GroupKey;
 use super::status::Counters;
 use crate::family::{FamilySet, PerFamily};
 use crate::rib::PeerId;
-use crate::session::{ConnectionId, Ended, Negotiated, Session, State, Terms};
+use crate::session::{ConnectionId, Ended, Negotiated, Peering, Session, State, Terms};
 use crate::wire::open::{AddPath, Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
 use crate::wire::{Capabilities, Dialect};
 
@@ -146,6 +146,8 @@ pub(super) fn terms(
                 true => config.add_path,
                 false => AddPath::Neither,
             }),
+            role: config.role.filter(|_| config.peering() == Peering::External),
         },
+        roles: config.roles,
     }
 }

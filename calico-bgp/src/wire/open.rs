@@ -142,6 +142,60 @@ impl AddPath {
     }
 }
 
+/// What a speaker is to its neighbour in another AS (RFC 9234 section 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Its provider of transit.
+    Provider,
+    /// A route server.
+    RouteServer,
+    /// A client of a route server.
+    RouteServerClient,
+    /// Its customer.
+    Customer,
+    /// Its equal: each tells its own and its customers' routes.
+    Peer,
+    /// A number that nobody defined; it faces no role.
+    Unassigned(u8),
+}
+
+impl Role {
+    fn code(self) -> u8 {
+        match self {
+            Self::Provider => 0,
+            Self::RouteServer => 1,
+            Self::RouteServerClient => 2,
+            Self::Customer => 3,
+            Self::Peer => 4,
+            Self::Unassigned(code) => code,
+        }
+    }
+
+    fn of(code: u8) -> Self {
+        match code {
+            0 => Self::Provider,
+            1 => Self::RouteServer,
+            2 => Self::RouteServerClient,
+            3 => Self::Customer,
+            4 => Self::Peer,
+            code => Self::Unassigned(code),
+        }
+    }
+
+    /// Reports whether two neighbours may have these roles (RFC 9234 section 4.2).
+    #[must_use]
+    pub fn faces(self, other: Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Provider, Self::Customer)
+                | (Self::Customer, Self::Provider)
+                | (Self::RouteServer, Self::RouteServerClient)
+                | (Self::RouteServerClient, Self::RouteServer)
+                | (Self::Peer, Self::Peer)
+        )
+    }
+}
+
 /// What a speaker can do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
@@ -155,6 +209,8 @@ pub struct Capabilities {
     pub graceful_restart: Option<GracefulRestart>,
     /// Several paths for one prefix.
     pub add_path: PerFamily<AddPath>,
+    /// What it is to its neighbour.
+    pub role: Option<Role>,
 }
 
 /// An OPEN message.
@@ -178,6 +234,7 @@ mod capability {
     pub(super) const ROUTE_REFRESH: u8 = 2;
     pub(super) const EXTENDED_NEXT_HOP: u8 = 5;
     pub(super) const EXTENDED_MESSAGES: u8 = 6;
+    pub(super) const ROLE: u8 = 9;
     pub(super) const GRACEFUL_RESTART: u8 = 64;
     pub(super) const FOUR_OCTET_AS: u8 = 65;
     pub(super) const ADD_PATH: u8 = 69;
@@ -315,6 +372,9 @@ impl Capabilities {
                 Feature::ExtendedNextHop => put(EXTENDED_NEXT_HOP, &[0, 1, 0, 1, 0, 2]),
             }
         }
+        if let Some(role) = self.role {
+            put(ROLE, &[role.code()]);
+        }
         if let Some(gr) = self.graceful_restart {
             let restarting = if gr.state == RestartState::Restarting { 0x8000 } else { 0 };
             let keep = if gr.on_notification == OnNotification::Keep { 0x4000 } else { 0 };
@@ -368,6 +428,12 @@ impl Capabilities {
                     if list.chunks_exact(6).any(|entry| entry == [0, 1, 0, 1, 0, 2]) =>
                 {
                     self.offer(Feature::ExtendedNextHop);
+                }
+                (ROLE, [code]) => {
+                    // Two roles that differ face nothing (RFC 9234 section 4.2).
+                    let role = Role::of(*code);
+                    let agrees = self.role.is_none_or(|held| held == role);
+                    self.role = Some(if agrees { role } else { Role::Unassigned(u8::MAX) });
                 }
                 (GRACEFUL_RESTART, [high, low, list @ ..]) => {
                     self.graceful_restart = Some(graceful_restart(u16::from_be_bytes([*high, *low]), list));

@@ -530,6 +530,7 @@ proptest! {
                     families: PerFamily { v4: Some(Forwarding::Preserved), v6: flags[2].then_some(Forwarding::Lost) },
                 }),
                 add_path: PerFamily { v4: kinds[add_path.0], v6: kinds[add_path.1] },
+                role: None,
             },
         };
         let message = open.encode();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 #[cfg(feature = "net")]
+mod between_ases;
 mod bird;
 mod hostile;
 #[cfg(feature = "net")]

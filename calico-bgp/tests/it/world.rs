@@ -81,14 +81,18 @@ impl World {
     }
 
     pub(crate) fn join_with(&mut self, a: &str, b: &str, change: impl Fn(&mut PeerConfig)) {
-        for (one, other) in [(a, b), (b, a)] {
-            let local_as = self.speakers[&ip(one)].config().local_as;
-            let remote_as = self.speakers[&ip(other)].config().local_as;
-            let mut peer = PeerConfig::new(ip(other), remote_as, local_as);
-            peer.local_address = Some(ip(one));
-            change(&mut peer);
-            self.add_peer(one, peer);
-        }
+        self.join_one(a, b, &change);
+        self.join_one(b, a, &change);
+    }
+
+    /// Makes one speaker expect another as its peer.
+    pub(crate) fn join_one(&mut self, one: &str, other: &str, change: impl Fn(&mut PeerConfig)) {
+        let local_as = self.speakers[&ip(one)].config().local_as;
+        let remote_as = self.speakers[&ip(other)].config().local_as;
+        let mut peer = PeerConfig::new(ip(other), remote_as, local_as);
+        peer.local_address = Some(ip(one));
+        change(&mut peer);
+        self.add_peer(one, peer);
     }
 
     pub(crate) fn add_peer(&mut self, at: &str, peer: PeerConfig) {

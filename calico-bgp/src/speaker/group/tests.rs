@@ -9,7 +9,7 @@ use crate::family::PerFamily;
 use crate::rib::Path;
 use crate::session::Peering;
 use crate::speaker::SpeakerConfig;
-use crate::speaker::config::{NextHopMode, Reflection};
+use crate::speaker::config::{Exchange, NextHopMode, Reflection};
 use crate::speaker::export::Tables;
 use crate::speaker::journal::Detail;
 use crate::wire::{Attributes, MAX_MESSAGE};
@@ -73,6 +73,8 @@ fn key(reflection: Reflection, several: bool) -> GroupKey {
         extended_next_hop: false,
         max_len: MAX_MESSAGE,
         communities: Vec::new(),
+        export: Exchange::Everything,
+        role: None,
     }
 }
 

@@ -1,0 +1,122 @@
+//! Between ASes: what passes without a word, roles, and routes that are about to go.
+
+use calico_bgp::PeerConfig;
+use calico_bgp::session::Roles;
+use calico_bgp::speaker::Exchange;
+use calico_bgp::wire::open::Role;
+use calico_model::Community;
+
+use crate::world::World;
+
+const A: &str = "10.0.0.1";
+const B: &str = "10.0.0.2";
+const C: &str = "10.0.0.3";
+
+/// Three ASes in a row.
+fn row(change: impl Fn(&str, &mut PeerConfig)) -> World {
+    let mut world = World::new();
+    for (address, asn) in [(A, 65001), (B, 65002), (C, 65003)] {
+        world.add(address, asn);
+    }
+    for (a, b) in [(A, B), (B, C)] {
+        for (one, other) in [(a, b), (b, a)] {
+            world.join_one(one, other, |peer| change(one, peer));
+        }
+    }
+    world
+}
+
+/// Sets what `one` is to the peer it looks at.
+fn role(roles: &'static [(&'static str, &'static str, Role)]) -> impl Fn(&str, &mut PeerConfig) {
+    move |one, peer| {
+        let other = peer.address.to_string();
+        peer.role = roles.iter().find(|(a, b, _)| *a == one && *b == other).map(|(_, _, role)| *role);
+    }
+}
+
+/// Changes the settings of all peers of one speaker.
+fn change(world: &mut World, at: &str, change: impl Fn(&mut PeerConfig)) {
+    let mut peers = world.peers_of(at);
+    peers.iter_mut().for_each(change);
+    world.set_peers(at, peers);
+}
+
+#[test]
+fn without_a_word_nothing_passes_between_ases() {
+    let mut world = row(|one, peer| {
+        if one == B {
+            peer.import = Exchange::Unsaid;
+        }
+    });
+    world.originate(A, &["10.1.0.0/16"]);
+    world.originate(C, &["10.3.0.0/16"]);
+    world.originate(B, &["10.2.0.0/16"]);
+    world.run_secs(2);
+    assert!(world.learned(B).is_empty());
+    assert_eq!(world.learned_text(C), ["10.2.0.0/16 via 10.0.0.2"]);
+    change(&mut world, B, |peer| peer.import = Exchange::Everything);
+    world.run_secs(2);
+    assert_eq!(world.learned(B).len(), 2, "asked for again, without a new session");
+    change(&mut world, B, |peer| peer.export = Exchange::Unsaid);
+    world.run_secs(2);
+    assert!(world.learned(A).is_empty() && world.learned(C).is_empty(), "taken back, without a new session");
+    assert!(world.events.iter().all(|(_, event)| !matches!(event, calico_bgp::Event::Down(..))));
+}
+
+#[test]
+fn a_route_from_a_provider_does_not_go_on_to_another_provider() {
+    use Role::{Customer, Provider};
+    let mut world = row(role(&[(A, B, Provider), (B, A, Customer), (B, C, Customer), (C, B, Provider)]));
+    world.originate(A, &["10.1.0.0/16"]);
+    world.originate(B, &["10.2.0.0/16"]);
+    world.run_secs(2);
+    let marked = world.speaker(B).routes().into_iter().find(|route| route.peer.is_some()).unwrap();
+    assert_eq!(marked.attributes.extra().only_to_customer, Some(65001));
+    assert_eq!(world.learned_text(C), ["10.2.0.0/16 via 10.0.0.2"]);
+}
+
+#[test]
+fn a_leak_by_one_that_says_no_role_is_caught_by_its_provider() {
+    use Role::Provider;
+    let mut world = row(role(&[(A, B, Provider), (C, B, Provider)]));
+    world.originate(A, &["10.1.0.0/16"]);
+    world.run_secs(2);
+    assert_eq!(world.learned(B).len(), 1);
+    assert!(world.learned(C).is_empty());
+}
+
+#[test]
+fn roles_that_do_not_face_each_other_make_no_session_and_silence_only_if_it_is_allowed() {
+    use Role::{Customer, Provider};
+    let mut world = row(role(&[(A, B, Provider), (B, A, Provider), (B, C, Customer)]));
+    world.run_secs(5);
+    assert!(!world.is_up(A, B));
+    let why = world.speaker(A).status().remove(0).last_error.unwrap();
+    assert!(why.contains("roles do not match (2/11)"), "{why}");
+    assert!(world.is_up(B, C));
+    change(&mut world, B, |peer| peer.roles = Roles::Strict);
+    world.run_secs(60);
+    assert!(!world.is_up(B, C));
+}
+
+#[test]
+fn a_route_that_is_about_to_go_is_used_only_when_there_is_no_other() {
+    let mut world = World::new();
+    for (address, asn) in [(A, 65001), (B, 65001), (C, 65003)] {
+        world.add(address, asn);
+    }
+    for other in [A, B] {
+        world.join_with(other, C, |peer| {
+            if other == A {
+                peer.add_communities = vec![Community::Standard(0xffff, 0)];
+            }
+        });
+    }
+    world.originate(A, &["10.1.0.0/16"]);
+    world.originate(B, &["10.1.0.0/16"]);
+    world.run_secs(2);
+    assert_eq!(world.learned_text(C), ["10.1.0.0/16 via 10.0.0.2"]);
+    world.originate(B, &[]);
+    world.run_secs(2);
+    assert_eq!(world.learned_text(C), ["10.1.0.0/16 via 10.0.0.1"]);
+}

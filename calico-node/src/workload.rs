@@ -17,7 +17,6 @@
 
 mod apply;
 mod error;
-mod kernel;
 mod netns;
 mod plan;
 mod verify;

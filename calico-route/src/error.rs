@@ -4,6 +4,9 @@ use std::io;
 
 use calico_model::{InterfaceName, Name};
 
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+
 /// The kernel cannot be talked to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -105,6 +108,25 @@ pub enum WriteError {
 }
 
 impl WriteError {
+    /// Reports whether the kernel refused because what was to be added is there already.
+    #[must_use]
+    pub fn is_already_there(&self) -> bool {
+        matches!(self, WriteError::Refused { refusal, .. } if refusal.errno() == EEXIST)
+    }
+
+    /// Reports whether the device was gone before the change came.
+    #[must_use]
+    pub fn is_device_gone(&self) -> bool {
+        match self {
+            WriteError::NoDevice { .. } => true,
+            WriteError::Refused { refusal, .. } => refusal.errno() == ENODEV,
+            WriteError::NoIpip { .. }
+            | WriteError::NoVxlan
+            | WriteError::Sysctl { .. }
+            | WriteError::Unanswered { .. } => false,
+        }
+    }
+
     /// Reports whether trying the change again soon may help. Otherwise somebody has to change a pool, the kernel or a
     /// link first, and each of these brings a pass of its own.
     #[must_use]

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use calico_model::{Family, InterfaceName};
+use calico_model::{Family, InterfaceName, Mac};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 mod codec;
@@ -28,11 +28,11 @@ pub use crate::error::{ConnectError, ReadError, Refusal, WriteError};
 pub use conntrack::ForgetError;
 pub use watch::{Event, Subject, Watch};
 
-use crate::actual::{Actual, Ipv6};
+use crate::actual::{Actual, Ipv6, Link};
 use crate::change::Change;
 use crate::desired::Desired;
 use crate::diff::diff;
-use crate::ownership::Ownership;
+use crate::ownership::{Ownership, PROTOCOL};
 use crate::sysctl::Sysctl;
 use codec::Batch;
 use namespace::NetworkNamespace;
@@ -50,6 +50,26 @@ pub struct Netlink {
     namespace: NetworkNamespace,
     socket: NetlinkSocket,
     indexes: DeviceIndexes,
+    protocol: u8,
+}
+
+/// A pair of interfaces that are each other's wire, to be made in two namespaces.
+#[derive(Debug, Clone, Copy)]
+pub struct VethPair<'p> {
+    /// The end in this namespace.
+    pub host: &'p InterfaceName,
+    /// Its MAC address.
+    pub host_mac: Mac,
+    /// The other end.
+    pub peer: &'p InterfaceName,
+    /// Its MAC address.
+    pub peer_mac: Mac,
+    /// The namespace of the other end.
+    pub peer_namespace: BorrowedFd<'p>,
+    /// The MTU of both ends in bytes; `None` leaves the kernel's 1500.
+    pub mtu: Option<u32>,
+    /// The number of transmit and of receive queues of both ends; `None` is one.
+    pub queues: Option<u32>,
 }
 
 /// What became of one change.
@@ -90,7 +110,44 @@ impl Netlink {
 
     fn connect_to(namespace: NetworkNamespace) -> Result<Self, ConnectError> {
         let socket = NetlinkSocket::open(NETLINK_ROUTE, &namespace, &[], RECEIVE_BUFFER)?;
-        Ok(Self { namespace, socket, indexes: DeviceIndexes::default() })
+        Ok(Self { namespace, socket, indexes: DeviceIndexes::default(), protocol: PROTOCOL })
+    }
+
+    /// Has routes that are added here bear another protocol number than [`PROTOCOL`]: for a namespace that is not the
+    /// node's.
+    #[must_use]
+    pub fn with_protocol(self, protocol: u8) -> Self {
+        Self { protocol, ..self }
+    }
+
+    /// Finds a link by name, without its addresses. After [`Netlink::read`] or this, changes of the link can be applied.
+    ///
+    /// # Errors
+    /// When the kernel does not answer. Retryable.
+    pub async fn link(&mut self, device: &InterfaceName) -> Result<Option<Link>, ReadError> {
+        let link = read::read_link(&mut self.socket, device).await?;
+        match &link {
+            Some(link) => self.indexes.0.insert(device.clone(), link.index),
+            None => self.indexes.0.remove(device),
+        };
+        Ok(link)
+    }
+
+    /// Makes a veth pair.
+    ///
+    /// # Errors
+    /// When the kernel refuses; then there is neither end.
+    pub async fn add_veth(&mut self, pair: &VethPair<'_>) -> Result<(), WriteError> {
+        let change = || format!("link add {} type veth peer name {}", pair.host, pair.peer);
+        let mut batch = Batch::default();
+        write::encode_veth(pair, self.socket.next_sequence(), &mut batch);
+        match self.socket.transact(&mut batch).await {
+            Ok(refusals) => refusals
+                .into_iter()
+                .next()
+                .map_or(Ok(()), |(_, refusal)| Err(WriteError::Refused { change: change(), refusal })),
+            Err(source) => Err(WriteError::Unanswered { change: change(), source }),
+        }
     }
 
     /// Reads what the kernel holds: ours, and of the rest what our routes depend on.
@@ -187,7 +244,7 @@ impl Netlink {
         for change in changes {
             let sequence = self.socket.next_sequence();
             first.get_or_insert(sequence);
-            let encoded = write::encode(change, sequence, &self.indexes, &mut batch);
+            let encoded = write::encode(change, sequence, &self.indexes, self.protocol, &mut batch);
             results.push(encoded.map_err(|NoDevice(device)| WriteError::NoDevice { device }));
         }
         match self.socket.transact(&mut batch).await {
@@ -214,11 +271,7 @@ impl Netlink {
         if let (Ok(()), Change::AddVxlan { device, .. } | Change::AddIpip { device, .. }) = (&result, change)
         {
             // Not found is not an error here: what needs the device says so.
-            if let Ok(links) = read::read_links(&mut self.socket).await
-                && let Some(link) = links.get(device)
-            {
-                self.indexes.0.insert(device.clone(), link.index);
-            }
+            let _ = self.link(device).await;
         }
         if let (Ok(()), Change::RemoveLink { device }) = (&result, change) {
             self.indexes.0.remove(device);

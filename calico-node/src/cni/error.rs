@@ -265,11 +265,14 @@ fn indented(details: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use calico_route::netlink::ConnectError;
+
     use super::*;
 
     #[test]
     fn an_error_is_said_with_its_causes_and_with_what_went_wrong_in_undoing() {
-        let refused = || WorkloadError::Connect(std::io::Error::other("no sockets left"));
+        let refused =
+            || WorkloadError::Connect(ConnectError::Socket(std::io::Error::other("no sockets left")));
         let undo = CniError::Plugin {
             plugin: "calico-ipam".to_owned(),
             code: 100,
@@ -282,7 +285,7 @@ mod tests {
             json!({
                 "cniVersion": "1.0.0",
                 "code": 102,
-                "msg": "could not open a route netlink socket",
+                "msg": "cannot open a route netlink socket",
                 "details": "no sockets left; also: calico-ipam: could not open the datastore (disk full)",
             })
         );

@@ -1,14 +1,23 @@
 //! Doing what the plan says, and undoing it.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use calico_model::{Cidr, InterfaceName};
+use calico_route::netlink::{Netlink, VethPair, WriteError};
+use calico_route::route::{Form, Gateway, RouteKey};
+use calico_route::{Change, Ownership};
 
 use super::WorkloadError;
-use super::kernel::{IfThere, Kernel, Link, Origin, Pair, Target};
 use super::netns::{Netns, inside};
 use super::plan::{Attachment, Lenience, Step, plan};
+
+/// The metric of the agent's routes to workloads, unless a FelixConfiguration says otherwise; then the agent makes the
+/// route anew.
+const ROUTE_PRIORITY: u32 = 1024;
+/// The kernel's number for routes that a boot script made: those in a workload are not the node's.
+const BOOT: u8 = 3;
 
 /// Plugs a workload in.
 ///
@@ -16,19 +25,21 @@ use super::plan::{Attachment, Lenience, Step, plan};
 /// When the kernel refuses a step. What was done until then has been undone, as far as the kernel let it: the pair is
 /// removed, and with it go its addresses and routes.
 pub async fn plug(attachment: &Attachment, netns: &Netns) -> Result<(), WorkloadError> {
-    let kernel = Kernel::connect()?;
+    let mut kernel = Netlink::connect()?;
     let plan = plan(attachment);
     let done = async {
-        run(&kernel, &plan.create, Some(netns)).await?;
+        run(&mut kernel, &plan.create, Some(netns)).await?;
         let steps = plan.inside;
-        inside(netns, move || async move { run(&Kernel::connect()?, &steps, None).await }).await??;
-        run(&kernel, &plan.attach, None).await
+        let within =
+            move || async move { run(&mut Netlink::connect()?.with_protocol(BOOT), &steps, None).await };
+        inside(netns, within).await??;
+        run(&mut kernel, &plan.attach, None).await
     };
     let done = done.await;
     // A pair that could not be created is not there to be removed, and an interface that was there before has been
     // removed by the plan itself.
     if done.is_err()
-        && let Err(left) = remove(&kernel, &attachment.host_interface).await
+        && let Err(left) = remove(&mut kernel, &attachment.host_interface).await
     {
         tracing::warn!(interface = %attachment.host_interface, error = %left, "could not remove the interface again");
     }
@@ -50,7 +61,7 @@ pub enum Unplugged {
 /// When the kernel refuses.
 pub async fn unplug(interface: &InterfaceName, netns: &Netns) -> Result<Unplugged, WorkloadError> {
     let interface = interface.clone();
-    inside(netns, move || async move { remove(&Kernel::connect()?, &interface).await }).await?
+    inside(netns, move || async move { remove(&mut Netlink::connect()?, &interface).await }).await?
 }
 
 /// Removes the node's end of a workload that has no namespace any more.
@@ -58,7 +69,7 @@ pub async fn unplug(interface: &InterfaceName, netns: &Netns) -> Result<Unplugge
 /// # Errors
 /// When the kernel refuses.
 pub async fn unplug_host(interface: &InterfaceName) -> Result<Unplugged, WorkloadError> {
-    remove(&Kernel::connect()?, interface).await
+    remove(&mut Netlink::connect()?, interface).await
 }
 
 /// Reports whether the node has an interface of this name.
@@ -82,29 +93,23 @@ pub async fn is_plugged(attachment: &Attachment, netns: &Netns) -> Result<bool, 
 }
 
 async fn exists(interface: &InterfaceName) -> Result<bool, WorkloadError> {
-    let found = Kernel::connect()?.link(interface).await;
+    let found = Netlink::connect()?.link(interface).await;
     found
         .map(|link| link.is_some())
         .map_err(|source| WorkloadError::Read { what: interface.to_string(), source })
 }
 
-async fn remove(kernel: &Kernel, interface: &InterfaceName) -> Result<Unplugged, WorkloadError> {
+async fn remove(kernel: &mut Netlink, interface: &InterfaceName) -> Result<Unplugged, WorkloadError> {
     let step = Step::RemoveLink { interface: interface.clone() };
-    let refused = |source| WorkloadError::step(&step, source);
-    let Some(link) = kernel.link(interface).await.map_err(refused)? else {
-        return Ok(Unplugged::WasAbsent);
-    };
-    match kernel.delete_link(link.index).await {
+    match change(kernel, &step, Change::RemoveLink { device: interface.clone() }).await? {
         Ok(()) => Ok(Unplugged::Removed),
         // The other end, or the whole namespace, went away in between.
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) => {
-            Ok(Unplugged::WasAbsent)
-        }
-        Err(error) => Err(refused(error)),
+        Err(error) if error.is_device_gone() => Ok(Unplugged::WasAbsent),
+        Err(error) => Err(WorkloadError::step(&step, error)),
     }
 }
 
-async fn run(kernel: &Kernel, steps: &[Step], peer_netns: Option<&Netns>) -> Result<(), WorkloadError> {
+async fn run(kernel: &mut Netlink, steps: &[Step], peer_netns: Option<&Netns>) -> Result<(), WorkloadError> {
     for step in steps {
         tracing::debug!(%step, "plugging");
         take(kernel, step, peer_netns).await?;
@@ -112,62 +117,63 @@ async fn run(kernel: &Kernel, steps: &[Step], peer_netns: Option<&Netns>) -> Res
     Ok(())
 }
 
-async fn take(kernel: &Kernel, step: &Step, peer_netns: Option<&Netns>) -> Result<(), WorkloadError> {
-    let done = match step {
+async fn take(kernel: &mut Netlink, step: &Step, peer_netns: Option<&Netns>) -> Result<(), WorkloadError> {
+    let wanted = match step {
         Step::RemoveLink { interface } => return remove(kernel, interface).await.map(drop),
         Step::AddWorkloadRoute { interface, dst } => {
             return add_workload_route(kernel, step, interface, *dst).await;
         }
-        Step::CreatePair { host, host_mac, peer, peer_mac, mtu, queues } => match peer_netns {
-            None => Err(io::Error::other("the pair spans two namespaces")),
-            Some(netns) => {
-                let pair = Pair {
-                    host,
-                    host_mac: *host_mac,
-                    peer,
-                    peer_mac: *peer_mac,
-                    peer_netns: netns.as_raw_fd(),
-                    mtu: *mtu,
-                    queues: *queues,
-                };
-                kernel.create_pair(&pair).await
-            }
-        },
-        Step::Set { setting, value, lenience } => write_setting(setting, *value, *lenience),
-        Step::AddAddress { interface, addr } => match find(kernel, interface).await {
-            Ok(link) => kernel.add_address(link.index, *addr).await,
-            Err(error) => Err(error),
-        },
-        Step::SetUp { interface } => match find(kernel, interface).await {
-            Ok(link) => kernel.set_up(link.index).await,
-            Err(error) => Err(error),
-        },
-        Step::AddNeighbour { interface, addr, mac } => match find(kernel, interface).await {
-            Ok(link) => kernel.add_neighbour(link.index, *addr, *mac).await,
-            Err(error) => Err(error),
-        },
-        Step::AddLinkRoute { interface, dst } => add_inner_route(kernel, interface, *dst, Target::Link).await,
+        Step::CreatePair { host, host_mac, peer, peer_mac, mtu, queues } => {
+            let netns = peer_netns.expect("only the plan of the node's end has a pair");
+            let pair = VethPair {
+                host,
+                host_mac: *host_mac,
+                peer,
+                peer_mac: *peer_mac,
+                peer_namespace: netns.as_fd(),
+                mtu: *mtu,
+                queues: *queues,
+            };
+            let made = kernel.add_veth(&pair).await;
+            return made.map_err(|error| WorkloadError::step(step, error));
+        }
+        Step::Set { setting, value, lenience } => {
+            let written = write_setting(setting, *value, *lenience);
+            return written.map_err(|error| WorkloadError::step(step, error));
+        }
+        Step::AddAddress { interface, addr } => {
+            Change::AddAddress { device: interface.clone(), address: *addr, label: None }
+        }
+        Step::SetUp { interface } => Change::SetLink { device: interface.clone(), mtu: None, mac: None },
+        Step::AddNeighbour { interface, addr, mac } => {
+            Change::SetNeighbour { device: interface.clone(), address: *addr, mac: *mac }
+        }
+        Step::AddLinkRoute { interface, dst } => {
+            Change::AddRoute { key: RouteKey::main(*dst, 0), form: Form::Device(interface.clone()) }
+        }
         Step::AddDefaultRoute { interface, via } => {
             let everything = Cidr::holding(*via, 0).expect("zero is a length of either family");
-            add_inner_route(kernel, interface, everything, Target::Gateway(*via)).await
+            Change::AddRoute { key: RouteKey::main(everything, 0), form: gateway(interface, *via) }
         }
     };
-    done.map_err(|source| WorkloadError::step(step, source))
+    change(kernel, step, wanted).await?.map_err(|error| WorkloadError::step(step, error))
 }
 
-async fn add_inner_route(
-    kernel: &Kernel,
-    interface: &InterfaceName,
-    dst: Cidr,
-    target: Target,
-) -> io::Result<()> {
-    let link = find(kernel, interface).await?;
-    kernel.add_route(link.index, dst, target, Origin::Workload, IfThere::Fail).await
+pub(super) fn gateway(interface: &InterfaceName, via: IpAddr) -> Form {
+    Form::Gateways([Gateway { address: via, device: interface.clone(), onlink: false }].into())
 }
 
-async fn find(kernel: &Kernel, interface: &InterfaceName) -> io::Result<Link> {
-    let link = kernel.link(interface).await?;
-    link.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{interface} does not exist")))
+/// Makes one change of an interface; the outer error is that the kernel cannot be asked.
+async fn change(
+    kernel: &mut Netlink,
+    step: &Step,
+    change: Change,
+) -> Result<Result<(), WriteError>, WorkloadError> {
+    if let Some(device) = change.device() {
+        kernel.link(device).await.map_err(|error| WorkloadError::step(step, error))?;
+    }
+    let outcome = kernel.apply(std::slice::from_ref(&change)).await.pop();
+    Ok(outcome.expect("each change has an outcome").result)
 }
 
 fn write_setting(setting: &str, value: u8, lenience: Lenience) -> io::Result<()> {
@@ -189,34 +195,30 @@ pub(super) fn setting_path(setting: &str) -> PathBuf {
 }
 
 async fn add_workload_route(
-    kernel: &Kernel,
+    kernel: &mut Netlink,
     step: &Step,
     interface: &InterfaceName,
     dst: Cidr,
 ) -> Result<(), WorkloadError> {
-    let refused = |source| WorkloadError::step(step, source);
-    let index = find(kernel, interface).await.map_err(refused)?.index;
-    let add = |if_there| kernel.add_route(index, dst, Target::Link, Origin::Node, if_there);
-    match add(IfThere::Fail).await {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(refused(error)),
+    let (key, form) = (RouteKey::main(dst, ROUTE_PRIORITY), Form::Device(interface.clone()));
+    match change(kernel, step, Change::AddRoute { key, form: form.clone() }).await? {
+        Err(error) if error.is_already_there() => {}
+        done => return done.map_err(|error| WorkloadError::step(step, error)),
     }
-    let there = kernel.route_to(dst.addr()).await.map_err(refused)?.filter(|route| route.dst == Some(dst));
-    let over = there.and_then(|route| route.interface);
-    if over == Some(index) {
-        return Ok(());
-    }
-    let other = match over {
-        Some(over) => kernel.link_name(over).await.map_err(refused)?,
-        None => None,
-    };
-    match other {
-        Some(other) if is_workload(&other, interface) => {
-            Err(WorkloadError::AddressInUse { step: Box::new(step.clone()), other })
+    let actual =
+        kernel.read(&Ownership::default()).await.map_err(|error| WorkloadError::step(step, error))?;
+    let there = actual.routes.get(&key).or_else(|| actual.host.foreign.get(&key));
+    let there = there.and_then(|routes| routes.first()).map(|route| &route.form);
+    match there {
+        Some(there) if *there == form => Ok(()),
+        Some(Form::Device(other)) if is_workload(other, interface) => {
+            Err(WorkloadError::AddressInUse { step: Box::new(step.clone()), other: other.clone() })
         }
         // Left over from when the address was another node's; the agent would replace it too, only later.
-        _ => add(IfThere::Replace).await.map_err(refused),
+        _ => {
+            let replaced = change(kernel, step, Change::ReplaceRoute { key, form }).await?;
+            replaced.map_err(|error| WorkloadError::step(step, error))
+        }
     }
 }
 

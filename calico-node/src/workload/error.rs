@@ -2,6 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use calico_model::InterfaceName;
+use calico_route::netlink::{ConnectError, ReadError};
 
 use super::Step;
 
@@ -37,8 +38,8 @@ pub enum WorkloadError {
         source: io::Error,
     },
     /// The kernel could not be talked to.
-    #[error("could not open a route netlink socket")]
-    Connect(#[source] io::Error),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The kernel refused a step.
     #[error("could not {step}")]
     Step {
@@ -46,7 +47,7 @@ pub enum WorkloadError {
         step: Box<Step>,
         /// What the kernel said.
         #[source]
-        source: io::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Another workload's interface has the address.
     #[error(
@@ -65,12 +66,12 @@ pub enum WorkloadError {
         what: String,
         /// What the kernel said.
         #[source]
-        source: io::Error,
+        source: ReadError,
     },
 }
 
 impl WorkloadError {
-    pub(super) fn step(step: &Step, source: io::Error) -> Self {
-        Self::Step { step: Box::new(step.clone()), source }
+    pub(super) fn step(step: &Step, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Step { step: Box::new(step.clone()), source: source.into() }
     }
 }

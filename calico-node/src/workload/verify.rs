@@ -1,12 +1,13 @@
 //! Comparing what was planned with what the kernel has.
 
-use std::io;
-
-use calico_model::{Cidr, Family, InterfaceName, Mac};
+use calico_model::{Cidr, InterfaceName, Mac};
+use calico_route::Ownership;
+use calico_route::actual::{Actual, Link, LinkState};
+use calico_route::netlink::Netlink;
+use calico_route::route::{Form, RouteKey};
 
 use super::WorkloadError;
-use super::apply::setting_path;
-use super::kernel::{Kernel, Link};
+use super::apply::{gateway, setting_path};
 use super::netns::{Netns, inside};
 use super::plan::{Attachment, Lenience, Step, plan};
 
@@ -19,56 +20,63 @@ use super::plan::{Attachment, Lenience, Step, plan};
 /// When the kernel cannot be asked.
 pub async fn differences(attachment: &Attachment, netns: &Netns) -> Result<Vec<String>, WorkloadError> {
     let plan = plan(attachment);
-    let kernel = Kernel::connect()?;
-    let mut found = compare(&kernel, &plan.create).await?;
+    let mut found = compare(&plan.create).await?;
     let steps = plan.inside;
-    let within = inside(netns, move || async move { compare(&Kernel::connect()?, &steps).await }).await??;
+    let within = inside(netns, move || async move { compare(&steps).await }).await??;
     found.extend(within.into_iter().map(|difference| format!("in the workload, {difference}")));
-    found.extend(compare(&kernel, &plan.attach).await?);
+    found.extend(compare(&plan.attach).await?);
     found.dedup();
     Ok(found)
 }
 
-async fn compare(kernel: &Kernel, steps: &[Step]) -> Result<Vec<String>, WorkloadError> {
-    let mut found = Vec::new();
-    for step in steps {
-        let read = |source| WorkloadError::Read { what: format!("whether it is true to {step}"), source };
-        found.extend(look(kernel, step).await.map_err(read)?);
-    }
-    Ok(found)
+async fn compare(steps: &[Step]) -> Result<Vec<String>, WorkloadError> {
+    let read = Netlink::connect()?.read(&Ownership::default()).await;
+    let what = "interfaces and routes".to_owned();
+    let actual = read.map_err(|source| WorkloadError::Read { what, source })?;
+    Ok(steps.iter().filter_map(|step| difference(&actual, step)).collect())
 }
 
-async fn look(kernel: &Kernel, step: &Step) -> io::Result<Option<String>> {
-    Ok(match step {
-        Step::RemoveLink { .. } | Step::AddNeighbour { .. } => None,
-        Step::CreatePair { host, host_mac, mtu, .. } => match kernel.link(host).await? {
-            None => Some(missing(host)),
-            Some(link) => pair_difference(host, *host_mac, *mtu, &link),
-        },
-        Step::Set { setting, value, lenience } => setting_difference(setting, *value, *lenience),
-        Step::AddAddress { interface, addr } => match kernel.link(interface).await? {
-            None => Some(missing(interface)),
-            Some(link) => {
-                let there = kernel.addresses(link.index).await?.contains(addr);
-                (!there).then(|| format!("{interface} does not have the address {addr}"))
-            }
-        },
-        Step::SetUp { interface } => match kernel.link(interface).await? {
-            None => Some(missing(interface)),
-            Some(link) => (!link.up).then(|| format!("{interface} is down")),
-        },
-        Step::AddLinkRoute { interface, dst } => route_difference(kernel, interface, *dst, None).await?,
-        Step::AddDefaultRoute { interface, via } => {
+fn difference(actual: &Actual, step: &Step) -> Option<String> {
+    let link = |interface: &InterfaceName| actual.host.links.get(interface).ok_or_else(|| missing(interface));
+    let found = match step {
+        Step::RemoveLink { .. } | Step::AddNeighbour { .. } => Ok(None),
+        Step::CreatePair { host, host_mac, mtu, .. } => {
+            link(host).map(|link| pair_difference(host, *host_mac, *mtu, link))
+        }
+        Step::Set { setting, value, lenience } => Ok(setting_difference(setting, *value, *lenience)),
+        Step::AddAddress { interface, addr } => link(interface).map(|link| {
+            let there = link.addresses.contains_key(addr);
+            (!there).then(|| format!("{interface} does not have the address {addr}"))
+        }),
+        Step::SetUp { interface } => link(interface)
+            .map(|link| (link.state == LinkState::Down).then(|| format!("{interface} is down"))),
+        Step::AddLinkRoute { interface, dst } => link(interface).map(|_| {
+            let there = routes_to(actual, *dst).any(|form| *form == Form::Device(interface.clone()));
+            (!there).then(|| format!("there is no route to {dst} on {interface}"))
+        }),
+        Step::AddDefaultRoute { interface, via } => link(interface).map(|_| {
             let everything = Cidr::holding(*via, 0).expect("zero is a length of either family");
-            route_difference(kernel, interface, everything, Some(*via)).await?
-        }
-        Step::AddWorkloadRoute { interface, dst } => {
-            let Some(link) = kernel.link(interface).await? else { return Ok(Some(missing(interface))) };
-            let route = kernel.route_to(dst.addr()).await?.filter(|route| route.dst == Some(*dst));
-            let over = route.and_then(|route| route.interface);
-            (over != Some(link.index)).then(|| format!("{dst} is not routed to {interface}"))
-        }
-    })
+            let there = routes_to(actual, everything).any(|form| *form == gateway(interface, *via));
+            (!there).then(|| format!("there is no route to {everything} via {via} on {interface}"))
+        }),
+        Step::AddWorkloadRoute { interface, dst } => link(interface).map(|_| {
+            let best = routes_to(actual, *dst).next();
+            (best != Some(&Form::Device(interface.clone())))
+                .then(|| format!("{dst} is not routed to {interface}"))
+        }),
+    };
+    found.unwrap_or_else(Some)
+}
+
+/// Walks where the routes to a destination lead, the one that is used first.
+fn routes_to(actual: &Actual, dst: Cidr) -> impl Iterator<Item = &Form> {
+    let mut routes: Vec<_> = actual
+        .routes
+        .range(RouteKey::all_to(dst))
+        .chain(actual.host.foreign.range(RouteKey::all_to(dst)))
+        .collect();
+    routes.sort_by_key(|(key, _)| key.priority);
+    routes.into_iter().flat_map(|(_, routes)| routes).map(|route| &route.form)
 }
 
 fn missing(interface: &InterfaceName) -> String {
@@ -81,8 +89,8 @@ fn pair_difference(host: &InterfaceName, host_mac: Mac, mtu: Option<u32>, link: 
     {
         return Some(format!("{host} has the MAC address {mac}, not {host_mac}"));
     }
-    let (actual, wanted) = (link.mtu?, mtu?);
-    (actual != wanted).then(|| format!("{host} has an MTU of {actual}, not {wanted}"))
+    mtu.filter(|wanted| link.mtu != *wanted)
+        .map(|wanted| format!("{host} has an MTU of {}, not {wanted}", link.mtu))
 }
 
 fn setting_difference(setting: &str, value: u8, lenience: Lenience) -> Option<String> {
@@ -96,21 +104,4 @@ fn setting_difference(setting: &str, value: u8, lenience: Lenience) -> Option<St
         // When the whole interface is missing, that is said already.
         Err(_) => None,
     }
-}
-
-async fn route_difference(
-    kernel: &Kernel,
-    interface: &InterfaceName,
-    dst: Cidr,
-    via: Option<std::net::IpAddr>,
-) -> io::Result<Option<String>> {
-    let Some(link) = kernel.link(interface).await? else { return Ok(Some(missing(interface))) };
-    let routes = kernel.routes(Family::of(dst.addr())).await?;
-    let there = routes
-        .iter()
-        .any(|route| route.dst == Some(dst) && route.interface == Some(link.index) && route.gateway == via);
-    Ok((!there).then(|| match via {
-        Some(via) => format!("there is no route to {dst} via {via} on {interface}"),
-        None => format!("there is no route to {dst} on {interface}"),
-    }))
 }

@@ -49,10 +49,14 @@ pub(super) const IFLA_ADDRESS: u16 = 1;
 pub(super) const IFLA_IFNAME: u16 = 3;
 pub(super) const IFLA_MTU: u16 = 4;
 pub(super) const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_NET_NS_FD: u16 = 28;
 pub(super) const IFLA_EXT_MASK: u16 = 29;
+pub(super) const IFLA_NUM_TX_QUEUES: u16 = 31;
+pub(super) const IFLA_NUM_RX_QUEUES: u16 = 32;
 pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 pub(super) const IFLA_INFO_KIND: u16 = 1;
 pub(super) const IFLA_INFO_DATA: u16 = 2;
+pub(super) const VETH_INFO_PEER: u16 = 1;
 pub(super) const IFLA_VXLAN_ID: u16 = 1;
 pub(super) const IFLA_VXLAN_LINK: u16 = 3;
 pub(super) const IFLA_VXLAN_LOCAL: u16 = 4;
@@ -172,6 +176,11 @@ impl Batch {
         let mut value = text.as_bytes().to_vec();
         value.push(0);
         self.attribute(kind, &value);
+    }
+
+    /// Appends a header that stands before attributes.
+    pub(super) fn header(&mut self, header: &[u8]) {
+        self.bytes.extend_from_slice(header);
     }
 
     pub(super) fn nest(&mut self, kind: u16) -> Open {

@@ -25,6 +25,8 @@ use crate::route::MAIN_TABLE;
 const ATTEMPTS: usize = 5;
 /// No such table: nothing was ever routed there.
 const ENOENT: i32 = 2;
+/// No such link.
+const ENODEV: i32 = 19;
 
 type Links = BTreeMap<InterfaceName, Link>;
 
@@ -70,6 +72,29 @@ pub(super) async fn read_links(socket: &mut NetlinkSocket) -> Result<Links, Read
         }
     }
     Err(ReadError::Unsteady { what })
+}
+
+/// Reads one link, without addresses and without the parent of a VXLAN device; `None` when there is none of the name.
+pub(super) async fn read_link(
+    socket: &mut NetlinkSocket,
+    device: &InterfaceName,
+) -> Result<Option<Link>, ReadError> {
+    let what = "a link";
+    let mut raw = None;
+    let filter = |batch: &mut super::codec::Batch| {
+        batch.text(IFLA_IFNAME, device.as_str());
+        batch.number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    };
+    let each = |message: &super::codec::Message<'_>| {
+        if message.kind == RTM_NEWLINK {
+            raw = raw_link(message.body);
+        }
+    };
+    match socket.get(RTM_GETLINK, &[0; 16], filter, each).await {
+        Ok(()) => Ok(raw.map(|raw| raw.link)),
+        Err(DumpError::Refused(refusal)) if refusal.errno() == ENODEV => Ok(None),
+        Err(error) => settle(what, Err(error)).map(|_| None),
+    }
 }
 
 async fn read_addresses(

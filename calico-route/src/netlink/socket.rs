@@ -10,8 +10,8 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use tokio::io::unix::AsyncFd;
 
 use super::codec::{
-    Batch, Message, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR,
-    NLMSGERR_ATTR_MSG, attributes, messages, u32_at,
+    Batch, Message, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE,
+    NLMSG_ERROR, NLMSGERR_ATTR_MSG, attributes, messages, u32_at,
 };
 use super::namespace::NetworkNamespace;
 use crate::error::{ConnectError, Refusal};
@@ -88,6 +88,31 @@ impl NetlinkSocket {
                 if message.sequence == last {
                     return Ok(refusals);
                 }
+            }
+        }
+    }
+
+    /// Asks for one thing and hands what is answered to `each`.
+    pub(super) async fn get(
+        &mut self,
+        kind: u16,
+        header: &[u8],
+        filter: impl FnOnce(&mut Batch),
+        mut each: impl FnMut(&Message<'_>),
+    ) -> Result<(), DumpError> {
+        let sequence = self.next_sequence();
+        let mut batch = Batch::default();
+        let open = batch.begin(kind, NLM_F_ACK, sequence, header);
+        filter(&mut batch);
+        batch.end(open);
+        self.send(batch.bytes()).await?;
+        loop {
+            let bytes = self.receive().await?;
+            for message in messages(bytes).filter(|message| message.sequence == sequence) {
+                if message.kind == NLMSG_ERROR {
+                    return refusal(&message).map_or(Ok(()), |refused| Err(DumpError::Refused(refused)));
+                }
+                each(&message);
             }
         }
     }

@@ -1,22 +1,24 @@
 //! One change to one message.
 
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 
 use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
 
+use super::VethPair;
 use super::codec::{
     AF_BRIDGE, AF_UNSPEC, Batch, IFA_ADDRESS, IFA_F_NODAD, IFA_LABEL, IFA_LOCAL, IFF_UP, IFLA_ADDRESS,
-    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING,
-    IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, NDA_DST, NDA_LLADDR, NLM_F_CREATE,
-    NLM_F_EXCL, NLM_F_REPLACE, NTF_SELF, NUD_PERMANENT, RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE,
-    RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTM_DELADDR, RTM_DELLINK,
-    RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_BLACKHOLE,
-    RTN_UNICAST, RTNH_F_ONLINK, af,
+    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, IFLA_NET_NS_FD, IFLA_NUM_RX_QUEUES,
+    IFLA_NUM_TX_QUEUES, IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL,
+    IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, NDA_DST, NDA_LLADDR, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE,
+    NTF_SELF, NUD_PERMANENT, RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RTA_DST, RTA_GATEWAY,
+    RTA_MULTIPATH, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH,
+    RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_BLACKHOLE, RTN_UNICAST,
+    RTNH_F_ONLINK, VETH_INFO_PEER, af,
 };
 use crate::actual::FdbEntry;
 use crate::change::Change;
 use crate::device::VxlanParams;
-use crate::ownership::PROTOCOL;
 use crate::route::{Form, Gateway, RouteKey};
 
 /// The kernel's numbers for devices.
@@ -32,8 +34,14 @@ pub(super) struct NoDevice(pub(super) InterfaceName);
 type Encoded = Result<(), NoDevice>;
 
 /// Appends the message of a change to a batch. A kernel setting has none.
-pub(super) fn encode(change: &Change, sequence: u32, indexes: &impl Indexes, batch: &mut Batch) -> Encoded {
-    let mut writer = Writer { sequence, indexes, batch };
+pub(super) fn encode(
+    change: &Change,
+    sequence: u32,
+    indexes: &impl Indexes,
+    protocol: u8,
+    batch: &mut Batch,
+) -> Encoded {
+    let mut writer = Writer { sequence, indexes, protocol, batch };
     match change {
         Change::RemoveLink { device } => writer.remove_link(device),
         Change::AddVxlan { device, params, mac, mtu } => writer.add_vxlan(device, params, *mac, *mtu),
@@ -54,9 +62,39 @@ pub(super) fn encode(change: &Change, sequence: u32, indexes: &impl Indexes, bat
     }
 }
 
+/// Appends the message that makes a veth pair. The peer begins its life in its own namespace, and never appears in this.
+pub(super) fn encode_veth(pair: &VethPair<'_>, sequence: u32, batch: &mut Batch) {
+    let open = batch.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sequence, &link_header(0, 0));
+    let end = |batch: &mut Batch, name: &InterfaceName, mac: Mac| {
+        batch.text(IFLA_IFNAME, name.as_str());
+        batch.attribute(IFLA_ADDRESS, &mac.0);
+        if let Some(mtu) = pair.mtu {
+            batch.number(IFLA_MTU, mtu);
+        }
+        if let Some(queues) = pair.queues {
+            batch.number(IFLA_NUM_TX_QUEUES, queues);
+            batch.number(IFLA_NUM_RX_QUEUES, queues);
+        }
+    };
+    end(batch, pair.host, pair.host_mac);
+    let info = batch.nest(IFLA_LINKINFO);
+    batch.text(IFLA_INFO_KIND, "veth");
+    let data = batch.nest(IFLA_INFO_DATA);
+    let peer = batch.nest(VETH_INFO_PEER);
+    batch.header(&link_header(0, 0));
+    end(batch, pair.peer, pair.peer_mac);
+    batch.attribute(IFLA_NET_NS_FD, &pair.peer_namespace.as_raw_fd().to_ne_bytes());
+    batch.end_nest(peer);
+    batch.end_nest(data);
+    batch.end_nest(info);
+    batch.end(open);
+}
+
 struct Writer<'w, I> {
     sequence: u32,
     indexes: &'w I,
+    /// That of routes that are added.
+    protocol: u8,
     batch: &'w mut Batch,
 }
 
@@ -182,7 +220,7 @@ impl<I: Indexes> Writer<'_, I> {
             Form::Device(_) if key.prefix.family() == Family::V4 => (RTN_UNICAST, RT_SCOPE_LINK),
             Form::Device(_) | Form::Gateways(_) | Form::Other(_) => (RTN_UNICAST, RT_SCOPE_UNIVERSE),
         };
-        let header = route_header(key, PROTOCOL, scope, kind, onlink(form));
+        let header = route_header(key, self.protocol, scope, kind, onlink(form));
         self.route(RTM_NEWROUTE, flags, &header, key, form)
     }
 

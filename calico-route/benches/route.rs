@@ -127,6 +127,12 @@ impl Took {
     }
 }
 
+impl Took {
+    fn cpu(&self) -> Duration {
+        self.ours + self.kernel
+    }
+}
+
 fn per_route(took: Duration) -> f64 {
     took.as_secs_f64() * 1e6 / f64::from(ROUTES)
 }
@@ -155,7 +161,8 @@ async fn end_to_end(machine: &TestNamespace) {
     let put = |object: Object<Node>| Update::Put(Box::new(object.into()));
     computer.apply(&put(Object::new("node1".parse().unwrap(), own())));
     computer.settle();
-    machine.ip("link add cali1 type dummy");
+    machine.ip("link add cali1 type veth peer name far1");
+    machine.ip("link set far1 up");
     machine.ip("link set cali1 up");
     let mut netlink = machine.connect();
     let actual = netlink.read(&computer.desired().ownership).await.unwrap();
@@ -232,8 +239,12 @@ async fn main() {
         line("  of which the kernel's CPU", per_route(took.kernel), "us");
         line("  of which ours", per_route(took.ours), "us");
     }
-    line("  batch against one by one", ratio(alone.wall, together.wall), "x");
-    line("  if all but the kernel's work on a route were free", ratio(alone.wall, together.kernel), "x");
+    line("  batch against one by one, CPU time (at least 5)", ratio(alone.cpu(), together.cpu()), "x");
+    line(
+        "  the most that could be, were only the kernel's part paid",
+        ratio(alone.cpu(), together.kernel),
+        "x",
+    );
 
     let mut reads = Vec::new();
     for _ in 0..5 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calico_bgp::net::{Handle, ListenError, spawn};
+use calico_bgp::net::{Gone, Handle, ListenError, spawn};
 use calico_bgp::session::State;
 use calico_bgp::{PeerStatus, Start};
 use calico_model::{Family, LearnedRoutes};

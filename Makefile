@@ -21,7 +21,10 @@ test-vm:
 	scripts/test-vm
 
 bench:
+	$(SUDO) scripts/packages bench
 	cargo bench --workspace --all-features
+	cargo build --package calico-node --bins
+	$(SUDO) $(BUILT)/debug/calico-lab throughput
 
 # Addresses under SIGKILL, lost leaders and lost answers: a million operations, or `make chaos-ipam DURATION=120` for two
 # minutes. `SEED=...` runs a schedule again.

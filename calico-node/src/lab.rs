@@ -38,6 +38,7 @@ mod kernel;
 mod matrix;
 mod netns;
 mod options;
+mod plain;
 mod port;
 mod probe;
 mod process;
@@ -197,13 +198,12 @@ impl Lab {
         self.take_down()
     }
 
-    /// Moves the agents' logs to where they outlive the lab, and returns that folder.
+    /// Copies the agents' logs to where they outlive the lab, and returns that folder, which is new and root's alone.
     #[must_use]
     pub fn salvage_logs(&self) -> PathBuf {
-        let folder =
-            std::env::temp_dir().join(format!("calico-lab-{}-{}", self.state.name, std::process::id()));
+        let template = std::env::temp_dir().join(format!("calico-lab-{}-XXXXXX", self.state.name));
         // Logs that cannot be kept must not hide why the lab failed.
-        drop(fs::create_dir_all(&folder));
+        let Ok(folder) = nix::unistd::mkdtemp(&template) else { return template };
         for host in &self.state.hosts {
             drop(fs::copy(&host.log, folder.join(format!("{}.log", host.name))));
         }

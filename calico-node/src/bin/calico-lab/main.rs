@@ -5,6 +5,7 @@ mod demo;
 mod down;
 mod exec;
 mod list;
+mod throughput;
 mod up;
 
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ enum Verb {
     },
     /// Restart agents under a steady stream of datagrams between two hosts, and count what is lost.
     Blackout(blackout::Blackout),
+    /// Measure TCP between workloads on two hosts, beside the same path with no agent and no rules. Needs iperf3.
+    Throughput(throughput::Throughput),
     /// Make a lab from a topology file, and leave it up.
     #[command(after_long_help = up::EXAMPLE)]
     Up {
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Demo { keep } => demo::run(keep, &on_signals()),
         Verb::Blackout(arguments) => blackout::run(&arguments, &on_signals()),
+        Verb::Throughput(arguments) => throughput::run(&arguments, &on_signals()),
         Verb::Up { topology, name, wires_only } => up::run(&topology, name, wires_only, on_signals()),
         Verb::Down { name } => down::run(name),
         Verb::List => list::run(),

@@ -255,16 +255,14 @@ impl LabState {
     }
 }
 
-/// Removes the folder of a lab; one that is not there is no failure.
+/// Removes the folder of a lab; one that is not there is no failure. The folder of all labs stays: another process may
+/// have just made sure that it is there, or hold a lock on it.
 pub(super) fn remove_folder(name: &LabName) -> Result<(), LabError> {
     let folder = folder(name.as_str());
     match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        removed => removed.map_err(LabError::io(format!("remove the folder {}", folder.display())))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(LabError::io(format!("remove the folder {}", folder.display()))),
     }
-    // The last lab takes the folder of all labs with it; as long as there are others the kernel refuses.
-    drop(fs::remove_dir(FOLDER));
-    Ok(())
 }
 
 fn folder(name: &str) -> PathBuf {

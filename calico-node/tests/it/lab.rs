@@ -177,6 +177,20 @@ fn a_lab_that_was_never_more_than_a_folder_is_removed_and_one_that_cannot_be_rea
 }
 
 #[test]
+fn logs_are_kept_in_a_folder_that_nobody_could_have_prepared() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = up(&fresh_name());
+    fs::write(&lab.state().host("node1").unwrap().log, "said").unwrap();
+    let folders = [lab.salvage_logs(), lab.salvage_logs()];
+    assert_ne!(folders[0], folders[1]);
+    for folder in folders {
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_to_string(folder.join("node1.log")).unwrap(), "said");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+#[test]
 fn an_interrupt_stops_the_making_and_takes_down_what_was_made() {
     let name = fresh_name();
     let interrupt = Interrupt::default();

@@ -57,7 +57,7 @@ impl Report {
     /// # Errors
     /// When something did not hold.
     pub(super) fn close(self) -> anyhow::Result<()> {
-        println!("\nAfter {:.1} s:", self.clock.elapsed().as_secs_f64());
+        println!("\nAfter {:.1} s; it should be less than 60:", self.clock.elapsed().as_secs_f64());
         for failure in &self.failures {
             println!("  FAILED {failure}");
         }

@@ -98,7 +98,7 @@ impl Running {
         let handle = spawn(&desired.listen, config)?;
         let events = handle.events();
         // A speaker that has ended already has nothing to tell.
-        let learned = handle.learned().await.unwrap_or_else(|_gone| watch::channel(None).1);
+        let learned = handle.learned().await.unwrap_or_else(|Gone| watch::channel(None).1);
         // Both are told even when there are none: a speaker that recovers waits to hear what its node wants.
         let _ = handle.set_originated(desired.originated.clone()).await;
         let _ = handle.set_peers(desired.peers.clone()).await;

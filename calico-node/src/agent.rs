@@ -180,10 +180,7 @@ impl Agent {
                     }
                     News::Status => self.tell().await,
                 },
-                event = self.dataplane.event() => {
-                    tracing::debug!(?event, "the kernel changed");
-                    self.reconciler.kernel_changed(clock());
-                }
+                () = self.dataplane.event() => self.reconciler.kernel_changed(clock()),
                 () = self.tunnels.trouble() => self.reconciler.desired_changed(clock()),
                 () = alarm => {
                     if audit.is_some_and(|audit| audit <= clock()) {

@@ -26,6 +26,7 @@ mod expression;
 mod kernel;
 mod plan;
 mod transaction;
+mod watch;
 mod wire;
 
 pub use actual::{Actual, ActualChain, ActualRule, ActualSet, Digest, ForeignBase, Table};
@@ -33,3 +34,4 @@ pub use error::ApplyError;
 pub use kernel::Nft;
 pub use plan::{plan, plan_change};
 pub use transaction::{Operation, Transaction};
+pub use watch::{Foreign, Watch};

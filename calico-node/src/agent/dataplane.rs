@@ -14,6 +14,7 @@ use calico_route::ownership::Ownership;
 use calico_route::reconcile::Reconciler;
 use calico_route::route::Form;
 use calico_route::{Delta, Desired};
+use tokio::sync::mpsc;
 
 /// A kernel that cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,10 @@ pub(super) struct Dataplane {
     known: Option<(Actual, Instant)>,
     /// Whether the kernel holds the rules as they were when the compiler last told what changed; not after a failure.
     rules_known: bool,
+    /// What others change in the rules; `None` once it cannot be followed.
+    rules_watch: Option<mpsc::Receiver<Result<nft::Foreign, String>>>,
+    /// What others changed in the rules and is not mended yet.
+    foreign: Option<nft::Foreign>,
     /// When the kernel was asked last.
     rules_read: Option<Instant>,
 }
@@ -101,7 +106,7 @@ enum Made {
 /// What is remembered of the kernel is not relied upon for longer than this, so that a change of which no event tells is
 /// found within a minute: passes are at most half a minute apart.
 const MEMORY: std::time::Duration = std::time::Duration::from_secs(30);
-/// Others' changes of our table are looked for this often.
+/// Others' changes of our table are looked for this often when they cannot be followed.
 const RULES_AUDIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Dataplane {
@@ -112,8 +117,12 @@ impl Dataplane {
             .watch(&Ownership::default())
             .await
             .map_err(|error| ConnectError::Watch(Box::new(error)))?;
+        let mut nft = Nft::new();
+        let rules_watch = nft::Watch::open(&mut nft).map_err(|error| ConnectError::Watch(Box::new(error)))?;
         Ok(Self {
-            nft: Nft::new(),
+            nft,
+            rules_watch: Some(follow(rules_watch)),
+            foreign: None,
             netlink,
             watch: Some(watch),
             departures: Departures::default(),
@@ -124,11 +133,39 @@ impl Dataplane {
     }
 
     /// Waits until the kernel was changed by somebody else. Cancel-safe.
-    pub(super) async fn event(&mut self) -> Event {
-        let Some(watch) = &mut self.watch else { return std::future::pending().await };
-        let event = watch.next().await;
-        self.known = None;
-        event.unwrap_or_else(|error| self.cannot_follow(&error))
+    pub(super) async fn event(&mut self) {
+        let Self { watch, rules_watch, .. } = self;
+        let routes = async {
+            let Some(watch) = watch else { return std::future::pending().await };
+            watch.next().await
+        };
+        let rules = async {
+            let Some(watch) = rules_watch else { return std::future::pending().await };
+            watch.recv().await.unwrap_or_else(|| Err("its thread has ended".to_owned()))
+        };
+        tokio::select! {
+            event = routes => {
+                self.known = None;
+                let event = event.unwrap_or_else(|error| self.cannot_follow(&error));
+                tracing::debug!(?event, "the kernel changed");
+            }
+            change = rules => self.rules_changed(change),
+        }
+    }
+
+    fn rules_changed(&mut self, change: Result<nft::Foreign, String>) {
+        self.rules_known = false;
+        match change {
+            Ok(change) => {
+                tracing::warn!(?change, "somebody else changed our rules; they are put right");
+                let first = self.foreign.is_none();
+                self.foreign = Some(if first { change } else { nft::Foreign::Anything });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "others' changes of our rules cannot be followed any more; they are read again every so often");
+                self.rules_watch = None;
+            }
+        }
     }
 
     fn cannot_follow(&mut self, error: &std::io::Error) -> Event {
@@ -157,15 +194,15 @@ impl Dataplane {
 
     /// Returns when the rules are to be compared with the kernel's again.
     pub(super) fn audit_due(&self) -> Option<Instant> {
-        self.rules_read.map(|read| read + RULES_AUDIT)
+        self.rules_read.filter(|_| self.rules_watch.is_none()).map(|read| read + RULES_AUDIT)
     }
 
     /// Puts rules in force, in one transaction, unless they are already.
     ///
-    /// Between audits only what changed is written, and nothing is read.
+    /// Unless somebody else changed them, only what changed is written, and nothing is read.
     pub(super) fn apply_rules(&mut self, compiler: &mut Compiler) -> Result<(), String> {
         let now = super::clock();
-        let fresh = self.rules_read.is_some_and(|read| now.duration_since(read) < RULES_AUDIT);
+        let fresh = self.audit_due().is_none_or(|due| now < due);
         let known = std::mem::take(&mut self.rules_known) && fresh;
         // The kernel may take long for many rules; the other tasks go on meanwhile on another thread.
         let applied = tokio::task::block_in_place(|| match compiler.changes() {
@@ -175,10 +212,13 @@ impl Dataplane {
             }
             Changes::Only(_) | Changes::Everything => {
                 self.rules_read = Some(now);
-                self.nft.sync(compiler.ruleset())
+                self.nft.sync_after(self.foreign.as_ref(), compiler.ruleset())
             }
         });
         let written = applied.map_err(|error| with_causes(&error))?;
+        if !known {
+            self.foreign = None;
+        }
         if !written.is_empty() {
             tracing::info!(changes = written.operations.len(), "put rules in force");
         }
@@ -273,6 +313,22 @@ impl Dataplane {
             }
         }
     }
+}
+
+/// Follows others' changes of our rules on a thread of its own, which ends when the socket fails or nobody listens. It tells a few
+/// changes ahead; what it has no room for stays with the kernel, which says when it had to leave something out.
+fn follow(mut watch: nft::Watch) -> mpsc::Receiver<Result<nft::Foreign, String>> {
+    let (sender, receiver) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        loop {
+            let change = watch.wait().map_err(|error| with_causes(&error));
+            let ended = change.is_err();
+            if sender.blocking_send(change).is_err() || ended {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 /// Whether a change takes away a route that an earlier speaker may have learned.

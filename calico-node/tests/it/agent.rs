@@ -138,6 +138,19 @@ fn an_interface_that_no_endpoint_names_neither_sends_nor_receives() {
 }
 
 #[test]
+fn rel06_what_somebody_else_changes_in_the_rules_is_put_right() {
+    let lab = up(&[ONE_SUBNET, POOL, WORKLOADS], beside());
+    let rules = || lab.exec("node1", "nft", &["list", "table", "inet", "calico"]).unwrap().stdout;
+    let before = rules();
+    for change in ["add rule inet calico cali-forward-to accept", "flush chain inet calico cali-source"] {
+        lab.exec("node1", "nft", &change.split(' ').collect::<Vec<_>>()).unwrap();
+        let after = eventually(rules, |rules| *rules == before);
+        assert_eq!(after, before, "{change}");
+    }
+    lab.down().unwrap();
+}
+
+#[test]
 fn a_second_agent_on_a_host_and_one_on_a_taken_port_say_so_in_one_sentence() {
     let lab = up(&[ONE_SUBNET], beside());
     let second = lab.exec("node1", env!("CARGO_BIN_EXE_calico-node"), &["run"]);

@@ -1,10 +1,7 @@
-//! What the benchmarks of this crate share: a large cluster, and what it costs.
-
-use std::time::Duration;
+//! What the benchmarks of this crate share: a large cluster.
 
 use calico_model::resource::{Metadata, NetworkPolicy, Object, Policy, PolicyType, Rule, WorkloadEndpoint};
 use calico_model::{Labels, NodeName, Snapshot};
-use nix::sys::resource::{UsageWho, getrusage};
 
 /// How large a cluster is.
 #[derive(Clone, Copy)]
@@ -24,14 +21,6 @@ const GROUPS: usize = 200;
 
 pub(crate) fn node() -> NodeName {
     "node-0".parse().expect("a constant name")
-}
-
-pub(crate) fn cpu() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("the kernel tells a process its own usage");
-    let part = |time: nix::sys::time::TimeVal| {
-        Duration::new(time.tv_sec().unsigned_abs(), 1000 * u32::try_from(time.tv_usec()).unwrap_or_default())
-    };
-    part(usage.user_time()) + part(usage.system_time())
 }
 
 /// The megabytes that the process has resident now.

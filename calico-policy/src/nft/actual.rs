@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::Foreign;
 use crate::ruleset::{Base, ChainName, Elements, Rule, Ruleset, SetKind, SetName, VerdictMap};
 
 /// What the kernel holds; nothing when the table does not exist.
@@ -28,6 +29,19 @@ impl Actual {
         let table =
             Table { sound: true, sets: sets.collect(), maps: maps.collect(), chains: chains.collect() };
         Self { table: Some(table) }
+    }
+
+    /// Has rules that somebody else wrote looked at as foreign, whatever digest they carry.
+    pub fn distrust(&mut self, foreign: &Foreign) {
+        for (name, chain) in self.table.iter_mut().flat_map(|table| &mut table.chains) {
+            let changed = match foreign {
+                Foreign::Chains(chains) => chains.contains(name),
+                Foreign::Anything => true,
+            };
+            if changed {
+                chain.rules.iter_mut().for_each(|rule| rule.digest = None);
+            }
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) mod kind {
     pub(crate) const NEW_ELEMENTS: u16 = 12;
     pub(crate) const GET_ELEMENTS: u16 = 13;
     pub(crate) const DEL_ELEMENTS: u16 = 14;
+    pub(crate) const NEW_GENERATION: u16 = 15;
 }
 
 pub(super) const INTERVAL: u32 = 4;

@@ -10,7 +10,7 @@ use nix::sys::time::TimeVal;
 use super::actual::{ActualSet, Table};
 use super::encode::{self, TABLE, kind};
 use super::wire::{self, Attributes, Messages, Received};
-use super::{Actual, ApplyError, Transaction, decode, element, plan};
+use super::{Actual, ApplyError, Foreign, Transaction, decode, element, plan};
 use crate::ruleset::{Ruleset, VerdictMap};
 
 /// A way to the kernel's tables, in the network namespace of the thread that first uses it.
@@ -50,6 +50,13 @@ impl Nft {
         Err(Trouble::Interrupted.into_error(READ))
     }
 
+    /// Returns the port by which the kernel knows what we write.
+    pub(super) fn port(&mut self) -> Result<u32, ApplyError> {
+        let mut addr = SocketAddr::new(0, 0);
+        let asked = self.socket().and_then(|socket| socket.get_address(&mut addr).map_err(Trouble::Broken));
+        asked.map(|()| addr.port_number()).map_err(|trouble| trouble.into_error(READ))
+    }
+
     /// Applies a transaction: whole, or not at all. An empty one touches nothing.
     ///
     /// # Errors
@@ -66,7 +73,21 @@ impl Nft {
     /// # Errors
     /// As [`read`](Self::read) and [`apply`](Self::apply).
     pub fn sync(&mut self, desired: &Ruleset) -> Result<Transaction, ApplyError> {
-        let transaction = plan(desired, &self.read()?);
+        self.sync_after(None, desired)
+    }
+
+    /// As [`sync`](Self::sync), and writes anew what somebody else changed, however it looks.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read) and [`apply`](Self::apply).
+    pub fn sync_after(
+        &mut self,
+        foreign: Option<&Foreign>,
+        desired: &Ruleset,
+    ) -> Result<Transaction, ApplyError> {
+        let mut actual = self.read()?;
+        foreign.into_iter().for_each(|foreign| actual.distrust(foreign));
+        let transaction = plan(desired, &actual);
         self.apply(&transaction)?;
         Ok(transaction)
     }

@@ -127,6 +127,8 @@ pub(super) struct Received<'b> {
     pub(super) kind: u16,
     pub(super) flags: u16,
     pub(super) sequence: u32,
+    /// The socket that asked, or whose change is told.
+    pub(super) port: u32,
     body: &'b [u8],
 }
 
@@ -143,6 +145,7 @@ impl<'b> Received<'b> {
                 kind: u16_at(header, 4),
                 flags: u16_at(header, 6),
                 sequence: u32_at(header, 8),
+                port: u32_at(header, 12),
                 body: &bytes[HEADER..length],
             });
             bytes = &bytes[length.next_multiple_of(4).min(bytes.len())..];
@@ -153,6 +156,12 @@ impl<'b> Received<'b> {
     /// Returns the number of an answer: 0 for success, or the system's error.
     pub(super) fn error(&self) -> i32 {
         self.body.first_chunk::<4>().map_or(0, |bytes| -i32::from_ne_bytes(*bytes))
+    }
+
+    /// Returns the number of a message of nf_tables about something of the family of our table.
+    pub(super) fn of_our_family(&self) -> Option<u16> {
+        let ours = self.kind >> 8 == NFTABLES && self.body.first() == Some(&INET);
+        ours.then_some(self.kind & 0xff)
     }
 
     pub(super) fn attributes(&self) -> Attributes<'b> {

@@ -1,7 +1,8 @@
 //! The kernel takes what is compiled, gives it back, and is mended when somebody else changes it.
 
 use calico_model::Snapshot;
-use calico_policy::nft::{Actual, Nft, Transaction, plan, plan_change};
+use calico_policy::nft::{Actual, Foreign, Nft, Transaction, Watch, plan, plan_change};
+use calico_policy::ruleset::ChainName;
 use calico_policy::{Changes, Compiler, Ruleset, compile, strategies};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -115,6 +116,58 @@ fn rel06_pe98_whatever_somebody_else_changes_is_found_and_mended() {
             assert!(!mended.is_empty(), "not seen: {change}");
             assert_eq!(namespace.exec("nft list table inet calico"), before, "{change}\n{mended}");
         }
+    });
+}
+
+#[test]
+fn rel06_what_somebody_else_changes_is_told_even_when_it_looks_like_ours() {
+    let namespace = Namespace::new("watch");
+    let ruleset = compile(&golden::world("database"), &"node-1".parse().unwrap());
+    namespace.within(|| {
+        let mut nft = Nft::new();
+        let mut watch = Watch::open(&mut nft).unwrap();
+        nft.sync(&ruleset).unwrap();
+        namespace.exec("nft add table ip calico");
+        namespace.exec("nft add table inet other");
+        assert_eq!(watch.changes().unwrap(), None, "neither our own changes nor those of other tables");
+        let before = namespace.exec("nft list table inet calico");
+        let listed = namespace.exec("nft -a list chain inet calico cali-forward-to");
+        let last = listed.lines().rev().find(|line| line.contains("handle")).unwrap().trim();
+        let (rule, handle) = last.rsplit_once(" # handle ").unwrap();
+        let (_, comment) = rule.split_once("comment \"").unwrap();
+        let forged =
+            format!("replace rule inet calico cali-forward-to handle {handle} accept comment \"{comment}\n");
+        namespace.exec_with("nft -f -", &forged);
+        assert_ne!(namespace.exec("nft list table inet calico"), before);
+        let foreign = watch.changes().unwrap().unwrap();
+        let Foreign::Chains(chains) = &foreign else { panic!("there was room") };
+        assert!(chains.iter().map(ChainName::as_str).eq(["cali-forward-to"]), "{chains:?}");
+        assert!(nft.sync(&ruleset).unwrap().is_empty(), "it looks like ours");
+        assert!(!nft.sync_after(Some(&foreign), &ruleset).unwrap().is_empty());
+        assert_eq!(namespace.exec("nft list table inet calico"), before);
+        assert_eq!(watch.changes().unwrap(), None);
+        namespace.exec("nft add element inet calico cali-workloads { cali999 }");
+        assert_eq!(watch.changes().unwrap(), Some(Foreign::Chains([].into())));
+    });
+}
+
+#[test]
+fn an_overrun_leads_to_a_new_reading_of_everything() {
+    let namespace = Namespace::new("overrun");
+    let ruleset = compile(&golden::world("database"), &"node-1".parse().unwrap());
+    namespace.within(|| {
+        let mut nft = Nft::new();
+        let mut watch = Watch::open(&mut nft).unwrap();
+        nft.sync(&ruleset).unwrap();
+        namespace.exec("nft add set inet calico foreign { type ipv4_addr; }");
+        let addresses = |i: u32| (0..20_000).map(move |j| format!("10.{i}.{}.{}", j / 256, j % 256));
+        for i in 0..6 {
+            let elements = addresses(i).collect::<Vec<_>>().join(", ");
+            namespace.exec_with("nft -f -", &format!("add element inet calico foreign {{ {elements} }}\n"));
+        }
+        assert_eq!(watch.changes().unwrap(), Some(Foreign::Anything));
+        nft.sync_after(Some(&Foreign::Anything), &ruleset).unwrap();
+        assert!(nft.sync(&ruleset).unwrap().is_empty());
     });
 }
 

@@ -1,0 +1,175 @@
+//! What it costs to bring a change into the kernel, and to start.
+//!
+//! `cargo bench -p calico-policy --features nft --bench kernel`, as root; it works in network namespaces of its own. Wall time from
+//! the update to the kernel's answer, median of many, beside what the `nft` program needs for the same transaction on the same
+//! table: 2,000 sets of 100 members, 2,000 chains of 10 rules.
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use calico_model::resource::{NetworkPolicy, Object, Policy, PolicyType, Resource, Rule, WorkloadEndpoint};
+use calico_model::{Snapshot, Update};
+use calico_policy::nft::{Nft, plan, plan_change};
+use calico_policy::{Changes, Compiler};
+use common::{Size, node, resident};
+
+const ROUNDS: usize = 101;
+/// The `nft` program is slow: fewer rounds do.
+const PROGRAM_ROUNDS: usize = 5;
+
+/// The node's own endpoints, each with a policy for each direction of ten rules; each policy's selector has a hundred members.
+const LOCAL: usize = 1_000;
+const RULES: usize = 10;
+const MEMBERS: usize = 100;
+
+fn endpoint(i: usize, local: bool, set: usize) -> Object<WorkloadEndpoint> {
+    let at = if local { node() } else { "node-1".parse().expect("a name") };
+    let mut endpoint = WorkloadEndpoint::on(at);
+    endpoint.interface_name = Some(format!("cali{i:011x}").parse().expect("an interface"));
+    endpoint.ip_networks =
+        vec![format!("10.{}.{}.{}", i >> 16, i >> 8 & 255, i & 255).parse().expect("an address")];
+    let mut object = Object::new(format!("endpoint{i}").parse().expect("a name"), endpoint);
+    object.metadata.namespace = Some("default".parse().expect("a namespace"));
+    object.metadata.labels = [("own", format!("e{i}")), ("set", format!("s{set}"))]
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v))
+        .collect();
+    object
+}
+
+/// Rules that no lookup can join: an `at` that is another in each makes each differ from the next in two things.
+fn policy(i: usize, at: u16) -> Object<NetworkPolicy> {
+    let direction = if i.is_multiple_of(2) { PolicyType::Ingress } else { PolicyType::Egress };
+    let mut policy =
+        Policy::selecting(format!("own == 'e{}'", i / 2).parse().expect("a selector"), vec![direction]);
+    for r in 0..RULES as u16 {
+        let mut rule = Rule::allow();
+        rule.protocol = Some("TCP".parse().expect("a protocol"));
+        rule.ip_version = Some(4);
+        let ports = format!("{}:{}", at + 100 * r, at + 100 * r + 50);
+        rule.destination.ports = vec![ports.parse().expect("a range")];
+        if r == 0 {
+            rule.source.selector = Some(format!("set == 's{i}'").parse().expect("a selector"));
+        } else {
+            rule.source.nets = vec![format!("172.16.{r}.0/24").parse().expect("a network")];
+        }
+        if direction == PolicyType::Ingress { policy.ingress.push(rule) } else { policy.egress.push(rule) }
+    }
+    let mut object = Object::new(format!("policy{i}").parse().expect("a name"), NetworkPolicy(policy));
+    object.metadata.namespace = Some("default".parse().expect("a namespace"));
+    object
+}
+
+fn put(resource: impl Into<Resource>) -> Update {
+    Update::Put(Box::new(resource.into()))
+}
+
+fn nft_program(input: &str) -> Duration {
+    let began = clock();
+    let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft starts");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads its input");
+    assert!(child.wait().expect("it ends").success(), "nft refuses what the kernel took");
+    began.elapsed()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Measures updates from the update to the kernel's answer, then some of them again through the `nft` program.
+fn measure(what: &str, compiler: &mut Compiler, nft: &mut Nft, mut update: impl FnMut(usize) -> Update) {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS + PROGRAM_ROUNDS {
+        let update = update(round);
+        let began = clock();
+        compiler.apply(update);
+        let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
+        let change = plan_change(&delta);
+        assert!(!change.is_empty(), "{what}: nothing to do");
+        if round < ROUNDS {
+            nft.apply(&change).unwrap_or_else(|error| panic!("{error}"));
+            ours.push(began.elapsed());
+        } else {
+            theirs.push(nft_program(&change.to_string()));
+        }
+    }
+    let (ours, theirs) = (median(ours), median(theirs));
+    println!(
+        "  {what:28} {:9.0} us    nft: {:9.0} us    1 / {:.0}",
+        ours.as_secs_f64() * 1e6,
+        theirs.as_secs_f64() * 1e6,
+        theirs.as_secs_f64() / ours.as_secs_f64()
+    );
+}
+
+fn changes(nft: &mut Nft) {
+    let mut compiler = Compiler::new(node());
+    (0..LOCAL).for_each(|i| compiler.apply(put(endpoint(i, true, 2 * LOCAL))));
+    let remote = 2 * LOCAL * MEMBERS;
+    (0..remote).for_each(|i| compiler.apply(put(endpoint(LOCAL + i, false, i % (2 * LOCAL)))));
+    (0..2 * LOCAL).for_each(|i| compiler.apply(put(policy(i, 1_000))));
+    assert_eq!(compiler.changes(), Changes::Everything);
+    nft.sync(compiler.ruleset()).expect("the kernel takes it");
+    println!("One change, with {}:", compiler.ruleset().stats());
+    let next = LOCAL + remote;
+    measure("a member is added to a set", &mut compiler, nft, |round| {
+        put(endpoint(next + round, false, round))
+    });
+    measure("a policy changes one rule", &mut compiler, nft, |round| {
+        let mut changed = policy(2 * (round / 2), 1_000);
+        if round.is_multiple_of(2) {
+            changed.spec.0.ingress[4].destination.ports = vec!["9:10".parse().expect("a range")];
+        }
+        put(changed)
+    });
+    let next = next + ROUNDS + PROGRAM_ROUNDS;
+    measure("an endpoint is added", &mut compiler, nft, |round| put(endpoint(next + round, true, round)));
+}
+
+fn start(nft: &mut Nft) {
+    let size = Size { endpoints: 100_200, local: 200, policies: 2_000, rules: 5 };
+    let world: Snapshot = size.world();
+    let began = clock();
+    let mut compiler = Compiler::new(node());
+    world.workloads.values().for_each(|object| compiler.apply(put(object.clone())));
+    world.policies.values().for_each(|object| compiler.apply(put(object.clone())));
+    drop(world);
+    assert_eq!(compiler.changes(), Changes::Everything);
+    let compiled = began.elapsed();
+    let transaction = plan(compiler.ruleset(), &nft.read().expect("the kernel answers"));
+    nft.apply(&transaction).expect("the kernel takes it");
+    let all = began.elapsed();
+    println!(
+        "A start with 200 local and 100,000 remote endpoints, 2,000 policies: {}",
+        compiler.ruleset().stats()
+    );
+    println!("  compiled                     {:9.0} ms", compiled.as_secs_f64() * 1e3);
+    println!("  compiled and programmed      {:9.0} ms", all.as_secs_f64() * 1e3);
+    println!("  resident                     {:9} MB", resident());
+    nft.apply(&calico_policy::nft::Transaction::removal()).expect("the kernel takes it");
+    let theirs = nft_program(&format!("add table inet calico\n{}", transaction));
+    println!(
+        "  `nft -f` of the same text    {:9.0} ms: ours is {:.2} of that",
+        theirs.as_secs_f64() * 1e3,
+        all.as_secs_f64() / theirs.as_secs_f64()
+    );
+}
+
+fn main() {
+    // A namespace of this process alone, gone with it.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
+    let mut nft = Nft::new();
+    changes(&mut nft);
+    nft.apply(&calico_policy::nft::Transaction::removal()).expect("the kernel takes it");
+    start(&mut nft);
+}

@@ -116,6 +116,8 @@ wire_struct! {
         pods: Option<Pods> = "pods" optional,
         /// Networks.
         networks: Option<Vec<String>> = "networks" optional,
+        /// Hosts, as destinations.
+        nodes: Option<LabelSelector> = "nodes" optional,
     }
 }
 
@@ -275,7 +277,8 @@ fn rule_to_rules(
     let mut ends: Vec<EntityRule> = Vec::new();
     for (i, peer) in peers.iter().enumerate() {
         let raw = raw.and_then(|raw| raw.get(i));
-        ends.append(&mut end(peer, raw, peers_at.index(i), report)?);
+        let nodes_may = (direction == PolicyType::Egress).then_some(head.action);
+        ends.append(&mut end(peer, raw, nodes_may, peers_at.index(i), report)?);
     }
     let protocols = protocols(&body.protocols, at.key("protocols"), report)?;
     let action = match head.action {
@@ -303,7 +306,14 @@ fn rule_to_rules(
     Some(made)
 }
 
-fn end(peer: &Peer, raw: Option<&Value>, at: Path<'_>, report: &mut Report) -> Option<Vec<EntityRule>> {
+/// Reads one end; nodes can be one where it is said what the rule does with them.
+fn end(
+    peer: &Peer,
+    raw: Option<&Value>,
+    nodes_may: Option<ClusterAction>,
+    at: Path<'_>,
+    report: &mut Report,
+) -> Option<Vec<EntityRule>> {
     let given = raw.and_then(Value::as_object).map_or(0, serde_json::Map::len);
     if given != 1 {
         report.fault(at, None, "must have exactly one kind of peer");
@@ -312,8 +322,15 @@ fn end(peer: &Peer, raw: Option<&Value>, at: Path<'_>, report: &mut Report) -> O
     if let Some(networks) = &peer.networks {
         return networks_end(networks, at.key("networks"), report);
     }
+    if let (Some(nodes), Some(action)) = (&peer.nodes, nodes_may) {
+        return nodes_end(nodes, action, at, report);
+    }
     if peer.namespaces.is_none() && peer.pods.is_none() {
-        report.fault(at, None, "must be namespaces, pods or networks: no other peer is supported");
+        report.fault(
+            at,
+            None,
+            "must be namespaces, pods, networks, or nodes in an egress rule: no other peer is supported",
+        );
         return None;
     }
     match Pods::of(peer.namespaces.as_ref(), peer.pods.as_ref()) {
@@ -324,6 +341,33 @@ fn end(peer: &Peer, raw: Option<&Value>, at: Path<'_>, report: &mut Report) -> O
         }]),
         Err(error) => {
             report.fault(at, None, error);
+            None
+        }
+    }
+}
+
+/// Nodes are known by the host endpoints that the Kubernetes controllers make of them, with the nodes' own labels. Nobody
+/// says that every node has one, so a rule that denies nodes is closed.
+fn nodes_end(
+    nodes: &LabelSelector,
+    action: ClusterAction,
+    at: Path<'_>,
+    report: &mut Report,
+) -> Option<Vec<EntityRule>> {
+    if action == ClusterAction::Deny {
+        report.fault(at, None, "cannot deny nodes alone: the rule denies everything");
+        return None;
+    }
+    let made = Selector::equals("projectcalico.org/created-by", "calico-kube-controllers");
+    let selector = nodes.terms().and_then(|nodes| Ok(nodes.and(&made?)));
+    match selector {
+        Ok(selector) => Some(vec![EntityRule {
+            selector: Some(selector),
+            namespace_selector: Some(Selector::global()),
+            ..EntityRule::default()
+        }]),
+        Err(error) => {
+            report.fault(at.key("nodes"), None, error.to_string());
             None
         }
     }

@@ -132,6 +132,33 @@ fn a_port_that_no_rule_can_have_closes() {
 }
 
 #[test]
+fn nodes_are_destinations_by_their_automatic_host_endpoints_and_denying_them_denies_everything() {
+    let nodes = json!([{"nodes": {"matchLabels": {"kubernetes.io/os": "linux"}}}]);
+    let converted = |action: &str| {
+        let mut policy = cluster_policy(json!([]));
+        policy["spec"]["egress"] = json!([{"action": action, "to": nodes}]);
+        cluster_network_policy(&policy).unwrap()
+    };
+    for (action, expected) in [("Accept", Action::Allow), ("Pass", Action::Pass)] {
+        let made = converted(action);
+        assert_eq!(made.faults, []);
+        let [rule] = made.object.spec.egress.as_slice() else { panic!("one rule") };
+        assert_eq!(rule.action, expected);
+        let end = &rule.destination;
+        assert_eq!(end.namespace_selector.as_ref().unwrap().to_string(), "global()");
+        let selector = end.selector.as_ref().unwrap().to_string();
+        assert!(selector.contains("kubernetes.io/os == \"linux\""), "{selector}");
+        assert!(
+            selector.contains("projectcalico.org/created-by == \"calico-kube-controllers\""),
+            "{selector}"
+        );
+    }
+    let denied = converted("Deny");
+    assert_eq!(denied.faults.len(), 1);
+    assert_eq!(denied.object.spec.egress, [Rule::new(Action::Deny)]);
+}
+
+#[test]
 fn a_pod_becomes_an_endpoint_unless_it_has_none() {
     let make = |spec: Value, status: Value| {
         json!({"metadata": {"name": "nginx", "namespace": "default", "labels": {"app": "web"},

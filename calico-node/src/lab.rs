@@ -31,6 +31,7 @@ mod build;
 mod capture;
 mod cni;
 mod command;
+pub mod conformance;
 mod down;
 mod error;
 mod fields;

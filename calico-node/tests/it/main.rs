@@ -7,6 +7,7 @@ mod article_001;
 mod article_004;
 mod cluster;
 mod cni;
+mod conformance;
 mod ctl;
 #[cfg(feature = "etcd")]
 mod etcd;

@@ -1,6 +1,7 @@
 //! `calico-lab`: clusters on one machine.
 
 mod blackout;
+mod conformance;
 mod demo;
 mod down;
 mod exec;
@@ -64,6 +65,8 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Replay known cases of policy, and tell what came out otherwise than expected.
+    Conformance(conformance::Args),
     /// Answer on ports with a name.
     #[command(hide = true)]
     Respond {
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Verb::Down { name } => down::run(name),
         Verb::List => list::run(),
         Verb::Exec { name, member, command } => exec::run(name, &member, &command),
+        Verb::Conformance(args) => conformance::run(args, &on_signals()),
         Verb::Respond { name, ports } => respond(&name, &ports).map_err(anyhow::Error::from),
     };
     match done {

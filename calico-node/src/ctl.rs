@@ -2,10 +2,13 @@
 
 pub mod cascade;
 pub mod columns;
+pub mod explain;
 pub mod format;
 pub mod input;
 pub mod ipam_check;
 pub mod ipam_report;
 pub mod ipam_use;
 pub mod node_status;
+pub mod ruleset;
 pub mod table;
+pub mod who;

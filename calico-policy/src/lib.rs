@@ -8,6 +8,8 @@
 //!
 //! A [`Compiler`] follows a datastore: it ends where [`compile`] does, at a cost that follows what changed, and says what changed.
 //!
+//! [`explain`] follows a packet through all nodes and finds what is missing for it to pass.
+//!
 //! A [`Ruleset`] prints as nft text. With the feature `nft`, the module `nft` reads the kernel's table, plans what is missing
 //! and applies it in one transaction.
 //!
@@ -75,6 +77,7 @@ mod compile;
 mod compiler;
 mod delta;
 mod evaluate;
+pub mod explain;
 mod index;
 mod labels;
 mod local;
@@ -100,6 +103,7 @@ pub use compile::{compile, compile_in};
 pub use compiler::{Changes, Compiler};
 pub use delta::Delta;
 pub use evaluate::evaluate;
+pub use explain::{Explanation, explain};
 pub use optimise::Layout;
 pub use packet::{Outcome, Packet, Path, Transport, Verdict};
 pub use ruleset::Ruleset;

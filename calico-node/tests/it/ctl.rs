@@ -1,5 +1,6 @@
 //! `calicoctl` as its users run it: the real program on a temporary datastore.
 
+mod explain;
 mod ipam;
 mod selector;
 

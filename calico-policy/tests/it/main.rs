@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod edge_cases;
+mod explain;
 mod golden;
 mod incremental;
 mod kernel;

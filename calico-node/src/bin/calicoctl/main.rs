@@ -9,6 +9,7 @@ mod convert;
 mod create;
 mod datastore;
 mod delete;
+mod explain;
 mod get;
 mod ipam;
 mod label;
@@ -62,6 +63,8 @@ enum Verb {
     Patch(patch::Args),
     /// Set or remove a label of a resource.
     Label(label::Args),
+    /// Say why something passes or does not, and what would have to change.
+    Explain(explain::Args),
     /// Check files without a datastore.
     Validate(validate::Args),
     /// Show resources of older versions, and of Kubernetes, as today's.
@@ -106,6 +109,7 @@ async fn run(verb: Verb) -> anyhow::Result<Outcome> {
         Verb::Get(args) => get::run(args).await,
         Verb::Patch(args) => patch::run(args).await,
         Verb::Label(args) => label::run(args).await,
+        Verb::Explain(args) => explain::run(args).await,
         Verb::Validate(args) => validate::run(&args),
         Verb::Convert(args) => convert::run(&args),
         Verb::Schema(args) => schema::run(&args),

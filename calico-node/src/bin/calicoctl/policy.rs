@@ -1,8 +1,10 @@
 //! `calicoctl policy`: what becomes of policy on a node.
 
-use anyhow::anyhow;
-use calico_model::resource::Kind;
-use calico_model::{NodeName, Snapshot, Update};
+use std::str::FromStr;
+
+use anyhow::{anyhow, bail};
+use calico_model::NodeName;
+use calico_node::ctl::ruleset;
 use clap::Subcommand;
 
 use crate::outcome::Outcome;
@@ -10,29 +12,55 @@ use crate::session::Config;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Print the nftables rules that a node's agent makes of the datastore as it is.
+    /// Print the rules that a node's agent makes of the datastore as it is.
     Render {
         /// The node.
         #[arg(long)]
         node: NodeName,
+        /// For which of the kernel's packet filters: nft or iptables.
+        #[arg(long, default_value = "nft")]
+        backend: Backend,
+        /// Print json instead of the backend's own language.
+        #[arg(short = 'o', long, value_parser = ["json"])]
+        output: Option<String>,
         #[command(flatten)]
         config: Config,
     },
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Nft,
+    Iptables,
+}
+
 pub async fn run(verb: Verb) -> anyhow::Result<Outcome> {
-    let Verb::Render { node, config } = verb;
-    let session = config.open().await?;
-    let mut snapshot = Snapshot::default();
-    for prefix in [Kind::all_prefix(), calico_model::resource::block::all_blocks_prefix()] {
-        let listing = session.store.list(&prefix).await?;
-        listing.entries.iter().filter_map(Update::from_entry).for_each(|update| snapshot.apply(update));
+    let Verb::Render { node, backend, output, config } = verb;
+    if backend == Backend::Iptables {
+        bail!("this calico has no iptables backend yet: use --backend nft");
     }
+    let snapshot = config.open().await?.snapshot().await?;
     if snapshot.node(&node).is_none() {
-        return Err(anyhow!("resource does not exist: Node({node})"));
+        bail!("resource does not exist: Node({node})");
     }
-    let text = calico_policy::compile(&snapshot, &node).to_string();
+    let rules = calico_policy::compile(&snapshot, &node);
+    let text = match output {
+        Some(_) => format!("{:#}\n", ruleset::to_json(&rules)),
+        None => rules.to_string(),
+    };
     // What is invalid is in the rules as far as it fails closed; whoever reads them should know.
     let errors = snapshot.invalid.iter().map(|(key, problem)| anyhow!("{key}: {problem}")).collect();
     Ok(Outcome { text, errors, status: 0 })
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "nft" => Ok(Self::Nft),
+            "iptables" => Ok(Self::Iptables),
+            _ => Err("use nft or iptables".to_owned()),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::bail;
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{ClusterInformation, Document, Kind, Object, ObjectId, ResourceKey, Scope};
-use calico_model::{Datastore, Name, Namespace};
+use calico_model::{Datastore, Name, Namespace, Snapshot, Update};
 use calico_node::config::DatastoreConfig;
 use calico_node::paths::Paths;
 use calico_node::stamp;
@@ -44,6 +44,16 @@ impl Config {
 }
 
 impl Session {
+    /// Reads everything that decisions are made from.
+    pub async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        let mut snapshot = Snapshot::default();
+        for prefix in [Kind::all_prefix(), calico_model::resource::block::all_blocks_prefix()] {
+            let listing = self.store.list(&prefix).await?;
+            listing.entries.iter().filter_map(Update::from_entry).for_each(|update| snapshot.apply(update));
+        }
+        Ok(snapshot)
+    }
+
     /// Makes the datastore a cluster's, which every first write does.
     pub async fn initialize(&self) -> anyhow::Result<()> {
         Ok(self.client.ensure_initialized(VERSION, &stamp::uuid().replace('-', "")).await?)

@@ -1,0 +1,137 @@
+//! `calicoctl explain` and `policy render`.
+
+use serde_json::{Value, json};
+
+use super::Cluster;
+
+fn object(kind: &str, name: &str, namespace: Option<&str>, labels: Value, spec: Value) -> Value {
+    let mut metadata = json!({"name": name, "labels": labels});
+    if let Some(namespace) = namespace {
+        metadata["namespace"] = namespace.into();
+    }
+    json!({"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+fn pod(node: &str, name: &str, number: u8) -> Value {
+    let spec = json!({
+        "node": node, "orchestrator": "k8s", "pod": name, "endpoint": "eth0",
+        "interfaceName": format!("cali{number}"), "ipNetworks": [format!("10.0.0.{number}/32")],
+        "profiles": ["projectcalico-default-allow"],
+    });
+    let endpoint = format!("{}-k8s-{name}-eth0", node.replace('-', "--"));
+    object("WorkloadEndpoint", &endpoint, Some("shop"), json!({"app": name}), spec)
+}
+
+fn database(rules: &[Value]) -> Value {
+    let spec = json!({"selector": "app == 'db'", "types": ["Ingress"], "ingress": rules});
+    object("NetworkPolicy", "database", Some("shop"), json!({}), spec)
+}
+
+fn sql() -> Value {
+    json!({"action": "Allow", "protocol": "TCP", "source": {"selector": "app == 'web'"}, "destination": {"ports": [3306]}})
+}
+
+/// Two nodes, with the web on one and the database on the other.
+fn shop(test: &str) -> Cluster {
+    let cluster = Cluster::new(test);
+    let node = |name: &str, address: &str| {
+        object("Node", name, None, json!({}), json!({"bgp": {"ipv4Address": address}}))
+    };
+    put(
+        &cluster,
+        &[
+            node("n1", "172.16.0.1/24"),
+            node("n2", "172.16.0.2/24"),
+            pod("n1", "web", 1),
+            pod("n2", "db", 2),
+            database(&[sql()]),
+        ],
+    );
+    cluster
+}
+
+fn put(cluster: &Cluster, objects: &[Value]) {
+    let manifest: Vec<String> = objects.iter().map(|object| format!("---\n{object}\n")).collect();
+    let applied = cluster.apply(&manifest.concat());
+    assert_eq!((applied.code, applied.err.as_str()), (0, ""));
+}
+
+#[test]
+fn a_denied_flow_names_the_rule_that_is_missing_and_passes_once_it_is_there() {
+    let cluster = shop("explain");
+    let ask = ["explain", "--from", "shop/web", "--to", "shop/db", "--port", "443"];
+    let text = cluster.ok(&ask);
+    // Lines are broken where the terminal ends.
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for expected in [
+        "In all: denied",
+        "policies in tier default apply",
+        "NetworkPolicy shop/database is for app == \"db\"",
+        "(app=db)",
+        "in NetworkPolicy shop/database, put this at place 1",
+        "- action: Allow",
+    ] {
+        assert!(words.contains(expected), "{expected}:\n{text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+
+    let said = cluster.json(&[&ask[..], &["-o", "json"]].concat());
+    assert_eq!((&said["verdict"], said["changes"].as_array().unwrap().len()), (&json!("denied"), 1));
+    let rule = &said["changes"][0]["rule"];
+    assert_eq!(rule["destination"]["ports"], json!([443]));
+    assert_eq!(rule["source"]["selector"], "app == \"web\"");
+
+    put(&cluster, &[database(&[sql(), rule.clone()])]);
+    let text = cluster.ok(&ask);
+    assert!(text.contains("In all: allowed") && text.contains("allowed by rule 1"), "{text}");
+}
+
+#[test]
+fn both_directions_are_explained_and_words_that_mean_nobody_are_refused() {
+    let cluster = shop("explain-both");
+    let both = cluster.json(&[
+        "explain",
+        "--from",
+        "web",
+        "--to",
+        "10.0.0.2",
+        "-n",
+        "shop",
+        "--port",
+        "3306",
+        "--direction",
+        "both",
+        "-o",
+        "json",
+    ]);
+    let verdicts: Vec<&Value> = both.as_array().unwrap().iter().map(|one| &one["verdict"]).collect();
+    assert_eq!(verdicts, [&json!("allowed"), &json!("allowed")]);
+    assert_eq!(both[0]["hops"].as_array().unwrap().len(), 2, "a node for each end");
+    let step = &both[0]["hops"][1]["steps"][0];
+    assert_eq!((&step["tier"], &step["rule"]), (&json!("default"), &json!(0)));
+    assert_eq!(step["choices"][1]["labels"]["app"], "web");
+    let nobody = cluster.run(&["explain", "--from", "web", "--to", "shop/db", "--port", "80"]);
+    assert_eq!(nobody.code, 1);
+    assert!(nobody.err.starts_with("there is no workload and no node web"), "{}", nobody.err);
+    let icmp = ["explain", "--from", "shop/web", "--to", "shop/db", "--protocol", "icmp"];
+    assert!(cluster.ok(&icmp).contains("type 8"));
+    assert_eq!(
+        cluster.run(&[&icmp[..], &["--port", "1"]].concat()).err,
+        "icmp has no ports: leave out --port\n"
+    );
+    let families = cluster.run(&["explain", "--from", "shop/web", "--to", "fd00::1", "--port", "80"]);
+    assert!(families.err.contains("no addresses of the same family"), "{}", families.err);
+}
+
+#[test]
+fn rules_are_rendered_as_json_and_not_yet_for_iptables() {
+    let cluster = shop("render-json");
+    let rules = cluster.json(&["policy", "render", "--node", "n2", "-o", "json"]);
+    let entries = rules["maps"]["cali-to-workload"].as_object().unwrap();
+    assert_eq!(entries.keys().collect::<Vec<_>>(), ["cali2"]);
+    let chain = &rules["chains"][entries["cali2"].as_str().unwrap()]["rules"];
+    assert!(chain.as_array().is_some_and(|rules| !rules.is_empty()), "{rules:#}");
+    let refused = cluster.run(&["policy", "render", "--node", "n2", "--backend", "iptables"]);
+    assert_eq!(refused.code, 1);
+    assert_eq!(refused.err, "this calico has no iptables backend yet: use --backend nft\n");
+}

@@ -17,6 +17,7 @@
 //! ```
 
 mod ask;
+mod atomicity;
 mod cases;
 mod error;
 mod network_policy_api;
@@ -30,6 +31,7 @@ mod truth_table;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use atomicity::{Method, Storm, Toll, storm};
 pub use error::ConformanceError;
 pub use report::{Failure, Report};
 

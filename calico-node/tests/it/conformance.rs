@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use calico_node::lab::Interrupt;
-use calico_node::lab::conformance::{Backend, ConformanceError, Hosts, Options, Report, run};
+use calico_node::lab::conformance::{
+    Backend, ConformanceError, Hosts, Method, Options, Report, Storm, run, storm,
+};
 
 const PROBES: usize = 45 + 30 + 18 + 18 + 30;
 
@@ -106,4 +108,16 @@ fn the_program_counts_and_ends_with_1_when_a_probe_failed() {
     assert_eq!(code, Some(1));
     assert!(said.contains("expected allowed, observed denied"), "{said}");
     assert!(said.ends_with(&format!("{} passed, 1 failed\n", PROBES - 1)), "{said}");
+}
+
+#[test]
+fn pe92_rules_are_replaced_without_a_flow_lost_or_leaked_and_the_count_would_see_one() {
+    let count = |replacements, method| {
+        storm(&Storm { replacements, flows: 1000, method }, &Interrupt::default()).unwrap()
+    };
+    let whole = count(60, Method::Transaction);
+    assert_eq!((whole.lost, whole.leaked), (0, 0), "{whole}");
+    assert!(whole.allowed > 100 && whole.denied > 100, "{whole}");
+    let torn = count(20, Method::RemoveThenWrite);
+    assert!(torn.leaked > 0, "{torn}");
 }

@@ -1,5 +1,6 @@
 //! `calico-lab`: clusters on one machine.
 
+mod atomicity;
 mod blackout;
 mod conformance;
 mod demo;
@@ -67,6 +68,8 @@ enum Verb {
     },
     /// Replay known cases of policy, and tell what came out otherwise than expected.
     Conformance(conformance::Args),
+    /// Replace rules under new flows, and count what is lost or leaks.
+    Atomicity(atomicity::Args),
     /// Answer on ports with a name.
     #[command(hide = true)]
     Respond {
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Verb::Down { name } => down::run(name),
         Verb::List => list::run(),
         Verb::Exec { name, member, command } => exec::run(name, &member, &command),
+        Verb::Atomicity(args) => atomicity::run(&args, &on_signals()),
         Verb::Conformance(args) => conformance::run(args, &on_signals()),
         Verb::Respond { name, ports } => respond(&name, &ports).map_err(anyhow::Error::from),
     };

@@ -95,6 +95,11 @@ impl Prober {
         Ok(prober)
     }
 
+    /// Opens the namespace of a place once more.
+    pub(super) fn namespace(&self, place: usize) -> io::Result<File> {
+        self.places.get(place).ok_or(io::ErrorKind::NotFound)?.netns.try_clone()
+    }
+
     fn listen(&mut self, place: Place) -> io::Result<()> {
         let index = self.places.len();
         for (i, listener) in place.tcp.iter().enumerate() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use calico_model::name::pod_interface_name;
 use calico_model::{Mac, NodeName};
 use calico_policy::Ruleset;
-use calico_policy::nft::{Actual, ApplyError, Nft, plan};
+use calico_policy::nft::{Actual, ApplyError, Nft, Transaction, plan};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
@@ -107,6 +107,21 @@ impl Stage {
         let took = clock.elapsed();
         self.hosts.iter().try_for_each(HostKernel::forget_flows)?;
         Ok(took)
+    }
+
+    /// Takes all rules away, which opens every way.
+    pub(super) fn remove_rules(&mut self) -> Result<(), ConformanceError> {
+        for host in &mut self.hosts {
+            host.in_force = None;
+            host.nft.apply(&Transaction::removal()).map_err(|source| host.refused(source))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the namespace that an end sits in.
+    pub(super) fn namespace(&self, end: &End) -> Result<File, ConformanceError> {
+        let place = self.places.get(end).copied().unwrap_or(0);
+        self.prober.namespace(place).map_err(ConformanceError::io("open a workload's namespace"))
     }
 
     /// Compares each kernel with what was written to it.

@@ -10,7 +10,7 @@
 //! Every method takes the time and returns a *new* block: a loaded block is never changed before the write that carries
 //! it. The free addresses form a queue, so the one that has been free longest is assigned next. Each change raises the
 //! block's sequence number, and each held address remembers the number it was assigned at; a release that presents
-//! an older number is refused. Held, cooling and free addresses always add up to the block.
+//! an older number means an assignment that is over, and frees nothing. Held, cooling and free addresses always add up to the block.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -65,8 +65,10 @@ pub enum Mismatch {
         /// The handle that holds the address, when it has one.
         actual: Option<String>,
     },
-    /// The address was assigned anew since.
-    #[error("{addr} was assigned anew since: its sequence number is not {expected}")]
+    /// The address was never assigned at this number, as far as its block tells: an older number would mean an assignment
+    /// that is over, which is no error.
+    #[error("{addr} was not assigned at sequence number {expected}: it is held since {}",
+        match actual { Some(actual) => actual.to_string(), None => "an unknown one".to_owned() })]
     Sequence {
         /// The address.
         addr: IpAddr,
@@ -84,7 +86,7 @@ pub struct Freed {
     pub block: Block,
     /// The addresses that were held and are not any more, with the handle that held them.
     pub freed: Vec<(IpAddr, Option<String>)>,
-    /// The addresses that nobody held.
+    /// The addresses that nobody held, or whose assignment was over and that are held anew.
     pub not_held: Vec<IpAddr>,
 }
 
@@ -307,10 +309,11 @@ impl Block {
         Some(block)
     }
 
-    /// Releases addresses: all whose expectation holds, or none. Addresses that nobody holds are reported and no error.
+    /// Releases addresses: all whose expectation holds, or none. Addresses that nobody holds are reported and no error; so
+    /// are those that were assigned anew since, which the sequence number tells: the assignment that is meant is over.
     ///
     /// # Errors
-    /// When another handle holds one of the addresses, or it was assigned anew since.
+    /// When another handle holds one of the addresses, or it has no number or an older one than expected.
     pub fn release(
         &self,
         expected: &[Expected],
@@ -324,6 +327,11 @@ impl Block {
                 not_held.push(*addr);
                 continue;
             };
+            // Numbers grow, and one is given up only by a release.
+            if self.sequences[ordinal].zip(*sequence).is_some_and(|(actual, meant)| meant < actual) {
+                not_held.push(*addr);
+                continue;
+            }
             if let Some(expected) =
                 handle.as_ref().filter(|handle| attributes.handle_id.as_ref() != Some(handle))
             {

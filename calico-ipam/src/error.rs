@@ -246,7 +246,7 @@ impl From<StoreError> for AssignError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReleaseError {
-    /// An address is somebody else's by now. Nothing of its block was released.
+    /// An address is not held as the release expects. Nothing of its block was released.
     #[error("block {block}: {mismatch}")]
     Mismatch {
         /// The block.

@@ -20,6 +20,8 @@
 //! - Assigning a given address is tried again when its block is claimed by another host at that moment; Calico means to
 //!   and does not. A conflict there leaves no handle counting too much.
 //! - A handle counts what was assigned, not what was asked for.
+//! - A release whose sequence number is older than that of the present assignment has happened already, whoever heard of
+//!   it: the address counts as not held, and the rest of its block is released. Calico fails the whole block.
 //! - A [`Block`] is changed as a copy: an assignment that fails has not touched a sequence number.
 //!
 //! ```

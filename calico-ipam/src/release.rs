@@ -62,10 +62,12 @@ impl Ipam {
     /// Releases addresses. Within one block either all whose expectations hold are released, or, when one does not hold,
     /// none; the other blocks are released all the same.
     ///
-    /// Releasing what nobody holds is no error, so a release may be repeated until it succeeds.
+    /// Releasing what nobody holds is no error, so a release may be repeated until it succeeds. Nor is it one when the
+    /// address was assigned anew since, which the sequence number tells: it was released before, perhaps by this call when
+    /// the answer of a commit was lost. The new assignment stays.
     ///
     /// # Errors
-    /// When an address is held by another handle or was assigned anew, or the store cannot be used. The first error is
+    /// When an address is held by another handle, or was never assigned at that number, or the store cannot be used. The first error is
     /// returned, after every block was tried.
     pub async fn release(&self, releases: &[Release], now: SystemTime) -> Result<Released, ReleaseError> {
         let mut blocks: BTreeMap<Cidr, Vec<Expected>> = BTreeMap::new();

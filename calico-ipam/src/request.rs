@@ -222,6 +222,6 @@ impl Release {
 pub struct Released {
     /// The addresses that are free now.
     pub released: Vec<IpAddr>,
-    /// The addresses that nobody held.
+    /// The addresses that nobody held, or that were released before and assigned anew since.
     pub not_held: Vec<IpAddr>,
 }

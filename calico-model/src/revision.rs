@@ -23,7 +23,8 @@ impl fmt::Display for Revision {
 pub struct SequenceNumber(pub u64);
 
 impl SequenceNumber {
-    /// Returns another number: the next one, and after the last the first, since numbers are only compared for equality.
+    /// Returns the next number, and after the last the first: numbers begin at the time in nanoseconds, so that only made-up
+    /// data comes so far, and that must not panic.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.wrapping_add(1))

@@ -1,11 +1,15 @@
 //! Assigning and releasing, one operation after the other.
 
-use calico_ipam::{AssignAddress, AssignError, HandleUse, Release, ReleaseError};
+use std::sync::Arc;
+
+use calico_ipam::{AssignAddress, AssignError, HandleUse, Ipam, Release, ReleaseError, Released};
 use calico_model::MemoryStore;
-use calico_model::datastore::{Precondition, Write};
+use calico_model::datastore::faulty::{Fault, FaultyStore};
+use calico_model::datastore::{Atomicity, Precondition, Write};
 use calico_model::resource::block::config_key;
 
 use crate::common::{State, addr, at, ipam, pool, put, store_with, v4};
+use crate::explore::block_on;
 
 fn configure(store: &MemoryStore, json: &str) {
     let write = Write::put(config_key(), json.as_bytes().to_vec(), Precondition::Any);
@@ -84,11 +88,51 @@ async fn a_release_with_a_stale_sequence_number_frees_nothing() {
     ipam.release(&[release(Some(first[0].sequence))], at(0)).await.unwrap();
     let second = ipam.auto_assign(v4("n1", "h2", 1), at(0)).await.unwrap().v4;
     assert_eq!(second[0].addr, first[0].addr);
-    let error = ipam.release(&[release(Some(first[0].sequence))], at(0)).await.unwrap_err();
+    let late = ipam.release(&[release(Some(first[0].sequence))], at(0)).await.unwrap();
+    assert_eq!(late, Released { released: vec![], not_held: vec![first[0].addr] });
+    let made_up = Some(second[0].sequence.next());
+    let error = ipam.release(&[release(made_up)], at(0)).await.unwrap_err();
     assert!(matches!(error, ReleaseError::Mismatch { .. }), "{error}");
     assert_eq!(State::read(&store).held(), 4);
     ipam.release(&[release(Some(second[0].sequence))], at(0)).await.unwrap();
     State::read(&store).check();
+}
+
+/// The store is asked twice: the first answer is lost, and before the second one somebody else gets the address.
+#[tokio::test]
+async fn a_release_that_happened_unheard_is_over_when_the_address_is_assigned_anew() {
+    for (atomicity, presents) in
+        [(Atomicity::Atomic, true), (Atomicity::Atomic, false), (Atomicity::InOrder, true)]
+    {
+        let memory = store_with([pool("p", "10.0.0.0/30", 30)]);
+        let store = FaultyStore::new(memory.clone(), atomicity);
+        let ipam = Ipam::new(Arc::new(store.clone()));
+        let held = ipam.auto_assign(v4("n1", "h", 4), at(0)).await.unwrap().v4;
+        let (rival, inner, mut first) = (crate::common::ipam(&memory), memory.clone(), true);
+        store.before_commit(move |writes| {
+            if !std::mem::take(&mut first) {
+                return Fault::None;
+            }
+            inner.commit_now(writes.to_vec()).unwrap();
+            block_on(rival.auto_assign(v4("n1", "rival", 1), at(0))).unwrap();
+            Fault::Conflict
+        });
+        let releases: Vec<Release> = held[1..3]
+            .iter()
+            .map(|held| Release {
+                addr: held.addr,
+                handle: Some("h".to_owned()),
+                sequence: presents.then_some(held.sequence),
+            })
+            .collect();
+        let released = ipam.release(&releases, at(0)).await.unwrap();
+        let not_held = vec![held[1].addr, held[2].addr];
+        assert_eq!(released, Released { released: vec![], not_held }, "{atomicity:?}");
+        let state = State::read(&memory);
+        state.check();
+        assert_eq!(state.held(), 3);
+        assert_eq!(ipam.addrs_by_handle("rival", at(0)).await.unwrap(), [held[1].addr]);
+    }
 }
 
 #[tokio::test]

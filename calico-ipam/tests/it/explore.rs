@@ -278,7 +278,7 @@ impl<F: Fn() -> String> Drop for OnPanic<F> {
 }
 
 /// Runs a future over a store that never waits.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     for _ in 0..10_000 {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use calico_ipam::plan::{Candidate, Role, View, plan};
 use calico_ipam::strategies::{Operation, apply, block, holder, operation};
 use calico_ipam::{Block, Expected, Mismatch, PerFamily, Versioned};
-use calico_model::Cidr;
 use calico_model::datastore::Atomicity;
 use calico_model::resource::block::StoredBlock;
+use calico_model::{Cidr, SequenceNumber};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -131,7 +131,12 @@ proptest! {
         let old = Expected { addr: addrs[0], handle: None, sequence: first.sequence_of(addrs[0]) };
         let free = first.release(std::slice::from_ref(&old), at(0), Duration::ZERO).unwrap().block;
         let anew = free.assign_address(addrs[0], &holder, at(0), Duration::ZERO).unwrap();
-        let refused = anew.release(&[old], at(0), Duration::ZERO);
+        let late = anew.release(&[old], at(0), Duration::ZERO).unwrap();
+        prop_assert_eq!((late.freed, late.not_held), (vec![], vec![addrs[0]]));
+        prop_assert_eq!(&late.block, &anew);
+        let made_up = anew.sequence_of(addrs[0]).map(SequenceNumber::next);
+        let made_up = Expected { addr: addrs[0], handle: None, sequence: made_up };
+        let refused = anew.release(&[made_up], at(0), Duration::ZERO);
         let refused_for_sequence = matches!(refused, Err(Mismatch::Sequence { .. }));
         prop_assert!(refused_for_sequence);
     }

@@ -203,22 +203,32 @@ fn an_empty_block_is_taken_over_while_its_owner_assigns() {
     explore_both(&scenario);
 }
 
+/// Explores what an owner does while another host borrows an address of its only block.
+fn borrowing(name: &'static str, processes: &'static [Process]) {
+    let setup = process!(|ipam, ledger| assign(ipam, ledger, "n1", "old", 1, 0).await);
+    explore_both(&Scenario { pool: ("10.0.0.0/31", 31), ..scenario(name, setup, processes, 1) });
+}
+
 #[test]
-fn an_address_is_borrowed_while_the_owner_releases_and_assigns() {
-    let mut scenario = scenario(
-        "borrowing",
-        process!(|ipam, ledger| assign(ipam, ledger, "n1", "old", 1, 0).await),
+fn an_address_is_borrowed_while_the_owner_assigns() {
+    borrowing(
+        "borrowing and assign",
         &[
-            process!(|ipam, ledger| {
-                release(ipam, ledger, "old", 1).await;
-                assign(ipam, ledger, "n1", "a", 1, 2).await;
-            }),
+            process!(|ipam, ledger| assign(ipam, ledger, "n1", "a", 1, 2).await),
             process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 3).await),
         ],
-        1,
     );
-    scenario.pool = ("10.0.0.0/31", 31);
-    explore_both(&scenario);
+}
+
+#[test]
+fn an_address_is_borrowed_while_the_owner_releases() {
+    borrowing(
+        "borrowing and release",
+        &[
+            process!(|ipam, ledger| release(ipam, ledger, "old", 1).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 3).await),
+        ],
+    );
 }
 
 #[test]

@@ -219,8 +219,10 @@ impl Ipam {
             let block = self.read_block(cidr, now).await?;
             let thawed = block.value.as_ref().filter(|block| block.owner() == Some(owner));
             let thawed = thawed.map(|block| block.thawed(now, cooldown));
-            let held = thawed.as_ref().map_or(0, Block::held);
-            if held > 0 && emptiness == Emptiness::Required {
+            let used = thawed.as_ref().filter(|block| !block.is_empty());
+            if let Some(held) = used.map(Block::held)
+                && emptiness == Emptiness::Required
+            {
                 self.restore(owner, cidr, &affinity, now).await?;
                 return Err(AffinityError::NotEmpty { block: *cidr, owner: owner.clone(), held });
             }
@@ -393,10 +395,11 @@ fn release_step(
     }
     let block_write = owned.and_then(|owned| {
         // Addresses that cool down keep the block.
-        if owned.free() == owned.size() {
+        let left = owned.with_owner(None, now);
+        if left.is_unused() {
             return block.delete(block_key(cidr));
         }
-        Some(block.put(block_key(cidr), to_json(&StoredBlock::from(&owned.with_owner(None, now)))))
+        Some(block.put(block_key(cidr), to_json(&StoredBlock::from(&left))))
     });
     block_write.into_iter().chain(affinity.delete(key)).collect()
 }

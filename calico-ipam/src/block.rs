@@ -21,6 +21,10 @@ use calico_model::resource::block::{Owner, StoredAttributes, StoredBlock};
 use calico_model::{Cidr, NodeName, SequenceNumber, timestamp};
 use serde_json::{Map, Value};
 
+/// The handle of the addresses that Calico on a Windows host keeps from workloads, the first three and the last of each of
+/// its blocks. They are made with the block, no handle's count has them, and they say nothing about the block's use.
+pub const WINDOWS_RESERVED: &str = "windows-reserved-ipam-handle";
+
 /// Stored data that contradicts itself and is therefore not used as a block.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("block {cidr} is damaged: {problem}")]
@@ -182,10 +186,17 @@ impl Block {
         self.slots.iter().flatten().filter(|index| self.is_cooling(**index)).count()
     }
 
-    /// Reports whether nobody holds an address. Cooling addresses do not count.
+    /// Reports whether nobody holds an address. Cooling addresses do not count, nor do those [`WINDOWS_RESERVED`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held() == 0
+        let held = self.held();
+        held == 0 || self.count_of(WINDOWS_RESERVED) == held as u64
+    }
+
+    /// Reports whether a block serves nobody any more: it has no owner, nobody holds an address, and none cools down.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.owner.is_none() && self.is_empty() && self.cooling() == 0
     }
 
     /// Returns the number that the next change exceeds.
@@ -247,10 +258,16 @@ impl Block {
         self.claimed().is_none_or(|claimed| elapsed(claimed, now, age))
     }
 
-    /// Returns the block in the hands of another owner, or of nobody.
+    /// Returns the block in the hands of another owner, or of nobody. What a former owner kept for itself is free for the
+    /// next one.
     #[must_use]
     pub fn with_owner(&self, owner: Option<Owner>, now: SystemTime) -> Self {
-        let mut block = self.clone();
+        let mut block = match &owner {
+            Some(_) if owner != self.owner => {
+                self.release_handle(WINDOWS_RESERVED, now, Duration::ZERO).block
+            }
+            _ => self.clone(),
+        };
         block.claimed = owner.is_some().then(|| timestamp::format(now).into());
         block.owner = owner;
         block.sequence = block.sequence.next();

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use calico_model::datastore::{Entry, Key, WatchEvent};
+use calico_model::datastore::{Change, Entry, Key};
 use calico_model::resource::block::{Owner, StoredAffinity, StoredHandle, affinity_from_key, block_from_key};
 use calico_model::{Cidr, Family, Labels, NodeName, Revision};
 
@@ -183,15 +183,19 @@ impl Cache {
         self.handles.remove(handle);
     }
 
-    /// Learns from a watch; what is no part of IPAM is ignored.
-    pub(crate) fn observe(&mut self, event: &WatchEvent, now: SystemTime) {
-        match event {
-            WatchEvent::Put(entry) => self.observe_entry(entry, now),
-            WatchEvent::Deleted { key, revision } => self.observe_deletion(key, *revision),
-            WatchEvent::InSync(_) => {
-                Family::ALL.into_iter().for_each(|family| self.index.of_mut(family).watch())
-            }
+    /// Learns from a syncer; what is no part of IPAM is ignored.
+    pub(crate) fn observe(&mut self, change: &Change, now: SystemTime) {
+        match change {
+            Change::Put(entry) => self.observe_entry(entry, now),
+            Change::Deleted(key) => self.observe_deletion(key),
+            Change::InSync | Change::Recovered => self.set_watched(true),
+            // An outage, and whatever else may come.
+            Change::Trouble(_) | _ => self.set_watched(false),
         }
+    }
+
+    fn set_watched(&mut self, watched: bool) {
+        Family::ALL.into_iter().for_each(|family| self.index.of_mut(family).set_watched(watched));
     }
 
     fn observe_entry(&mut self, entry: &Entry, now: SystemTime) {
@@ -208,16 +212,13 @@ impl Cache {
         }
     }
 
-    fn observe_deletion(&mut self, key: &Key, revision: Revision) {
+    /// Which revision the deletion had is not told. What is remembered may be younger; it is read again then.
+    fn observe_deletion(&mut self, key: &Key) {
         if let Some(cidr) = block_from_key(key) {
-            if self.blocks.get(&cidr).is_none_or(|(known, _)| *known < revision) {
-                self.blocks.remove(&cidr);
-                self.index.of_mut(cidr.family()).note(cidr, None);
-            }
-        } else if let Some((owner, cidr)) = affinity_from_key(key)
-            && self.affinity(&owner, &cidr).revision.is_some_and(|known| known < revision)
-        {
-            self.note_affinity(&owner, cidr, Versioned::absent());
+            self.blocks.remove(&cidr);
+            self.index.of_mut(cidr.family()).note(cidr, None);
+        } else if let Some((owner, _)) = affinity_from_key(key) {
+            self.forget_host(&owner);
         }
     }
 }

@@ -14,7 +14,7 @@ use calico_model::resource::ResourceKey;
 use calico_model::resource::block::{AffinityState, Owner};
 use calico_model::{Cidr, NodeName, SequenceNumber};
 
-use crate::block::Block;
+use crate::block::{Block, WINDOWS_RESERVED};
 use crate::error::AccessError;
 pub use crate::inventory::Inventory;
 use crate::ipam::Ipam;
@@ -70,6 +70,13 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Says whether the holder lives; what a Windows host keeps for itself lives with the block.
+    pub(crate) fn judged(&self, judge: &dyn Fn(&Held) -> Liveness) -> Liveness {
+        if self.handle.as_deref() == Some(WINDOWS_RESERVED) { Liveness::Alive } else { judge(self) }
+    }
+}
+
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Check {
@@ -106,7 +113,7 @@ pub fn check(inventory: &Inventory, settings: &Settings, judge: &dyn Fn(&Held) -
     let mut spared: BTreeSet<String> = BTreeSet::new();
     for block in inventory.blocks.values() {
         for mut held in block.holders().filter_map(|(addr, _)| Held::read(block, addr)) {
-            held.liveness = judge(&held);
+            held.liveness = held.judged(judge);
             if held.liveness != Liveness::Gone {
                 spared.extend(held.handle.clone());
             }
@@ -166,7 +173,9 @@ fn skewed_handles(inventory: &Inventory) -> Vec<Finding> {
             counts.entry((handle, block.cidr())).or_default().1 += 1;
         }
     }
-    let skewed = counts.into_iter().filter(|(_, (counted, held))| counted != held);
+    let skewed = counts
+        .into_iter()
+        .filter(|((handle, _), (counted, held))| counted != held && *handle != WINDOWS_RESERVED);
     skewed
         .map(|((handle, block), (counted, held))| Finding::SkewedHandle {
             handle: handle.to_owned(),

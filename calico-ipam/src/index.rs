@@ -13,7 +13,7 @@ use calico_model::{Cidr, Revision};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::block::Block;
+use crate::block::{Block, WINDOWS_RESERVED};
 
 /// An empty block of another host is taken over when it was claimed at least this long ago.
 pub(crate) const TAKE_OVER_AFTER: Duration = Duration::from_secs(60);
@@ -25,6 +25,8 @@ pub(crate) struct Hint {
     /// Whether an address may be free or about to cool down.
     spare: bool,
     empty: bool,
+    /// Whether an address cools down, or did when the block was last written.
+    cooling: bool,
     /// From when on it may be taken over, if it is empty.
     old_from: SystemTime,
     revision: Revision,
@@ -45,6 +47,8 @@ struct Glimpse {
 
 #[derive(Deserialize)]
 struct AttributesGlimpse {
+    #[serde(default)]
+    handle_id: Option<String>,
     #[serde(default, rename = "releasedAt")]
     released: Option<IgnoredAny>,
 }
@@ -55,6 +59,7 @@ impl Hint {
             owner: block.owner().cloned(),
             spare: block.held() < block.size(),
             empty: block.is_empty(),
+            cooling: block.cooling() > 0,
             old_from: old_from(block.claimed(), now),
             revision,
         }
@@ -64,15 +69,19 @@ impl Hint {
     /// is one that has nothing to give.
     pub(crate) fn glimpse(value: &[u8], revision: Revision, now: SystemTime) -> Option<Self> {
         let Ok(glimpse) = serde_json::from_slice::<Glimpse>(value) else {
-            return Some(Self { owner: None, spare: false, empty: false, old_from: now, revision });
+            let empty = false;
+            return Some(Self { owner: None, spare: false, empty, cooling: false, old_from: now, revision });
         };
         let claimed = glimpse.claimed.as_deref().and_then(calico_model::timestamp::parse);
         let cooling = glimpse.attributes.iter().any(|attributes| attributes.released.is_some());
-        let all_cooling = glimpse.attributes.iter().all(|attributes| attributes.released.is_some());
+        let empty = glimpse.attributes.iter().all(|attributes| {
+            attributes.released.is_some() || attributes.handle_id.as_deref() == Some(WINDOWS_RESERVED)
+        });
         (!glimpse.deleted).then(|| Self {
             owner: glimpse.affinity,
             spare: !glimpse.unallocated.is_empty() || cooling,
-            empty: all_cooling,
+            empty,
+            cooling,
             old_from: old_from(claimed, now),
             revision,
         })
@@ -124,9 +133,15 @@ impl Index {
         self.hints = hints;
     }
 
-    /// Notes that a watch has told of every block there is, and will tell of every change.
-    pub(crate) fn watch(&mut self) {
-        self.watched = true;
+    /// Notes whether a watch has told of every block there is, and will tell of every change.
+    pub(crate) fn set_watched(&mut self, watched: bool) {
+        self.watched = watched;
+    }
+
+    /// Returns the blocks in which addresses cool down; `None` when no watch tells of every block.
+    pub(crate) fn cooling(&self) -> Option<Vec<Cidr>> {
+        let cooling = self.hints.iter().filter(|(_, hint)| hint.cooling).map(|(cidr, _)| *cidr);
+        self.watched.then(|| cooling.collect())
     }
 
     /// Reports whether a watch tells of every block; what is not known of is then likely not to exist.

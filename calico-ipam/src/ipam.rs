@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use calico_model::datastore::{CommitError, Datastore, Entry, Key, Prefix, StoreError, WatchEvent, Write};
+use calico_model::datastore::{Change, CommitError, Datastore, Entry, Key, Prefix, StoreError, Write};
 use calico_model::resource::block::{
     Owner, StoredAffinity, StoredHandle, affinities_prefix, affinity_from_key, affinity_key, block_from_key,
     block_key, blocks_prefix, config_key, handle_from_key, handle_key,
@@ -67,13 +67,13 @@ impl Ipam {
         self
     }
 
-    /// Learns from an event of a watch over IPAM's data, so that finding a free block needs no listing.
+    /// Learns from what a [`Syncer`](calico_model::datastore::Syncer) over all blocks reports, so that finding a free block
+    /// needs no listing.
     ///
-    /// Optional: without it the same knowledge is read when it is needed. Events may come late or twice. Begin with
-    /// everything that there is, by a watch from revision 0 or with the entries of a listing, each as a
-    /// [`WatchEvent::Put`], and a [`WatchEvent::InSync`] after them.
-    pub fn observe(&self, event: &WatchEvent, now: SystemTime) {
-        self.cache().observe(event, now);
+    /// Optional: without it the same knowledge is read when it is needed. Changes may come late, and those of other keys
+    /// are ignored. While the syncer is in trouble, what is not known of a block is read again.
+    pub fn observe(&self, change: &Change, now: SystemTime) {
+        self.cache().observe(change, now);
     }
 
     /// Locks the memory; never held across an await.

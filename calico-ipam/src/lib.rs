@@ -81,7 +81,7 @@ mod users;
 mod versioned;
 
 pub use affinity::{Claimed, Emptiness};
-pub use block::{Block, DamagedBlock, Expected, Holder, Mismatch};
+pub use block::{Block, DamagedBlock, Expected, Holder, Mismatch, WINDOWS_RESERVED};
 pub use check::{Check, Finding, Held, Liveness};
 pub use config::MAX_COOLDOWN;
 pub use error::{AccessError, AffinityError, AssignError, ConfigError, ReleaseError};

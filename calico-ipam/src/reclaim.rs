@@ -88,7 +88,7 @@ impl Ipam {
                     }
                     let block = blocks.get(&cidr).and_then(Option::as_ref);
                     let held = block.and_then(|block| Held::read(block, *addr));
-                    held.is_some_and(|held| judge(&held) == Liveness::Gone)
+                    held.is_some_and(|held| held.judged(judge) == Liveness::Gone)
                 }
                 None => false,
             };
@@ -121,9 +121,8 @@ impl Ipam {
             Finding::AbandonedBlock { block: cidr } => {
                 let cooldown = self.cooldown(now).await?;
                 let block = self.read_block(cidr, now).await?;
-                let unused = block.value.as_ref().is_some_and(|block| {
-                    block.owner().is_none() && block.thawed(now, cooldown).free() == block.size()
-                });
+                let unused =
+                    block.value.as_ref().is_some_and(|block| block.thawed(now, cooldown).is_unused());
                 self.write(block.delete(block_key(cidr)).filter(|_| unused), now).await
             }
             Finding::OrphanedBlock { node, block } => self.mend_orphan(node, block, now).await,

@@ -38,7 +38,7 @@ pub(crate) fn plan_release(
     let after = &freed.block;
     let key = block_key(&after.cidr());
     // Addresses that cool down keep the block: in a new one they would be free.
-    let unused = after.owner().is_none() && after.free() == after.size();
+    let unused = after.is_unused();
     let mut plan = ReleasePlan { writes: Vec::new(), block: None, handles: Vec::new() };
     if unused {
         plan.writes.extend(block.delete(key));
@@ -109,30 +109,45 @@ impl Ipam {
 
     /// Frees what has cooled down in every block, and deletes blocks of nobody that are free then; returns how many addresses
     /// became free. Assigning does the same for the blocks it meets: this is for those that nothing is assigned from.
+    /// Reads all blocks, or where a watch is [followed](Ipam::observe) only those in which addresses cool down.
     ///
     /// # Errors
     /// When the store cannot be used. A block that somebody else changes meanwhile is left to them.
     pub async fn free_cooled(&self, now: SystemTime) -> Result<usize, AccessError> {
         let cooldown = self.cooldown(now).await?;
-        let (blocks, _) = self.read_all_blocks().await?;
         let mut freed = 0;
-        for (cidr, read) in blocks {
+        for (cidr, read) in self.cooling_blocks(now).await? {
             let Some(block) = read.value.as_ref().filter(|block| block.cooling() > 0) else { continue };
             let thawed = block.thawed(now, cooldown);
             let count = thawed.free() - block.free();
             if count == 0 {
                 continue;
             }
-            let unused = thawed.owner().is_none() && thawed.free() == thawed.size();
             let key = block_key(&cidr);
             let stored = read.put(key.clone(), to_json(&StoredBlock::from(&thawed)));
-            let write = if unused { read.delete(key).unwrap_or(stored) } else { stored };
+            let write = if thawed.is_unused() { read.delete(key).unwrap_or(stored) } else { stored };
             if let Outcome::Done(_) = self.commit(vec![write], now).await? {
                 self.cache().forget_block(&cidr);
                 freed += count;
             }
         }
         Ok(freed)
+    }
+
+    /// Reads the blocks that may have cooling addresses. One that cannot be read is left out.
+    async fn cooling_blocks(&self, now: SystemTime) -> Result<BTreeMap<Cidr, Versioned<Block>>, AccessError> {
+        let cooling = Family::ALL.map(|family| self.cache().index.of(family).cooling());
+        let [Some(v4), Some(v6)] = cooling else { return Ok(self.read_all_blocks().await?.0) };
+        let cidrs = [v4, v6].concat();
+        let mut blocks = BTreeMap::new();
+        for (cidr, block) in cidrs.iter().zip(self.read_blocks(&cidrs, now).await) {
+            match block {
+                Ok(block) => drop(blocks.insert(*cidr, block)),
+                Err(AccessError::Unreadable { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(blocks)
     }
 
     /// Returns the addresses that a handle holds.

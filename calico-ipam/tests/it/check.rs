@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use calico_ipam::{Finding, Release};
+use calico_ipam::{Emptiness, Finding, Liveness, Release};
 use calico_model::datastore::{Precondition, Write};
-use calico_model::resource::block::{StoredAffinity, affinity_key, handle_key};
+use calico_model::resource::block::{StoredAffinity, StoredBlock, affinity_key, block_key, handle_key};
 use calico_model::resource::{IpReservation, Kind, Node, Object, ObjectId, ResourceKey};
-use calico_model::{Cidr, MemoryStore};
+use calico_model::{Cidr, Family, MemoryStore};
 
 use crate::common::{State, at, ipam, pool, put, store_with, v4};
 
@@ -192,4 +192,62 @@ async fn what_is_used_reserved_and_free_adds_up() {
     assert_eq!(shown.pools[0].blocks.len(), 4);
     let sum: u128 = shown.pools[0].blocks.iter().map(|block| block.usage.reserved).sum();
     assert_eq!(sum, 2);
+}
+
+/// A block as Calico on a Windows host makes it: the first three addresses and the last are the host's own.
+async fn windows_block(store: &MemoryStore) -> Cidr {
+    let ipam = ipam(store);
+    let block = ipam.ensure_block(&"win".parse().unwrap(), Family::V4, &[], at(0)).await.unwrap();
+    let mut stored = StoredBlock::from(&State::read(store).blocks[&block]);
+    let last = stored.allocations.len() - 1;
+    for ordinal in [0, 1, 2, last] {
+        stored.allocations[ordinal] = Some(0);
+    }
+    stored.unallocated.retain(|ordinal| (3..last).contains(ordinal));
+    let attributes = serde_json::json!({"handle_id": "windows-reserved-ipam-handle"});
+    stored.attributes = vec![serde_json::from_value(attributes).unwrap()];
+    let value = serde_json::to_vec(&stored).unwrap();
+    store.commit_now(vec![Write::put(block_key(&block), value, Precondition::Any)]).unwrap();
+    block
+}
+
+#[tokio::test]
+async fn what_a_windows_host_keeps_for_itself_is_no_leak() {
+    let store = store_with([pool("p", "10.0.0.0/28", 29)]);
+    node(&store, "win");
+    let block = windows_block(&store).await;
+    let ipam = ipam(&store);
+    let check = ipam.check_with(&|_| Liveness::Gone, at(100)).await.unwrap();
+    assert_eq!((check.held.len(), check.findings.len()), (4, 0), "{:?}", check.findings);
+    let addr = block.addr();
+    let handle = Some("windows-reserved-ipam-handle".to_owned());
+    let forced = [Finding::LeakedAddress { addr, handle, sequence: None }];
+    let done = ipam.reclaim_with(&forced, &|_| Liveness::Gone, at(100)).await.unwrap();
+    assert_eq!((done.mended.len(), done.kept.len()), (0, 1));
+    assert_eq!(State::read(&store).held(), 4);
+}
+
+#[tokio::test]
+async fn a_block_in_which_only_its_windows_host_keeps_addresses_is_empty() {
+    let store = store_with([pool("p", "10.0.0.0/29", 29)]);
+    let block = windows_block(&store).await;
+    let win = "win".parse().unwrap();
+    ipam(&store).release_host_affinities(&win, Emptiness::Required, at(1)).await.unwrap();
+    assert!(State::read(&store).blocks.is_empty(), "it is deleted");
+
+    assert_eq!(windows_block(&store).await, block);
+    let got = ipam(&store).auto_assign(v4("n1", "h", 8), at(100)).await.unwrap();
+    assert_eq!(got.v4.len(), 8, "who takes the block over has all of it");
+    State::read(&store).check();
+}
+
+#[tokio::test]
+async fn the_last_release_deletes_a_block_that_a_windows_host_has_lost() {
+    let store = store_with([pool("p", "10.0.0.0/29", 29)]);
+    windows_block(&store).await;
+    ipam(&store).auto_assign(v4("win", "h", 1), at(1)).await.unwrap();
+    ipam(&store).remove_host(&"win".parse().unwrap(), at(2)).await.unwrap();
+    assert_eq!(State::read(&store).held(), 5);
+    ipam(&store).release_by_handle("h", at(3)).await.unwrap();
+    assert!(State::read(&store).blocks.is_empty());
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use calico_ipam::{Ipam, Release};
 use calico_model::datastore::{
-    Atomicity, CommitError, Datastore, Entry, Key, Listing, Prefix, StoreError, Watch, WatchError,
-    WatchEvent, Write,
+    Atomicity, Change, CommitError, Datastore, Entry, Key, Listing, Precondition, Prefix, StoreError, Watch,
+    WatchError, Write,
 };
+use calico_model::resource::block::config_key;
 use calico_model::{MemoryStore, Revision};
 
 use crate::common::{at, pool, store_with, v4};
@@ -103,11 +104,38 @@ async fn the_last_free_address_is_found_by_what_a_watch_told() {
     let (ipam, asked) = Counting::over(&store);
     let listing = store.list_now(&Prefix::new("/calico/ipam/v2").unwrap());
     for entry in listing.entries {
-        ipam.observe(&WatchEvent::Put(entry), at(0));
+        ipam.observe(&Change::Put(entry), at(0));
     }
-    ipam.observe(&WatchEvent::InSync(listing.revision), at(0));
+    ipam.observe(&Change::InSync, at(0));
     let got = ipam.auto_assign(v4("late", "last", 1), at(0)).await.unwrap();
     assert_eq!(got.v4[0].addr, free);
     // Two listings are the settings', one is of the host's own affinities; no other one.
     assert_eq!(taken(&asked), [2, 3, 1], "configuration and the block are read, then it is assigned");
+}
+
+/// Of sixteen blocks, addresses cool down in one: who has followed the watch reads that one.
+#[tokio::test]
+async fn what_has_cooled_down_is_freed_without_a_listing_by_who_follows_the_watch() {
+    let store = store_with([pool("p", "10.0.0.0/24", 28)]);
+    let cooldown = br#"{"auto_allocate_blocks": true, "ipCooldownSeconds": 60}"#.to_vec();
+    store.commit_now(vec![Write::put(config_key(), cooldown, Precondition::Any)]).unwrap();
+    let filler = crate::common::ipam(&store);
+    for host in 0..16 {
+        filler.auto_assign(v4(&format!("n{host}"), &format!("h{host}"), 16), at(0)).await.unwrap();
+    }
+    let (ipam, asked) = Counting::over(&store);
+    let observe_all = || {
+        for entry in store.list_now(&Prefix::new("/calico/ipam/v2").unwrap()).entries {
+            ipam.observe(&Change::Put(entry), at(0));
+        }
+    };
+    observe_all();
+    ipam.observe(&Change::InSync, at(0));
+    filler.release_by_handle("h7", at(0)).await.unwrap();
+    observe_all();
+    assert_eq!(ipam.free_cooled(at(30)).await.unwrap(), 0);
+    taken(&asked);
+    assert_eq!(ipam.free_cooled(at(90)).await.unwrap(), 16);
+    assert_eq!(taken(&asked), [2, 2, 1], "the settings are read anew; then the block is, and written");
+    assert_eq!(ipam.free_cooled(at(90)).await.unwrap(), 0);
 }

@@ -8,7 +8,7 @@
 //!
 //! One task owns all of that; its loop is the only `select!` here, and each branch is cancel-safe: receivers, a sleep, and
 //! [`Syncer::next`] and the kernel's watch, which say so themselves. Beside it run the speaker, the local socket and the
-//! keeper of tunnel addresses, each of which it tells the newest state through a latest-value channel.
+//! keeper of tunnel addresses and blocks, each of which it tells the newest state through a latest-value channel.
 //!
 //! Nothing is written to the kernel before the datastore has been read to the end once. When the agent ends, however it
 //! ends, everything stays in force.
@@ -21,7 +21,7 @@ use calico_model::datastore::client::Client;
 use calico_model::datastore::{Change, Syncer};
 use calico_model::resource::Kind;
 use calico_model::resource::block::all_blocks_prefix;
-use calico_model::{Datastore, LearnedRoutes, Update};
+use calico_model::{Datastore, LearnedRoutes, NodeName, Update};
 use calico_policy::Compiler;
 use calico_route::reconcile::{End, Next, Reconciler};
 use tokio::sync::watch;
@@ -76,10 +76,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let (status, newest) = watch::channel(report.status());
     let serving = tokio::spawn(server.serve(newest));
     let client = Client::new(Arc::clone(&store), crate::stamp::stamp);
-    let tunnels = tunnel::spawn(settings.node.clone(), client, Arc::clone(&store));
+    let seed = seed(&settings.node);
+    let tunnels = tunnel::spawn(settings.node.clone(), client, Arc::clone(&store), seed);
+    let followed = vec![Kind::all_prefix(), all_blocks_prefix()];
     let mut agent = Agent {
         dataplane: Dataplane::connect().await?,
-        syncer: syncer(&settings, store),
+        syncer: Syncer::new(store, followed, seed, tokio::time::sleep),
         reconciler: Reconciler::new(calico_route::reconcile::Settings::default()),
         compiler: Compiler::new(settings.node.clone()),
         desired: Desired::new(settings.node.clone(), settings.backend),
@@ -106,13 +108,9 @@ pub async fn cleanup() -> Result<(), CleanupError> {
     dataplane::cleanup().await
 }
 
-fn syncer(settings: &Settings, store: Arc<dyn Datastore>) -> Syncer {
-    let seed = settings
-        .node
-        .as_str()
-        .bytes()
-        .fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-    Syncer::new(store, vec![Kind::all_prefix(), all_blocks_prefix()], seed, tokio::time::sleep)
+/// What keeps the nodes of a cluster from doing the same at the same moment.
+fn seed(node: &NodeName) -> u64 {
+    node.as_str().bytes().fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
 /// What BGP has learned.
@@ -195,6 +193,7 @@ impl Agent {
     fn learn(&mut self, changes: Vec<Change>) {
         let mut changed = false;
         for change in changes {
+            self.tunnels.observe(&change);
             let update = match change {
                 Change::Put(entry) => Update::from_entry(&entry),
                 Change::Deleted(key) => Update::from_deletion(&key),

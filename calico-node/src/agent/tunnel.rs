@@ -1,18 +1,23 @@
-//! The addresses of the node's own tunnel devices: assigned by IPAM, made known in the Node.
+//! What the agent does in IPAM: the addresses of the node's own tunnel devices, made known in the Node, and upkeep.
+//!
+//! Upkeep is what no other process does in time: blocks that the node has of pools that do not select it any more are
+//! given back once they are empty, and addresses that have cooled down in blocks nobody assigns from become free.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use calico_ipam::{AffinityError, AssignError, Ipam, PoolRef, ReleaseError, TunnelKind};
+use calico_ipam::{AccessError, AffinityError, AssignError, Ipam, PoolRef, ReleaseError, TunnelKind};
 use calico_model::datastore::client::{Client, ClientError};
+use calico_model::datastore::{Backoff, Change};
 use calico_model::resource::{AllowedUse, EncapMode, Node, ObjectId};
 use calico_model::{Datastore, Family, Name, NodeName, Snapshot};
 use calico_route::vxlan_mac;
 use tokio::sync::watch;
 
 use super::dataplane::with_causes;
+use crate::ipam::ipam;
 
 /// The tunnels that the pools ask for, and what the node has for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,9 +79,15 @@ fn told(node: &Node, kind: TunnelKind) -> Option<IpAddr> {
 pub(super) struct Tunnels {
     wanted: watch::Sender<Wanted>,
     problem: watch::Receiver<Option<String>>,
+    ipam: Ipam,
 }
 
 impl Tunnels {
+    /// Tells IPAM what the datastore says, so that it need not list blocks.
+    pub(super) fn observe(&self, change: &Change) {
+        self.ipam.observe(change, now());
+    }
+
     /// Tells the keeper what is wanted now.
     pub(super) fn want(&self, newest: Wanted) {
         self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, newest.clone()) != newest);
@@ -95,11 +106,19 @@ impl Tunnels {
     }
 }
 
+/// Upkeep comes at least this often, and at most twice as often: no two nodes are to meet each time.
+const UPKEEP: Duration = Duration::from_secs(600);
+
 /// Starts the keeper, which ends with the runtime.
-pub(super) fn spawn(node: NodeName, client: Client, store: Arc<dyn Datastore>) -> Tunnels {
+pub(super) fn spawn(node: NodeName, client: Client, store: Arc<dyn Datastore>, seed: u64) -> Tunnels {
+    spawn_with(node, client, store, Backoff::new(seed, UPKEEP, UPKEEP))
+}
+
+fn spawn_with(node: NodeName, client: Client, store: Arc<dyn Datastore>, mut upkeep: Backoff) -> Tunnels {
     let (wanted, mut newest) = watch::channel(Wanted::default());
     let (tell, problem) = watch::channel(None);
-    let keeper = Keeper { node, client, ipam: Ipam::new(store) };
+    let ipam = ipam(store);
+    let keeper = Keeper { node, client, ipam: ipam.clone() };
     tokio::spawn(async move {
         /// Another try after a failure comes this late, unless something changes before.
         const RETRY: Duration = Duration::from_secs(5);
@@ -108,17 +127,14 @@ pub(super) fn spawn(node: NodeName, client: Client, store: Arc<dyn Datastore>) -
             let failure = if wanted.known { keeper.keep(&wanted).await.err() } else { None };
             let text = failure.as_ref().map(|error| with_causes(error));
             tell.send_if_modified(|told| std::mem::replace(told, text.clone()) != text);
-            let changed = if failure.is_some() {
-                tokio::time::timeout(RETRY, newest.changed()).await.unwrap_or(Ok(()))
-            } else {
-                newest.changed().await
-            };
+            let wait = if failure.is_some() { RETRY } else { upkeep.pause() };
+            let changed = tokio::time::timeout(wait, newest.changed()).await.unwrap_or(Ok(()));
             if changed.is_err() {
                 return;
             }
         }
     });
-    Tunnels { wanted, problem }
+    Tunnels { wanted, problem, ipam }
 }
 
 /// A tunnel address that could not be kept.
@@ -138,6 +154,8 @@ enum KeepError {
     },
     #[error("the node's empty blocks of pools that do not select it cannot be given back")]
     GiveBack(#[source] AffinityError),
+    #[error("addresses that have cooled down cannot be freed")]
+    Thaw(#[source] AccessError),
     #[error("the node's tunnel addresses cannot be made known")]
     Tell(#[source] ClientError),
 }
@@ -177,6 +195,10 @@ impl Keeper {
                 tracing::info!(%block, "an empty block of a pool that does not select the node is given back");
             }
         }
+        let freed = self.ipam.free_cooled(now()).await.map_err(KeepError::Thaw)?;
+        if freed > 0 {
+            tracing::debug!(freed, "addresses have cooled down");
+        }
         Ok(())
     }
 
@@ -215,7 +237,9 @@ fn now() -> SystemTime {
 
 #[cfg(test)]
 mod tests {
+    use calico_ipam::AutoAssign;
     use calico_model::MemoryStore;
+    use calico_model::resource::block::StoredIpamConfig;
     use calico_model::resource::{IpPool, NodeBgp, Object};
 
     use super::*;
@@ -242,7 +266,7 @@ mod tests {
             client.of::<IpPool>().create(pool.as_ref().clone()).await.unwrap();
         }
         client.of::<Node>().create(known.nodes[&id].as_ref().clone()).await.unwrap();
-        let keeper = Keeper { node: node.clone(), client: client.clone(), ipam: Ipam::new(store) };
+        let keeper = Keeper { node: node.clone(), client: client.clone(), ipam: ipam(store) };
 
         keeper.keep(&Wanted::of(&known, &node)).await.unwrap();
         let told = client.of::<Node>().get(&id).await.unwrap();
@@ -270,7 +294,7 @@ mod tests {
         for pool in known.pools.values() {
             client.of::<IpPool>().create(pool.as_ref().clone()).await.unwrap();
         }
-        let keeper = Keeper { node: node.clone(), client: client.clone(), ipam: Ipam::new(store) };
+        let keeper = Keeper { node: node.clone(), client: client.clone(), ipam: ipam(store) };
         let block = keeper.ipam.ensure_block(&node, Family::V4, &[], now()).await.unwrap();
         let name = ObjectId::from("pool".parse::<Name>().unwrap());
         let elsewhere = |pool: &mut IpPool| pool.node_selector = "rack == '7'".parse().unwrap();
@@ -280,5 +304,43 @@ mod tests {
         keeper.keep(&wanted).await.unwrap();
         let key = calico_model::resource::block::block_key(&block);
         assert_eq!(client.store().get(&key).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn blocks_are_looked_after_though_nothing_that_is_wanted_changes() {
+        let store: Arc<dyn Datastore> = Arc::new(MemoryStore::new());
+        let client = Client::new(Arc::clone(&store), crate::stamp::stamp);
+        let node: NodeName = "n1".parse().unwrap();
+        let mut pool = IpPool::new("192.168.0.0/16".parse().unwrap());
+        pool.node_selector = "rack == '7'".parse().unwrap();
+        let pool = Object::new("pool".parse().unwrap(), pool);
+        client.of::<IpPool>().create(pool.clone()).await.unwrap();
+        let mut known = snapshot(EncapMode::Never);
+        known.insert(pool.clone());
+
+        let every = Duration::from_millis(20);
+        let tunnels = spawn_with(node.clone(), client, Arc::clone(&store), Backoff::new(1, every, every));
+        tunnels.observe(&Change::InSync);
+        tunnels.want(Wanted::of(&known, &node));
+        // Only now, and by another process, there is something to do.
+        let other = Ipam::new(Arc::clone(&store));
+        let config = StoredIpamConfig { ip_cooldown_seconds: 60, ..StoredIpamConfig::default() };
+        other.set_config(&config, now()).await.unwrap();
+        let mut request = AutoAssign::new(node, "h");
+        request.count.v4 = 2;
+        request.pools.v4.push(PoolRef::Name(pool.metadata.name.clone()));
+        let long_ago = now() - Duration::from_secs(3600);
+        let held = other.auto_assign(request, long_ago).await.unwrap().v4;
+        other.release_by_handle("h", long_ago).await.unwrap();
+        let key = calico_model::resource::block::block_key(&held[0].block);
+        if let Some(cooling) = store.get(&key).await.unwrap() {
+            tunnels.observe(&Change::Put(cooling));
+        }
+        let watch = crate::lab::Stopwatch::start();
+        while store.get(&key).await.unwrap().is_some() {
+            assert!(watch.elapsed() < Duration::from_secs(60), "the block is given back");
+            tokio::time::sleep(every).await;
+        }
+        assert_eq!(tunnels.problem(), None);
     }
 }

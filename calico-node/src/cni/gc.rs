@@ -15,6 +15,7 @@ use super::del::remove;
 use super::ipam::network_handle;
 use super::plugin::Plugin;
 use super::{CniError, Config};
+use crate::ipam::ipam;
 
 /// Removes the endpoints of containers that are no more, then has the IPAM plugin do its part. Goes on past failures and
 /// returns them all.
@@ -23,7 +24,7 @@ pub(super) async fn calico(plugin: &Plugin<'_>, now: SystemTime) -> Result<(), C
     let mut errors = Vec::new();
     if let Some(client) = plugin.unlocked_datastore().await? {
         let node = plugin.node()?;
-        let ipam = Ipam::new(client.store().clone());
+        let ipam = ipam(client.store().clone());
         let listed = client.of::<WorkloadEndpoint>().list(None).await;
         let listed = listed.map_err(|error| CniError::datastore("list the workload endpoints", error))?;
         let gone = |endpoint: &Object<WorkloadEndpoint>| {
@@ -66,7 +67,7 @@ async fn is_of_network(
 pub(super) async fn calico_ipam(plugin: &Plugin<'_>, now: SystemTime) -> Result<(), CniError> {
     let valid: BTreeSet<&str> = valid(plugin.config)?.into_iter().map(|(container, _)| container).collect();
     let Some(client) = plugin.unlocked_datastore().await? else { return Ok(()) };
-    let ipam = Ipam::new(client.store().clone());
+    let ipam = ipam(client.store().clone());
     let mut errors = Vec::new();
     for handle in handles(plugin.config, &client).await? {
         let container = handle.rsplit_once('.').map_or(handle.as_str(), |(_, container)| container);

@@ -10,6 +10,7 @@ use calico_model::{Family, Namespace, NodeName};
 
 use super::plugin::Plugin;
 use super::{AddResult, CniError, Config, Container};
+use crate::ipam::ipam;
 
 /// The addresses that an ADD gives.
 pub(super) struct Given {
@@ -53,7 +54,7 @@ pub(super) async fn add(
     now: SystemTime,
 ) -> Result<Given, CniError> {
     let request = Assignment::of(plugin, container)?;
-    let ipam = Ipam::new(plugin.ready_datastore().await?.store().clone());
+    let ipam = ipam(plugin.ready_datastore().await?.store().clone());
     let held = ipam.addrs_by_handle(&request.handle, now).await;
     let held = held.map_err(|error| request.failed(error.into()))?;
     if !held.is_empty() {
@@ -74,7 +75,7 @@ pub(super) async fn add(
 /// Releases the addresses of a container. One that has none is fine.
 pub(super) async fn del(plugin: &Plugin<'_>, container: &Container, now: SystemTime) -> Result<(), CniError> {
     let Some(client) = plugin.unlocked_datastore().await? else { return Ok(()) };
-    let ipam = Ipam::new(client.store().clone());
+    let ipam = ipam(client.store().clone());
     let mut errors = Vec::new();
     for handle in [handle(plugin, container), legacy_handle(container)] {
         let released = ipam.release_by_handle(&handle, now).await;
@@ -90,7 +91,7 @@ pub(super) async fn check(
     now: SystemTime,
 ) -> Result<(), CniError> {
     let request = Assignment::of(plugin, container)?;
-    let ipam = Ipam::new(plugin.ready_datastore().await?.store().clone());
+    let ipam = ipam(plugin.ready_datastore().await?.store().clone());
     let held = ipam.addrs_by_handle(&request.handle, now).await;
     let held = held.map_err(|error| request.failed(error.into()))?;
     let previous = plugin.config.previous.as_ref();

@@ -30,6 +30,7 @@
 
 mod error;
 mod rules;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod typed;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{CommitError, Datastore, Entry, Key, Precondition, Prefix, Write};
+use super::{CommitError, Datastore, Entry, Key, Prefix};
 use crate::name::{Name, Namespace};
 use crate::resource::{
     ClusterInformation, DEFAULT_ALLOW_PROFILE, Document, Kind, Object, ObjectId, Profile, ReadError,
@@ -49,6 +50,8 @@ use crate::wire::merge;
 
 pub use error::ClientError;
 pub use typed::{Objects, Typed};
+
+use stored::{Stored, ipam_configuration, nothing_but_a_name};
 
 /// What marks a resource as new and its own: given once, when it is created.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,10 +118,12 @@ impl Client {
             ));
         }
         rules::create(self.store.as_ref(), &new.key, &new.resource).await?;
-        let stamp = (self.stamps)();
-        new.document.set_metadata("uid", &stamp.uid);
-        new.document.set_metadata("creationTimestamp", &stamp.created);
-        self.put(&new.key, new.document, Precondition::Absent).await
+        self.stamp(&mut new.document);
+        let nothing = Stored::default();
+        match self.put(&new.key, new.document, &nothing).await {
+            Err(ClientError::Conflict { key }) => Err(ClientError::AlreadyExists { key }),
+            done => done,
+        }
     }
 
     /// Writes a resource that exists, and returns it as stored.
@@ -139,9 +144,10 @@ impl Client {
         let asked = new.resource.metadata().resource_version.as_deref().and_then(|v| v.parse().ok());
         let asked: Option<Revision> = asked.map(Revision);
         for _ in 0..ATTEMPTS {
-            let stored = self.get(&new.key).await?;
-            let at = revision_of(&stored);
-            if asked.is_some_and(|asked| asked != at) {
+            let entries = Stored::of(self.store.as_ref(), &new.key).await?;
+            let stored = entries.document(&new.key)?;
+            let stored = stored.ok_or_else(|| ClientError::NotFound { key: new.key.clone() })?;
+            if asked.is_some() && asked != entries.revision() {
                 break;
             }
             let readable = stored.check().ok();
@@ -152,8 +158,11 @@ impl Client {
                 Author::User => stored.understood(),
                 Author::Program => readable.as_ref().map(|before| Document::from(before).value().clone()),
             };
-            let next = overlay(&stored, before.as_ref(), &new.document);
-            match self.put(&new.key, next, Precondition::At(at)).await {
+            let mut next = overlay(&stored, before.as_ref(), &new.document);
+            if entries.own.is_none() {
+                self.stamp(&mut next);
+            }
+            match self.put(&new.key, next, &entries).await {
                 Err(ClientError::Conflict { .. }) => {}
                 done => return done,
             }
@@ -198,16 +207,19 @@ impl Client {
     pub async fn delete(&self, key: &ResourceKey, at: Option<Revision>) -> Result<Document, ClientError> {
         rules::writable(key)?;
         for _ in 0..ATTEMPTS {
-            let Some(entry) = self.store.get(&key.datastore_key()).await? else {
+            let stored = Stored::of(self.store.as_ref(), key).await?;
+            let Some(revision) = stored.revision() else {
                 return Err(ClientError::NotFound { key: key.clone() });
             };
-            if at.is_some_and(|at| at != entry.revision) {
+            if at.is_some_and(|at| at != revision) {
                 break;
             }
             rules::delete(self.store.as_ref(), key).await?;
-            let write = Write::delete(entry.key.clone(), Precondition::At(entry.revision));
-            match self.store.commit(vec![write]).await {
-                Ok(_) => return Ok(read(&entry).unwrap_or_else(|_| bare(key))),
+            match self.store.commit(stored.deletes()).await {
+                Ok(_) => {
+                    let was = stored.document(key).ok().flatten();
+                    return Ok(was.unwrap_or_else(|| nothing_but_a_name(key)));
+                }
                 Err(CommitError::Conflict { .. }) => {}
                 Err(error) => return Err(ClientError::from_commit(key, error)),
             }
@@ -223,9 +235,8 @@ impl Client {
         if is_built_in(key) {
             return Ok(built_in_profile());
         }
-        let entry = self.store.get(&key.datastore_key()).await?;
-        let entry = entry.ok_or_else(|| ClientError::NotFound { key: key.clone() })?;
-        read(&entry).map_err(|source| ClientError::Corrupt { key: entry.key, source })
+        let stored = Stored::of(self.store.as_ref(), key).await?.document(key)?;
+        stored.ok_or_else(|| ClientError::NotFound { key: key.clone() })
     }
 
     /// Reads all resources of a kind, of one namespace or of all. The built-in profile is among the profiles.
@@ -247,6 +258,16 @@ impl Client {
             let at =
                 items.partition_point(|document| document.metadata("name") < Some(DEFAULT_ALLOW_PROFILE));
             items.insert(at, built_in_profile());
+        }
+        if kind == Kind::IpamConfiguration {
+            let key = ipam_configuration();
+            items.retain(|document| document.key().as_ref() != Some(&key));
+            match self.get(&key).await {
+                Ok(document) => items.push(document),
+                Err(ClientError::NotFound { .. }) => {}
+                Err(ClientError::Corrupt { key, source }) => corrupt = vec![(key, source)],
+                Err(error) => return Err(error),
+            }
         }
         Ok(Documents { items, corrupt, revision: listing.revision })
     }
@@ -293,16 +314,18 @@ impl Client {
         &self,
         key: &ResourceKey,
         document: Document,
-        precondition: Precondition,
+        over: &Stored,
     ) -> Result<Document, ClientError> {
-        let write = Write::put(key.datastore_key(), document.stored_form(), precondition);
-        match self.store.commit(vec![write]).await {
+        match self.store.commit(over.puts(key, &document)?).await {
             Ok(revision) => Ok(document.at_revision(revision)),
-            Err(CommitError::Conflict { .. }) if precondition == Precondition::Absent => {
-                Err(ClientError::AlreadyExists { key: key.clone() })
-            }
             Err(error) => Err(ClientError::from_commit(key, error)),
         }
+    }
+
+    fn stamp(&self, document: &mut Document) {
+        let stamp = (self.stamps)();
+        document.set_metadata("uid", &stamp.uid);
+        document.set_metadata("creationTimestamp", &stamp.created);
     }
 }
 
@@ -375,11 +398,6 @@ fn read(entry: &Entry) -> Result<Document, ReadError> {
     Document::from_json(&entry.value).map(|document| document.at_revision(entry.revision))
 }
 
-/// The revision that `get` put into the document.
-fn revision_of(document: &Document) -> Revision {
-    Revision(document.metadata("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or_default())
-}
-
 fn folder(kind: Kind, namespace: Option<&Namespace>) -> Prefix {
     let whole = kind.datastore_prefix();
     match namespace {
@@ -396,20 +414,6 @@ fn is_built_in(key: &ResourceKey) -> bool {
 fn built_in_profile() -> Document {
     let profile: Resource = Object::new(constant(DEFAULT_ALLOW_PROFILE), Profile::allow_all()).into();
     Document::from(&profile).at_revision(Revision(1))
-}
-
-/// What is told of a deleted entry that was no resource.
-fn bare(key: &ResourceKey) -> Document {
-    let value = serde_json::json!({
-        "apiVersion": crate::resource::API_VERSION,
-        "kind": key.kind.as_str(),
-        "metadata": {"name": key.id.name.as_str()},
-    });
-    let mut document = Document::from_value(value).expect("a known version and kind");
-    if let Some(namespace) = &key.id.namespace {
-        document.set_metadata("namespace", namespace.as_str());
-    }
-    document
 }
 
 fn constant(name: &str) -> Name {

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Map, Value};
+
 use crate::name::NodeName;
 use crate::net::Cidr;
 use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
 
-use super::block::{AffinityState, Owner};
+use super::block::{AffinityState, Owner, StoredIpamConfig};
 
 wire_enum! {
     /// A feature that is on or off.
@@ -41,6 +43,20 @@ wire_struct! {
 impl IpamConfiguration {
     /// The only name there is.
     pub const NAME: &'static str = "default";
+
+    /// Returns the form that IPAM keeps under its own key, beside fields that are kept for others.
+    pub(crate) fn stored(&self, unknown: Map<String, Value>) -> StoredIpamConfig {
+        StoredIpamConfig {
+            strict_affinity: self.strict_affinity,
+            auto_allocate_blocks: self.auto_allocate_blocks,
+            max_blocks_per_host: self.max_blocks_per_host,
+            ip_cooldown_seconds: self.ip_cooldown_seconds.unwrap_or_default(),
+            kube_virt_vm_address_persistence: self
+                .kube_virt_vm_address_persistence
+                .map(|switch| switch.as_str().to_owned()),
+            unknown,
+        }
+    }
 }
 
 wire_enum! {

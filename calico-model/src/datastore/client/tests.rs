@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::json;
 
 use super::*;
-use crate::datastore::MemoryStore;
+use crate::datastore::{MemoryStore, Precondition, Write};
+use crate::resource::block::config_key;
 use crate::resource::{IpPool, Node, NodeBgp};
 
 fn client() -> Client {
@@ -278,7 +279,7 @@ async fn typed_objects_round_trip_and_are_modified() {
 async fn a_delete_at_a_stale_revision_is_a_conflict() {
     let client = client();
     let created = client.create(&pool("p", "10.0.0.0/16")).await.unwrap();
-    let first = revision_of(&created);
+    let first = Revision(created.metadata("resourceVersion").unwrap().parse().unwrap());
     client.update(&pool("p", "10.0.0.0/16")).await.unwrap();
     let key = created.key().unwrap();
     assert!(matches!(client.delete(&key, Some(first)).await, Err(ClientError::Conflict { .. })));
@@ -309,4 +310,82 @@ async fn a_pool_for_load_balancers_stays_one() {
     client.create(&pool(json!(["LoadBalancer"]))).await.unwrap();
     let refused = client.apply(&pool(json!(["Workload"]))).await.unwrap_err().to_string();
     assert!(refused.contains("spec.allowedUses = [\"Workload\"]: must stay LoadBalancer"), "{refused}");
+}
+
+fn ipam_configuration_of(spec: Value) -> Document {
+    document("IPAMConfiguration", "default", spec)
+}
+
+async fn settings(client: &Client) -> Option<Value> {
+    let entry = client.store().get(&config_key()).await.unwrap()?;
+    Some(serde_json::from_slice(&entry.value).unwrap())
+}
+
+async fn configure(client: &Client, settings: Value) {
+    let write = Write::put(config_key(), settings.to_string().into_bytes(), Precondition::Any);
+    client.store().commit(vec![write]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_ipam_configuration_is_written_where_ipam_reads_it() {
+    let client = client();
+    let strict = ipam_configuration_of(json!({"strictAffinity": true, "maxBlocksPerHost": 3}));
+    let created = client.create(&strict).await.unwrap();
+    let expected = json!({"strict_affinity": true, "auto_allocate_blocks": true, "maxBlocksPerHost": 3});
+    assert_eq!(settings(&client).await, Some(expected));
+    let key = created.key().unwrap();
+    assert_eq!(client.get(&key).await.unwrap(), created);
+    client.apply(&ipam_configuration_of(json!({"ipCooldownSeconds": 5}))).await.unwrap();
+    assert_eq!(settings(&client).await, Some(json!({"auto_allocate_blocks": true, "ipCooldownSeconds": 5})));
+    let again = client.create(&strict).await.unwrap_err();
+    assert!(matches!(again, ClientError::AlreadyExists { .. }), "{again}");
+    client.delete(&key, None).await.unwrap();
+    assert_eq!(settings(&client).await, None);
+    assert!(matches!(client.delete(&key, None).await, Err(ClientError::NotFound { .. })));
+    assert!(client.list(Kind::IpamConfiguration, None).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn an_ipam_configuration_is_what_ipam_goes_by() {
+    let client = client();
+    configure(&client, json!({"strict_affinity": true, "auto_allocate_blocks": true, "future": 1})).await;
+    let key = ipam_configuration();
+    let spec = |document: &Document| document.value()["spec"].clone();
+    let found = client.get(&key).await.unwrap();
+    let expected = json!({"strictAffinity": true, "autoAllocateBlocks": true, "maxBlocksPerHost": 0});
+    assert_eq!(spec(&found), expected);
+    let taken = client.create(&ipam_configuration_of(json!({}))).await.unwrap_err();
+    assert!(matches!(taken, ClientError::AlreadyExists { .. }), "{taken}");
+
+    let mut changed = found.clone();
+    changed.value_mut()["spec"]["maxBlocksPerHost"] = json!(7);
+    let written = client.update(&changed).await.unwrap();
+    assert!(written.metadata("uid").is_some());
+    let kept =
+        json!({"strict_affinity": true, "auto_allocate_blocks": true, "maxBlocksPerHost": 7, "future": 1});
+    assert_eq!(settings(&client).await, Some(kept));
+
+    configure(&client, json!({"auto_allocate_blocks": true, "kubeVirtVMAddressPersistence": "Disabled"}))
+        .await;
+    let stale = client.update(&written).await.unwrap_err();
+    assert!(matches!(stale, ClientError::Conflict { .. }), "{stale}");
+    let listed = client.list(Kind::IpamConfiguration, None).await.unwrap().items;
+    assert_eq!(listed, [client.get(&key).await.unwrap()]);
+    let expected = json!({"strictAffinity": false, "autoAllocateBlocks": true, "maxBlocksPerHost": 0,
+                          "kubeVirtVMAddressPersistence": "Disabled"});
+    assert_eq!(spec(&listed[0]), expected);
+    assert_eq!(listed[0].metadata("uid"), written.metadata("uid"));
+}
+
+#[tokio::test]
+async fn settings_of_ipam_that_cannot_be_read_are_told_and_can_be_deleted() {
+    let client = client();
+    let write = Write::put(config_key(), b"not json".to_vec(), Precondition::Any);
+    client.store().commit(vec![write]).await.unwrap();
+    let key = ipam_configuration();
+    let Err(ClientError::Corrupt { key: at, .. }) = client.get(&key).await else { panic!("it was read") };
+    assert_eq!(at, config_key());
+    assert_eq!(client.list(Kind::IpamConfiguration, None).await.unwrap().corrupt.len(), 1);
+    client.delete(&key, None).await.unwrap();
+    client.create(&ipam_configuration_of(json!({}))).await.unwrap();
 }

@@ -255,6 +255,29 @@ fn the_configuration_is_changed_within_its_rules() {
     assert_eq!(cluster.run(&["ipam", "configure", "--ip-cooldown-seconds=1201"]).code, 2);
 }
 
+#[test]
+fn the_configuration_is_one_whether_a_resource_or_a_command_changes_it() {
+    let cluster = Cluster::new("ipam-configuration");
+    let resource = |spec: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: IPAMConfiguration\nmetadata: {{name: default}}\nspec: {spec}\n"
+        )
+    };
+    let shown = || cluster.json(&["ipam", "show", "--show-configuration", "-o", "json"]);
+    let spec = || cluster.json(&["get", "ipamconfig", "default", "-o", "json"])["spec"].clone();
+    assert_eq!(cluster.apply(&resource("{strictAffinity: true, maxBlocksPerHost: 3}")).err, "");
+    assert_eq!((&shown()["strictAffinity"], &shown()["maxBlocksPerHost"]), (&json!(true), &json!(3)));
+    cluster.ok(&["ipam", "configure", "--max-blocks-per-host=9", "--ip-cooldown-seconds=5"]);
+    let expected = json!({
+        "strictAffinity": true, "maxBlocksPerHost": 9, "autoAllocateBlocks": true, "ipCooldownSeconds": 5,
+    });
+    assert_eq!(spec(), expected);
+    cluster.ok(&["patch", "ipamconfig", "default", "-p", r#"{"spec": {"ipCooldownSeconds": 7}}"#]);
+    assert_eq!(shown()["ipCooldownSeconds"], 7);
+    cluster.ok(&["delete", "ipamconfig", "default"]);
+    assert_eq!((&shown()["strictAffinity"], &shown()["maxBlocksPerHost"]), (&json!(false), &json!(0)));
+}
+
 #[tokio::test]
 async fn a_pool_is_split_while_the_datastore_is_locked_and_its_addresses_stay() {
     let cluster = cluster("ipam-split");

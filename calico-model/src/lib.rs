@@ -58,4 +58,4 @@ pub use net::{Cidr, Family, InterfaceAddr, Mac, ParseError, Protocol};
 pub use revision::{Revision, SequenceNumber};
 pub use selector::{LabelSource, Selector, SelectorError};
 pub use snapshot::{Snapshot, Update};
-pub use wire::{Fault, Faults};
+pub use wire::{Fault, Faults, UnknownField};

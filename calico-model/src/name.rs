@@ -132,6 +132,18 @@ pub fn workload_endpoint_name(segments: &[&str]) -> Result<Name, ParseError> {
     segments.iter().map(|segment| segment.replace('-', "--")).collect::<Vec<_>>().join("-").parse()
 }
 
+/// Returns how the names of the endpoints begin that have these segments first: for listing them.
+///
+/// # Examples
+/// ```
+/// use calico_model::name::workload_endpoint_prefix;
+/// assert_eq!(workload_endpoint_prefix(&["node-1", "k8s"]), "node--1-k8s-");
+/// ```
+#[must_use]
+pub fn workload_endpoint_prefix(segments: &[&str]) -> String {
+    segments.iter().map(|segment| segment.replace('-', "--") + "-").collect()
+}
+
 /// Splits the name of a workload endpoint into its segments; the inverse of [`workload_endpoint_name`].
 #[must_use]
 pub fn workload_endpoint_segments(name: &str) -> Vec<String> {
@@ -178,6 +190,23 @@ mod tests {
             let name = workload_endpoint_name(segments).unwrap();
             assert_eq!(workload_endpoint_segments(name.as_str()), segments);
         }
+        for (segments, expected) in [
+            (["node-1", "k8s", "pod-name", "eth0"], "node--1-k8s-pod--name-eth0"),
+            (["n", "cni", "0123abcd", "eth0"], "n-cni-0123abcd-eth0"),
+            (["n", "libnetwork", "libnetwork", "ab12"], "n-libnetwork-libnetwork-ab12"),
+            (["n", "openstack", "vm-1", "tap0"], "n-openstack-vm--1-tap0"),
+        ] {
+            let name = workload_endpoint_name(&segments).unwrap();
+            assert_eq!(name.as_str(), expected);
+            for first in 0..segments.len() {
+                assert!(name.as_str().starts_with(&workload_endpoint_prefix(&segments[..first])));
+            }
+            // A node whose name only begins alike is no match.
+            assert!(!name.as_str().starts_with(&workload_endpoint_prefix(&["nod"])));
+        }
+        assert_eq!(workload_endpoint_prefix(&["node-1", "k8s"]), "node--1-k8s-");
+        assert_eq!(workload_endpoint_prefix(&[]), "");
+        assert!(workload_endpoint_name(&["n", "k8s-"]).is_err());
         assert!(workload_endpoint_name(&["-n", "k8s"]).is_err());
         assert!(workload_endpoint_name(&["", "k8s"]).is_err());
     }

@@ -29,6 +29,7 @@ mod schema;
 mod sets;
 pub mod severity;
 pub mod staged;
+mod status;
 mod tier;
 
 pub use bgp::{BgpConfiguration, BgpPeer};
@@ -36,7 +37,7 @@ pub use cluster::ClusterInformation;
 pub use controllers::KubeControllersConfiguration;
 pub use document::{API_VERSION, Document, ReadError};
 pub use duration::GoDuration;
-pub use endpoint::{EndpointPort, HostEndpoint, WorkloadEndpoint};
+pub use endpoint::{EndpointPort, HostEndpoint, QosControls, WorkloadEndpoint};
 pub use felix::{EndpointToHostAction, FelixConfiguration, ProgramClusterRoutes, ProtoPort};
 pub use filter::BgpFilter;
 pub use ipam::{BlockAffinity, IpamBlock, IpamConfiguration, IpamHandle};

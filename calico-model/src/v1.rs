@@ -39,7 +39,7 @@ use crate::label::Labels;
 use crate::name::workload_endpoint_name;
 use crate::net::Family;
 use crate::resource::{API_VERSION, Document, ReadError};
-use crate::wire::{Faults, FromWire, Path, Report, ToWire};
+use crate::wire::{Faults, FromWire, Path, Report, ToWire, UnknownField};
 
 use tables::{BgpPeer, HostEndpoint, IpPool, Node, Policy, Profile, WorkloadEndpoint};
 
@@ -101,7 +101,8 @@ fn read<T: tables::Kind>(value: &Value, report: &mut Report) -> Option<Parts<T>>
     let spec = T::Spec::from_wire(part("spec"), Path::root("spec"), report);
     if let Some(object) = value.as_object() {
         const KNOWN: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
-        report.unknown.extend(object.keys().filter(|key| !KNOWN.contains(&key.as_str())).cloned());
+        let unknown = object.keys().filter(|key| !KNOWN.contains(&key.as_str()));
+        report.unknown.extend(unknown.map(|key| UnknownField::new(key.clone(), key, KNOWN)));
     }
     Some(Parts { metadata: metadata?, spec: spec? })
 }

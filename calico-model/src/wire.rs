@@ -16,7 +16,7 @@ mod schema;
 mod shape;
 mod table;
 
-pub use fault::{Fault, Faults};
+pub use fault::{Fault, Faults, UnknownField};
 pub(crate) use fault::{Path, Report, SHOWN, cut, quoted};
 pub(crate) use limit::Limit;
 pub(crate) use merge::merge;

@@ -58,6 +58,8 @@ wire_struct! {
         container_port: u16 = "containerPort" required,
         /// The node's port that leads to it.
         host_port: Option<u16> = "hostPort" optional,
+        /// The address of the node at which it does.
+        host_ip: Option<String> = "hostIP" optional,
     }
 }
 
@@ -155,5 +157,9 @@ fn port(port: &ContainerPort) -> Option<EndpointPort> {
     let protocol = port.protocol.unwrap_or(Protocol::TCP);
     let usable = protocol.has_ports() && port.container_port != 0;
     let wanted = !port.name.is_empty() || port.host_port.is_some();
-    (usable && wanted).then(|| EndpointPort::named(&port.name, protocol, port.container_port))
+    (usable && wanted).then(|| EndpointPort {
+        host_port: port.host_port,
+        host_ip: port.host_ip.as_ref().and_then(|addr| addr.parse().ok()),
+        ..EndpointPort::named(&port.name, protocol, port.container_port)
+    })
 }

@@ -3,10 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::named::check_name;
+use super::status::check_status;
 use super::{Kind, Metadata, ObjectId, Resource, ResourceKey, Scope};
 use crate::name::{Name, Namespace};
 use crate::revision::Revision;
-use crate::wire::{Faults, FromWire, Path, Report, SHOWN, ToWire, cut, merge, quoted};
+use crate::wire::{Faults, FromWire, Path, Report, SHOWN, ToWire, UnknownField, cut, merge, quoted};
 
 /// The API version of every resource.
 pub const API_VERSION: &str = "projectcalico.org/v3";
@@ -52,13 +53,13 @@ pub enum ReadError {
         what: String,
         /// Its kind.
         kind: Kind,
-        /// The paths of the fields.
-        fields: Vec<String>,
+        /// The fields.
+        fields: Vec<UnknownField>,
     },
 }
 
-fn shown(fields: &[String]) -> String {
-    let mut paths: Vec<String> = fields.iter().take(SHOWN).map(|path| cut(path)).collect();
+fn shown(fields: &[UnknownField]) -> String {
+    let mut paths: Vec<String> = fields.iter().take(SHOWN).map(ToString::to_string).collect();
     if let Some(more) = fields.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         paths.push(format!("and {more} more"));
     }
@@ -179,6 +180,9 @@ impl Document {
         if let Some(resource) = &resource {
             resource.check_for_name(&mut report);
         }
+        if let Some(status) = self.value.get("status").filter(|status| !status.is_null()) {
+            check_status(self.kind, status, &mut report);
+        }
         let resource = match resource {
             Some(resource) if report.faults.is_empty() => resource,
             _ => return Err(ReadError::Invalid { what: self.label(), faults: Faults(report.faults) }),
@@ -195,8 +199,8 @@ impl Document {
     pub(crate) fn understood(&self) -> Option<Value> {
         let (_, unknown) = self.read().ok()?;
         let mut value = self.value.clone();
-        for path in &unknown {
-            remove(&mut value, path);
+        for field in &unknown {
+            remove(&mut value, &field.path);
         }
         value.as_object_mut()?.remove("status");
         Some(value)
@@ -209,7 +213,7 @@ impl Document {
         report.faults.len()
     }
 
-    fn read(&self) -> Result<(Resource, Vec<String>), ReadError> {
+    fn read(&self) -> Result<(Resource, Vec<UnknownField>), ReadError> {
         let mut report = Report::default();
         let resource = self.read_into(&mut report);
         match resource {
@@ -239,7 +243,8 @@ impl Document {
         }
         if let Some(object) = self.value.as_object() {
             const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
-            report.unknown.extend(object.keys().filter(|key| !KNOWN.contains(&key.as_str())).cloned());
+            let unknown = object.keys().filter(|key| !KNOWN.contains(&key.as_str()));
+            report.unknown.extend(unknown.map(|key| UnknownField::new(key.clone(), key, KNOWN)));
         }
         let spec = self.value.get("spec").filter(|spec| !spec.is_null()).unwrap_or(&empty);
         // A spec is read even when the metadata is faulty, so that its faults are reported too.

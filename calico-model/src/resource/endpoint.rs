@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use crate::name::{InterfaceName, Name, NodeName};
 use crate::net::{Cidr, Family, Mac, Protocol};
-use crate::wire::{Limit, Others, Path, Report, Shape, ToWire, wire_struct};
+use crate::wire::{Limit, Path, Report, ToWire, wire_struct};
+
+use super::felix::Dscp;
 
 wire_struct! {
     /// A `WorkloadEndpoint`: one interface of a container or virtual machine.
@@ -41,8 +43,9 @@ wire_struct! {
         ports: Vec<EndpointPort> = "ports" empty,
         /// Networks it may send from beside its own addresses.
         allow_spoofed_source_prefixes: Vec<Cidr> = "allowSpoofedSourcePrefixes" empty,
+        /// How much it may send and receive.
+        qos_controls: Option<Box<QosControls>> = "qosControls" optional,
     }
-    also = OF_WORKLOAD;
     check = check_workload;
 }
 
@@ -56,8 +59,41 @@ wire_struct! {
     }
 }
 
-/// What a `WorkloadEndpoint` may say and nothing here acts on.
-const OF_WORKLOAD: Others = &[("qosControls", Shape::Object)];
+wire_struct! {
+    /// How much a workload may send (egress) and receive (ingress). Nothing here acts on it yet.
+    pub struct QosControls {
+        /// Bits a second.
+        ingress_bandwidth: Option<u64> = "ingressBandwidth" optional,
+        /// Bits a second.
+        egress_bandwidth: Option<u64> = "egressBandwidth" optional,
+        /// Bits that may come at once.
+        ingress_burst: Option<u64> = "ingressBurst" optional,
+        /// Bits that may go at once.
+        egress_burst: Option<u64> = "egressBurst" optional,
+        /// Bits a second during a burst.
+        ingress_peakrate: Option<u64> = "ingressPeakrate" optional,
+        /// Bits a second during a burst.
+        egress_peakrate: Option<u64> = "egressPeakrate" optional,
+        /// Bytes that may come at once at the peak rate.
+        ingress_minburst: Option<u64> = "ingressMinburst" optional,
+        /// Bytes that may go at once at the peak rate.
+        egress_minburst: Option<u64> = "egressMinburst" optional,
+        /// Packets a second.
+        ingress_packet_rate: Option<u64> = "ingressPacketRate" optional,
+        /// Packets a second.
+        egress_packet_rate: Option<u64> = "egressPacketRate" optional,
+        /// Packets that may come at once.
+        ingress_packet_burst: Option<u64> = "ingressPacketBurst" optional,
+        /// Packets that may go at once.
+        egress_packet_burst: Option<u64> = "egressPacketBurst" optional,
+        /// Connections to it.
+        ingress_max_connections: Option<u64> = "ingressMaxConnections" optional,
+        /// Connections from it.
+        egress_max_connections: Option<u64> = "egressMaxConnections" optional,
+        /// The mark of its packets (RFC 2474).
+        dscp: Option<Dscp> = "dscp" optional,
+    }
+}
 
 wire_struct! {
     /// A `HostEndpoint`: an interface of a node, guarded by policy.
@@ -150,6 +186,7 @@ impl WorkloadEndpoint {
             mac: None,
             ports: Vec::new(),
             allow_spoofed_source_prefixes: Vec::new(),
+            qos_controls: None,
         }
     }
 

@@ -71,7 +71,7 @@ fn check(metadata: &mut Metadata, at: Path<'_>, report: &mut Report) {
     }
     let annotations_at = at.key("annotations");
     for key in metadata.annotations.keys().filter(|key| !is_label_key(&key.to_lowercase())) {
-        report.fault(annotations_at.key(key), None, LABEL_KEY);
+        report.fault(annotations_at.key(key), Some(&Value::from(key.as_str())), LABEL_KEY);
     }
     if metadata.resource_version.as_deref().is_some_and(|version| version.parse::<u64>().is_err()) {
         let value = metadata.resource_version.clone().map(Value::String);

@@ -56,6 +56,14 @@ impl Resource {
                 }
             }
             Resource::NetworkSet(object) => check_set(&object.metadata, report),
+            Resource::ClusterInformation(object) => {
+                let guid = &object.spec.cluster_guid;
+                let hex = guid.len() == 32 && guid.bytes().all(|byte| byte.is_ascii_hexdigit());
+                if !guid.is_empty() && !hex {
+                    let value = Value::from(guid.as_str());
+                    report.fault(at.key("clusterGUID"), Some(&value), "must be 32 hex digits");
+                }
+            }
             _ => {}
         }
     }

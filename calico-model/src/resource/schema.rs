@@ -23,6 +23,7 @@ impl Kind {
         let mut schemas = Schemas::default();
         let metadata = Metadata::schema(&mut schemas);
         let spec = Resource::spec_schema(self, &mut schemas);
+        let status = super::status::status_schema(self, &mut schemas);
         let defs = schemas.into_defs();
         let needs_spec = spec["$ref"]
             .as_str()
@@ -41,7 +42,7 @@ impl Kind {
                 "kind": {"const": self.as_str()},
                 "metadata": metadata,
                 "spec": spec,
-                "status": {"type": "object", "description": "What the cluster says of the resource."},
+                "status": status,
             },
             "required": required,
             "additionalProperties": false,

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::wire::UnknownField;
 
 fn document(kind: &str, metadata: Value, spec: Value) -> Document {
     Document::from_value(json!({"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}))
@@ -50,7 +51,7 @@ fn unknown_fields_are_refused_from_users_and_kept_from_the_datastore() {
         json!({"cidr": "10.0.0.0/16", "future": 1, "natOutgoing": true}),
     );
     let Err(ReadError::UnknownFields { fields, .. }) = pool.check_input() else { panic!("accepted") };
-    assert_eq!(fields, ["spec.future"]);
+    assert_eq!(fields, [UnknownField { path: "spec.future".to_owned(), meant: None }]);
     let Resource::IpPool(mut checked) = pool.check().unwrap() else { panic!("another kind") };
     checked.spec.nat_outgoing = false;
     checked.spec.disabled = true;
@@ -66,7 +67,8 @@ fn a_global_policy_knows_the_fields_of_both_its_parts_and_no_others() {
                       "ingress": [{"action": "Allow", "source": {"nonsense": 2}}]});
     let policy = document("GlobalNetworkPolicy", json!({"name": "g"}), spec);
     let Err(ReadError::UnknownFields { fields, .. }) = policy.check_input() else { panic!("accepted") };
-    assert_eq!(fields, ["spec.ingress[0].source.nonsense", "spec.nonsense"]);
+    let paths: Vec<&str> = fields.iter().map(|field| field.path.as_str()).collect();
+    assert_eq!(paths, ["spec.ingress[0].source.nonsense", "spec.nonsense"]);
     let Resource::GlobalNetworkPolicy(checked) = policy.check().unwrap() else { panic!("another kind") };
     assert!(checked.spec.global.do_not_track);
     assert_eq!(checked.spec.types, [PolicyType::Ingress]);
@@ -182,4 +184,88 @@ fn an_ipam_configuration_that_contradicts_itself_is_refused() {
     assert!(read(json!({"maxBlocksPerHost": 4})).is_err());
     assert!(read(json!({"autoAllocateBlocks": false})).is_err());
     assert!(read(json!({"ipCooldownSeconds": 1201})).is_err());
+}
+
+#[test]
+fn a_field_in_another_case_is_refused_with_the_one_that_is_meant() {
+    let told = |kind: &str, spec: Value| {
+        document(kind, json!({"name": "default"}), spec).check_input().unwrap_err().to_string()
+    };
+    for (kind, spec, expected) in [
+        (
+            "KubeControllersConfiguration",
+            json!({"controllers": {"loadbalancer": {}}}),
+            "spec.controllers.loadbalancer (did you mean loadBalancer?)",
+        ),
+        (
+            "IPPool",
+            json!({"cidr": "10.0.0.0/16", "nat-outgoing": true}),
+            "spec.nat-outgoing (did you mean natOutgoing?)",
+        ),
+        ("GlobalNetworkPolicy", json!({"prednat": true}), "spec.prednat (did you mean preDNAT?)"),
+        ("GlobalNetworkPolicy", json!({"Selector": "all()"}), "spec.Selector (did you mean selector?)"),
+    ] {
+        let said = told(kind, spec);
+        assert!(said.ends_with(&format!("{kind} does not know: {expected}")), "{said}");
+    }
+    let mut pool = document("IPPool", json!({"name": "p"}), json!({"cidr": "10.0.0.0/16"}));
+    pool.value_mut()["Spec"] = json!({});
+    assert!(pool.check_input().unwrap_err().to_string().ends_with("Spec (did you mean spec?)"));
+}
+
+#[test]
+fn a_status_is_checked_when_it_is_written_and_let_be_when_it_is_stored() {
+    let with = |kind: &str, spec: Value, status: Value| {
+        let mut document = document(kind, json!({"name": "default"}), spec);
+        document.value_mut()["status"] = status;
+        document
+    };
+    let sound = json!({
+        "agent": {"birdV4": {"state": "Ready", "version": "2", "routerID": "10.0.0.1", "lastBootTime": "t", "lastReconfigurationTime": "t"}},
+        "bgp": {"numberEstablishedV4": 1, "peersV4": [{"peerIP": "10.0.0.2", "type": "NodeMesh", "state": "Established", "since": "t"}]},
+        "routes": {"routesV4": [{"type": "FIB", "destination": "10.1.0.0/26", "gateway": "10.0.0.2", "interface": "eth0",
+                                 "learnedFrom": {"sourceType": "BGPPeer", "peerIP": "10.0.0.2"}}]},
+        "lastUpdated": "2026-01-02T03:04:05Z",
+    });
+    with("CalicoNodeStatus", json!({"node": "n"}), sound).check_input().unwrap();
+    for (kind, spec, status, expected) in [
+        (
+            "CalicoNodeStatus",
+            json!({"node": "n"}),
+            json!({"bgp": {"numberEstablishedV4": "1", "peersV4": [{"type": "Friend", "state": "Up"}]}, "routes": []}),
+            vec![
+                "status.bgp.numberEstablishedV4",
+                "status.bgp.peersV4[0].type",
+                "status.bgp.peersV4[0].state",
+                "status.routes",
+            ],
+        ),
+        (
+            "IPPool",
+            json!({"cidr": "10.0.0.0/16"}),
+            json!({"conditions": [{"type": "Allocatable", "status": "Yes"}]}),
+            vec!["status.conditions[0].status"],
+        ),
+        (
+            "Node",
+            json!({}),
+            json!({"podCIDRs": ["10.0.0.0"], "wireguardPublicKey": 1}),
+            vec!["status.wireguardPublicKey"],
+        ),
+        (
+            "KubeControllersConfiguration",
+            json!({}),
+            json!({"environmentVars": {"A": 1}}),
+            vec!["status.environmentVars.A"],
+        ),
+        ("Tier", json!({}), json!("ready"), vec!["status"]),
+    ] {
+        let document = with(kind, spec, status);
+        let Err(ReadError::Invalid { faults, .. }) = document.check_input() else {
+            panic!("{kind} accepted")
+        };
+        let paths: Vec<&str> = faults.0.iter().map(|fault| fault.path.as_str()).collect();
+        assert!(expected.iter().all(|path| paths.contains(path)), "{paths:?}");
+        document.check().unwrap();
+    }
 }

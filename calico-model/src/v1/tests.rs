@@ -167,7 +167,8 @@ fn a_name_that_had_to_change_gets_a_suffix_of_its_own() {
 fn unknown_fields_and_kinds_are_refused() {
     let pool = v1("ipPool", json!({"cidr": "10.0.0.0/16", "name": "x"}), json!({"natOutgoing": true}));
     let Err(ReadError::UnknownFields { fields, .. }) = to_v3(&pool) else { panic!("accepted") };
-    assert_eq!(fields, ["metadata.name", "spec.natOutgoing"]);
+    let told: Vec<String> = fields.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["metadata.name", "spec.natOutgoing (did you mean nat-outgoing?)"]);
     assert!(matches!(to_v3(&v1("banana", json!({}), json!({}))), Err(ReadError::UnknownKind(_))));
     assert!(!is_v1(&json!({"apiVersion": "v1", "kind": "Pod"})));
 }

@@ -48,13 +48,43 @@ impl fmt::Display for Faults {
     }
 }
 
+/// A field that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownField {
+    /// The path of the field.
+    pub path: String,
+    /// The name of the field that is meant, when there is one that differs only in case, dashes and underscores.
+    pub meant: Option<&'static str>,
+}
+
+impl UnknownField {
+    /// Tells of the unknown field `key`, where these are known.
+    pub(crate) fn new(path: String, key: &str, known: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { path, meant: known.into_iter().find(|name| letters(name).eq(letters(key))) }
+    }
+}
+
+impl fmt::Display for UnknownField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.meant {
+            Some(meant) => write!(f, "{} (did you mean {meant}?)", cut(&self.path)),
+            None => f.write_str(&cut(&self.path)),
+        }
+    }
+}
+
+/// What of a name is hard to mistake.
+fn letters(name: &str) -> impl Iterator<Item = char> + '_ {
+    name.chars().filter(|c| !['-', '_'].contains(c)).map(|c| c.to_ascii_lowercase())
+}
+
 /// What reading a resource found: its faults, and the fields this version does not know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Report {
     /// Everything that breaks a rule.
     pub(crate) faults: Vec<Fault>,
-    /// The paths of fields that no rule knows. They are kept, and only a user's input is refused for them.
-    pub(crate) unknown: Vec<String>,
+    /// The fields that no rule knows. They are kept, and only a user's input is refused for them.
+    pub(crate) unknown: Vec<UnknownField>,
 }
 
 impl Report {

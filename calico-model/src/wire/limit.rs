@@ -19,6 +19,8 @@ pub(crate) enum Limit {
     Chars(usize, usize, &'static str),
     /// A comma-separated list of `name=value`.
     Assignments,
+    /// From 1 to 9999 of something in a unit of time: `5/minute`.
+    Rate,
     /// A network with its prefix length written out.
     Prefixed,
     /// Each item of a list has this limit.
@@ -62,6 +64,7 @@ impl Limit {
                     && text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
             }),
             Limit::Assignments => text.is_none_or(|text| text.is_empty() || text.split(',').all(assigns)),
+            Limit::Rate => text.is_none_or(is_rate),
             Limit::Prefixed => text.is_none_or(|text| text.contains('/')),
             Limit::Each(_) => true,
         }
@@ -84,6 +87,7 @@ impl Limit {
                 format!("must be {length}letters, digits or {}", extra.join(", "))
             }
             Limit::Assignments => "must be a comma-separated list of name=value".to_owned(),
+            Limit::Rate => "must be a number from 1 to 9999, '/' and second, minute, hour or day".to_owned(),
             Limit::Prefixed => "must be a network with its prefix length, such as 10.0.0.1/32".to_owned(),
             Limit::Each(limit) => limit.rule(),
         }
@@ -113,6 +117,7 @@ impl Limit {
             Limit::Assignments => {
                 schema["pattern"] = json!(r"^(\s*[a-zA-Z0-9_]+=[^,]*(,\s*[a-zA-Z0-9_]+=[^,]*)*)?$");
             }
+            Limit::Rate => schema["pattern"] = json!("^[1-9][0-9]{0,3}/(second|minute|hour|day)$"),
             Limit::Prefixed => schema["pattern"] = json!("/"),
             Limit::Each(limit) => {
                 if let Some(items) = schema.get_mut("items") {
@@ -125,6 +130,15 @@ impl Limit {
 
 fn items(number: usize) -> String {
     if number == 1 { "1 item".to_owned() } else { format!("{number} items") }
+}
+
+fn is_rate(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(number, unit)| {
+        let digits = number.len() <= 4 && number.bytes().all(|byte| byte.is_ascii_digit());
+        digits
+            && number.bytes().next().is_some_and(|first| first != b'0')
+            && ["second", "minute", "hour", "day"].contains(&unit)
+    })
 }
 
 fn assigns(text: &str) -> bool {

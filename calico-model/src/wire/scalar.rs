@@ -443,7 +443,7 @@ impl FromWire for Labels {
         let before = report.faults.len();
         for (key, text) in &map {
             if !is_label_key(key) {
-                report.fault(at.key(key), None, LABEL_KEY);
+                report.fault(at.key(key), Some(&Value::from(key.as_str())), LABEL_KEY);
             }
             if !is_label_value(text) {
                 report.fault(
@@ -481,7 +481,7 @@ fn is_label_value(text: &str) -> bool {
 }
 
 /// What the key of a label or annotation must be.
-pub(crate) const LABEL_KEY: &str = "the key must be an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits";
+pub(crate) const LABEL_KEY: &str = "must have a key of an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits";
 
 /// Reports whether text may be the key of a label.
 pub(crate) fn is_label_key(key: &str) -> bool {

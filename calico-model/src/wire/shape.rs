@@ -16,8 +16,6 @@ pub(crate) enum Shape {
     Text,
     /// A list.
     List,
-    /// An object.
-    Object,
 }
 
 impl Shape {
@@ -29,7 +27,6 @@ impl Shape {
             }
             Shape::Text => (value.is_string(), "must be text"),
             Shape::List => (value.is_array(), "must be a list"),
-            Shape::Object => (value.is_object(), "must be an object"),
         };
         if !sound {
             report.fault(at, Some(value), rule);
@@ -43,7 +40,6 @@ impl Shape {
             Shape::Whole => "integer",
             Shape::Text => "string",
             Shape::List => "array",
-            Shape::Object => "object",
         }})
     }
 }
@@ -59,7 +55,6 @@ mod tests {
             (Shape::Whole, json!(-1), json!(1.5)),
             (Shape::Text, json!("a"), json!(1)),
             (Shape::List, json!([]), json!({})),
-            (Shape::Object, json!({}), json!([])),
         ] {
             assert!(sound(shape, good), "{shape:?}");
             assert!(!sound(shape, bad), "{shape:?}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{FromWire, Limit, Others, Path, Report, ToWire};
+use super::{FromWire, Limit, Others, Path, Report, ToWire, UnknownField};
 
 /// An object being read: every field that is asked for becomes known, the rest is reported as unknown.
 pub(crate) struct Fields<'v, 'p, 'r> {
@@ -62,14 +62,15 @@ impl<'v, 'p, 'r> Fields<'v, 'p, 'r> {
     }
 
     /// Ends the reading: reports unknown fields and says whether every field was sound.
-    pub(crate) fn close(mut self, names: &[&str], others: Others) -> bool {
+    pub(crate) fn close(mut self, names: &[&'static str], others: Others) -> bool {
         if self.known < self.object.len() && !others.is_empty() {
             self.also(others);
         }
         if self.known < self.object.len() {
-            let other = |key: &str| others.iter().any(|(name, _)| *name == key);
-            let unknown = self.object.keys().filter(|key| !names.contains(&key.as_str()) && !other(key));
-            self.report.unknown.extend(unknown.map(|key| self.at.key(key).to_string()));
+            let known = || names.iter().copied().chain(others.iter().map(|(name, _)| *name));
+            let unknown = self.object.keys().filter(|key| known().all(|name| name != key.as_str()));
+            let told = unknown.map(|key| UnknownField::new(self.at.key(key).to_string(), key, known()));
+            self.report.unknown.extend(told);
         }
         self.whole
     }
@@ -91,14 +92,17 @@ pub(crate) fn two_tables<A: FromWire, B: FromWire>(
     let mut other = Report::default();
     let second = value.is_object().then(|| B::from_wire(value, at, &mut other)).flatten();
     let here = at.to_string();
-    let of_this_object = |path: &String| path.rsplit_once('.').is_some_and(|(parent, _)| parent == here);
-    let known_to = |report: &Report, path: &String| of_this_object(path) && !report.unknown.contains(path);
+    let of_this_object = |path: &str| path.rsplit_once('.').is_some_and(|(parent, _)| parent == here);
     report.faults.append(&mut own.faults);
     report.faults.append(&mut other.faults);
-    let mut unknown: Vec<String> =
-        own.unknown.iter().filter(|path| !known_to(&other, path)).cloned().collect();
-    unknown.extend(other.unknown.iter().filter(|path| !of_this_object(path)).cloned());
-    report.unknown.append(&mut unknown);
+    for mut field in own.unknown {
+        if of_this_object(&field.path) {
+            let Some(twin) = other.unknown.iter().find(|twin| twin.path == field.path) else { continue };
+            field.meant = field.meant.or(twin.meant);
+        }
+        report.unknown.push(field);
+    }
+    report.unknown.extend(other.unknown.into_iter().filter(|field| !of_this_object(&field.path)));
     (first, second)
 }
 

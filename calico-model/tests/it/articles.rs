@@ -2,10 +2,24 @@
 
 use calico_model::manifest;
 use calico_model::resource::{Action, Document, EncapMode, PolicyType, PortMatch, Resource};
-use calico_model::{Family, Labels, Protocol};
+use calico_model::{Family, Labels, Protocol, v1};
 
-/// Reads the resources of a manifest, as `calicoctl create -f` does.
+/// Reads the resources of a manifest, as `calicoctl create -f` does. What is of the v1 dialect must also be the same after
+/// it was shown in it.
 fn read(text: &str) -> Vec<Resource> {
+    let all = read_once(text);
+    for (resource, (_, value)) in all.iter().zip(manifest::values(text.as_bytes())) {
+        if !v1::is_v1(&value.unwrap()) {
+            continue;
+        }
+        let shown = v1::from_v3(resource).unwrap_or_else(|| panic!("v1 has no such kind: {resource:?}"));
+        assert!(v1::is_v1(&shown), "{shown}");
+        assert_eq!(read_once(&manifest::to_yaml(&shown)), std::slice::from_ref(resource), "{shown:#}");
+    }
+    all
+}
+
+fn read_once(text: &str) -> Vec<Resource> {
     let documents = manifest::parse(text.as_bytes());
     let checked = |document: Result<Document, manifest::ManifestError>| {
         document.unwrap_or_else(|e| panic!("{e}")).check_input().unwrap_or_else(|e| panic!("{e}"))
@@ -301,6 +315,79 @@ spec:
     let [rule] = policy.spec.ingress.as_slice() else { panic!("one rule") };
     let source = rule.source.selector.as_ref().unwrap();
     assert!(source.matches(&pod("access")) && !source.matches(&pod("cant-access")));
+}
+
+#[test]
+fn a_pod_and_its_service_account_are_an_endpoint_and_a_profile() {
+    let text = "\
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: web
+  namespace: shop
+  labels: {team: a}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web-1
+  namespace: shop
+  labels: {run: nginx}
+spec:
+  nodeName: node-1
+  serviceAccountName: web
+  containers:
+  - name: nginx
+    image: nginx
+    ports:
+    - {name: http, containerPort: 80}
+    - {containerPort: 443, hostPort: 8443, hostIP: 10.1.4.57}
+    - {containerPort: 9000}
+status:
+  phase: Running
+  podIPs:
+  - ip: 10.20.0.4
+  - ip: fd00::4
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: pending, namespace: shop}
+spec: {containers: []}
+";
+    let mut documents = manifest::parse(text.as_bytes());
+    let waiting = documents.pop().unwrap().unwrap_err().to_string();
+    assert!(waiting.contains("document 3 ") && waiting.contains("spec.nodeName: is required"), "{waiting}");
+    let mut checked = documents.into_iter().map(|document| document.unwrap().check_input().unwrap());
+    let profile = as_kind!(Profile, checked.next().unwrap());
+    assert_eq!(profile.metadata.name.as_str(), "ksa.shop.web");
+    let expected = labels(&[("pcsa.projectcalico.org/name", "web"), ("pcsa.team", "a")]);
+    assert_eq!(profile.spec.labels_to_apply, expected);
+    assert!(profile.spec.ingress.is_empty() && profile.spec.egress.is_empty());
+    let pod = as_kind!(WorkloadEndpoint, checked.next().unwrap());
+    assert_eq!(pod.metadata.name.as_str(), "node--1-k8s-web--1-eth0");
+    assert_eq!(pod.metadata.namespace.as_ref().unwrap().as_str(), "shop");
+    for (key, value) in [
+        ("run", "nginx"),
+        ("projectcalico.org/namespace", "shop"),
+        ("projectcalico.org/orchestrator", "k8s"),
+        ("projectcalico.org/serviceaccount", "web"),
+    ] {
+        assert_eq!(pod.metadata.labels.get(key), Some(value), "{key}");
+    }
+    let networks: Vec<String> = pod.spec.ip_networks.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.20.0.4/32", "fd00::4/128"]);
+    let profiles: Vec<&str> = pod.spec.profiles.iter().map(|profile| profile.as_str()).collect();
+    assert_eq!(profiles, ["kns.shop", "ksa.shop.web"]);
+    let ports: Vec<_> = pod
+        .spec
+        .ports
+        .iter()
+        .map(|port| (port.name.as_str(), port.port, port.host_port, port.host_ip))
+        .collect();
+    let node = "10.1.4.57".parse().ok();
+    assert_eq!(ports, [("http", 80, None, None), ("", 443, Some(8443), node)]);
+    // printf shop.web-1 | sha1sum
+    assert_eq!(pod.spec.interface_name.unwrap().as_str(), "cali751425ce827");
 }
 
 #[test]

@@ -31,6 +31,24 @@ macro_rules! rules {
 }
 
 rules! {
+    what_is_told_of_clusters_and_limits_is_checked {
+        "ClusterInformation" {"name": "default"} {"clusterGUID": "0123456789abcdef0123456789abcdeg"} => [
+            r#"spec.clusterGUID = "0123456789abcdef0123456789abcdeg": must be 32 hex digits"#,
+        ];
+        "ClusterInformation" {"name": "default"} {"clusterGUID": ""} => [];
+        "FelixConfiguration" {"name": "default"} {"logActionRateLimit": "9999/day"} => [];
+        "FelixConfiguration" {"name": "default"} {"logActionRateLimit": "05/minute"} => [
+            r#"spec.logActionRateLimit = "05/minute": must be a number from 1 to 9999, '/' and second, minute, hour or day"#,
+        ];
+        "FelixConfiguration" {"name": "default"} {"logActionRateLimit": "5/week"} => [
+            r#"spec.logActionRateLimit = "5/week": must be a number from 1 to 9999, '/' and second, minute, hour or day"#,
+        ];
+        "WorkloadEndpoint" {"name": "n-cni-c-eth0", "namespace": "default"} {"node": "n", "qosControls": {"ingressBandwidth": -1, "egressPacketRate": "fast"}} => [
+            r#"spec.qosControls.ingressBandwidth = -1: must be a whole number from 0 to 18446744073709551615"#,
+            r#"spec.qosControls.egressPacketRate = "fast": must be a whole number from 0 to 18446744073709551615"#,
+        ];
+    }
+
     pools_are_checked {
         "IPPool" {"name": "x"} {} => [
             r#"spec.cidr: is required"#,
@@ -162,9 +180,8 @@ rules! {
     }
 
     bgp_peers_are_checked {
-        "BGPPeer" {"name": "x"} {} => [
-            r#"spec.peerIP: is required when neither peerSelector nor localWorkloadSelector is given"#,
-        ];
+        "BGPPeer" {"name": "x"} {} => [];
+        "BGPPeer" {"name": "x"} {"password": {"secretKeyRef": {"name": "s", "key": "k"}}} => [];
         "BGPPeer" {"name": "x"} {"node": "n", "nodeSelector": "all()", "peerIP": "10.0.0.1", "asNumber": 1} => [
             r#"spec.nodeSelector = "all()": must be absent when node is given"#,
         ];
@@ -511,7 +528,7 @@ rules! {
         ];
         "Profile" {"name": "x"} {"labelsToApply": {"a b": "c", "d": "e f"}, "ingress": [{"action": "Allow", "protocol": "x"}]} => [
             r#"spec.ingress[0].protocol = "x": "x" is not TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 0 to 255"#,
-            r#"spec.labelsToApply.a b: the key must be an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
+            r#"spec.labelsToApply.a b = "a b": must have a key of an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
             r#"spec.labelsToApply.d = "e f": must be empty, or 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
         ];
     }
@@ -589,8 +606,8 @@ rules! {
             r#"metadata.name = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
         ];
         "GlobalNetworkSet" {"name": "s", "labels": {"": "x", "a/b/c": "y", "ok": "no spaces"}, "annotations": {"not ok": "x"}} {} => [
-            r#"metadata.labels.: the key must be an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
-            r#"metadata.labels.a/b/c: the key must be an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
+            r#"metadata.labels. = "": must have a key of an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
+            r#"metadata.labels.a/b/c = "a/b/c": must have a key of an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
             r#"metadata.labels.ok = "no spaces": must be empty, or 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
         ];
         "GlobalNetworkSet" {"name": "s", "annotations": {"a": "x".repeat(262144)}} {} => [

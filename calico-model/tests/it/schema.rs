@@ -90,7 +90,7 @@ fn full() -> BTreeMap<Kind, Value> {
             "serviceAccountName": "sa", "ipNetworks": ["10.0.0.1/32"], "ipNATs": [{"internalIP": "10.0.0.1", "externalIP": "1.2.3.4"}],
             "ipv4Gateway": "10.0.0.254", "ipv6Gateway": "fd00::1", "profiles": ["p"], "interfaceName": "cali0", "mac": "ee:ee:ee:ee:ee:ee",
             "ports": [{"name": "web", "protocol": 6, "port": 80, "hostPort": 8080, "hostIP": "10.0.0.9"}],
-            "allowSpoofedSourcePrefixes": ["10.9.0.0/16"], "qosControls": {},
+            "allowSpoofedSourcePrefixes": ["10.9.0.0/16"], "qosControls": {"ingressBandwidth": 1000000, "egressMaxConnections": 10, "dscp": "AF11"},
         })),
         (Kind::HostEndpoint, json!({"node": "n", "interfaceName": "*", "expectedIPs": ["10.0.0.1", "fd00::1"], "profiles": ["p"], "ports": [port]})),
         (Kind::Profile, json!({"ingress": [rule], "egress": [ping], "labelsToApply": {"a": "", "b": "c"}})),

@@ -43,7 +43,8 @@ wire_enum! {
 }
 
 wire_struct! {
-    /// A `BGPPeer`: a session with a peer outside the mesh, for all nodes, one, or those selected.
+    /// A `BGPPeer`: a session with a peer outside the mesh, for all nodes, one, or those selected. One that says neither
+    /// an address nor a selector is no session yet.
     pub struct BgpPeer {
         /// The node that peers; with no `nodeSelector` either, all do.
         node: Option<NodeName> = "node" optional [Limit::Length(253)],
@@ -160,10 +161,6 @@ fn check(peer: &mut BgpPeer, at: Path<'_>, report: &mut Report) {
         for (key, _) in needed.into_iter().filter(|(_, given)| *given) {
             report.fault(at.key("asNumber"), None, format!("is required when {key} is given"));
         }
-    }
-    if peer.peer_ip.is_none() && peer.peer_selector.is_none() && peer.local_workload_selector.is_none() {
-        let rule = "is required when neither peerSelector nor localWorkloadSelector is given";
-        report.fault(at.key("peerIP"), None, rule);
     }
     if let Some(gateway) = peer.reachable_by {
         let value = gateway.to_wire();

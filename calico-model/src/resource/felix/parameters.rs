@@ -75,7 +75,7 @@ parameters! {
     /// How long a component may be silent before it counts as dead, where that differs from its own default.
     health_timeout_overrides: Vec<HealthTimeout> = "healthTimeoutOverrides";
     /// How many packets a Log rule logs at most, such as `5/minute`; unset is all.
-    log_action_rate_limit: String = "logActionRateLimit";
+    log_action_rate_limit: String = "logActionRateLimit" [Limit::Rate];
     /// How many packets a Log rule logs at once before the limit counts.
     log_action_rate_limit_burst: u32 = "logActionRateLimitBurst" or 5;
     /// Upstream's source files whose debug messages are logged, as a regular expression.

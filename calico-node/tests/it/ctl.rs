@@ -389,3 +389,23 @@ fn older_resources_are_converted_and_what_is_wrong_is_told() {
     assert!(refused.code == 1 && refused.err.contains("spec.cidr = \"10.1.0.0/30\""), "{}", refused.err);
     assert!(cluster.ok(&["convert", "-f", &small, "--ignore-validation"]).contains("cidr: 10.1.0.0/30"));
 }
+
+#[test]
+fn todays_resources_are_shown_in_the_words_of_v1() {
+    let cluster = Cluster::new("convert-back");
+    let old = "apiVersion: v1\nkind: ipPool\nmetadata:\n  cidr: 10.1.0.0/16\nspec:\n  disabled: false\n  ipip:\n    enabled: true\n    mode: cross-subnet\n  nat-outgoing: true\n";
+    let pool = cluster.file("pool.yaml", old);
+    let new = cluster.ok(&["convert", "-f", &pool]);
+    let tier = "---\napiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: t}\nspec: {order: 1}\n";
+    let file = cluster.file("new.yaml", &new);
+    assert_eq!(cluster.ok(&["convert", "--to", "v1", "-f", &file]), old);
+    assert_eq!(cluster.apply(old).err, "");
+    let got = cluster.ok(&["get", "ippool", "10-1-0-0-16", "-o", "yaml"]);
+    assert_eq!(cluster.run_with_input(&["convert", "--to", "v1", "-f", "-"], &got).out, old);
+    let both = cluster.file("both.yaml", &format!("{new}{tier}"));
+    let ran = cluster.run(&["convert", "--to", "v1", "-o", "json", "-f", &both]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("Tier(t) did not exist in v1"), "{}", ran.err);
+    let shown: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(shown["kind"], "ipPool");
+}

@@ -1,6 +1,7 @@
 //! The etcd store against real servers: the contract, and everything that can happen to a server.
 
 mod certificates;
+mod orphans;
 mod secrets;
 mod server;
 mod silence;

@@ -1,7 +1,9 @@
 //! Real etcd servers on this machine, for tests, benchmarks and experiments (feature `strategies`).
 //!
 //! The members listen on free ports of the loopback address and keep their data in a temporary directory; both go when
-//! the [`LocalCluster`] is dropped. The program `etcd` has to be installed (on Debian: `apt-get install etcd-server`).
+//! the [`LocalCluster`] is dropped. When the process is killed, so that nothing is dropped, its members still end with it;
+//! only their data stays. The program `etcd` has to be installed (on Debian: `apt-get install etcd-server`), and
+//! `setpriv` of util-linux, which every distribution has.
 //!
 //! ```no_run
 //! use calico_model::datastore::etcd::{EtcdConfig, EtcdStore, local::LocalCluster};
@@ -24,6 +26,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use etcd_client::Client;
@@ -42,6 +46,8 @@ pub struct LocalCluster {
 #[derive(Debug)]
 struct Member {
     process: Child,
+    /// The thread that started the process ends when this is dropped, and the process must have ended before.
+    _parent: mpsc::Sender<()>,
     arguments: Vec<String>,
     client_port: u16,
 }
@@ -53,6 +59,7 @@ impl LocalCluster {
     /// # Errors
     /// When etcd is not installed, or does not start in fifteen seconds.
     pub async fn start(members: usize, arguments: &[String]) -> io::Result<Self> {
+        installed()?;
         for _ in 0..ATTEMPTS {
             let mut cluster = Self::launch(members, arguments)?;
             if cluster.listens().await {
@@ -87,8 +94,8 @@ impl LocalCluster {
                 "--initial-cluster-state=new".to_owned(),
             ];
             all.extend_from_slice(arguments);
-            let process = spawn(&all, &cluster.directory)?;
-            cluster.members.push(Member { process, arguments: all, client_port });
+            let (process, parent) = spawn(&all, &cluster.directory)?;
+            cluster.members.push(Member { process, _parent: parent, arguments: all, client_port });
         }
         Ok(cluster)
     }
@@ -139,7 +146,7 @@ impl LocalCluster {
     /// When it cannot be started.
     pub fn revive(&mut self, member: usize) -> io::Result<()> {
         let Some(member) = self.members.get_mut(member) else { return Err(no_member(member)) };
-        member.process = spawn(&member.arguments, &self.directory)?;
+        (member.process, member._parent) = spawn(&member.arguments, &self.directory)?;
         Ok(())
     }
 
@@ -185,14 +192,35 @@ impl Drop for LocalCluster {
     }
 }
 
-fn spawn(arguments: &[String], directory: &Path) -> io::Result<Child> {
-    let log = OpenOptions::new().append(true).create(true).open(directory.join("log"))?;
-    let child =
-        Command::new("etcd").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-    child.map_err(|error| {
+fn installed() -> io::Result<()> {
+    let asked = Command::new("etcd").arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).status();
+    asked.map(drop).map_err(|error| {
         let remedy = "install it, on Debian with `apt-get install etcd-server`";
         io::Error::new(error.kind(), format!("etcd cannot be started ({error}): {remedy}"))
     })
+}
+
+/// Starts a member that gets SIGKILL when its parent ends (PR_SET_PDEATHSIG of prctl(2), which `setpriv` sets). To the
+/// kernel the parent is the thread that started it, and the caller's may end early: it gets one of its own.
+fn spawn(arguments: &[String], directory: &Path) -> io::Result<(Child, mpsc::Sender<()>)> {
+    let log = OpenOptions::new().append(true).create(true).open(directory.join("log"))?;
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "etcd"]).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let (parent, over) = mpsc::channel();
+    let (tell, child) = mpsc::sync_channel(1);
+    thread::Builder::new().name("etcd-parent".to_owned()).spawn(move || {
+        let started = tell.send(command.spawn());
+        if started.is_ok() {
+            // It never comes: the other end is dropped.
+            let _ = over.recv();
+        }
+    })?;
+    let child = child.recv().map_err(io::Error::other)?;
+    let child = child.map_err(|error| {
+        io::Error::new(error.kind(), format!("setpriv cannot be started ({error}): install util-linux"))
+    })?;
+    Ok((child, parent))
 }
 
 fn no_member(member: usize) -> io::Error {

@@ -133,6 +133,7 @@ pub fn check(inventory: &Inventory, settings: &Settings, judge: &dyn Fn(&Held) -
     }
     result.findings.extend(skewed_handles(inventory));
     result.findings.extend(broken_claims(inventory));
+    result.findings.extend(inventory.deleted.iter().map(|block| Finding::DeletedBlock { block: *block }));
     result.findings.extend(misplaced_blocks(inventory, settings));
     result
 }

@@ -1,6 +1,6 @@
 //! Everything that IPAM stores, read at about the same time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use calico_model::Cidr;
 use calico_model::resource::block::{
@@ -22,6 +22,8 @@ pub struct Inventory {
     pub affinities: BTreeMap<(Owner, Cidr), AffinityState>,
     /// What each handle counts, by block.
     pub handles: BTreeMap<String, BTreeMap<Cidr, u64>>,
+    /// Blocks that are marked as deleted and still there.
+    pub deleted: BTreeSet<Cidr>,
     /// What cannot be read, for people.
     pub problems: Vec<String>,
 }
@@ -34,8 +36,13 @@ impl Ipam {
     pub async fn inventory(&self) -> Result<Inventory, AccessError> {
         // Handles are raised before blocks and lowered after, so reading blocks first sees no handle too low.
         let (blocks, problems) = self.read_all_blocks().await?;
-        let blocks = blocks.into_iter().filter_map(|(cidr, block)| Some((cidr, block.value?))).collect();
-        let mut inventory = Inventory { blocks, problems, ..Inventory::default() };
+        let mut inventory = Inventory { problems, ..Inventory::default() };
+        for (cidr, block) in blocks {
+            match block.value {
+                Some(block) => drop(inventory.blocks.insert(cidr, block)),
+                None => drop(inventory.deleted.insert(cidr)),
+            }
+        }
         for entry in &self.list(&handles_prefix()).await?.entries {
             match from_entry::<StoredHandle>(Some(entry)) {
                 Ok(handle) => {

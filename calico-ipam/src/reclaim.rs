@@ -125,6 +125,10 @@ impl Ipam {
                     block.value.as_ref().is_some_and(|block| block.thawed(now, cooldown).is_unused());
                 self.write(block.delete(block_key(cidr)).filter(|_| unused), now).await
             }
+            Finding::DeletedBlock { block: cidr } => {
+                let block = self.read_block(cidr, now).await?;
+                self.write(block.delete(block_key(cidr)).filter(|_| block.value.is_none()), now).await
+            }
             Finding::OrphanedBlock { node, block } => self.mend_orphan(node, block, now).await,
             Finding::LeakedAddress { .. }
             | Finding::OverlappingBlocks { .. }

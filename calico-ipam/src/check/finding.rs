@@ -58,6 +58,11 @@ pub enum Finding {
         /// The block.
         block: Cidr,
     },
+    /// A block is marked as deleted and was left behind. Mended by deleting it.
+    DeletedBlock {
+        /// The block.
+        block: Cidr,
+    },
     /// Two blocks share addresses. For a person to solve.
     OverlappingBlocks {
         /// The larger block.
@@ -106,7 +111,8 @@ impl Finding {
             | Finding::StaleAffinity { .. }
             | Finding::UnconfirmedBlock { .. }
             | Finding::OrphanedBlock { .. }
-            | Finding::AbandonedBlock { .. } => true,
+            | Finding::AbandonedBlock { .. }
+            | Finding::DeletedBlock { .. } => true,
             Finding::OverlappingBlocks { .. }
             | Finding::HeldTwice { .. }
             | Finding::OutsidePools { .. }
@@ -141,6 +147,9 @@ impl fmt::Display for Finding {
                 write!(f, "block {block} is of node {node}, which does not exist")
             }
             Finding::AbandonedBlock { block } => write!(f, "block {block} is nobody's and empty"),
+            Finding::DeletedBlock { block } => {
+                write!(f, "block {block} is marked as deleted and still there")
+            }
             Finding::OverlappingBlocks { outer, inner } => {
                 write!(f, "blocks {outer} and {inner} share addresses")
             }

@@ -197,8 +197,21 @@ fn profiles(
     .collect()
 }
 
-/// The rules that allow no more than the packet: its other end by its labels, or else by its address.
+/// The rules that allow no more than the packet, as it is and as untracked and pre-DNAT policy sees it.
 fn allowances(world: &Snapshot, packet: &Packet, direction: PolicyType, owner: &ResourceKey) -> Vec<Rule> {
+    let before = packet.original_destination.map(|original| {
+        let mut before = Packet { destination: original.addr, ..packet.clone() };
+        if let Transport::Ports { destination, .. } = &mut before.transport {
+            *destination = original.port;
+        }
+        before
+    });
+    let views = [packet].into_iter().chain(&before);
+    views.flat_map(|packet| allowances_of(world, packet, direction, owner)).collect()
+}
+
+/// The rules that allow no more than what is seen: the other end by its labels, or else by its address.
+fn allowances_of(world: &Snapshot, packet: &Packet, direction: PolicyType, owner: &ResourceKey) -> Vec<Rule> {
     let mut rule = Rule::allow();
     rule.protocol = Some(packet.protocol());
     match packet.transport {

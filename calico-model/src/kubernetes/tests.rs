@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::resource::Document;
 use crate::resource::policy::{Action, PolicyType};
 
 fn policy(spec: Value) -> Value {
@@ -20,6 +21,16 @@ fn a_namespace_and_a_service_account_become_profiles() {
     assert_eq!(profile.metadata.name.as_str(), "ksa.ns.web");
     assert!(profile.spec.ingress.is_empty());
     assert_eq!(profile.spec.labels_to_apply.get("pcsa.team"), Some("a"));
+}
+
+#[test]
+fn a_name_that_is_longer_than_a_label_makes_a_profile_that_can_be_stored() {
+    let name = "builder.".repeat(20) + "bot";
+    let meta = json!({"metadata": {"name": name, "namespace": "ns"}});
+    for profile in [namespace(&meta).unwrap(), service_account(&meta).unwrap()] {
+        let stored = Document::from(&crate::resource::Resource::from(profile.clone()));
+        assert_eq!(stored.check().unwrap(), profile.into());
+    }
 }
 
 #[test]

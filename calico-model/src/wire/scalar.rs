@@ -445,7 +445,7 @@ impl FromWire for Labels {
             if !is_label_key(key) {
                 report.fault(at.key(key), Some(&Value::from(key.as_str())), LABEL_KEY);
             }
-            if !is_label_value(text) {
+            if !is_label_value(text) && !is_name_of_kubernetes(key, text) {
                 report.fault(
                     at.key(key),
                     Some(&Value::String(text.clone())),
@@ -474,6 +474,14 @@ fn is_label_word(text: &str) -> bool {
         && edge(bytes.first())
         && edge(bytes.last())
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Reports whether a label that Calico makes of a name of Kubernetes holds one. A service account's may be longer than the
+/// value of a label.
+fn is_name_of_kubernetes(key: &str, text: &str) -> bool {
+    let made =
+        ["pcns.projectcalico.org/name", "pcsa.projectcalico.org/name", "projectcalico.org/serviceaccount"];
+    made.contains(&key) && text.parse::<crate::name::Name>().is_ok()
 }
 
 fn is_label_value(text: &str) -> bool {

@@ -8,7 +8,7 @@
 //!
 //! A [`Compiler`] follows a datastore: it ends where [`compile`] does, at a cost that follows what changed, and says what changed.
 //!
-//! [`explain`] follows a packet through all nodes and finds what is missing for it to pass.
+//! [`explain()`] follows a packet through all nodes and finds what is missing for it to pass.
 //!
 //! A [`Ruleset`] prints as nft text. With the feature `nft`, the module `nft` reads the kernel's table, plans what is missing
 //! and applies it in one transaction.

@@ -1,6 +1,6 @@
 //! From what is known to what the kernel is wanted to hold.
 //!
-//! What is wanted falls into [`Place`]s, each of which is worked out by itself from the [`Known`] things it depends on:
+//! What is wanted falls into places, each of which is worked out by itself from the known things it depends on:
 //! all routes to one destination, the settings of one interface, the tunnel's entries of one peer. [`compute()`] works out
 //! all of them. A [`Computer`] is told of one change after the other, marks the places that depend on it, and works out
 //! those; what concerns everything (a pool, the configuration, the node itself) has it begin anew.

@@ -116,8 +116,8 @@ pub fn pod(value: &Value) -> Result<Option<Object<WorkloadEndpoint>>, Conversion
     endpoint.pod.clone_from(&meta.name);
     endpoint.endpoint = "eth0".to_owned();
     endpoint.service_account_name.clone_from(account);
-    endpoint.container_id =
-        meta.annotations.get("cni.projectcalico.org/containerID").cloned().unwrap_or_default();
+    let container = meta.annotations.get("cni.projectcalico.org/containerID");
+    endpoint.container_id = container.filter(|id| is_container_id(id)).cloned().unwrap_or_default();
     endpoint.interface_name = Some(pod_interface_name(meta.namespace(), &meta.name));
     endpoint.profiles.push(format!("kns.{}", meta.namespace()).parse().map_err(named)?);
     if !account.is_empty() {
@@ -162,4 +162,9 @@ fn port(port: &ContainerPort) -> Option<EndpointPort> {
         host_ip: port.host_ip.as_ref().and_then(|addr| addr.parse().ok()),
         ..EndpointPort::named(&port.name, protocol, port.container_port)
     })
+}
+
+/// Reports whether text can be a container's identifier; anybody who may annotate a pod may write anything.
+fn is_container_id(text: &str) -> bool {
+    text.len() <= 1024 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }

@@ -195,3 +195,14 @@ fn a_pod_becomes_an_endpoint_unless_it_has_none() {
     assert_eq!(pod(&make(json!({"hostNetwork": true, "nodeName": "n"}), json!({}))).unwrap(), None);
     assert_eq!(pod(&make(json!({}), json!({}))).unwrap(), None);
 }
+
+#[test]
+fn what_is_annotated_as_a_container_is_taken_only_when_it_can_be_one() {
+    let annotated = |id: &str| {
+        let pod_of = json!({"metadata": {"name": "p", "namespace": "ns", "annotations": {"cni.projectcalico.org/containerID": id}},
+                            "spec": {"nodeName": "n1"}});
+        pod(&pod_of).unwrap().unwrap().spec.container_id
+    };
+    assert_eq!(annotated("1f0a-b_c.d"), "1f0a-b_c.d");
+    assert_eq!(annotated("]"), "");
+}

@@ -12,8 +12,9 @@ use calico_model::resource::{Document, IpPool, Object, Resource};
 #[tokio::main]
 #[expect(clippy::disallowed_methods, reason = "a program reads the clock")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let path = std::env::temp_dir().join(format!("calico-assign-{}.db", std::process::id()));
-    let store = Arc::new(SqliteStore::open(&path)?);
+    let folder = std::env::temp_dir().join(format!("calico-assign-{}", std::process::id()));
+    std::fs::create_dir(&folder)?;
+    let store = Arc::new(SqliteStore::open(&folder.join("calico.db"))?);
     let pool: Resource = Object::new("default".parse()?, IpPool::new("192.168.0.0/16".parse()?)).into();
     let value = Document::from(&pool).stored_form();
     store.commit(vec![Write::put(pool.key().datastore_key(), value, Precondition::Any)]).await?;
@@ -32,6 +33,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             println!("{} from block {} of pool {}", allocation.addr, allocation.block, allocation.pool);
         }
     }
-    std::fs::remove_file(path)?;
+    std::fs::remove_dir_all(folder)?;
     Ok(())
 }

@@ -117,7 +117,7 @@ pub fn pod(value: &Value) -> Result<Option<Object<WorkloadEndpoint>>, Conversion
     endpoint.endpoint = "eth0".to_owned();
     endpoint.service_account_name.clone_from(account);
     let container = meta.annotations.get("cni.projectcalico.org/containerID");
-    endpoint.container_id = container.filter(|id| is_container_id(id)).cloned().unwrap_or_default();
+    endpoint.container_id = container.filter(|id| is_word(id, 1024)).cloned().unwrap_or_default();
     endpoint.interface_name = Some(pod_interface_name(meta.namespace(), &meta.name));
     endpoint.profiles.push(format!("kns.{}", meta.namespace()).parse().map_err(named)?);
     if !account.is_empty() {
@@ -156,15 +156,17 @@ fn addresses(pod: &Source) -> Vec<Cidr> {
 fn port(port: &ContainerPort) -> Option<EndpointPort> {
     let protocol = port.protocol.unwrap_or(Protocol::TCP);
     let usable = protocol.has_ports() && port.container_port != 0;
-    let wanted = !port.name.is_empty() || port.host_port.is_some();
+    let name = if is_word(&port.name, 128) { &*port.name } else { "" };
+    let wanted = !name.is_empty() || port.host_port.is_some();
     (usable && wanted).then(|| EndpointPort {
         host_port: port.host_port,
         host_ip: port.host_ip.as_ref().and_then(|addr| addr.parse().ok()),
-        ..EndpointPort::named(&port.name, protocol, port.container_port)
+        ..EndpointPort::named(name, protocol, port.container_port)
     })
 }
 
-/// Reports whether text can be a container's identifier; anybody who may annotate a pod may write anything.
-fn is_container_id(text: &str) -> bool {
-    text.len() <= 1024 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+/// Reports whether text can name a container or a port of an endpoint.
+fn is_word(text: &str, longest: usize) -> bool {
+    text.len() <= longest
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }

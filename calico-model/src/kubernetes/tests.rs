@@ -197,7 +197,7 @@ fn a_pod_becomes_an_endpoint_unless_it_has_none() {
 }
 
 #[test]
-fn what_is_annotated_as_a_container_is_taken_only_when_it_can_be_one() {
+fn what_a_pod_calls_its_container_and_ports_is_taken_only_when_an_endpoint_can_say_it() {
     let annotated = |id: &str| {
         let pod_of = json!({"metadata": {"name": "p", "namespace": "ns", "annotations": {"cni.projectcalico.org/containerID": id}},
                             "spec": {"nodeName": "n1"}});
@@ -205,4 +205,8 @@ fn what_is_annotated_as_a_container_is_taken_only_when_it_can_be_one() {
     };
     assert_eq!(annotated("1f0a-b_c.d"), "1f0a-b_c.d");
     assert_eq!(annotated("]"), "");
+    let ports = json!([{"name": "a,b", "containerPort": 80}, {"name": "http", "containerPort": 81}]);
+    let named = json!({"metadata": {"name": "p", "namespace": "ns"},
+                       "spec": {"nodeName": "n1", "containers": [{"ports": ports}]}});
+    assert_eq!(pod(&named).unwrap().unwrap().spec.ports.len(), 1);
 }

@@ -14,7 +14,7 @@ use calico_model::resource::{Document, IpPool, Object, Resource};
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::temp_dir().join(format!("calico-assign-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
-    let store = Arc::new(SqliteStore::open(&folder.join("calico.db"))?);
+    let store = Arc::new(SqliteStore::open(folder.join("calico.db"))?);
     let pool: Resource = Object::new("default".parse()?, IpPool::new("192.168.0.0/16".parse()?)).into();
     let value = Document::from(&pool).stored_form();
     store.commit(vec![Write::put(pool.key().datastore_key(), value, Precondition::Any)]).await?;

@@ -50,6 +50,7 @@
 //! - [`wire`]: messages, to and from octets; a decode error names its RFC 7606 remedy.
 //! - [`session`]: one peer's state machine, its deadlines, and which of two connections lives.
 //! - [`rib`] and [`decision`]: every path once, and the choice between them, whatever the order of arrival.
+//! - [`filter`]: what passes between us and a peer, compiled from Calico's filters.
 //! - [`peers`]: which sessions and prefixes Calico's resources ask for.
 //! - [`speaker`]: all of it together, with update groups and graceful restart.
 //! - `net`: sockets, with feature `net`.
@@ -57,6 +58,7 @@
 
 pub mod decision;
 pub mod family;
+pub mod filter;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod peers;

@@ -27,8 +27,8 @@ use std::time::Instant;
 use calico_model::{Cidr, Family};
 
 pub use config::{
-    Distance, Exchange, METRIC_BASE, NORMAL_LOCAL_PREF, NextHopMode, Origination, Password, PeerConfig,
-    Reflection, SpeakerConfig, Start,
+    Distance, Exchange, Extent, METRIC_BASE, NORMAL_LOCAL_PREF, NextHopMode, Origination, Password,
+    PeerConfig, Reflection, SpeakerConfig, Start,
 };
 pub use status::{Counters, PeerStatus, RouteStatus};
 
@@ -173,6 +173,8 @@ impl Speaker {
         if let Some(deferral) = &mut self.deferral {
             deferral.origins_known();
         }
+        let blocks = prefixes.iter().filter(|(_, how)| how.extent == Extent::Block);
+        self.set_own(blocks.map(|(cidr, _)| *cidr).collect(), now);
         let old = std::mem::replace(&mut self.originated, prefixes);
         for cidr in old.keys().filter(|cidr| !self.originated.contains_key(cidr)).copied().collect::<Vec<_>>()
         {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use calico_model::{AsNumber, Community, RouterId};
 
 use crate::family::FamilySet;
+use crate::filter::{ChangeId, Policy, PrefixSet, Route, Verdict};
 use crate::session::{Initiation, Peering, Roles};
-use crate::wire::HoldTime;
 use crate::wire::open::{AddPath, Role};
+use crate::wire::{Attributes, HoldTime};
 
 /// The highest LOCAL_PREF that stands for a kernel metric: a metric is `METRIC_BASE - LOCAL_PREF`.
 pub const METRIC_BASE: u32 = 0x7fff_ffff;
@@ -97,19 +98,38 @@ pub enum NextHopMode {
 }
 
 /// What passes between us and a peer in one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Exchange {
     /// Nobody said: everything inside our AS, and nothing to or from another (RFC 8212).
     #[default]
     Unsaid,
     /// Everything.
     Everything,
+    /// What a program lets pass.
+    Filtered(Policy),
 }
 
 impl Exchange {
-    /// Reports whether anything passes.
-    pub(crate) fn passes(self, peering: Peering) -> bool {
-        self == Self::Everything || peering == Peering::Internal
+    /// Decides about a route. `own` holds the blocks of this node; what must be known of the route is asked for only
+    /// where it matters.
+    pub(crate) fn decide<'a>(
+        &self,
+        peering: Peering,
+        route: impl FnOnce() -> Route<'a>,
+        own: &PrefixSet,
+    ) -> Verdict {
+        match self {
+            Self::Unsaid if peering == Peering::External => Verdict::LeaveOut,
+            Self::Unsaid | Self::Everything => Verdict::Pass(ChangeId::NONE),
+            Self::Filtered(policy) => policy.program().decide(&route(), own),
+        }
+    }
+
+    /// Changes the attributes of a route that passes.
+    pub(crate) fn apply(&self, change: ChangeId, attributes: &mut Attributes) {
+        if let Self::Filtered(policy) = self {
+            policy.program().apply(change, attributes);
+        }
     }
 }
 
@@ -191,6 +211,8 @@ pub struct PeerConfig {
     pub allow_own_as: u8,
     /// Communities put on every route told to it.
     pub add_communities: Vec<Community>,
+    /// The LOCAL_PREF of routes that it tells without one, because it is in another AS; without it the speaker's.
+    pub default_local_pref: Option<u32>,
     /// Which of its routes are taken.
     pub import: Exchange,
     /// Which routes it is told.
@@ -231,6 +253,7 @@ impl PeerConfig {
             max_prefixes: None,
             allow_own_as: 0,
             add_communities: Vec::new(),
+            default_local_pref: None,
             import: Exchange::Everything,
             export: Exchange::Everything,
             role: None,
@@ -258,6 +281,7 @@ impl PeerConfig {
                 reflection: Reflection::NonClient,
                 add_communities: Vec::new(),
                 other_next_hop: None,
+                default_local_pref: None,
                 import: Exchange::Unsaid,
                 export: Exchange::Unsaid,
                 ..config
@@ -265,6 +289,17 @@ impl PeerConfig {
         };
         soft(self) != soft(new)
     }
+}
+
+/// Whether a prefix that begins here stands for more than itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Extent {
+    /// It is one route.
+    #[default]
+    Itself,
+    /// It is a block of this node: ordinary routes inside it, whoever told them, are not passed on where a
+    /// [`Policy`](crate::filter::Policy) decides.
+    Block,
 }
 
 /// How a prefix that begins here is told.
@@ -277,11 +312,18 @@ pub struct Origination {
     pub communities: Vec<Community>,
     /// The next hop, where it is another than our own address.
     pub next_hop: Option<IpAddr>,
+    /// Whether it stands for what is inside it.
+    pub extent: Extent,
 }
 
 impl Default for Origination {
     fn default() -> Self {
-        Self { local_pref: NORMAL_LOCAL_PREF, communities: Vec::new(), next_hop: None }
+        Self {
+            local_pref: NORMAL_LOCAL_PREF,
+            communities: Vec::new(),
+            next_hop: None,
+            extent: Extent::Itself,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::export::{GroupKey, World};
+use crate::filter::ChangeId;
 use crate::rib::{Path, PeerId, Tabled};
 use crate::wire::{Attributes, Nlri, update};
 
@@ -40,10 +41,11 @@ impl Item {
     }
 }
 
-/// Destinations that share messages: one source, one set of attributes.
+/// Destinations that share messages: one source, one set of attributes, one change of them.
 #[derive(Debug)]
 struct Batch<A> {
     source: PeerId,
+    change: ChangeId,
     attributes: Arc<Attributes>,
     prefixes: Vec<Nlri<A>>,
 }
@@ -54,8 +56,8 @@ pub(super) struct Draft<A> {
     gone: Vec<Nlri<A>>,
     gone_for: BTreeMap<PeerId, Vec<Nlri<A>>>,
     batches: Vec<Batch<A>>,
-    /// Where the batch of a source and an address of attributes is.
-    at: BTreeMap<(PeerId, usize), usize>,
+    /// Where the batch of a source, a change and an address of attributes is.
+    at: BTreeMap<(PeerId, ChangeId, usize), usize>,
     /// The batch used last: most destinations come in runs.
     last: usize,
 }
@@ -82,12 +84,16 @@ impl<A: Tabled> Draft<A> {
     }
 
     /// Tells a path to everybody but the one who told it.
-    pub(super) fn announce(&mut self, path: &Path, nlri: Nlri<A>) {
+    pub(super) fn announce(&mut self, (path, change): (&Path, ChangeId), nlri: Nlri<A>) {
         let (source, attributes) = (path.peer(), &path.attributes);
-        let fits = |batch: &Batch<A>| batch.source == source && Arc::ptr_eq(&batch.attributes, attributes);
+        let fits = |batch: &Batch<A>| {
+            batch.source == source && batch.change == change && Arc::ptr_eq(&batch.attributes, attributes)
+        };
         if !self.batches.get(self.last).is_some_and(fits) {
-            self.last = *self.at.entry((source, Arc::as_ptr(attributes) as usize)).or_insert_with(|| {
-                self.batches.push(Batch { source, attributes: attributes.clone(), prefixes: Vec::new() });
+            let key = (source, change, Arc::as_ptr(attributes) as usize);
+            self.last = *self.at.entry(key).or_insert_with(|| {
+                let attributes = attributes.clone();
+                self.batches.push(Batch { source, change, attributes, prefixes: Vec::new() });
                 self.batches.len() - 1
             });
         }
@@ -105,11 +111,11 @@ impl<A: Tabled> Draft<A> {
         for (member, prefixes) in self.gone_for {
             withdraw(Audience::Only(member), &prefixes, items);
         }
-        for Batch { source, attributes, prefixes } in self.batches {
+        for Batch { source, change, attributes, prefixes } in self.batches {
             let audience = if source == PeerId::LOCAL { Audience::All } else { Audience::AllBut(source) };
             let emit = |bytes: Vec<u8>, _: &[Nlri<A>]| items.push(Item::new(audience, bytes));
             let told = key
-                .fit(&attributes, A::FAMILY, source, world)
+                .fit(&attributes, A::FAMILY, (source, change), world)
                 .is_some_and(|fit| update::announce(&fit, &prefixes, &dialect, emit).is_ok());
             if !told {
                 withdraw(audience, &prefixes, items);

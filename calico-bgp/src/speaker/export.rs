@@ -8,6 +8,7 @@ use calico_model::{AsNumber, Community, Family};
 use super::config::{Exchange, NextHopMode, PeerConfig, Reflection, SpeakerConfig};
 use crate::decision::{Source, Sources};
 use crate::family::{FamilySet, PerFamily};
+use crate::filter::{ChangeId, PrefixSet, Route, Teller, Verdict};
 use crate::rib::names::PathNames;
 use crate::rib::{Path, PeerId, Rib};
 use crate::session::{Negotiated, Peering};
@@ -53,6 +54,8 @@ pub(super) struct Tables {
     pub(super) sources: Sources,
     pub(super) names: PathNames,
     pub(super) clients: BTreeSet<PeerId>,
+    /// The blocks of this node.
+    pub(super) own: PrefixSet,
     cluster: Ipv4Addr,
     default_local_pref: u32,
 }
@@ -64,6 +67,7 @@ impl Tables {
             sources: Sources::default(),
             names: PathNames::default(),
             clients: BTreeSet::new(),
+            own: PrefixSet::default(),
             cluster: config.cluster(),
             default_local_pref: config.default_local_pref,
         }
@@ -75,6 +79,7 @@ impl Tables {
             sources: &self.sources,
             names: &self.names,
             clients: &self.clients,
+            own: &self.own,
             cluster: self.cluster,
             default_local_pref: self.default_local_pref,
         }
@@ -87,6 +92,7 @@ pub(crate) struct World<'w> {
     pub(crate) sources: &'w Sources,
     pub(crate) names: &'w PathNames,
     pub(crate) clients: &'w BTreeSet<PeerId>,
+    pub(crate) own: &'w PrefixSet,
     pub(crate) cluster: Ipv4Addr,
     pub(crate) default_local_pref: u32,
 }
@@ -96,10 +102,32 @@ const NO_ADVERTISE: u32 = 0xffff_ff02;
 const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 
 impl GroupKey {
-    /// Decides whether a path is for this group at all (RFC 4271 section 9.2, RFC 4456 section 6, RFC 1997).
-    pub(super) fn is_told(&self, path: &Path, world: &World<'_>) -> bool {
+    /// Decides whether a path to a destination is told to this group, and with which change: first what the RFCs say
+    /// (RFC 4271 section 9.2, RFC 4456 section 6, RFC 1997), then the policy.
+    pub(super) fn telling<A: Address>(
+        &self,
+        prefix: Prefix<A>,
+        path: &Path,
+        world: &World<'_>,
+    ) -> Option<ChangeId> {
+        if !self.may_tell(path, world) {
+            return None;
+        }
+        let ours = path.peer() == PeerId::LOCAL;
+        let route = || Route {
+            prefix: prefix.cidr(),
+            attributes: &path.attributes,
+            teller: if ours { Teller::Ourselves } else { Teller::Peer },
+        };
+        match self.export.decide(self.peering, route, world.own) {
+            Verdict::Pass(change) => Some(change),
+            Verdict::LeaveOut => None,
+        }
+    }
+
+    fn may_tell(&self, path: &Path, world: &World<'_>) -> bool {
         let attributes = &path.attributes;
-        if attributes.has_community(NO_ADVERTISE) || !self.export.passes(self.peering) {
+        if attributes.has_community(NO_ADVERTISE) {
             return false;
         }
         // What came from a provider, a peer or a route server goes to customers only (RFC 9234 section 5).
@@ -120,15 +148,15 @@ impl GroupKey {
         }
     }
 
-    /// Picks the paths of a destination, the best one first, that the group is told.
-    pub(super) fn told<'p>(
+    /// Picks the paths of a destination, the best one first, that the group is told, with the change of each.
+    pub(super) fn told<'p, A: Address>(
         &'p self,
+        prefix: Prefix<A>,
         paths: &'p [Path],
-        family: Family,
         world: &'p World<'_>,
-    ) -> impl Iterator<Item = &'p Path> {
-        let candidates = if self.ids[family] { paths } else { &paths[..paths.len().min(1)] };
-        candidates.iter().filter(|path| self.is_told(path, world))
+    ) -> impl Iterator<Item = (&'p Path, ChangeId)> {
+        let candidates = if self.ids[A::FAMILY] { paths } else { &paths[..paths.len().min(1)] };
+        candidates.iter().filter_map(move |path| Some((path, self.telling(prefix, path, world)?)))
     }
 
     /// Names a path as the group knows it.
@@ -142,10 +170,11 @@ impl GroupKey {
         &self,
         attributes: &Attributes,
         family: Family,
-        source: PeerId,
+        (source, change): (PeerId, ChangeId),
         world: &World<'_>,
     ) -> Option<Attributes> {
         let mut fit = attributes.clone();
+        self.export.apply(change, &mut fit);
         let from: Option<&Source> = world.sources.get(source).filter(|_| source != PeerId::LOCAL);
         let reflected =
             self.peering == Peering::Internal && from.is_some_and(|s| s.peering == Peering::Internal);
@@ -215,7 +244,7 @@ pub(crate) fn key_of(config: &PeerConfig, negotiated: &Negotiated, local: IpAddr
         extended_next_hop,
         max_len: dialect.max_len.min(wire::MAX_EXTENDED_MESSAGE),
         communities: config.add_communities.clone(),
-        export: config.export,
+        export: config.export.clone(),
         role: config.role.filter(|_| config.peering() == Peering::External),
     }
 }

@@ -23,6 +23,7 @@ use super::draft::{Draft, Item};
 use super::export::{GroupKey, World};
 use super::journal::{Changes, Journal, PathChange};
 use crate::family::FamilySet;
+use crate::filter::ChangeId;
 use crate::rib::{Path, PeerId, Tabled};
 use crate::wire::update::{MpReach, MpUnreach};
 use crate::wire::{self, MessageType, Nlri, Prefix, Refresh, Update, update};
@@ -141,20 +142,26 @@ impl Group {
         *first = ending.min(*first);
     }
 
-    /// Takes in a member of another group, whose session goes on: it is told how every destination stands that the
-    /// other group may have told it of.
-    pub(crate) fn take_over(&mut self, member: PeerId, mut owed: Owed, world: &World<'_>) {
-        self.owe_everything::<Ipv4Addr>(&mut owed, world);
-        self.owe_everything::<Ipv6Addr>(&mut owed, world);
+    /// Takes in a member of another group, whose session goes on: it is told of every path that the other group told in
+    /// another way, or not at all, or alone.
+    pub(crate) fn take_over(&mut self, member: PeerId, old: &GroupKey, mut owed: Owed, world: &World<'_>) {
+        self.owe_differences::<Ipv4Addr>(old, &mut owed, world);
+        self.owe_differences::<Ipv6Addr>(old, &mut owed, world);
         self.members.insert(member, Member { owed, ..Member::default() });
     }
 
-    fn owe_everything<A: Grouped>(&self, owed: &mut Owed, world: &World<'_>) {
+    fn owe_differences<A: Grouped>(&self, old: &GroupKey, owed: &mut Owed, world: &World<'_>) {
         if self.key.families.contains(A::FAMILY) {
             let key = &self.key;
+            let says = |key: &GroupKey, prefix: Prefix<A>, path: &Path| {
+                let change = key.telling(prefix, path, world)?;
+                key.fit(&path.attributes, A::FAMILY, (path.peer(), change), world)
+            };
             let nlri = |(prefix, paths): (Prefix<A>, &'_ [Path])| {
                 let paths = if key.ids[A::FAMILY] { paths } else { &paths[..1] };
-                paths.iter().map(|path| key.nlri(prefix, path, world.names)).collect::<Vec<_>>()
+                let differs = |path: &&Path| says(old, prefix, path) != says(key, prefix, path);
+                let nlri = |path: &Path| key.nlri(prefix, path, world.names);
+                paths.iter().filter(differs).map(nlri).collect::<Vec<_>>()
             };
             A::owed(owed).extend(A::table(world.rib).iter().flat_map(nlri));
         }
@@ -166,17 +173,16 @@ impl Group {
         self.members.remove(&member);
     }
 
-    /// Takes a member out whose session goes on in another group; returns what it has not been told.
-    pub(crate) fn hand_over(&mut self, member: PeerId) -> Owed {
+    /// Takes a member out whose session goes on in another group; returns what it has not been told, or `None` when it
+    /// was told nothing yet.
+    pub(crate) fn hand_over(&mut self, member: PeerId) -> Option<Owed> {
         let unread = self.unread(member);
-        let mut owed = Owed::default();
-        if let Some(state) = self.members.remove(&member) {
-            owed = state.owed;
-            let held = state.backlog.iter().flat_map(|part| part.iter()).skip(state.taken);
-            owed.add_told(held.chain(&unread).filter(|item| item.is_for(member)), &self.key);
-        }
-        self.leave(member);
-        owed
+        self.joining.remove(&member);
+        let state = self.members.remove(&member)?;
+        let mut owed = state.owed;
+        let held = state.backlog.iter().flat_map(|part| part.iter()).skip(state.taken);
+        owed.add_told(held.chain(&unread).filter(|item| item.is_for(member)), &self.key);
+        Some(owed)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -203,8 +209,8 @@ impl Group {
     fn count<A: Grouped>(&self, world: &World<'_>) -> Counted {
         let mut counted = Counted::default();
         if self.key.families.contains(A::FAMILY) {
-            for (_, paths) in A::table(world.rib).iter() {
-                for path in self.key.told(paths, A::FAMILY, world) {
+            for (prefix, paths) in A::table(world.rib).iter() {
+                for (path, _) in self.key.told(prefix, paths, world) {
                     counted.all += 1;
                     *counted.of.entry(path.peer()).or_default() += 1;
                 }
@@ -294,6 +300,16 @@ impl Group {
         self.stream.extend(items);
     }
 
+    /// Returns a path with the change it is told with, if it is.
+    fn telling<'p, A: Grouped>(
+        &self,
+        prefix: Prefix<A>,
+        path: &'p Path,
+        world: &World<'_>,
+    ) -> Option<(&'p Path, ChangeId)> {
+        Some((path, self.key.telling(prefix, path, world)?))
+    }
+
     /// What is new for members that are told one path for each destination.
     fn best_path<A: Grouped>(
         &self,
@@ -305,15 +321,16 @@ impl Group {
         let mut changed = Vec::new();
         for (prefix, old) in &changes.best {
             let nlri = Nlri { prefix: *prefix, path_id: 0 };
-            let old = old.as_ref().filter(|path| self.key.is_told(path, before));
-            let new = A::table(now.rib).best(*prefix).filter(|path| self.key.is_told(path, now));
+            let old = old.as_ref().and_then(|path| self.telling(*prefix, path, before));
+            let new = A::table(now.rib).best(*prefix).and_then(|path| self.telling(*prefix, path, now));
             match (old, new) {
                 (None, None) => continue,
                 (Some(_), None) => draft.withdraw(nlri),
-                (Some(old), Some(new)) if old.says_the_same(new) => continue,
+                (Some(old), Some(new)) if is_the_same(old, new) => continue,
                 (old, Some(new)) => {
-                    if old.is_some_and(|old| old.peer() != new.peer()) && new.peer() != PeerId::LOCAL {
-                        draft.withdraw_from(new.peer(), nlri);
+                    let teller = new.0.peer();
+                    if old.is_some_and(|(old, _)| old.peer() != teller) && teller != PeerId::LOCAL {
+                        draft.withdraw_from(teller, nlri);
                     }
                     draft.announce(new, nlri);
                 }
@@ -333,19 +350,19 @@ impl Group {
         let mut draft = Draft::new();
         let mut changed = Vec::new();
         for PathChange { prefix, peer, path_id, before: old } in &changes.each {
-            let old = old.as_ref().filter(|path| self.key.is_told(path, before));
+            let old = old.as_ref().and_then(|path| self.telling(*prefix, path, before));
             let new = A::table(now.rib).path(*prefix, *peer, *path_id);
-            let new = new.filter(|path| self.key.is_told(path, now));
+            let new = new.and_then(|path| self.telling(*prefix, path, now));
             match (old, new) {
                 (None, None) => {}
-                (Some(old), None) => {
+                (Some((old, _)), None) => {
                     let nlri = self.key.nlri(*prefix, old, now.names);
                     draft.withdraw(nlri);
                     changed.push(nlri);
                 }
-                (Some(old), Some(new)) if old.says_the_same(new) => {}
+                (Some(old), Some(new)) if is_the_same(old, new) => {}
                 (_, Some(new)) => {
-                    let nlri = self.key.nlri(*prefix, new, now.names);
+                    let nlri = self.key.nlri(*prefix, new.0, now.names);
                     draft.announce(new, nlri);
                     changed.push(nlri);
                 }
@@ -406,8 +423,8 @@ impl Group {
     fn tell_all<A: Grouped>(&self, world: &World<'_>, items: &mut Vec<Item>) {
         let mut draft = Draft::<A>::new();
         for (prefix, paths) in A::table(world.rib).iter() {
-            for path in self.key.told(paths, A::FAMILY, world) {
-                draft.announce(path, self.key.nlri(prefix, path, world.names));
+            for told in self.key.told(prefix, paths, world) {
+                draft.announce(told, self.key.nlri(prefix, told.0, world.names));
             }
         }
         draft.write(&self.key, world, items);
@@ -454,6 +471,10 @@ impl Counted {
     }
 }
 
+fn is_the_same((old, before): (&Path, ChangeId), (new, now): (&Path, ChangeId)) -> bool {
+    old.says_the_same(new) && before == now
+}
+
 /// Says how some destinations stand: announced to the member, or withdrawn.
 fn stand<A: Grouped>(
     key: &GroupKey,
@@ -464,9 +485,11 @@ fn stand<A: Grouped>(
 ) {
     let mut draft = Draft::<A>::new();
     for nlri in owed {
-        let mut told = key.told(A::table(world.rib).paths(nlri.prefix), A::FAMILY, world);
-        match told.find(|path| path.peer() != member && key.nlri(nlri.prefix, path, world.names) == *nlri) {
-            Some(path) => draft.announce(path, *nlri),
+        let mut told = key.told(nlri.prefix, A::table(world.rib).paths(nlri.prefix), world);
+        let is_meant =
+            |path: &Path| path.peer() != member && key.nlri(nlri.prefix, path, world.names) == *nlri;
+        match told.find(|(path, _)| is_meant(path)) {
+            Some(told) => draft.announce(told, *nlri),
             None => draft.withdraw(*nlri),
         }
     }

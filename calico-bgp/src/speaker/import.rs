@@ -9,11 +9,12 @@ use super::Speaker;
 use super::config::PeerConfig;
 use super::group::Group;
 use super::journal::{Changes, Detail, Journal};
+use crate::filter::{ChangeId, Route, Teller, Verdict};
 use crate::rib::{Choice, Effect, Path, PeerId, Tabled};
 use crate::session::Peering;
 use crate::wire::open::Role;
 use crate::wire::update::{MpReach, MpUnreach};
-use crate::wire::{Attributes, Notification, Prefix, Prefixes, Update};
+use crate::wire::{Attributes, Nlri, Notification, Prefix, Prefixes, Update};
 
 /// A family whose changes are taken down.
 pub(super) trait Noted: Tabled {
@@ -111,13 +112,7 @@ impl Speaker {
         let looped = attributes.as_path.count(peer.config.local_as) > usize::from(peer.config.allow_own_as);
         let originated = extra.originator_id == Some(self.config.router_id.addr());
         let reflected = extra.cluster_list.contains(&self.config.cluster());
-        let unasked = !peer.config.import.passes(peer.config.peering());
-        !(own
-            || looped
-            || originated
-            || reflected
-            || unasked
-            || is_leaked(&peer.config, extra.only_to_customer))
+        !(own || looped || originated || reflected || is_leaked(&peer.config, extra.only_to_customer))
     }
 
     /// Puts on a route what is ours to say of one from another AS.
@@ -125,7 +120,8 @@ impl Speaker {
         let peer = self.peers.get(&id).filter(|peer| peer.config.peering() == Peering::External);
         if let Some(peer) = peer {
             let leaving = attributes.has_community(GRACEFUL_SHUTDOWN);
-            attributes.local_pref = Some(if leaving { 0 } else { self.config.default_local_pref });
+            let usual = peer.config.default_local_pref.unwrap_or(self.config.default_local_pref);
+            attributes.local_pref = Some(if leaving { 0 } else { usual });
             let from_above = [Role::Customer, Role::Peer, Role::RouteServerClient].map(Some);
             if from_above.contains(&peer.config.role) {
                 let asn = peer.config.remote_as.get();
@@ -139,14 +135,14 @@ impl Speaker {
 
     fn withdraw_all<A: Noted>(&mut self, id: PeerId, list: &Prefixes<'_, A>) {
         for nlri in list.iter() {
-            let effect = A::table_mut(&mut self.tables.rib).remove(
-                nlri.prefix,
-                id,
-                nlri.path_id,
-                &self.tables.sources,
-            );
-            self.note(id, nlri.prefix, nlri.path_id, effect);
+            self.withdraw_one(id, nlri);
         }
+    }
+
+    fn withdraw_one<A: Noted>(&mut self, id: PeerId, nlri: Nlri<A>) {
+        let table = A::table_mut(&mut self.tables.rib);
+        let effect = table.remove(nlri.prefix, id, nlri.path_id, &self.tables.sources);
+        self.note(id, nlri.prefix, nlri.path_id, effect);
     }
 
     /// Takes announced prefixes; without attributes they are treated as withdrawn.
@@ -157,8 +153,21 @@ impl Speaker {
         attributes: Option<&Arc<Attributes>>,
     ) {
         let Some(attributes) = attributes else { return self.withdraw_all(id, list) };
+        let Some(config) = self.peers.get(&id).map(|peer| &peer.config) else { return };
+        let (import, peering) = (config.import.clone(), config.peering());
+        let mut changed = (ChangeId::NONE, attributes.clone());
         for nlri in list.iter() {
-            let path = Path::new(attributes.clone(), id, nlri.path_id);
+            let route = || Route { prefix: nlri.prefix.cidr(), attributes, teller: Teller::Peer };
+            let Verdict::Pass(change) = import.decide(peering, route, &self.tables.own) else {
+                self.withdraw_one(id, nlri);
+                continue;
+            };
+            if change != changed.0 {
+                let mut others = Attributes::clone(attributes);
+                import.apply(change, &mut others);
+                changed = (change, self.interner.intern(others));
+            }
+            let path = Path::new(changed.1.clone(), id, nlri.path_id);
             self.tables.names.give(id, nlri.path_id);
             let effect = A::table_mut(&mut self.tables.rib).insert(nlri.prefix, path, &self.tables.sources);
             self.note(id, nlri.prefix, nlri.path_id, effect);

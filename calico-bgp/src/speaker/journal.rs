@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use calico_model::Cidr;
+
 use crate::rib::{Choice, Effect, Path, PeerId, Rib, Tabled};
 use crate::wire::Prefix;
 
@@ -73,9 +75,9 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Returns a journal in which everything may have changed, though the paths are the same.
-    pub(super) fn of_everything(rib: &Rib) -> Self {
-        Self { v4: everything(rib), v6: everything(rib) }
+    /// Returns a journal in which all of some destinations may have changed, though the paths are the same.
+    pub(super) fn of(rib: &Rib, touched: impl Fn(Cidr) -> bool + Copy) -> Self {
+        Self { v4: all_of(rib, touched), v6: all_of(rib, touched) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -94,8 +96,9 @@ impl Journal {
     }
 }
 
-fn everything<A: Tabled>(rib: &Rib) -> Changes<A> {
-    let table = A::table(rib);
+fn all_of<A: Tabled>(rib: &Rib, touched: impl Fn(Cidr) -> bool) -> Changes<A> {
+    let touched: Vec<(Prefix<A>, &[Path])> =
+        A::table(rib).iter().filter(|(prefix, _)| touched(prefix.cidr())).collect();
     let each = |(prefix, paths): (Prefix<A>, &'_ [Path])| {
         let of = |path: &Path| PathChange {
             prefix,
@@ -106,7 +109,7 @@ fn everything<A: Tabled>(rib: &Rib) -> Changes<A> {
         paths.iter().map(of).collect::<Vec<_>>()
     };
     Changes {
-        best: table.iter().map(|(prefix, paths)| (prefix, paths.first().cloned())).collect(),
-        each: table.iter().flat_map(each).collect(),
+        best: touched.iter().map(|(prefix, paths)| (*prefix, paths.first().cloned())).collect(),
+        each: touched.into_iter().flat_map(each).collect(),
     }
 }

@@ -14,6 +14,7 @@ use super::journal::Journal;
 use super::peer::{self, History, Peer, Retained};
 use super::status::Counters;
 use crate::family::{FamilySet, PerFamily};
+use crate::filter::PrefixSet;
 use crate::rib::PeerId;
 use crate::session::{Input, Session, State};
 use crate::wire::Notification;
@@ -70,7 +71,8 @@ impl Speaker {
         }
         let reset = peer.config.requires_reset(&config);
         let reflection = config.reflection;
-        let import_changed = peer.config.import != config.import;
+        let import_changed = peer.config.import != config.import
+            || peer.config.default_local_pref != config.default_local_pref;
         peer.session.set_initiation(config.initiation, config.connect_retry);
         peer.config = config;
         self.renew_terms(id);
@@ -100,10 +102,30 @@ impl Speaker {
             self.round(now);
         }
         let before = std::mem::replace(&mut self.tables.clients, clients);
-        let everything = Journal::of_everything(&self.tables.rib);
+        let everything = Journal::of(&self.tables.rib, |_| true);
         let after = self.tables.world();
         let before = World { clients: &before, ..after };
         self.groups.values_mut().for_each(|group| group.round(&everything, &before, &after));
+        self.wake_waiting(now);
+    }
+
+    /// Makes these the blocks of this node, and tells everybody what follows for routes inside them.
+    pub(super) fn set_own(&mut self, own: PrefixSet, now: Instant) {
+        if own == self.tables.own {
+            return;
+        }
+        if self.deferral.is_none() {
+            self.round(now);
+        }
+        let before = std::mem::replace(&mut self.tables.own, own);
+        let touched = |cidr| before.covers_strictly(cidr) != self.tables.own.covers_strictly(cidr);
+        let inside = Journal::of(&self.tables.rib, touched);
+        if self.deferral.is_some() || inside.is_empty() {
+            return;
+        }
+        let after = self.tables.world();
+        let before = World { own: &before, ..after };
+        self.groups.values_mut().for_each(|group| group.round(&inside, &before, &after));
         self.wake_waiting(now);
     }
 
@@ -117,14 +139,18 @@ impl Speaker {
             return;
         }
         let old = std::mem::replace(&mut up.group, key.clone());
+        let families = up.negotiated.families;
         // What was told until now was told in the old group's way.
         if self.deferral.is_none() {
             self.round(now);
         }
-        let owed = self.groups.get_mut(&old).map(|group| group.hand_over(id)).unwrap_or_default();
+        let owed = self.groups.get_mut(&old).and_then(|group| group.hand_over(id));
         self.leave_group(&old, id);
         let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(key));
-        group.take_over(id, owed, &self.tables.world());
+        match owed {
+            Some(owed) => group.take_over(id, &old, owed, &self.tables.world()),
+            None => group.join(id, families, Ending::EndOfRib),
+        }
     }
 
     pub(super) fn join_group(&mut self, key: GroupKey, id: PeerId, families: FamilySet) {

@@ -172,6 +172,15 @@ impl Attributes {
         });
     }
 
+    /// Reports whether a standard or large community is there.
+    #[must_use]
+    pub fn carries(&self, community: Community) -> bool {
+        match community {
+            Community::Standard(a, b) => self.has_community(u32::from(a) << 16 | u32::from(b)),
+            Community::Large(a, b, c) => self.extra().large_communities.contains(&[a, b, c]),
+        }
+    }
+
     /// Reports whether a standard community is there.
     #[must_use]
     pub fn has_community(&self, community: u32) -> bool {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decision::Source;
 use crate::family::PerFamily;
+use crate::filter::{Facts, Import, Policy, Program};
 use crate::rib::Path;
 use crate::session::Peering;
 use crate::speaker::SpeakerConfig;
@@ -50,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// What a member believes, by path identifier: the MULTI_EXIT_DISC tells paths apart.
 type Belief = BTreeMap<Nlri<V4>, u32>;
 
-/// Two groups of internal peers, of clients and of others, over one table.
+/// Two groups of internal peers, of clients that one prefix is kept from and of others, over one table.
 struct Bench {
     tables: Tables,
     journal: Journal,
@@ -73,9 +74,19 @@ fn key(reflection: Reflection, several: bool) -> GroupKey {
         extended_next_hop: false,
         max_len: MAX_MESSAGE,
         communities: Vec::new(),
-        export: Exchange::Everything,
+        export: match reflection {
+            Reflection::NonClient => Exchange::Everything,
+            Reflection::Client => Exchange::Filtered(all_but(2)),
+        },
         role: None,
     }
+}
+
+/// A policy that leaves out one prefix.
+fn all_but(number: u8) -> Policy {
+    let refused = [prefix(number).cidr()].into_iter().collect();
+    let facts = Facts { peering: Peering::Internal, interfaces: Vec::new() };
+    Policy::new(Program::import(|_| Vec::new(), &facts, Import { refused }))
 }
 
 fn prefix(number: u8) -> Prefix<V4> {
@@ -148,7 +159,7 @@ impl Bench {
                 if !self.tables.clients.insert(PeerId(peer)) {
                     self.tables.clients.remove(&PeerId(peer));
                 }
-                let everything = Journal::of_everything(&self.tables.rib);
+                let everything = Journal::of(&self.tables.rib, |_| true);
                 let now = self.tables.world();
                 let before = World { clients: &before, ..now };
                 self.groups.iter_mut().for_each(|group| group.round(&everything, &before, &now));
@@ -173,9 +184,10 @@ impl Bench {
             Step::Move(member) => {
                 self.round();
                 if let Some(home) = self.home.get_mut(&member) {
-                    let owed = self.groups[*home].hand_over(PeerId(member));
+                    let owed = self.groups[*home].hand_over(PeerId(member)).expect("a round let it in");
+                    let old = self.groups[*home].key.clone();
                     *home = 1 - *home;
-                    self.groups[*home].take_over(PeerId(member), owed, &self.tables.world());
+                    self.groups[*home].take_over(PeerId(member), &old, owed, &self.tables.world());
                 }
             }
             Step::Take(member, octets) => self.take(member, octets),
@@ -190,8 +202,8 @@ impl Bench {
         let mut truth = Belief::new();
         for (prefix, paths) in V4::table(&self.tables.rib).iter() {
             let paths = if self.several { paths } else { &paths[..1] };
-            for path in paths.iter().filter(|path| path.peer() != PeerId(member) && key.is_told(path, &world))
-            {
+            let others = paths.iter().filter(|path| path.peer() != PeerId(member));
+            for path in others.filter(|path| key.telling(prefix, path, &world).is_some()) {
                 truth.insert(key.nlri(prefix, path, world.names), path.attributes.med.unwrap());
             }
         }

@@ -8,22 +8,30 @@
 //! Each checked struct is one table of fields (the crate-internal `wire_struct!`), so that reading, writing, the list of
 //! known names and the JSON Schema cannot drift apart.
 
+mod container;
 mod fault;
+mod labels;
 mod limit;
 mod merge;
-mod scalar;
+mod number;
+mod rules;
 mod schema;
 mod shape;
 mod table;
+mod text;
+mod word;
 
 pub use fault::{Fault, Faults, UnknownField};
 pub(crate) use fault::{Path, Report, SHOWN, cut, quoted};
+pub(crate) use labels::{LABEL_KEY, is_label_key};
 pub(crate) use limit::Limit;
 pub(crate) use merge::merge;
-pub(crate) use scalar::{LABEL_KEY, is_label_key, text_from_wire, wire_enum, wire_text};
+pub(crate) use rules::Rules;
 pub(crate) use schema::{FieldNotes, Schemas, StructSchema, any_case, text_schema};
 pub(crate) use shape::{Others, Shape};
 pub(crate) use table::{Fields, joined, omitted, two_tables, wire_struct};
+pub(crate) use text::{text_from_wire, wire_text};
+pub(crate) use word::wire_enum;
 
 use serde_json::Value;
 
@@ -32,8 +40,24 @@ pub(crate) trait FromWire: Sized {
     /// Reads a value; `None` means that at least one fault was reported.
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self>;
 
+    /// Reads what can be read of a value, and puts a stand-in for each part that cannot, of which the report knows.
+    /// [`Rules`] between fields look at this, so that they are told together with the faults of other fields.
+    fn in_part(value: &Value, at: Path<'_>, report: &mut Report) -> Self {
+        Self::from_wire(value, at, report).unwrap_or_else(Self::stand_in)
+    }
+
+    /// Returns a value that stands where none could be read. It never leaves the reader.
+    fn stand_in() -> Self;
+
     /// Describes the values that can be read.
     fn schema(schemas: &mut Schemas) -> Value;
+}
+
+/// Reads a value that has parts: `None` when anything in it is faulty.
+pub(crate) fn whole<T: FromWire>(value: &Value, at: Path<'_>, report: &mut Report) -> Option<T> {
+    let before = report.faults.len();
+    let read = T::in_part(value, at, report);
+    (report.faults.len() == before).then_some(read)
 }
 
 /// A checked type that can be written as JSON.

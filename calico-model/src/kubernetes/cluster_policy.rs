@@ -14,7 +14,7 @@ use crate::resource::policy::{
 };
 use crate::resource::{Metadata, Object};
 use crate::selector::Selector;
-use crate::wire::{FromWire, Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{FromWire, Path, Report, Rules, wire_enum, wire_struct};
 
 wire_struct! {
     /// A cluster network policy.
@@ -165,21 +165,21 @@ wire_struct! {
     check = check_range;
 }
 
-fn check_port_number(port: &mut PortNumber, at: Path<'_>, report: &mut Report) {
+fn check_port_number(port: &mut PortNumber, mut rules: Rules<'_, '_, '_>) {
     if port.number.is_some() == port.range.is_some() {
-        report.fault(at, None, "must have exactly one of number and range");
+        rules.broken("", &[], "must have exactly one of number and range");
     }
 }
 
-fn check_range(range: &mut PortRange, at: Path<'_>, report: &mut Report) {
+fn check_range(range: &mut PortRange, mut rules: Rules<'_, '_, '_>) {
     if range.start > range.end {
-        report.fault(at.key("end"), Some(&range.end.to_wire()), "must be at least start");
+        rules.broken("end", &["start", "end"], "must be at least start");
     }
 }
 
-fn check_subject(subject: &mut Subject, at: Path<'_>, report: &mut Report) {
+fn check_subject(subject: &mut Subject, mut rules: Rules<'_, '_, '_>) {
     if subject.namespaces.is_some() == subject.pods.is_some() {
-        report.fault(at, None, "must have exactly one of namespaces and pods");
+        rules.broken("", &[], "must have exactly one of namespaces and pods");
     }
 }
 

@@ -12,7 +12,7 @@ use crate::net::{Cidr, InterfaceAddr, Protocol};
 use crate::resource::policy::{Action, EntityRule, NetworkPolicy, Policy, PolicyType, PortMatch, Rule};
 use crate::resource::{Metadata, Object};
 use crate::selector::Selector;
-use crate::wire::{FromWire, Path, Report, ToWire, wire_struct};
+use crate::wire::{FromWire, Path, Report, Rules, ToWire, wire_struct};
 
 /// The order of every converted policy.
 pub(super) const ORDER: f64 = 1000.0;
@@ -88,19 +88,15 @@ wire_struct! {
     check = check_port;
 }
 
-fn check_port(port: &mut Port, at: Path<'_>, report: &mut Report) {
-    if let Some(protocol) = port.protocol.filter(|protocol| !protocol.has_ports()) {
-        report.fault(at.key("protocol"), Some(&protocol.to_wire()), "must be TCP, UDP or SCTP");
+fn check_port(port: &mut Port, mut rules: Rules<'_, '_, '_>) {
+    if port.protocol.is_some_and(|protocol| !protocol.has_ports()) {
+        rules.wrong("protocol", "must be TCP, UDP or SCTP");
     }
     match (&port.port, port.end_port) {
         (_, None) => {}
         (Some(PortMatch::Range(first, _)), Some(last)) if *first <= last => {}
-        (_, Some(last)) => {
-            report.fault(
-                at.key("endPort"),
-                Some(&last.to_wire()),
-                "must be at least port, which must be a number",
-            );
+        (_, Some(_)) => {
+            rules.broken("endPort", &["port", "endPort"], "must be at least port, which must be a number");
         }
     }
 }

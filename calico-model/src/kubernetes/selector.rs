@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::selector::{Selector, SelectorError};
-use crate::wire::{Path, Report, wire_enum, wire_struct};
+use crate::wire::{Rules, wire_enum, wire_struct};
 
 wire_struct! {
     /// A Kubernetes label selector: all of its terms must hold.
@@ -42,14 +42,14 @@ wire_enum! {
     }
 }
 
-fn check(term: &mut Requirement, at: Path<'_>, report: &mut Report) {
+fn check(term: &mut Requirement, mut rules: Rules<'_, '_, '_>) {
     let compares = matches!(term.operator, Operator::In | Operator::NotIn);
-    if compares && term.values.is_empty() {
-        report.fault(at.key("values"), None, format!("are required when operator is {}", term.operator));
-    }
-    if !compares && !term.values.is_empty() {
-        report.fault(at.key("values"), None, format!("must be absent when operator is {}", term.operator));
-    }
+    let rule = match (compares, term.values.is_empty()) {
+        (true, true) => "are required",
+        (false, false) => "must be absent",
+        (true, false) | (false, true) => return,
+    };
+    rules.broken("values", &["operator"], format!("{rule} when operator is {}", term.operator));
 }
 
 impl LabelSelector {

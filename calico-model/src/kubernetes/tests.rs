@@ -190,8 +190,16 @@ fn a_pod_becomes_an_endpoint_unless_it_has_none() {
     assert_eq!(endpoint.spec.ip_networks.len(), 2);
     assert_eq!(endpoint.spec.ports.len(), 1);
     assert_eq!(endpoint.spec.interface_name.as_ref().unwrap().as_str(), "calic440f455693");
-    let finished = pod(&make(spec, json!({"phase": "Succeeded", "podIP": "10.0.0.1"}))).unwrap().unwrap();
+    let finished =
+        pod(&make(spec.clone(), json!({"phase": "Succeeded", "podIP": "10.0.0.1"}))).unwrap().unwrap();
     assert!(finished.spec.ip_networks.is_empty());
+    // One that is being deleted keeps its address until the CNI plugin says that the sandbox is gone.
+    for (annotation, addresses) in [("10.0.0.1/32", 1), ("", 0)] {
+        let mut terminating = make(spec.clone(), json!({"phase": "Running", "podIP": "10.0.0.1"}));
+        terminating["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
+        terminating["metadata"]["annotations"] = json!({"cni.projectcalico.org/podIP": annotation});
+        assert_eq!(pod(&terminating).unwrap().unwrap().spec.ip_networks.len(), addresses, "{annotation:?}");
+    }
     assert_eq!(pod(&make(json!({"hostNetwork": true, "nodeName": "n"}), json!({}))).unwrap(), None);
     assert_eq!(pod(&make(json!({}), json!({}))).unwrap(), None);
 }

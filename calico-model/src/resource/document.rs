@@ -7,7 +7,7 @@ use super::status::check_status;
 use super::{Kind, Metadata, ObjectId, Resource, ResourceKey, Scope};
 use crate::name::{Name, Namespace};
 use crate::revision::Revision;
-use crate::wire::{Faults, FromWire, Path, Report, SHOWN, ToWire, UnknownField, cut, merge, quoted};
+use crate::wire::{Faults, FromWire, Path, Report, Rules, SHOWN, ToWire, UnknownField, cut, merge, quoted};
 
 /// The API version of every resource.
 pub const API_VERSION: &str = "projectcalico.org/v3";
@@ -177,16 +177,13 @@ impl Document {
         if let Some(name) = self.metadata("name").filter(|name| name.parse::<Name>().is_ok()) {
             check_name(self.kind, name, &mut report);
         }
-        if let Some(resource) = &resource {
-            resource.check_for_name(&mut report);
-        }
+        resource.check_for_name(Rules::of_document(&self.value, &mut report));
         if let Some(status) = self.value.get("status").filter(|status| !status.is_null()) {
             check_status(self.kind, status, &mut report);
         }
-        let resource = match resource {
-            Some(resource) if report.faults.is_empty() => resource,
-            _ => return Err(ReadError::Invalid { what: self.label(), faults: Faults(report.faults) }),
-        };
+        if !report.faults.is_empty() {
+            return Err(ReadError::Invalid { what: self.label(), faults: Faults(report.faults) });
+        }
         if report.unknown.is_empty() {
             return Ok(resource);
         }
@@ -216,30 +213,28 @@ impl Document {
     fn read(&self) -> Result<(Resource, Vec<UnknownField>), ReadError> {
         let mut report = Report::default();
         let resource = self.read_into(&mut report);
-        match resource {
-            Some(resource) if report.faults.is_empty() => Ok((resource, report.unknown)),
-            _ => Err(ReadError::Invalid { what: self.label(), faults: Faults(report.faults) }),
+        if report.faults.is_empty() {
+            return Ok((resource, report.unknown));
         }
+        Err(ReadError::Invalid { what: self.label(), faults: Faults(report.faults) })
     }
 
-    fn read_into(&self, report: &mut Report) -> Option<Resource> {
+    /// Reads what can be read: the resource is one only when there are no faults.
+    fn read_into(&self, report: &mut Report) -> Resource {
         let empty = Value::Object(Map::new());
         let metadata_at = Path::root("metadata");
         let metadata_value = self.value.get("metadata").unwrap_or(&empty);
-        let metadata = Metadata::from_wire(metadata_value, metadata_at, report);
-        if let Some(metadata) = &metadata {
-            let namespace = metadata.namespace.is_some();
-            if namespace && self.kind.scope() == Scope::Cluster {
+        let metadata = Metadata::in_part(metadata_value, metadata_at, report);
+        let mut rules = Rules::of(metadata_value, metadata_at, report);
+        match (self.kind.scope(), metadata.namespace.is_some()) {
+            (Scope::Cluster, true) => {
                 let rule = format!("must be absent: a {} belongs to the whole cluster", self.kind);
-                report.fault(metadata_at.key("namespace"), metadata_value.get("namespace"), rule);
+                rules.broken("namespace", &[], rule);
             }
-            if !namespace && self.kind.scope() == Scope::Namespaced {
-                report.fault(
-                    metadata_at.key("namespace"),
-                    None,
-                    format!("is required: a {} lives in one", self.kind),
-                );
+            (Scope::Namespaced, false) => {
+                rules.broken("namespace", &[], format!("is required: a {} lives in one", self.kind));
             }
+            (Scope::Cluster, false) | (Scope::Namespaced, true) => {}
         }
         if let Some(object) = self.value.as_object() {
             const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
@@ -247,12 +242,7 @@ impl Document {
             report.unknown.extend(unknown.map(|key| UnknownField::new(key.clone(), key, KNOWN)));
         }
         let spec = self.value.get("spec").filter(|spec| !spec.is_null()).unwrap_or(&empty);
-        // A spec is read even when the metadata is faulty, so that its faults are reported too.
-        let placeholder = || Metadata::named("unnamed".parse().expect("a constant name"));
-        let sound = metadata.is_some();
-        let metadata = metadata.unwrap_or_else(placeholder);
-        let resource = Resource::spec_from_wire(self.kind, metadata, spec, Path::root("spec"), report);
-        resource.filter(|_| sound)
+        Resource::spec_in_part(self.kind, metadata, spec, Path::root("spec"), report)
     }
 
     fn label(&self) -> String {

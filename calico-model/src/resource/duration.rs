@@ -55,7 +55,7 @@ impl fmt::Display for GoDuration {
     }
 }
 
-crate::wire::wire_text!(GoDuration = "^([0-9]+([.][0-9]+)?(ms|s|m|h))*$");
+crate::wire::wire_text!(GoDuration as "0s" = "^([0-9]+([.][0-9]+)?(ms|s|m|h))*$");
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::name::{InterfaceName, Name, NodeName};
 use crate::net::{Cidr, Family, Mac, Protocol};
-use crate::wire::{Limit, Path, Report, ToWire, wire_struct};
+use crate::wire::{Limit, Rules, wire_struct};
 
 use super::felix::Dscp;
 
@@ -163,7 +163,7 @@ impl std::fmt::Display for HostInterface {
     }
 }
 
-crate::wire::wire_text!(HostInterface = "^([*]|[a-zA-Z0-9_.-]{1,15})$");
+crate::wire::wire_text!(HostInterface as "*" = "^([*]|[a-zA-Z0-9_.-]{1,15})$");
 
 impl WorkloadEndpoint {
     /// Makes an endpoint of a node, with nothing else known of it.
@@ -196,42 +196,48 @@ impl WorkloadEndpoint {
     }
 }
 
-fn check_workload(endpoint: &mut WorkloadEndpoint, at: Path<'_>, report: &mut Report) {
-    let nets_at = at.key("ipNetworks");
-    for (i, net) in endpoint.ip_networks.iter().enumerate().filter(|(_, net)| !net.is_host()) {
-        report.fault(nets_at.index(i), Some(&net.to_wire()), "must be a single address");
+fn check_workload(endpoint: &mut WorkloadEndpoint, rules: Rules<'_, '_, '_>) {
+    let nats = endpoint.ip_nats.iter().map(|nat| (nat.internal_ip, nat.external_ip));
+    check_addresses(&endpoint.ip_networks, nats, rules);
+}
+
+/// Checks a workload's networks, and the inner and outer addresses that lead to it from outside.
+pub(crate) fn check_addresses(
+    networks: &[Cidr],
+    nats: impl Iterator<Item = (IpAddr, IpAddr)>,
+    mut rules: Rules<'_, '_, '_>,
+) {
+    for (i, _) in networks.iter().enumerate().filter(|(_, net)| !net.is_host()) {
+        rules.wrong(&format!("ipNetworks[{i}]"), "must be a single address");
     }
-    let nats_at = at.key("ipNATs");
-    for (i, nat) in endpoint.ip_nats.iter().enumerate() {
-        if Family::of(nat.internal_ip) != Family::of(nat.external_ip) {
-            report.fault(nats_at.index(i), Some(&nat.to_wire()), "must have two addresses of one family");
+    for (i, (inner, outer)) in nats.enumerate() {
+        let nat = format!("ipNATs[{i}]");
+        if Family::of(inner) != Family::of(outer) {
+            rules.wrong(&nat, "must have two addresses of one family");
         }
-        if !endpoint.ip_networks.iter().any(|net| net.contains(nat.internal_ip)) {
+        if !networks.iter().any(|net| net.contains(inner)) {
             let rule = "must have an internalIP that is one of ipNetworks";
-            report.fault(nats_at.index(i), Some(&nat.to_wire()), rule);
+            rules.broken(&nat, &["ipNetworks", &format!("{nat}.internalIP")], rule);
         }
     }
 }
 
-fn check_host(endpoint: &mut HostEndpoint, at: Path<'_>, report: &mut Report) {
+fn check_host(endpoint: &mut HostEndpoint, mut rules: Rules<'_, '_, '_>) {
     if endpoint.interface_name.is_none() && endpoint.expected_ips.is_empty() {
-        report.fault(at.key("interfaceName"), None, "is required when expectedIPs is empty");
+        rules.broken("interfaceName", &[], "is required when expectedIPs is empty");
     }
-    let list_at = at.key("ports");
     for (i, port) in endpoint.ports.iter().enumerate() {
-        let port_at = list_at.index(i);
-        let host_port = port.host_port.as_ref().map(ToWire::to_wire);
-        for (key, value) in [("hostPort", host_port), ("hostIP", port.host_ip.as_ref().map(ToWire::to_wire))]
-        {
-            if value.is_some() {
-                report.fault(port_at.key(key), value.as_ref(), "is only for ports of a WorkloadEndpoint");
+        for (key, given) in [("hostPort", port.host_port.is_some()), ("hostIP", port.host_ip.is_some())] {
+            if given {
+                let rule = "is only for ports of a WorkloadEndpoint";
+                rules.broken(&format!("ports[{i}].{key}"), &[], rule);
             }
         }
     }
 }
 
-fn check_port(port: &mut EndpointPort, at: Path<'_>, report: &mut Report) {
+fn check_port(port: &mut EndpointPort, mut rules: Rules<'_, '_, '_>) {
     if !port.protocol.has_ports() {
-        report.fault(at.key("protocol"), Some(&port.protocol.to_wire()), "must be TCP, UDP or SCTP");
+        rules.wrong("protocol", "must be TCP, UDP or SCTP");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::asn::{AsNumber, Community};
 use crate::net::{Cidr, Family};
-use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{Limit, Rules, wire_enum, wire_struct};
 
 use super::MAX_ROUTE_PRIORITY;
 
@@ -147,62 +147,47 @@ wire_struct! {
     }
 }
 
-fn check_filter(filter: &mut BgpFilter, at: Path<'_>, report: &mut Report) {
-    for (key, rules, family) in [
+fn check_filter(filter: &mut BgpFilter, mut rules: Rules<'_, '_, '_>) {
+    for (key, list, family) in [
         ("exportV4", &filter.export_v4, Family::V4),
         ("importV4", &filter.import_v4, Family::V4),
         ("exportV6", &filter.export_v6, Family::V6),
         ("importV6", &filter.import_v6, Family::V6),
     ] {
-        let list_at = at.key(key);
-        for (i, rule) in rules.iter().enumerate() {
-            let rule_at = list_at.index(i);
-            if let Some(cidr) = rule.cidr.filter(|cidr| cidr.family() != family) {
-                report.fault(
-                    rule_at.key("cidr"),
-                    Some(&cidr.to_wire()),
-                    format!("must be an {family} network"),
-                );
+        for (i, rule) in list.iter().enumerate() {
+            if rule.cidr.is_some_and(|cidr| cidr.family() != family) {
+                rules.wrong(&format!("{key}[{i}].cidr"), format!("must be an {family} network"));
             }
-            let lengths =
-                rule.prefix_length.as_ref().map_or([None, None], |lengths| [lengths.min, lengths.max]);
-            for length in lengths.into_iter().flatten().filter(|length| *length > family.bits()) {
-                let rule = format!("must be from 0 to {}", family.bits());
-                report.fault(rule_at.key("prefixLength"), Some(&length.to_wire()), rule);
+            let Some(lengths) = &rule.prefix_length else { continue };
+            for (end, length) in [("min", lengths.min), ("max", lengths.max)] {
+                if length.is_some_and(|length| length > family.bits()) {
+                    let rule = format!("must be from 0 to {}", family.bits());
+                    rules.wrong(&format!("{key}[{i}].prefixLength.{end}"), rule);
+                }
             }
         }
     }
 }
 
-fn check_rule(rule: &mut FilterRule, at: Path<'_>, report: &mut Report) {
+fn check_rule(rule: &mut FilterRule, mut rules: Rules<'_, '_, '_>) {
     if rule.cidr.is_some() != rule.match_operator.is_some() {
-        let value = rule.match_operator.as_ref().map(ToWire::to_wire);
-        report.fault(at.key("matchOperator"), value.as_ref(), "must be given together with cidr");
+        rules.broken("matchOperator", &[], "must be given together with cidr");
     }
     if rule.prefix_length.is_some() && rule.cidr.is_none() {
-        report.fault(at.key("cidr"), None, "is required when prefixLength is given");
+        rules.broken("cidr", &[], "is required when prefixLength is given");
     }
     if !rule.operations.is_empty() && rule.action != FilterAction::Accept {
-        report.fault(
-            at.key("operations"),
-            Some(&rule.operations.to_wire()),
-            "must be absent unless action is Accept",
-        );
+        rules.broken("operations", &["action"], "must be absent unless action is Accept");
     }
 }
 
-fn check_operation(operation: &mut FilterOperation, at: Path<'_>, report: &mut Report) {
+fn check_operation(operation: &mut FilterOperation, mut rules: Rules<'_, '_, '_>) {
     let given = [
         operation.add_community.is_some(),
         operation.prepend_as_path.is_some(),
         operation.set_priority.is_some(),
     ];
     if given.iter().filter(|given| **given).count() != 1 {
-        let value = operation.to_wire();
-        report.fault(
-            at,
-            Some(&value),
-            "must have exactly one of addCommunity, prependASPath and setPriority",
-        );
+        rules.broken("", &[], "must have exactly one of addCommunity, prependASPath and setPriority");
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::name::NodeName;
 use crate::net::Cidr;
-use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{Limit, Rules, wire_enum, wire_struct};
 
 use super::block::{AffinityState, Owner, StoredIpamConfig};
 
@@ -137,21 +137,24 @@ wire_struct! {
     }
 }
 
-fn check_configuration(configuration: &mut IpamConfiguration, at: Path<'_>, report: &mut Report) {
-    let max = configuration.max_blocks_per_host;
-    if max > 0 && !configuration.strict_affinity {
-        report.fault(
-            at.key("maxBlocksPerHost"),
-            Some(&max.to_wire()),
-            "must be 0 unless strictAffinity is true",
-        );
+fn check_configuration(configuration: &mut IpamConfiguration, mut rules: Rules<'_, '_, '_>) {
+    if configuration.strict_affinity {
+        return;
     }
-    if !configuration.strict_affinity && !configuration.auto_allocate_blocks {
-        let value = configuration.auto_allocate_blocks.to_wire();
-        report.fault(
-            at.key("autoAllocateBlocks"),
-            Some(&value),
+    for (key, kept, rule) in [
+        (
+            "maxBlocksPerHost",
+            configuration.max_blocks_per_host == 0,
+            "must be 0 unless strictAffinity is true",
+        ),
+        (
+            "autoAllocateBlocks",
+            configuration.auto_allocate_blocks,
             "must be true unless strictAffinity is true",
-        );
+        ),
+    ] {
+        if !kept {
+            rules.broken(key, &[key, "strictAffinity"], rule);
+        }
     }
 }

@@ -231,16 +231,18 @@ macro_rules! kinds {
                 match kind { $(Kind::$spec => $spec::schema(schemas)),* }
             }
 
-            pub(crate) fn spec_from_wire(
+            /// Reads what can be read of a spec; see [`FromWire::in_part`](crate::wire::FromWire::in_part).
+            pub(crate) fn spec_in_part(
                 kind: Kind,
                 metadata: Metadata,
                 spec: &serde_json::Value,
                 at: crate::wire::Path<'_>,
                 report: &mut crate::wire::Report,
-            ) -> Option<Self> {
+            ) -> Self {
                 match kind {
-                    $(Kind::$spec => $spec::from_wire(spec, at, report)
-                        .map(|spec| Resource::$spec(Object { metadata, spec }))),*
+                    $(Kind::$spec => {
+                        Resource::$spec(Object { metadata, spec: $spec::in_part(spec, at, report) })
+                    })*
                 }
             }
         }

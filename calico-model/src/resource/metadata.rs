@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use crate::label::Labels;
 use crate::name::{Name, Namespace};
-use crate::wire::{LABEL_KEY, Others, Path, Report, Shape, is_label_key, wire_struct};
+use crate::wire::{LABEL_KEY, Others, Rules, Shape, is_label_key, wire_struct};
 
 wire_struct! {
     /// A resource's standard metadata.
@@ -59,22 +57,17 @@ impl Metadata {
     }
 }
 
-fn check(metadata: &mut Metadata, at: Path<'_>, report: &mut Report) {
+fn check(metadata: &mut Metadata, mut rules: Rules<'_, '_, '_>) {
     const LIMIT: usize = 256 * 1024;
     let size: usize = metadata.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
     if size > LIMIT {
-        report.fault(
-            at.key("annotations"),
-            None,
-            format!("must be at most {LIMIT} bytes in all, but are {size}"),
-        );
+        let rule = format!("must be at most {LIMIT} bytes in all, but are {size}");
+        rules.broken("annotations", &[], rule);
     }
-    let annotations_at = at.key("annotations");
     for key in metadata.annotations.keys().filter(|key| !is_label_key(&key.to_lowercase())) {
-        report.fault(annotations_at.key(key), Some(&Value::from(key.as_str())), LABEL_KEY);
+        rules.wrong_key("annotations", key, LABEL_KEY);
     }
     if metadata.resource_version.as_deref().is_some_and(|version| version.parse::<u64>().is_err()) {
-        let value = metadata.resource_version.clone().map(Value::String);
-        report.fault(at.key("resourceVersion"), value.as_ref(), "must be a revision as a read returned it");
+        rules.wrong("resourceVersion", "must be a revision as a read returned it");
     }
 }

@@ -5,14 +5,16 @@
 use serde_json::Value;
 
 use super::{
-    BgpConfiguration, ClusterInformation, FelixConfiguration, IpamConfiguration, Kind, Metadata, ReadError,
+    BgpConfiguration, ClusterInformation, Document, FelixConfiguration, IpamConfiguration, Kind, ReadError,
     Resource, Tier,
 };
 use crate::name::Namespace;
-use crate::wire::{Faults, Path, Report, ToWire};
+use crate::wire::{Faults, Path, Report, Rules};
 
 /// The label by which selectors ask for the namespace of an endpoint.
 const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
+
+const NAME: &str = "metadata.name";
 
 impl Resource {
     /// Checks the rules of the name, which hold for everything that is written.
@@ -23,7 +25,7 @@ impl Resource {
         let mut report = Report::default();
         let name = self.metadata().name.as_str();
         check_name(self.kind(), name, &mut report);
-        self.check_for_name(&mut report);
+        self.check_for_name(Rules::of_document(Document::from(self).value(), &mut report));
         if report.faults.is_empty() {
             return Ok(());
         }
@@ -31,37 +33,37 @@ impl Resource {
     }
 
     /// Reports what a resource of its name may not say.
-    pub(super) fn check_for_name(&self, report: &mut Report) {
+    pub(super) fn check_for_name(&self, mut rules: Rules<'_, '_, '_>) {
         let name = self.metadata().name.as_str();
-        let at = Path::root("spec");
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "the other kinds are an open list and have no such rules"
         )]
         match self {
-            Resource::Tier(tier) => check_tier(name, &tier.spec, report),
+            Resource::Tier(tier) => check_tier(name, &tier.spec, &mut rules),
             Resource::BgpConfiguration(object) if name != BgpConfiguration::DEFAULT => {
-                let spec = object.spec.to_wire();
                 for key in object.spec.of_the_cluster_alone() {
                     let rule = "must be absent: only the BGPConfiguration named default may set it";
-                    report.fault(at.key(key), spec.get(key), rule);
+                    rules.broken(&format!("spec.{key}"), &[NAME], rule);
                 }
             }
             Resource::FelixConfiguration(object)
                 if name == FelixConfiguration::DEFAULT || name.starts_with("node.") =>
             {
-                if let Some(selector) = &object.spec.node_selector {
+                if object.spec.node_selector.is_some() {
                     let rule = format!("must be absent from the FelixConfiguration named {name}");
-                    report.fault(at.key("nodeSelector"), Some(&selector.to_wire()), rule);
+                    rules.broken("spec.nodeSelector", &[NAME], rule);
                 }
             }
-            Resource::NetworkSet(object) => check_set(&object.metadata, report),
+            Resource::NetworkSet(object) if object.metadata.labels.get(NAMESPACE_LABEL).is_some() => {
+                let rule = "must be absent: it says which namespace the set is in";
+                rules.wrong_entry("metadata.labels", NAMESPACE_LABEL, rule);
+            }
             Resource::ClusterInformation(object) => {
                 let guid = &object.spec.cluster_guid;
                 let hex = guid.len() == 32 && guid.bytes().all(|byte| byte.is_ascii_hexdigit());
                 if !guid.is_empty() && !hex {
-                    let value = Value::from(guid.as_str());
-                    report.fault(at.key("clusterGUID"), Some(&value), "must be 32 hex digits");
+                    rules.wrong("spec.clusterGUID", "must be 32 hex digits");
                 }
             }
             _ => {}
@@ -117,25 +119,16 @@ fn policy_name(kind: Kind, name: &str) -> Option<&'static str> {
     }
 }
 
-fn check_tier(name: &str, tier: &Tier, report: &mut Report) {
+fn check_tier(name: &str, tier: &Tier, rules: &mut Rules<'_, '_, '_>) {
     let Some((_, fixed)) = Tier::reserved().into_iter().find(|(reserved, _)| *reserved == name) else {
         return;
     };
-    let at = Path::root("spec");
     if tier.order != fixed.order {
         let rule = format!("must be {}: the tier's place is fixed", fixed.order.unwrap_or_default());
-        report.fault(at.key("order"), tier.order.as_ref().map(ToWire::to_wire).as_ref(), rule);
+        rules.broken("spec.order", &[NAME, "spec.order"], rule);
     }
     if tier.default_action != fixed.default_action {
         let rule = format!("must be {}: the tier's action is fixed", fixed.default_action);
-        report.fault(at.key("defaultAction"), Some(&tier.default_action.to_wire()), rule);
-    }
-}
-
-fn check_set(metadata: &Metadata, report: &mut Report) {
-    if let Some(value) = metadata.labels.get(NAMESPACE_LABEL) {
-        let at = Path::root("metadata");
-        let rule = "must be absent: it says which namespace the set is in";
-        report.fault(at.key("labels").key(NAMESPACE_LABEL), Some(&Value::from(value)), rule);
+        rules.broken("spec.defaultAction", &[NAME, "spec.defaultAction"], rule);
     }
 }

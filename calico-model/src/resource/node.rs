@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::asn::{AsNumber, RouterId};
 use crate::net::{Family, InterfaceAddr, Mac};
-use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{Limit, Rules, ToWire, wire_enum, wire_struct};
 
 wire_struct! {
     /// A `Node`: how a machine is reached and what it is called by BGP.
@@ -161,19 +161,19 @@ impl Default for Node {
     }
 }
 
-fn check(node: &mut Node, at: Path<'_>, report: &mut Report) {
+fn check(node: &mut Node, mut rules: Rules<'_, '_, '_>) {
     let bgp = node.bgp.as_ref().map(ToWire::to_wire);
     if bgp.as_ref().and_then(serde_json::Value::as_object).is_some_and(serde_json::Map::is_empty) {
-        report.fault(at.key("bgp"), bgp.as_ref(), "must not be empty: leave it out");
+        rules.wrong("bgp", "must not be empty: leave it out");
     }
 }
 
-fn check_bgp(bgp: &mut NodeBgp, at: Path<'_>, report: &mut Report) {
+fn check_bgp(bgp: &mut NodeBgp, mut rules: Rules<'_, '_, '_>) {
     for (key, addr, family) in
         [("ipv4Address", bgp.ipv4_address, Family::V4), ("ipv6Address", bgp.ipv6_address, Family::V6)]
     {
-        if let Some(addr) = addr.filter(|addr| Family::of(addr.addr()) != family) {
-            report.fault(at.key(key), Some(&addr.to_wire()), format!("must be an {family} address"));
+        if addr.is_some_and(|addr| Family::of(addr.addr()) != family) {
+            rules.wrong(key, format!("must be an {family} address"));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::name::Name;
 use crate::net::{Cidr, Protocol};
 use crate::selector::Selector;
 use crate::wire::{
-    FromWire, Limit, Path, Report, Schemas, ToWire, joined, two_tables, wire_enum, wire_struct,
+    FromWire, Limit, Path, Report, Rules, Schemas, ToWire, joined, two_tables, whole, wire_enum, wire_struct,
 };
 
 mod check;
@@ -202,6 +202,14 @@ impl FromWire for NetworkPolicy {
         Policy::from_wire(value, at, report).map(Self)
     }
 
+    fn in_part(value: &Value, at: Path<'_>, report: &mut Report) -> Self {
+        Self(Policy::in_part(value, at, report))
+    }
+
+    fn stand_in() -> Self {
+        Self(Policy::stand_in())
+    }
+
     fn schema(schemas: &mut Schemas) -> Value {
         Policy::schema(schemas)
     }
@@ -246,11 +254,18 @@ impl Deref for GlobalNetworkPolicy {
 
 impl FromWire for GlobalNetworkPolicy {
     fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
+        whole(value, at, report)
+    }
+
+    fn in_part(value: &Value, at: Path<'_>, report: &mut Report) -> Self {
         let (policy, global) = two_tables(value, at, report);
-        let read = Self { policy: policy?, global: global? };
-        let faults = report.faults.len();
-        check::global(&read, at, report);
-        (report.faults.len() == faults).then_some(read)
+        let read = Self { policy, global };
+        check::global(&read, Rules::of(value, at, report));
+        read
+    }
+
+    fn stand_in() -> Self {
+        Self { policy: FromWire::stand_in(), global: FromWire::stand_in() }
     }
 
     fn schema(schemas: &mut Schemas) -> Value {

@@ -2,7 +2,7 @@
 
 use crate::net::{Cidr, Family};
 use crate::selector::Selector;
-use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{Limit, Rules, wire_enum, wire_struct};
 
 wire_enum! {
     /// When packets between nodes are encapsulated.
@@ -98,7 +98,7 @@ fn default_block_size(family: Family) -> u8 {
 /// Networks that no pool may touch: link-local addresses mean something else on every link.
 const LINK_LOCAL: [&str; 2] = ["169.254.0.0/16", "fe80::/10"];
 
-fn check_pool(pool: &mut IpPool, at: Path<'_>, report: &mut Report) {
+fn check_pool(pool: &mut IpPool, mut rules: Rules<'_, '_, '_>) {
     let family = pool.cidr.family();
     if pool.block_size == 0 {
         pool.block_size = default_block_size(family);
@@ -110,62 +110,56 @@ fn check_pool(pool: &mut IpPool, at: Path<'_>, report: &mut Report) {
         Family::V4 => 20..=32,
         Family::V6 => 116..=128,
     };
-    let block_size = pool.block_size.to_wire();
     if !sizes.contains(&pool.block_size) {
         let rule = format!("must be from {} to {} in an {family} pool", sizes.start(), sizes.end());
-        report.fault(at.key("blockSize"), Some(&block_size), rule);
+        rules.broken("blockSize", &["blockSize", "cidr"], rule);
     } else if pool.cidr.prefix_len() > pool.block_size && !pool.disabled {
         let rule = format!("must hold at least one block of /{}", pool.block_size);
-        report.fault(at.key("cidr"), Some(&pool.cidr.to_wire()), rule);
+        rules.broken("cidr", &["cidr", "blockSize", "disabled"], rule);
     }
     if LINK_LOCAL.iter().any(|net| net.parse().is_ok_and(|net: Cidr| net.overlaps(&pool.cidr))) {
-        report.fault(at.key("cidr"), Some(&pool.cidr.to_wire()), "must not overlap a link-local network");
+        rules.wrong("cidr", "must not overlap a link-local network");
     }
     let ipip = pool.ipip_mode != EncapMode::Never;
     if ipip && pool.vxlan_mode != EncapMode::Never {
-        report.fault(
-            at.key("ipipMode"),
-            Some(&pool.ipip_mode.to_wire()),
-            "must be Never when vxlanMode is not",
-        );
+        rules.broken("ipipMode", &["ipipMode", "vxlanMode"], "must be Never when vxlanMode is not");
     }
     if ipip && family == Family::V6 {
-        report.fault(at.key("ipipMode"), Some(&pool.ipip_mode.to_wire()), "must be Never in an IPv6 pool");
+        rules.broken("ipipMode", &["ipipMode", "cidr"], "must be Never in an IPv6 pool");
     }
     for (key, selector) in
         [("nodeSelector", Some(&pool.node_selector)), ("namespaceSelector", pool.namespace_selector.as_ref())]
     {
-        if let Some(selector) = selector.filter(|selector| selector.uses_global()) {
-            report.fault(at.key(key), Some(&selector.to_wire()), "must not use global()");
+        if selector.is_some_and(Selector::uses_global) {
+            rules.wrong(key, "must not use global()");
         }
     }
     if pool.allowed_uses.contains(&AllowedUse::Tunnel) && pool.namespace_selector.is_some() {
-        let value = pool.namespace_selector.as_ref().map(ToWire::to_wire);
         let rule = "must be absent when allowedUses has Tunnel";
-        report.fault(at.key("namespaceSelector"), value.as_ref(), rule);
+        rules.broken("namespaceSelector", &["allowedUses"], rule);
     }
     if pool.allowed_uses.contains(&AllowedUse::LoadBalancer) {
-        check_load_balancer(pool, at, report);
+        check_load_balancer(pool, &mut rules);
     }
 }
 
-fn check_load_balancer(pool: &IpPool, at: Path<'_>, report: &mut Report) {
-    let plain = pool.ipip_mode == EncapMode::Never && pool.vxlan_mode == EncapMode::Never;
-    let uses = pool.allowed_uses.to_wire();
+fn check_load_balancer(pool: &IpPool, rules: &mut Rules<'_, '_, '_>) {
     if pool.allowed_uses.len() > 1 {
-        report.fault(at.key("allowedUses"), Some(&uses), "must have no other use beside LoadBalancer");
+        rules.wrong("allowedUses", "must have no other use beside LoadBalancer");
     }
-    if !plain {
-        let rule = "must not be LoadBalancer unless ipipMode and vxlanMode are Never";
-        report.fault(at.key("allowedUses"), Some(&uses), rule);
+    for (key, mode) in [("ipipMode", pool.ipip_mode), ("vxlanMode", pool.vxlan_mode)] {
+        if mode != EncapMode::Never {
+            let rule = "must be Never when allowedUses is LoadBalancer";
+            rules.broken(key, &["allowedUses", key], rule);
+        }
     }
     if pool.disable_bgp_export {
         let rule = "must not be set when allowedUses is LoadBalancer";
-        report.fault(at.key("disableBGPExport"), Some(&true.to_wire()), rule);
+        rules.broken("disableBGPExport", &["allowedUses", "disableBGPExport"], rule);
     }
     if !pool.node_selector.is_all() {
         let rule = "must be all() when allowedUses is LoadBalancer";
-        report.fault(at.key("nodeSelector"), Some(&pool.node_selector.to_wire()), rule);
+        rules.broken("nodeSelector", &["allowedUses", "nodeSelector"], rule);
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use serde_json::Value;
 
 use super::policy::{GlobalNetworkPolicy, NetworkPolicy};
-use crate::wire::{FromWire, Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{FromWire, Path, Report, Rules, ToWire, wire_enum, wire_struct};
 
 wire_enum! {
     /// What would become of the policy of the same name, were the staged one in force.
@@ -50,11 +50,17 @@ macro_rules! staged {
 
         impl FromWire for $name {
             fn from_wire(value: &Value, at: Path<'_>, report: &mut Report) -> Option<Self> {
-                let (policy, staged) = crate::wire::two_tables(value, at, report);
-                let read = Self { policy: policy?, staged: staged? };
-                let faults = report.faults.len();
-                check_deletion(read.staged.staged_action, value, at, report);
-                (report.faults.len() == faults).then_some(read)
+                crate::wire::whole(value, at, report)
+            }
+
+            fn in_part(value: &Value, at: Path<'_>, report: &mut Report) -> Self {
+                let (policy, staged) = crate::wire::two_tables::<$policy, StagedPart>(value, at, report);
+                check_deletion(staged.staged_action, value, Rules::of(value, at, report));
+                Self { policy, staged }
+            }
+
+            fn stand_in() -> Self {
+                Self { policy: FromWire::stand_in(), staged: FromWire::stand_in() }
             }
 
             fn schema(schemas: &mut crate::wire::Schemas) -> Value {
@@ -86,13 +92,13 @@ staged! {
 
 const OF_A_DELETION: [&str; 2] = ["tier", "stagedAction"];
 
-fn check_deletion(action: StagedAction, value: &Value, at: Path<'_>, report: &mut Report) {
+fn check_deletion(action: StagedAction, value: &Value, mut rules: Rules<'_, '_, '_>) {
     if action != StagedAction::Delete {
         return;
     }
-    for (key, value) in value.as_object().into_iter().flatten() {
+    for key in value.as_object().into_iter().flat_map(|object| object.keys()) {
         if !OF_A_DELETION.contains(&key.as_str()) {
-            report.fault(at.key(key), Some(value), "must be absent when stagedAction is Delete");
+            rules.broken(key, &["stagedAction"], "must be absent when stagedAction is Delete");
         }
     }
 }
@@ -114,16 +120,14 @@ wire_struct! {
     check = check_kubernetes;
 }
 
-fn check_kubernetes(policy: &mut StagedKubernetesNetworkPolicy, at: Path<'_>, report: &mut Report) {
+fn check_kubernetes(policy: &mut StagedKubernetesNetworkPolicy, mut rules: Rules<'_, '_, '_>) {
     let empty = policy.pod_selector.is_none()
         && policy.ingress.is_empty()
         && policy.egress.is_empty()
         && policy.policy_types.is_empty();
     if policy.staged_action == StagedAction::Delete {
         if !empty {
-            let value = policy.staged_action.to_wire();
-            let rule = "must not be Delete when any other field is given";
-            report.fault(at.key("stagedAction"), Some(&value), rule);
+            rules.wrong("stagedAction", "must not be Delete when any other field is given");
         }
         return;
     }

@@ -167,7 +167,7 @@ fn a_filter_says_what_is_wrong_with_each_of_its_rules() {
                           "prefixLength": {"min": 64, "max": 128}}],
         }),
     );
-    assert_eq!(faults(&filter), ["spec.exportV4[0].cidr", "spec.exportV4[1].prefixLength"]);
+    assert_eq!(faults(&filter), ["spec.exportV4[0].cidr", "spec.exportV4[1].prefixLength.max"]);
     let rule =
         |rule: Value| faults(&document("BGPFilter", json!({"name": "f"}), json!({"importV4": [rule]})));
     let operation = json!([{"addCommunity": {"value": "1:2"}}]);

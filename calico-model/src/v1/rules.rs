@@ -6,7 +6,7 @@ use super::names;
 use crate::net::{Cidr, Protocol};
 use crate::resource::policy::{Icmp, PortMatch};
 use crate::selector::Selector;
-use crate::wire::{FromWire, Path, Report, Schemas, ToWire, text_from_wire, text_schema, wire_struct};
+use crate::wire::{FromWire, Path, Report, Rules, Schemas, ToWire, text_from_wire, text_schema, wire_struct};
 
 wire_struct! {
     /// A rule.
@@ -88,6 +88,10 @@ impl FromWire for OldProtocol {
         }
     }
 
+    fn stand_in() -> Self {
+        Self(Protocol::TCP)
+    }
+
     fn schema(_: &mut Schemas) -> Value {
         text_schema(None)
     }
@@ -99,13 +103,13 @@ impl ToWire for OldProtocol {
     }
 }
 
-fn check_end(end: &mut End, at: Path<'_>, report: &mut Report) {
+fn check_end(end: &mut End, mut rules: Rules<'_, '_, '_>) {
     for (one, many, single, list) in
         [("net", "nets", end.net, &mut end.nets), ("notNet", "notNets", end.not_net, &mut end.not_nets)]
     {
         match single {
             Some(_) if !list.is_empty() => {
-                report.fault(at.key(one), None, format!("must be absent when {many} is given"));
+                rules.broken(one, &[], format!("must be absent when {many} is given"));
             }
             Some(net) => list.push(net),
             None => {}
@@ -113,9 +117,8 @@ fn check_end(end: &mut End, at: Path<'_>, report: &mut Report) {
     }
     let zero = |port: &PortMatch| matches!(port, PortMatch::Range(0, _));
     for (key, ports) in [("ports", &end.ports), ("notPorts", &end.not_ports)] {
-        let list_at = at.key(key);
-        for (i, port) in ports.iter().enumerate().filter(|(_, port)| zero(port)) {
-            report.fault(list_at.index(i), Some(&port.to_wire()), "must not be 0");
+        for (i, _) in ports.iter().enumerate().filter(|(_, port)| zero(port)) {
+            rules.wrong(&format!("{key}[{i}]"), "must not be 0");
         }
     }
 }

@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::asn::AsNumber;
 use crate::label::Labels;
 use crate::net::{Cidr, Family, InterfaceAddr, Mac};
+use crate::resource::endpoint::check_addresses;
 use crate::resource::policy::PolicyType;
-use crate::wire::{FromWire, Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{FromWire, Rules, ToWire, wire_enum, wire_struct};
 
 /// A kind: what stands under `metadata` and under `spec`.
 pub(super) trait Kind {
@@ -80,10 +81,9 @@ wire_struct! {
     check = check_ipip;
 }
 
-fn check_ipip(ipip: &mut Ipip, at: Path<'_>, report: &mut Report) {
+fn check_ipip(ipip: &mut Ipip, mut rules: Rules<'_, '_, '_>) {
     if !["", "always", "cross-subnet"].contains(&ipip.mode.as_str()) {
-        let value = Value::String(ipip.mode.clone());
-        report.fault(at.key("mode"), Some(&value), "must be always or cross-subnet");
+        rules.wrong("mode", "must be always or cross-subnet");
     }
 }
 
@@ -110,15 +110,15 @@ wire_struct! {
     check = check_bgp;
 }
 
-fn check_bgp(bgp: &mut NodeBgp, at: Path<'_>, report: &mut Report) {
+fn check_bgp(bgp: &mut NodeBgp, mut rules: Rules<'_, '_, '_>) {
     if bgp.ipv4_address.is_none() && bgp.ipv6_address.is_none() {
-        report.fault(at, None, "must have ipv4Address or ipv6Address");
+        rules.broken("", &[], "must have ipv4Address or ipv6Address");
     }
     for (key, addr, family) in
         [("ipv4Address", bgp.ipv4_address, Family::V4), ("ipv6Address", bgp.ipv6_address, Family::V6)]
     {
-        if let Some(addr) = addr.filter(|addr| Family::of(addr.addr()) != family) {
-            report.fault(at.key(key), Some(&addr.to_wire()), format!("must be an {family} address"));
+        if addr.is_some_and(|addr| Family::of(addr.addr()) != family) {
+            rules.wrong(key, format!("must be an {family} address"));
         }
     }
 }
@@ -158,9 +158,9 @@ wire_struct! {
     check = check_host;
 }
 
-fn check_host(host: &mut HostSpec, at: Path<'_>, report: &mut Report) {
+fn check_host(host: &mut HostSpec, mut rules: Rules<'_, '_, '_>) {
     if host.interface_name.is_none() && host.expected_ips.is_empty() {
-        report.fault(at.key("interfaceName"), None, "is required when expectedIPs is empty");
+        rules.broken("interfaceName", &[], "is required when expectedIPs is empty");
     }
 }
 
@@ -213,20 +213,9 @@ wire_struct! {
     }
 }
 
-fn check_workload(workload: &mut WorkloadSpec, at: Path<'_>, report: &mut Report) {
-    let nets_at = at.key("ipNetworks");
-    for (i, net) in workload.ip_networks.iter().enumerate().filter(|(_, net)| !net.is_host()) {
-        report.fault(nets_at.index(i), Some(&net.to_wire()), "must be a single address");
-    }
-    let nats_at = at.key("ipNATs");
-    for (i, nat) in workload.ip_nats.iter().enumerate() {
-        if Family::of(nat.internal_ip) != Family::of(nat.external_ip) {
-            report.fault(nats_at.index(i), None, "must have two addresses of one family");
-        }
-        if !workload.ip_networks.iter().any(|net| net.contains(nat.internal_ip)) {
-            report.fault(nats_at.index(i), None, "must have an internalIP that is one of ipNetworks");
-        }
-    }
+fn check_workload(workload: &mut WorkloadSpec, rules: Rules<'_, '_, '_>) {
+    let nats = workload.ip_nats.iter().map(|nat| (nat.internal_ip, nat.external_ip));
+    check_addresses(&workload.ip_networks, nats, rules);
 }
 
 wire_struct! {
@@ -281,15 +270,17 @@ impl Direction {
     }
 }
 
-fn check_policy(policy: &mut PolicySpec, at: Path<'_>, report: &mut Report) {
+fn check_policy(policy: &mut PolicySpec, mut rules: Rules<'_, '_, '_>) {
     if let Err(error) = policy.selector.parse::<crate::selector::Selector>() {
-        report.fault(at.key("selector"), Some(&Value::String(policy.selector.clone())), error.to_string());
+        rules.wrong("selector", error.to_string());
     }
     if policy.pre_dnat && policy.do_not_track {
-        report.fault(at.key("preDNAT"), None, "must not be set together with doNotTrack");
+        rules.broken("preDNAT", &["preDNAT", "doNotTrack"], "must not be set together with doNotTrack");
     }
-    if policy.pre_dnat && (!policy.egress.is_empty() || policy.types.contains(&Direction::Egress)) {
-        report.fault(at.key("egress"), None, "must be absent when preDNAT is set");
+    let egress = !policy.egress.is_empty();
+    if policy.pre_dnat && (egress || policy.types.contains(&Direction::Egress)) {
+        let reads: &[&str] = if egress { &["preDNAT"] } else { &["preDNAT", "types"] };
+        rules.broken("egress", reads, "must be absent when preDNAT is set");
     }
 }
 
@@ -338,9 +329,9 @@ wire_enum! {
     }
 }
 
-fn check_peer(peer: &mut PeerMetadata, at: Path<'_>, report: &mut Report) {
+fn check_peer(peer: &mut PeerMetadata, mut rules: Rules<'_, '_, '_>) {
     if (peer.scope == Scope::Node) == peer.node.is_empty() {
-        report.fault(at.key("node"), None, "must be given when scope is node, and only then");
+        rules.broken("node", &["scope", "node"], "must be given when scope is node, and only then");
     }
 }
 

@@ -85,13 +85,31 @@ pub(crate) struct Report {
     pub(crate) faults: Vec<Fault>,
     /// The fields that no rule knows. They are kept, and only a user's input is refused for them.
     pub(crate) unknown: Vec<UnknownField>,
+    /// The paths of what could not be read, so that no rule between fields is asked of a stand-in: the first of them, one
+    /// more than are shown.
+    pub(super) unread: Vec<String>,
 }
 
 impl Report {
+    /// Reports a value that cannot be read.
     pub(crate) fn fault(&mut self, at: Path<'_>, value: Option<&Value>, rule: impl Into<String>) {
-        let path = cut(&at.to_string());
-        let fault = Fault { path, value: value.map(quoted), rule: rule.into(), snippet: None };
+        let path = at.to_string();
+        self.broken(&path, value, rule);
+        if self.unread.len() <= SHOWN {
+            self.unread.push(path);
+        }
+    }
+
+    /// Reports a value that can be read and breaks a rule.
+    pub(super) fn broken(&mut self, path: &str, value: Option<&Value>, rule: impl Into<String>) {
+        let fault = Fault { path: cut(path), value: value.map(quoted), rule: rule.into(), snippet: None };
         self.faults.push(fault);
+    }
+
+    /// Takes over what another report found.
+    pub(super) fn append(&mut self, mut other: Report) {
+        self.faults.append(&mut other.faults);
+        self.unread.append(&mut other.unread);
     }
 }
 

@@ -29,20 +29,21 @@ pub(crate) enum Limit {
 
 impl Limit {
     /// Reports a value, which is of the field's type, that breaks the limit.
-    pub(super) fn check(self, value: &Value, at: Path<'_>, report: &mut Report) -> bool {
+    pub(super) fn check(self, value: &Value, at: Path<'_>, report: &mut Report) {
         if let Limit::Each(limit) = self {
             let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
-            let mut kept = true;
             for (i, item) in items.iter().enumerate() {
-                kept &= limit.check(item, at.index(i), report);
+                limit.check(item, at.index(i), report);
             }
-            return kept;
+            return;
         }
         let kept = self.keeps(value);
-        if !kept {
-            report.fault(at, Some(value), self.rule());
+        match self {
+            _ if kept => {}
+            // What is no word of the field's has no meaning for other rules; what is too large still says what it says.
+            Limit::Numbers(_) => report.fault(at, Some(value), self.rule()),
+            _ => report.broken(&at.to_string(), Some(value), self.rule()),
         }
-        kept
     }
 
     /// Says whether the value keeps the limit. What is no number, text or list has none.

@@ -10,14 +10,13 @@ pub(crate) struct Fields<'v, 'p, 'r> {
     at: Path<'p>,
     report: &'r mut Report,
     known: usize,
-    whole: bool,
 }
 
 impl<'v, 'p, 'r> Fields<'v, 'p, 'r> {
     /// Opens an object, or reports that the value is none.
     pub(crate) fn open(value: &'v Value, at: Path<'p>, report: &'r mut Report) -> Option<Self> {
         match value.as_object() {
-            Some(object) => Some(Self { object, at, report, known: 0, whole: true }),
+            Some(object) => Some(Self { object, at, report, known: 0 }),
             None => {
                 report.fault(at, Some(value), "must be an object");
                 None
@@ -25,7 +24,7 @@ impl<'v, 'p, 'r> Fields<'v, 'p, 'r> {
         }
     }
 
-    /// Reads a field; `None` when it is absent, null, or faulty (and then reported).
+    /// Reads a field; `None` when it is absent or null, and perhaps a stand-in when it is faulty.
     pub(crate) fn optional<T: FromWire>(&mut self, key: &'static str, limits: &[Limit]) -> Option<T> {
         let value = self.object.get(key)?;
         self.known += 1;
@@ -33,23 +32,22 @@ impl<'v, 'p, 'r> Fields<'v, 'p, 'r> {
             return None;
         }
         let at = self.at.key(key);
-        let read = T::from_wire(value, at, self.report);
-        self.whole &= read.is_some();
-        for limit in limits.iter().filter(|_| read.is_some()) {
-            self.whole &= limit.check(value, at, self.report);
+        let before = self.report.faults.len();
+        let read = T::in_part(value, at, self.report);
+        if self.report.faults.len() == before {
+            limits.iter().for_each(|limit| limit.check(value, at, self.report));
         }
-        read
+        Some(read)
     }
 
     /// Reads a field that must be there.
-    pub(crate) fn required<T: FromWire>(&mut self, key: &'static str, limits: &[Limit]) -> Option<T> {
+    pub(crate) fn required<T: FromWire>(&mut self, key: &'static str, limits: &[Limit]) -> T {
         if self.object.get(key).is_none_or(Value::is_null) {
             self.report.fault(self.at.key(key), None, "is required");
             self.known += usize::from(self.object.contains_key(key));
-            self.whole = false;
-            return None;
+            return T::stand_in();
         }
-        self.optional(key, limits)
+        self.optional(key, limits).unwrap_or_else(T::stand_in)
     }
 
     /// Checks the fields that are known and not read: nothing here acts on them, and they stay in the document.
@@ -57,12 +55,14 @@ impl<'v, 'p, 'r> Fields<'v, 'p, 'r> {
         for (key, value) in self.object {
             let Some((_, shape)) = others.iter().find(|(name, _)| name == key) else { continue };
             self.known += 1;
-            self.whole &= value.is_null() || shape.check(value, self.at.key(key), self.report);
+            if !value.is_null() {
+                shape.check(value, self.at.key(key), self.report);
+            }
         }
     }
 
-    /// Ends the reading: reports unknown fields and says whether every field was sound.
-    pub(crate) fn close(mut self, names: &[&'static str], others: Others) -> bool {
+    /// Ends the reading: reports unknown fields.
+    pub(crate) fn close(mut self, names: &[&'static str], others: Others) {
         if self.known < self.object.len() && !others.is_empty() {
             self.also(others);
         }
@@ -72,7 +72,6 @@ impl<'v, 'p, 'r> Fields<'v, 'p, 'r> {
             let told = unknown.map(|key| UnknownField::new(self.at.key(key).to_string(), key, known()));
             self.report.unknown.extend(told);
         }
-        self.whole
     }
 }
 
@@ -81,28 +80,29 @@ pub(crate) fn omitted<T: ToWire + PartialEq + Default>(value: &T) -> Option<Valu
     (*value != T::default()).then(|| value.to_wire())
 }
 
-/// Reads one object by two tables: a field is unknown only when neither knows it.
+/// Reads what can be read of one object by two tables: a field is unknown only when neither knows it.
 pub(crate) fn two_tables<A: FromWire, B: FromWire>(
     value: &Value,
     at: Path<'_>,
     report: &mut Report,
-) -> (Option<A>, Option<B>) {
+) -> (A, B) {
     let mut own = Report::default();
-    let first = A::from_wire(value, at, &mut own);
+    let first = A::in_part(value, at, &mut own);
     let mut other = Report::default();
-    let second = value.is_object().then(|| B::from_wire(value, at, &mut other)).flatten();
+    let second = if value.is_object() { B::in_part(value, at, &mut other) } else { B::stand_in() };
     let here = at.to_string();
     let of_this_object = |path: &str| path.rsplit_once('.').is_some_and(|(parent, _)| parent == here);
-    report.faults.append(&mut own.faults);
-    report.faults.append(&mut other.faults);
-    for mut field in own.unknown {
+    for mut field in std::mem::take(&mut own.unknown) {
         if of_this_object(&field.path) {
             let Some(twin) = other.unknown.iter().find(|twin| twin.path == field.path) else { continue };
             field.meant = field.meant.or(twin.meant);
         }
         report.unknown.push(field);
     }
-    report.unknown.extend(other.unknown.into_iter().filter(|field| !of_this_object(&field.path)));
+    let others = std::mem::take(&mut other.unknown);
+    report.unknown.extend(others.into_iter().filter(|field| !of_this_object(&field.path)));
+    report.append(own);
+    report.append(other);
     (first, second)
 }
 
@@ -129,8 +129,9 @@ pub(crate) fn joined(first: Value, second: Value) -> Value {
 /// The limits are [`Limit`]s of the field's JSON. Doc comments are what the schema says of the struct and its fields.
 ///
 /// After the table, `also = TABLE` names an [`Others`] of fields that are known, checked for their shape and kept in the
-/// document, and that nothing here acts on; and `check = function` names a `fn(&mut Self, Path, &mut Report)` for rules
-/// between fields and for defaults that depend on other fields. It is asked once every field is sound by itself.
+/// document, and that nothing here acts on; and `check = function` names a `fn(&mut Self, Rules)` for [`Rules`] between
+/// fields and for defaults that depend on other fields. It is asked also when some fields are faulty, and then sees
+/// stand-ins in their place.
 macro_rules! wire_struct {
     (
         $(#[doc = $doc:literal])*
@@ -152,22 +153,28 @@ macro_rules! wire_struct {
                 at: $crate::wire::Path<'_>,
                 report: &mut $crate::wire::Report,
             ) -> Option<Self> {
-                let mut fields = $crate::wire::Fields::open(value, at, report)?;
-                $(let $field = wire_struct!(@read fields $key $mode $(($default))? [$($($limit),+)?]);)*
-                let others: $crate::wire::Others = wire_struct!(@others $($others)?);
-                if !fields.close(&[$($key),*], others) {
-                    return None;
-                }
+                $crate::wire::whole(value, at, report)
+            }
+
+            fn in_part(
+                value: &serde_json::Value,
+                at: $crate::wire::Path<'_>,
+                report: &mut $crate::wire::Report,
+            ) -> Self {
+                let Some(mut fields) = $crate::wire::Fields::open(value, at, report) else {
+                    return Self::stand_in();
+                };
                 #[allow(unused_mut, reason = "only a struct with a check changes it")]
-                let mut read = Self { $($field: wire_struct!(@unwrap $field $mode)),* };
-                $(
-                    let before = report.faults.len();
-                    $check(&mut read, at, report);
-                    if report.faults.len() > before {
-                        return None;
-                    }
-                )?
-                Some(read)
+                let mut read = Self {
+                    $($field: wire_struct!(@read fields $key $mode $(($default))? [$($($limit),+)?])),*
+                };
+                fields.close(&[$($key),*], wire_struct!(@others $($others)?));
+                $($check(&mut read, $crate::wire::Rules::of(value, at, report));)?
+                read
+            }
+
+            fn stand_in() -> Self {
+                Self { $($field: wire_struct!(@stand_in $mode $(($default))?)),* }
             }
 
             fn schema(schemas: &mut $crate::wire::Schemas) -> serde_json::Value {
@@ -206,8 +213,10 @@ macro_rules! wire_struct {
     (@read $fields:ident $key:literal optional ($default:expr) $limits:tt) => { $fields.optional($key, &$limits) };
     (@read $fields:ident $key:literal empty $limits:tt) => { $fields.optional($key, &$limits).unwrap_or_default() };
     (@read $fields:ident $key:literal $mode:ident ($default:expr) $limits:tt) => { $fields.optional($key, &$limits).unwrap_or_else(|| $default) };
-    (@unwrap $field:ident required) => { $field? };
-    (@unwrap $field:ident $mode:ident) => { $field };
+    (@stand_in required) => { $crate::wire::FromWire::stand_in() };
+    (@stand_in optional $(($default:expr))?) => { None };
+    (@stand_in empty) => { Default::default() };
+    (@stand_in $mode:ident ($default:expr)) => { $default };
     (@schema $schemas:ident $field:ident $type:ty, optional) => { $schemas.of_optional(|read: &Self| &read.$field) };
     (@schema $schemas:ident $field:ident $type:ty, $mode:ident) => { <$type as $crate::wire::FromWire>::schema($schemas) };
     (@must required) => { true };

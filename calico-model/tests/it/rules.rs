@@ -54,7 +54,7 @@ rules! {
             r#"spec.cidr: is required"#,
         ];
         "IPPool" {"name": "x"} {"cidr": "10.0.0.1/16"} => [
-            r#"spec.cidr = "10.0.0.1/16": "10.0.0.1/16" is not a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+            r#"spec.cidr = "10.0.0.1/16": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
         ];
         "IPPool" {"name": "x"} {"cidr": "169.254.1.0/24"} => [
             r#"spec.cidr = "169.254.1.0/24": must not overlap a link-local network"#,
@@ -88,9 +88,9 @@ rules! {
             r#"spec.allowedUses = ["LoadBalancer","Workload"]: must have no other use beside LoadBalancer"#,
         ];
         "IPPool" {"name": "x"} {"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer"], "ipipMode": "Always", "disableBGPExport": true, "nodeSelector": "a == 'b'"} => [
-            r#"spec.allowedUses = ["LoadBalancer"]: must not be LoadBalancer unless ipipMode and vxlanMode are Never"#,
+            r#"spec.ipipMode = "Always": must be Never when allowedUses is LoadBalancer"#,
             r#"spec.disableBGPExport = true: must not be set when allowedUses is LoadBalancer"#,
-            r#"spec.nodeSelector = "a == \"b\"": must be all() when allowedUses is LoadBalancer"#,
+            r#"spec.nodeSelector = "a == 'b'": must be all() when allowedUses is LoadBalancer"#,
         ];
         "IPPool" {"name": "x"} {"cidr": "10.0.0.0/16", "allowedUses": ["Tunnel"], "namespaceSelector": "all()"} => [
             r#"spec.namespaceSelector = "all()": must be absent when allowedUses has Tunnel"#,
@@ -105,10 +105,106 @@ rules! {
         ];
     }
 
+    a_rule_between_fields_is_told_together_with_what_is_wrong_with_others {
+        "IPPool" {"name": "X"} {"cidr": "10.0.0.0/16", "blockSize": 19, "ipipMode": "Always", "vxlanMode": "Always", "nodeSelector": "a = b", "natOutgoing": "yes"} => [
+            r#"metadata.name = "X": must be a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
+            r#"spec.natOutgoing = "yes": must be true or false"#,
+            r#"spec.nodeSelector = "a = b": selector is invalid at column 3: expected a test after the label: "==", "!=", "in", "not in", "contains", "starts with" or "ends with", found '='"#,
+            r#"spec.blockSize = 19: must be from 20 to 32 in an IPv4 pool"#,
+            r#"spec.ipipMode = "Always": must be Never when vxlanMode is not"#,
+        ];
+        "IPPool" {"name": "x"} {"cidr": "fd00::/64", "ipipMode": "Always", "vxlanMode": "Sometimes"} => [
+            r#"spec.vxlanMode = "Sometimes": must be one of Never, Always, CrossSubnet"#,
+            r#"spec.ipipMode = "Always": must be Never in an IPv6 pool"#,
+        ];
+        "IPPool" {"name": "x"} {"cidr": "10.0.0.1/16", "ipipMode": "Always", "blockSize": 19} => [
+            r#"spec.cidr = "10.0.0.1/16": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+        ];
+        "IPPool" {"name": "x"} {"allowedUses": ["LoadBalancer", "Dance"], "disableBGPExport": true} => [
+            r#"spec.cidr: is required"#,
+            r#"spec.allowedUses[1] = "Dance": must be one of Workload, Tunnel, LoadBalancer"#,
+        ];
+        "IPAMConfiguration" {"name": "default"} {"maxBlocksPerHost": 1000001, "ipCooldownSeconds": "long"} => [
+            r#"spec.maxBlocksPerHost = 1000001: must be from 0 to 1000000"#,
+            r#"spec.ipCooldownSeconds = "long": must be a whole number from 0 to 4294967295"#,
+            r#"spec.maxBlocksPerHost = 1000001: must be 0 unless strictAffinity is true"#,
+        ];
+        "IPAMConfiguration" {"name": "default"} {"maxBlocksPerHost": 1, "strictAffinity": "no"} => [
+            r#"spec.strictAffinity = "no": must be true or false"#,
+        ];
+        "BGPPeer" {"name": "x"} {"node": "N", "nodeSelector": "all()", "peerIP": "x", "peerSelector": "all()", "reachableBy": "10.0.0.1"} => [
+            r#"spec.node = "N": must be a node name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
+            r#"spec.peerIP = "x": must be an address with an optional port, such as 10.0.0.1:179 or [fd00::1]:179"#,
+            r#"spec.nodeSelector = "all()": must be absent when node is given"#,
+            r#"spec.peerSelector = "all()": must be absent when peerIP is given"#,
+            r#"spec.asNumber: is required when peerIP is given"#,
+        ];
+        "BGPConfiguration" {"name": "node.n1"} {"asNumber": 0, "listenPort": 0, "prefixAdvertisements": [{"cidr": "x", "communities": ["b"]}]} => [
+            r#"spec.asNumber = 0: must be an AS number from 1 to 4294967295"#,
+            r#"spec.listenPort = 0: must be from 1 to 65535"#,
+            r#"spec.prefixAdvertisements[0].cidr = "x": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+            r#"spec.prefixAdvertisements[0].communities[0] = "b": must be one of the names in communities, or a community such as 65000:1"#,
+            r#"spec.asNumber = 0: must be absent: only the BGPConfiguration named default may set it"#,
+        ];
+        "BGPFilter" {"name": "x"} {"exportV4": [{"action": "Allow", "cidr": "fd00::/8", "matchOperator": "Inside"}, {"action": "Reject", "priority": -1, "operations": [{}]}]} => [
+            r#"spec.exportV4[0].matchOperator = "Inside": must be one of Equal, NotEqual, In, NotIn"#,
+            r#"spec.exportV4[0].action = "Allow": must be one of Accept, Reject"#,
+            r#"spec.exportV4[1].priority = -1: must be a whole number from 0 to 4294967295"#,
+            r#"spec.exportV4[1].operations[0] = {}: must have exactly one of addCommunity, prependASPath and setPriority"#,
+            r#"spec.exportV4[1].operations = [{}]: must be absent unless action is Accept"#,
+            r#"spec.exportV4[0].cidr = "fd00::/8": must be an IPv4 network"#,
+        ];
+        "NetworkPolicy" {"name": "p", "namespace": "n"} {"order": "first", "ingress": [{"action": "Allow", "protocol": "ICMP", "source": {"selector": "(", "ports": [80]}}, {"action": "Permit", "ipVersion": 4, "destination": {"services": {"name": "s"}, "nets": ["fd00::/8", "x"]}}]} => [
+            r#"spec.order = "first": must be a number"#,
+            r#"spec.ingress[0].source.selector = "(": selector is invalid at column 2: expected a label, "has(", "all()", "!" or "(", found the end"#,
+            r#"spec.ingress[0].source.ports = [80]: must be absent: ICMP has no ports"#,
+            r#"spec.ingress[1].action = "Permit": must be one of Allow, Deny, Log, Pass"#,
+            r#"spec.ingress[1].destination.nets[1] = "x": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+            r#"spec.ingress[1].destination.services = {"name":"s"}: must be the only field of its end of the rule"#,
+            r#"spec.ingress[1].destination.services = {"name":"s"}: must be absent: only the source of ingress and the destination of egress may be services"#,
+        ];
+        "GlobalNetworkPolicy" {"name": "x"} {"preDNAT": true, "order": "first", "egress": [{"action": "Permit"}], "namespaceSelector": 5} => [
+            r#"spec.order = "first": must be a number"#,
+            r#"spec.egress[0].action = "Permit": must be one of Allow, Deny, Log, Pass"#,
+            r#"spec.namespaceSelector = 5: must be text"#,
+            r#"spec.applyOnForward: must be true when preDNAT is"#,
+            r#"spec.egress = [{"action":"Permit"}]: must be absent when preDNAT is set"#,
+        ];
+        "WorkloadEndpoint" {"name": "n-cni-c-eth0"} {"node": "N", "ipNetworks": ["10.0.0.0/24", "x"], "ipNATs": [{"internalIP": "y", "externalIP": "10.0.0.1"}], "ports": [{"protocol": "ICMP", "port": 0}]} => [
+            r#"metadata.namespace: is required: a WorkloadEndpoint lives in one"#,
+            r#"spec.node = "N": must be a node name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
+            r#"spec.ipNetworks[1] = "x": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+            r#"spec.ipNATs[0].internalIP = "y": must be an address without a prefix length"#,
+            r#"spec.ports[0].port = 0: must be from 1 to 65535"#,
+            r#"spec.ports[0].protocol = "ICMP": must be TCP, UDP or SCTP"#,
+            r#"spec.ipNetworks[0] = "10.0.0.0/24": must be a single address"#,
+        ];
+        "FelixConfiguration" {"name": "node.n1"} {"nodeSelector": "(", "routeTableRange": {"min": 0, "max": 251}, "routeTableRanges": "all", "interfacePrefix": "a/b"} => [
+            r#"spec.routeTableRanges = "all": must be a list"#,
+            r#"spec.nodeSelector = "(": selector is invalid at column 2: expected a label, "has(", "all()", "!" or "(", found the end"#,
+            r#"spec.interfacePrefix = "a/b": must be a comma-separated list of 1 to 11 letters, digits, '_', '.' or '-' each"#,
+            r#"spec.routeTableRanges = "all": must be absent when routeTableRange is given"#,
+            r#"spec.routeTableRange = {"max":251,"min":0}: must be inside 1 to 250, with min not above max"#,
+            r#"spec.nodeSelector = "(": must be absent from the FelixConfiguration named node.n1"#,
+        ];
+        "Tier" {"name": "default"} {"order": "first", "defaultAction": "Pass"} => [
+            r#"spec.order = "first": must be a number"#,
+            r#"spec.defaultAction = "Pass": must be Deny: the tier's action is fixed"#,
+        ];
+        "StagedNetworkPolicy" {"name": "p", "namespace": "n"} {"stagedAction": "Delete", "selector": "("} => [
+            r#"spec.selector = "(": selector is invalid at column 2: expected a label, "has(", "all()", "!" or "(", found the end"#,
+            r#"spec.selector = "(": must be absent when stagedAction is Delete"#,
+        ];
+        "Node" {"name": "x"} {"bgp": {"asNumber": 0, "ipv4Address": "fd00::1"}} => [
+            r#"spec.bgp.asNumber = 0: must be an AS number from 1 to 4294967295"#,
+            r#"spec.bgp.ipv4Address = "fd00::1": must be an IPv4 address"#,
+        ];
+    }
+
     reservations_are_checked {
         "IPReservation" {"name": "x"} {"reservedCIDRs": ["10.0.0.1/16", "x"]} => [
-            r#"spec.reservedCIDRs[0] = "10.0.0.1/16": "10.0.0.1/16" is not a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
-            r#"spec.reservedCIDRs[1] = "x": "x" is not a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+            r#"spec.reservedCIDRs[0] = "10.0.0.1/16": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+            r#"spec.reservedCIDRs[1] = "x": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
         ];
     }
 
@@ -138,9 +234,10 @@ rules! {
             r#"spec.communities = [{"name":"a","value":"1:2"}]: must be absent when no prefixAdvertisements use them"#,
         ];
         "BGPConfiguration" {"name": "default"} {"communities": [{"name": "a", "value": "65536:1"}, {"value": "1:2:4294967296"}]} => [
-            r#"spec.communities[0].value = "65536:1": "65536:1" is not a community: aa:nn with 16-bit halves, or aa:nn:mm with 32-bit parts"#,
+            r#"spec.communities[0].value = "65536:1": must be a community: aa:nn with 16-bit halves, or aa:nn:mm with 32-bit parts"#,
             r#"spec.communities[1].name: is required"#,
-            r#"spec.communities[1].value = "1:2:4294967296": "1:2:4294967296" is not a community: aa:nn with 16-bit halves, or aa:nn:mm with 32-bit parts"#,
+            r#"spec.communities[1].value = "1:2:4294967296": must be a community: aa:nn with 16-bit halves, or aa:nn:mm with 32-bit parts"#,
+            r#"spec.communities = [{"name":"a","value":"65536:1"},{"value":"1:2:4294967296"}]: must be absent when no prefixAdvertisements use them"#,
         ];
         "BGPConfiguration" {"name": "default"} {"prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": ["1:2", "b", "1:2:3:4"]}]} => [
             r#"spec.prefixAdvertisements[0].communities[1] = "b": must be one of the names in communities, or a community such as 65000:1"#,
@@ -149,6 +246,7 @@ rules! {
         "BGPConfiguration" {"name": "default"} {"ignoredInterfaces": ["eth*", "*", "a b", "abcdefghijklmnop"]} => [
             r#"spec.ignoredInterfaces[2] = "a b": must be 1 to 15 letters, digits or '_', '.', '-', '*'"#,
             r#"spec.ignoredInterfaces[3] = "abcdefghijklmnop": must be 1 to 15 letters, digits or '_', '.', '-', '*'"#,
+            r#"spec.ignoredInterfaces[1] = "*": must not be every interface"#,
         ];
         "BGPConfiguration" {"name": "default"} {"ignoredInterfaces": ["eth*", "*"]} => [
             r#"spec.ignoredInterfaces[1] = "*": must not be every interface"#,
@@ -168,10 +266,10 @@ rules! {
             r#"spec.ipv6NormalRoutePriority = 2147483647: must be from 1 to 2147483646"#,
         ];
         "BGPConfiguration" {"name": "default"} {"asNumber": "65536.1", "logSeverityScreen": "Loud", "bindMode": "Node", "serviceLoadBalancerAggregation": "On", "programClusterRoutes": "Yes", "localWorkloadPeeringIPV4": "fd00::1", "localWorkloadPeeringIPV6": "10.0.0.1", "nodeMeshMaxRestartTime": "1 day"} => [
-            r#"spec.asNumber = "65536.1": "65536.1" is not an AS number from 1 to 4294967295, or in dotted form such as 1.10"#,
+            r#"spec.asNumber = "65536.1": must be an AS number from 1 to 4294967295, or in dotted form such as 1.10"#,
             r#"spec.logSeverityScreen = "Loud": must be one of Trace, Debug, Info, Warning, Error, Fatal"#,
             r#"spec.serviceLoadBalancerAggregation = "On": must be one of Enabled, Disabled"#,
-            r#"spec.nodeMeshMaxRestartTime = "1 day": "1 day" is not a duration such as 1m30s: numbers of ms, s, m or h"#,
+            r#"spec.nodeMeshMaxRestartTime = "1 day": must be a duration such as 1m30s: numbers of ms, s, m or h"#,
             r#"spec.bindMode = "Node": must be one of None, NodeIP"#,
             r#"spec.localWorkloadPeeringIPV4 = "fd00::1": must be an IPv4 address without a prefix length"#,
             r#"spec.localWorkloadPeeringIPV6 = "10.0.0.1": must be an IPv6 address without a prefix length"#,
@@ -212,7 +310,7 @@ rules! {
             r#"spec.keepOriginalNextHop = true: must be absent when nextHopMode is given"#,
         ];
         "BGPPeer" {"name": "x"} {"peerIP": "10.0.0.1:0", "asNumber": 0, "localASNumber": -1, "sourceAddress": "eth0", "maxRestartTime": 10, "keepaliveTime": "x", "numAllowedLocalASNumbers": -1, "ttlSecurity": 256, "reachableBy": "gw", "filters": ["Bad"], "nextHopMode": "Me", "reversePeering": "No", "password": "secret", "localWorkloadSelector": "a = b"} => [
-            r#"spec.peerIP = "10.0.0.1:0": "10.0.0.1:0" is not an address with an optional port, such as 10.0.0.1:179 or [fd00::1]:179"#,
+            r#"spec.peerIP = "10.0.0.1:0": must be an address with an optional port, such as 10.0.0.1:179 or [fd00::1]:179"#,
             r#"spec.asNumber = 0: must be an AS number from 1 to 4294967295"#,
             r#"spec.localASNumber = -1: must be an AS number from 1 to 4294967295"#,
             r#"spec.localWorkloadSelector = "a = b": selector is invalid at column 3: expected a test after the label: "==", "!=", "in", "not in", "contains", "starts with" or "ends with", found '='"#,
@@ -220,12 +318,13 @@ rules! {
             r#"spec.password = "secret": must be an object"#,
             r#"spec.sourceAddress = "eth0": must be one of UseNodeIP, None"#,
             r#"spec.maxRestartTime = 10: must be text"#,
-            r#"spec.keepaliveTime = "x": "x" is not a duration such as 1m30s: numbers of ms, s, m or h"#,
+            r#"spec.keepaliveTime = "x": must be a duration such as 1m30s: numbers of ms, s, m or h"#,
             r#"spec.numAllowedLocalASNumbers = -1: must be a whole number from 0 to 4294967295"#,
             r#"spec.ttlSecurity = 256: must be a whole number from 0 to 255"#,
             r#"spec.reachableBy = "gw": must be an address without a prefix length"#,
-            r#"spec.filters[0] = "Bad": "Bad" is not a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
+            r#"spec.filters[0] = "Bad": must be a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
             r#"spec.reversePeering = "No": must be one of Auto, Manual"#,
+            r#"spec.peerIP = "10.0.0.1:0": must be absent when localWorkloadSelector is given"#,
         ];
         "BGPPeer" {"name": "x"} {"peerIP": "10.0.0.1", "asNumber": 1, "password": {"secretKeyRef": {"name": "s"}}} => [
             r#"spec.password.secretKeyRef.key: is required"#,
@@ -241,8 +340,8 @@ rules! {
             r#"spec.importV4[0].cidr: is required when prefixLength is given"#,
         ];
         "BGPFilter" {"name": "x"} {"exportV4": [{"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In", "prefixLength": {"min": 0, "max": 33}}], "importV6": [{"action": "Accept", "cidr": "fd00::/8", "matchOperator": "In", "prefixLength": {"max": 129}}]} => [
-            r#"spec.exportV4[0].prefixLength = 33: must be from 0 to 32"#,
-            r#"spec.importV6[0].prefixLength = 129: must be from 0 to 128"#,
+            r#"spec.exportV4[0].prefixLength.max = 33: must be from 0 to 32"#,
+            r#"spec.importV6[0].prefixLength.max = 129: must be from 0 to 128"#,
         ];
         "BGPFilter" {"name": "x"} {"exportV4": [{"action": "Accept", "cidr": "fd00::/8", "matchOperator": "In"}], "exportV6": [{"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In"}]} => [
             r#"spec.exportV4[0].cidr = "fd00::/8": must be an IPv4 network"#,
@@ -259,7 +358,7 @@ rules! {
             r#"spec.exportV4[0].operations = []: must have 1 to 10 items"#,
             r#"spec.exportV4[1].operations[0].setPriority.value = 0: must be from 1 to 2147483646"#,
             r#"spec.exportV4[1].operations[1].prependASPath.prefix = []: must have 1 to 10 items"#,
-            r#"spec.exportV4[1].operations[2].addCommunity.value = "1": "1" is not a community: aa:nn with 16-bit halves, or aa:nn:mm with 32-bit parts"#,
+            r#"spec.exportV4[1].operations[2].addCommunity.value = "1": must be a community: aa:nn with 16-bit halves, or aa:nn:mm with 32-bit parts"#,
         ];
         "BGPFilter" {"name": "x"} {"exportV4": [{"action": "Allow", "source": "Kernel", "interface": "eth0/1", "peerType": "ebgp", "communities": {"values": ["1:1", "2:2"]}, "asPathPrefix": [0], "priority": -1, "matchOperator": "Inside"}, {}]} => [
             r#"spec.exportV4[0].matchOperator = "Inside": must be one of Equal, NotEqual, In, NotIn"#,
@@ -270,6 +369,7 @@ rules! {
             r#"spec.exportV4[0].asPathPrefix[0] = 0: must be an AS number from 1 to 4294967295"#,
             r#"spec.exportV4[0].priority = -1: must be a whole number from 0 to 4294967295"#,
             r#"spec.exportV4[0].action = "Allow": must be one of Accept, Reject"#,
+            r#"spec.exportV4[0].matchOperator = "Inside": must be given together with cidr"#,
             r#"spec.exportV4[1].action: is required"#,
         ];
     }
@@ -288,7 +388,7 @@ rules! {
         "KubeControllersConfiguration" {"name": "default"} {"logSeverityScreen": "x", "healthChecks": "on", "etcdV3CompactionPeriod": "often", "prometheusMetricsPort": 65536, "debugProfilePort": -1, "controllers": {"node": {"reconcilerPeriod": 5, "syncLabels": true, "leakGracePeriod": "x", "hostEndpoint": {"autoCreate": "Yes", "createDefaultHostEndpoint": "No", "templates": [{"interfaceCIDRs": ["x"], "nodeSelector": "="}]}}, "policy": {"reconcilerPeriod": "x"}, "loadBalancer": {"assignIPs": "Some"}, "migration": {"policyNameMigrator": "x"}}} => [
             r#"spec.logSeverityScreen = "x": must be one of Trace, Debug, Info, Warning, Error, Fatal"#,
             r#"spec.healthChecks = "on": must be one of Enabled, Disabled"#,
-            r#"spec.etcdV3CompactionPeriod = "often": "often" is not a duration such as 1m30s: numbers of ms, s, m or h"#,
+            r#"spec.etcdV3CompactionPeriod = "often": must be a duration such as 1m30s: numbers of ms, s, m or h"#,
             r#"spec.prometheusMetricsPort = 65536: must be a whole number from 0 to 65535"#,
             r#"spec.debugProfilePort = -1: must be a whole number from 0 to 65535"#,
             r#"spec.controllers.node.reconcilerPeriod = 5: must be text"#,
@@ -296,10 +396,10 @@ rules! {
             r#"spec.controllers.node.hostEndpoint.autoCreate = "Yes": must be one of Enabled, Disabled"#,
             r#"spec.controllers.node.hostEndpoint.createDefaultHostEndpoint = "No": must be one of Enabled, Disabled"#,
             r#"spec.controllers.node.hostEndpoint.templates[0].generateName: is required"#,
-            r#"spec.controllers.node.hostEndpoint.templates[0].interfaceCIDRs[0] = "x": "x" is not a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+            r#"spec.controllers.node.hostEndpoint.templates[0].interfaceCIDRs[0] = "x": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
             r#"spec.controllers.node.hostEndpoint.templates[0].nodeSelector = "=": selector is invalid at column 1: expected a label, "has(", "all()", "!" or "(", found '='"#,
-            r#"spec.controllers.node.leakGracePeriod = "x": "x" is not a duration such as 1m30s: numbers of ms, s, m or h"#,
-            r#"spec.controllers.policy.reconcilerPeriod = "x": "x" is not a duration such as 1m30s: numbers of ms, s, m or h"#,
+            r#"spec.controllers.node.leakGracePeriod = "x": must be a duration such as 1m30s: numbers of ms, s, m or h"#,
+            r#"spec.controllers.policy.reconcilerPeriod = "x": must be a duration such as 1m30s: numbers of ms, s, m or h"#,
             r#"spec.controllers.loadBalancer.assignIPs = "Some": must be one of AllServices, RequestedServicesOnly"#,
             r#"spec.controllers.migration.policyNameMigrator = "x": must be one of Enabled, Disabled"#,
         ];
@@ -313,7 +413,7 @@ rules! {
             r#"spec.preDNAT = true: must not be set together with doNotTrack"#,
         ];
         "GlobalNetworkPolicy" {"name": "x"} {"doNotTrack": true} => [
-            r#"spec.applyOnForward = false: must be true when preDNAT or doNotTrack is"#,
+            r#"spec.applyOnForward: must be true when doNotTrack is"#,
         ];
         "GlobalNetworkPolicy" {"name": "x"} {"preDNAT": true, "applyOnForward": true, "egress": [{"action": "Allow"}]} => [
             r#"spec.egress = [{"action":"Allow"}]: must be absent when preDNAT is set"#,
@@ -324,6 +424,7 @@ rules! {
         "GlobalNetworkPolicy" {"name": "x"} {"selector": "global()", "namespaceSelector": "global()", "serviceAccountSelector": "global()"} => [
             r#"spec.selector = "global()": must not use global(), which belongs into the namespaceSelector of a rule alone"#,
             r#"spec.serviceAccountSelector = "global()": must not use global(), which belongs into the namespaceSelector of a rule alone"#,
+            r#"spec.namespaceSelector = "global()": must not use global(), which belongs into the namespaceSelector of a rule alone"#,
         ];
         "GlobalNetworkPolicy" {"name": "x"} {"namespaceSelector": "global()"} => [
             r#"spec.namespaceSelector = "global()": must not use global(), which belongs into the namespaceSelector of a rule alone"#,
@@ -335,7 +436,7 @@ rules! {
             r#"spec.types = ["Ingress","Egress","Ingress"]: must have at most 2 items"#,
         ];
         "NetworkPolicy" {"name": "p", "namespace": "n"} {"types": ["ingress"], "order": "first", "performanceHints": ["Fast"], "tier": "A"} => [
-            r#"spec.tier = "A": "A" is not a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
+            r#"spec.tier = "A": must be a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
             r#"spec.order = "first": must be a number"#,
             r#"spec.types[0] = "ingress": must be one of Ingress, Egress"#,
             r#"spec.performanceHints[0] = "Fast": must be one of AssumeNeededOnEveryNode"#,
@@ -398,20 +499,20 @@ rules! {
             r#"spec.ingress[1].destination.notPorts = ["web"]: must be absent: ICMP has no ports"#,
         ];
         "NetworkPolicy" {"name": "p", "namespace": "n"} {"ingress": [{"action": "Allow", "protocol": "tcp", "notProtocol": 256}]} => [
-            r#"spec.ingress[0].protocol = "tcp": "tcp" is not TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 0 to 255"#,
+            r#"spec.ingress[0].protocol = "tcp": must be TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 0 to 255"#,
             r#"spec.ingress[0].notProtocol = 256: must be a whole number from 0 to 255"#,
         ];
         "NetworkPolicy" {"name": "p", "namespace": "n"} {"ingress": [{"action": "Allow", "protocol": "TCP", "source": {"ports": [65536, "9:1", "a b"]}}]} => [
             r#"spec.ingress[0].source.ports[0] = 65536: must be a whole number from 0 to 65535"#,
-            r#"spec.ingress[0].source.ports[1] = "9:1": "9:1" is not a port from 0 to 65535, a range such as 8000:8080, or a name of 1 to 128 letters, digits, '_', '.' or '-'"#,
-            r#"spec.ingress[0].source.ports[2] = "a b": "a b" is not a port from 0 to 65535, a range such as 8000:8080, or a name of 1 to 128 letters, digits, '_', '.' or '-'"#,
+            r#"spec.ingress[0].source.ports[1] = "9:1": must be a port from 0 to 65535, a range such as 8000:8080, or a name of 1 to 128 letters, digits, '_', '.' or '-'"#,
+            r#"spec.ingress[0].source.ports[2] = "a b": must be a port from 0 to 65535, a range such as 8000:8080, or a name of 1 to 128 letters, digits, '_', '.' or '-'"#,
         ];
         "NetworkPolicy" {"name": "p", "namespace": "n"} {"ingress": [{"action": "Allow", "source": {"nets": ["10.0.0.0/8"]}, "destination": {"nets": ["fd00::/8"]}}, {"action": "Allow", "ipVersion": 6, "source": {"notNets": ["10.0.0.0/8"]}}]} => [
             r#"spec.ingress[0] = {"action":"Allow","destination":{"nets":["fd00::/8"]},"source":{"nets":["10.0...: must not mix IPv4 and IPv6: write one rule for each"#,
             r#"spec.ingress[1] = {"action":"Allow","ipVersion":6,"source":{"notNets":["10.0.0.0/8"]}}: must not mix IPv4 and IPv6: write one rule for each"#,
         ];
         "NetworkPolicy" {"name": "p", "namespace": "n"} {"ingress": [{"action": "Allow", "source": {"nets": ["10.0.0.1", "10.0.0.1/8"], "notNets": ["fd00::1"]}}]} => [
-            r#"spec.ingress[0].source.nets[1] = "10.0.0.1/8": "10.0.0.1/8" is not a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+            r#"spec.ingress[0].source.nets[1] = "10.0.0.1/8": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
             r#"spec.ingress[0].source.notNets[0] = "fd00::1": must be a network with its prefix length, such as 10.0.0.1/32"#,
         ];
         "NetworkPolicy" {"name": "p", "namespace": "n"} {"ingress": [{"action": "Allow", "source": {"notNets": ["0.0.0.0/0"]}}, {"action": "Allow", "source": {"notNets": ["::/0"]}}]} => [
@@ -440,22 +541,23 @@ rules! {
             r#"spec.ingress[0].source.selector = "global()": must not use global(), which belongs into the namespaceSelector of a rule alone"#,
             r#"spec.ingress[0].source.notSelector = "global()": must not use global(), which belongs into the namespaceSelector of a rule alone"#,
             r#"spec.ingress[0].source.serviceAccounts.selector = "global()": must not use global(), which belongs into the namespaceSelector of a rule alone"#,
-            r#"spec.ingress[0].source.namespaceSelector = "(global() || has(a))": must be global() alone, or not use it"#,
+            r#"spec.ingress[0].source.namespaceSelector = "global() || has(a)": must be global() alone, or not use it"#,
         ];
     }
 
     host_endpoints_are_checked {
         "HostEndpoint" {"name": "x"} {} => [
             r#"spec.node: is required"#,
+            r#"spec.interfaceName: is required when expectedIPs is empty"#,
         ];
         "HostEndpoint" {"name": "x"} {"node": "n"} => [
             r#"spec.interfaceName: is required when expectedIPs is empty"#,
         ];
         "HostEndpoint" {"name": "x"} {"node": "N", "interfaceName": "abcdefghijklmnop", "expectedIPs": ["10.0.0.0/8"], "profiles": ["P"], "ports": [{"name": "a b", "protocol": "TCP", "port": 0}, {"protocol": "TCP"}]} => [
-            r#"spec.node = "N": "N" is not a node name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
-            r#"spec.interfaceName = "abcdefghijklmnop": "abcdefghijklmnop" is not an interface name: 1 to 15 letters, digits, '_', '.' or '-'"#,
+            r#"spec.node = "N": must be a node name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
+            r#"spec.interfaceName = "abcdefghijklmnop": must be an interface name: 1 to 15 letters, digits, '_', '.' or '-'"#,
             r#"spec.expectedIPs[0] = "10.0.0.0/8": must be an address without a prefix length"#,
-            r#"spec.profiles[0] = "P": "P" is not a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
+            r#"spec.profiles[0] = "P": must be a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
             r#"spec.ports[0].name = "a b": must be 0 to 128 letters, digits or '_', '.', '-'"#,
             r#"spec.ports[0].port = 0: must be from 1 to 65535"#,
             r#"spec.ports[1].port: is required"#,
@@ -479,8 +581,8 @@ rules! {
             r#"spec.containerID = "a/b": must be 0 to 1024 letters, digits or '_', '.', '-'"#,
             r#"spec.ipv4Gateway = "fd00::1": must be an IPv4 address without a prefix length"#,
             r#"spec.ipv6Gateway = "10.0.0.1": must be an IPv6 address without a prefix length"#,
-            r#"spec.interfaceName = "a/b": "a/b" is not an interface name: 1 to 15 letters, digits, '_', '.' or '-'"#,
-            r#"spec.mac = "zz": "zz" is not a MAC address such as ee:ee:ee:ee:ee:ee"#,
+            r#"spec.interfaceName = "a/b": must be an interface name: 1 to 15 letters, digits, '_', '.' or '-'"#,
+            r#"spec.mac = "zz": must be a MAC address such as ee:ee:ee:ee:ee:ee"#,
         ];
     }
 
@@ -497,7 +599,7 @@ rules! {
         ];
         "Tier" {"name": "kube-admin"} {} => [
             r#"spec.order: must be 1000: the tier's place is fixed"#,
-            r#"spec.defaultAction = "Deny": must be Pass: the tier's action is fixed"#,
+            r#"spec.defaultAction: must be Pass: the tier's action is fixed"#,
         ];
         "Tier" {"name": "kube-baseline"} {"order": 10000000, "defaultAction": "Deny"} => [
             r#"spec.defaultAction = "Deny": must be Pass: the tier's action is fixed"#,
@@ -518,16 +620,16 @@ rules! {
 
     sets_and_profiles_are_checked {
         "NetworkSet" {"name": "s", "namespace": "n"} {"nets": ["10.0.0.1/8"]} => [
-            r#"spec.nets[0] = "10.0.0.1/8": "10.0.0.1/8" is not a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+            r#"spec.nets[0] = "10.0.0.1/8": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
         ];
         "NetworkSet" {"name": "s", "namespace": "n", "labels": {"projectcalico.org/namespace": "n"}} {} => [
             r#"metadata.labels.projectcalico.org/namespace = "n": must be absent: it says which namespace the set is in"#,
         ];
         "GlobalNetworkSet" {"name": "x"} {"nets": ["x"]} => [
-            r#"spec.nets[0] = "x": "x" is not a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
+            r#"spec.nets[0] = "x": must be a network such as 192.168.0.0/16 or fd00::/64, with no bits set beyond the prefix length"#,
         ];
         "Profile" {"name": "x"} {"labelsToApply": {"a b": "c", "d": "e f"}, "ingress": [{"action": "Allow", "protocol": "x"}]} => [
-            r#"spec.ingress[0].protocol = "x": "x" is not TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 0 to 255"#,
+            r#"spec.ingress[0].protocol = "x": must be TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 0 to 255"#,
             r#"spec.labelsToApply.a b = "a b": must have a key of an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
             r#"spec.labelsToApply.d = "e f": must be empty, or 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
         ];
@@ -538,21 +640,21 @@ rules! {
             r#"spec.bgp = {}: must not be empty: leave it out"#,
         ];
         "Node" {"name": "x"} {"bgp": {"ipv4Address": "fd00::1", "ipv6Address": "10.0.0.1/24"}} => [
-            r#"spec.bgp.ipv4Address = "fd00::1/128": must be an IPv4 address"#,
+            r#"spec.bgp.ipv4Address = "fd00::1": must be an IPv4 address"#,
             r#"spec.bgp.ipv6Address = "10.0.0.1/24": must be an IPv6 address"#,
         ];
         "Node" {"name": "x"} {"bgp": {"asNumber": 0, "ipv4IPIPTunnelAddr": "fd00::1", "routeReflectorClusterID": "0.0.0.0"}, "ipv4VXLANTunnelAddr": "x", "vxlanTunnelMACAddr": "x", "wireguard": {"interfaceIPv4Address": "fd00::1"}, "addresses": [{"address": "x", "type": "Home"}], "interfaces": [{"addresses": ["x"]}], "orchRefs": [{}]} => [
             r#"spec.bgp.asNumber = 0: must be an AS number from 1 to 4294967295"#,
             r#"spec.bgp.ipv4IPIPTunnelAddr = "fd00::1": must be an IPv4 address without a prefix length"#,
-            r#"spec.bgp.routeReflectorClusterID = "0.0.0.0": "0.0.0.0" is not a router id: an IPv4 address other than 0.0.0.0"#,
+            r#"spec.bgp.routeReflectorClusterID = "0.0.0.0": must be a router id: an IPv4 address other than 0.0.0.0"#,
             r#"spec.ipv4VXLANTunnelAddr = "x": must be an IPv4 address without a prefix length"#,
-            r#"spec.vxlanTunnelMACAddr = "x": "x" is not a MAC address such as ee:ee:ee:ee:ee:ee"#,
+            r#"spec.vxlanTunnelMACAddr = "x": must be a MAC address such as ee:ee:ee:ee:ee:ee"#,
             r#"spec.orchRefs[0].orchestrator: is required"#,
-            r#"spec.addresses[0].address = "x": "x" is not an address with an optional prefix length, such as 172.16.6.47/24"#,
+            r#"spec.addresses[0].address = "x": must be an address with an optional prefix length, such as 172.16.6.47/24"#,
             r#"spec.addresses[0].type = "Home": must be one of CalicoNodeIP, InternalIP, ExternalIP"#,
             r#"spec.wireguard.interfaceIPv4Address = "fd00::1": must be an IPv4 address without a prefix length"#,
             r#"spec.interfaces[0].name: is required"#,
-            r#"spec.interfaces[0].addresses[0] = "x": "x" is not an address with an optional prefix length, such as 172.16.6.47/24"#,
+            r#"spec.interfaces[0].addresses[0] = "x": must be an address with an optional prefix length, such as 172.16.6.47/24"#,
         ];
     }
 
@@ -576,7 +678,7 @@ rules! {
         ];
         "FelixConfiguration" {"name": "default"} {"healthTimeoutOverrides": [{"name": "a/b", "timeout": "1s"}, {"name": "a", "timeout": "1"}]} => [
             r#"spec.healthTimeoutOverrides[0].name = "a/b": must be letters, digits or '_', ' ', '-'"#,
-            r#"spec.healthTimeoutOverrides[1].timeout = "1": "1" is not a duration such as 1m30s: numbers of ms, s, m or h"#,
+            r#"spec.healthTimeoutOverrides[1].timeout = "1": must be a duration such as 1m30s: numbers of ms, s, m or h"#,
         ];
         "FelixConfiguration" {"name": "default"} {"interfacePrefix": "abcdefghijkl"} => [
             r#"spec.interfacePrefix = "abcdefghijkl": must be a comma-separated list of 1 to 11 letters, digits, '_', '.' or '-' each"#,
@@ -587,31 +689,32 @@ rules! {
             r#"spec.prometheusMetricsHost = "a b": must be 1 to 64 letters, digits or ':', '.', '_', '+', '-'"#,
             r#"spec.failsafeInboundHostPorts[0].protocol = "ICMP": must be TCP, UDP or SCTP"#,
             r#"spec.ipv4ElevatedRoutePriority = 0: must be from 1 to 2147483646"#,
-            r#"spec.istioDSCPMark = "64": "64" is not a DSCP value: 0 to 63, DF, EF, AF11 to AF43 or CS0 to CS6"#,
-            r#"spec.natPortRange = "x y": "x y" is not a port from 0 to 65535, a range such as 8000:8080, or a name of 1 to 128 letters, digits, '_', '.' or '-'"#,
+            r#"spec.istioDSCPMark = "64": must be a DSCP value: 0 to 63, DF, EF, AF11 to AF43 or CS0 to CS6"#,
+            r#"spec.natPortRange = "x y": must be a port from 0 to 65535, a range such as 8000:8080, or a name of 1 to 128 letters, digits, '_', '.' or '-'"#,
             r#"spec.iptablesNATOutgoingInterfaceFilter = "a/b": must be 1 to 15 letters, digits or ':', '.', '_', '+', '-'"#,
-            r#"spec.kubeNodePortRanges[0] = "9:1": "9:1" is not a port from 0 to 65535, a range such as 8000:8080, or a name of 1 to 128 letters, digits, '_', '.' or '-'"#,
-            r#"spec.bpfConntrackTimeouts.tcpFinsSeen = "auto": "auto" is not a duration such as 1m30s: numbers of ms, s, m or h"#,
+            r#"spec.kubeNodePortRanges[0] = "9:1": must be a port from 0 to 65535, a range such as 8000:8080, or a name of 1 to 128 letters, digits, '_', '.' or '-'"#,
+            r#"spec.bpfConntrackTimeouts.tcpFinsSeen = "auto": must be a duration such as 1m30s: numbers of ms, s, m or h"#,
             r#"spec.bpfForceTrackPacketsFromIfaces[1] = "a/b": must be 1 to 15 letters, digits or ':', '.', '_', '+', '-'"#,
-            r#"spec.reportingInterval = "5": "5" is not a duration such as 1m30s: numbers of ms, s, m or h"#,
+            r#"spec.reportingInterval = "5": must be a duration such as 1m30s: numbers of ms, s, m or h"#,
             r#"spec.vxlanVNI = 16777216: must be from 0 to 16777215"#,
         ];
     }
 
     metadata_is_checked {
         "GlobalNetworkSet" {"name": "Upper"} {} => [
-            r#"metadata.name = "Upper": "Upper" is not a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
+            r#"metadata.name = "Upper": must be a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
         ];
         "GlobalNetworkSet" {"name": "a".repeat(254)} {} => [
-            r#"metadata.name = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
+            r#"metadata.name = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...: must be a name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
         ];
         "GlobalNetworkSet" {"name": "s", "labels": {"": "x", "a/b/c": "y", "ok": "no spaces"}, "annotations": {"not ok": "x"}} {} => [
             r#"metadata.labels. = "": must have a key of an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
             r#"metadata.labels.a/b/c = "a/b/c": must have a key of an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
             r#"metadata.labels.ok = "no spaces": must be empty, or 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
+            r#"metadata.annotations.not ok = "not ok": must have a key of an optional DNS prefix and '/', then 1 to 63 letters, digits, '-', '_' or '.' between letters or digits"#,
         ];
         "GlobalNetworkSet" {"name": "s", "annotations": {"a": "x".repeat(262144)}} {} => [
-            r#"metadata.annotations: must be at most 262144 bytes in all, but are 262145"#,
+            r#"metadata.annotations = {"a":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...: must be at most 262144 bytes in all, but are 262145"#,
         ];
         "GlobalNetworkSet" {"name": "s", "resourceVersion": "new"} {} => [
             r#"metadata.resourceVersion = "new": must be a revision as a read returned it"#,
@@ -634,13 +737,13 @@ rules! {
     ipam_resources_are_checked {
         "BlockAffinity" {"name": "x"} {"state": "lost", "node": "N", "type": "x"} => [
             r#"spec.state = "lost": must be one of confirmed, pending, pendingDeletion"#,
-            r#"spec.node = "N": "N" is not a node name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
+            r#"spec.node = "N": must be a node name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253 characters"#,
             r#"spec.type = "x": must be one of host, virtual"#,
             r#"spec.cidr: is required"#,
         ];
         "IPAMBlock" {"name": "x"} {"affinity": "n", "allocations": ["x"], "sequenceNumber": -1} => [
             r#"spec.cidr: is required"#,
-            r#"spec.affinity = "n": "n" is not the owner of a block: host:NAME or virtual:NAME"#,
+            r#"spec.affinity = "n": must be the owner of a block: host:NAME or virtual:NAME"#,
             r#"spec.allocations[0] = "x": must be a whole number from 0 to 4294967295"#,
             r#"spec.sequenceNumber = -1: must be a whole number from 0 to 18446744073709551615"#,
         ];

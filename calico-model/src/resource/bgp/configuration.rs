@@ -2,8 +2,6 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use serde_json::Value;
-
 use super::Password;
 use crate::asn::{AsNumber, Community};
 use crate::net::Cidr;
@@ -11,7 +9,7 @@ use crate::resource::duration::GoDuration;
 use crate::resource::ipam::Switch;
 use crate::resource::severity::Severity;
 use crate::resource::{MAX_ROUTE_PRIORITY, ProgramClusterRoutes};
-use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{Limit, Rules, wire_enum, wire_struct};
 
 wire_struct! {
     /// A `BGPConfiguration`: `default` is for the cluster, `node.NAME` for one node.
@@ -149,36 +147,32 @@ impl Default for BgpConfiguration {
     }
 }
 
-fn check(configuration: &mut BgpConfiguration, at: Path<'_>, report: &mut Report) {
-    let no_mesh = configuration.node_to_node_mesh_enabled == Some(false);
-    for (key, value) in [
-        ("nodeMeshPassword", configuration.node_mesh_password.as_ref().map(ToWire::to_wire)),
-        ("nodeMeshMaxRestartTime", configuration.node_mesh_max_restart_time.as_ref().map(ToWire::to_wire)),
-    ] {
-        if no_mesh && value.is_some() {
-            let rule = "must be absent when nodeToNodeMeshEnabled is false";
-            report.fault(at.key(key), value.as_ref(), rule);
-        }
-    }
-    if !configuration.communities.is_empty() && configuration.prefix_advertisements.is_empty() {
-        let rule = "must be absent when no prefixAdvertisements use them";
-        report.fault(at.key("communities"), Some(&configuration.communities.to_wire()), rule);
-    }
-    let list_at = at.key("prefixAdvertisements");
-    for (i, advertisement) in configuration.prefix_advertisements.iter().enumerate() {
-        let item_at = list_at.index(i);
-        let communities_at = item_at.key("communities");
-        for (j, text) in advertisement.communities.iter().enumerate() {
-            let named = configuration.communities.iter().any(|community| community.name == *text);
-            if !named && text.parse::<Community>().is_err() {
-                let rule = "must be one of the names in communities, or a community such as 65000:1";
-                report.fault(communities_at.index(j), Some(&Value::String(text.clone())), rule);
+fn check(configuration: &mut BgpConfiguration, mut rules: Rules<'_, '_, '_>) {
+    if configuration.node_to_node_mesh_enabled == Some(false) {
+        for (key, given) in [
+            ("nodeMeshPassword", configuration.node_mesh_password.is_some()),
+            ("nodeMeshMaxRestartTime", configuration.node_mesh_max_restart_time.is_some()),
+        ] {
+            if given {
+                let rule = "must be absent when nodeToNodeMeshEnabled is false";
+                rules.broken(key, &["nodeToNodeMeshEnabled"], rule);
             }
         }
     }
-    let ignored_at = at.key("ignoredInterfaces");
-    for (i, name) in configuration.ignored_interfaces.iter().enumerate().filter(|(_, name)| *name == "*") {
-        let rule = "must not be every interface";
-        report.fault(ignored_at.index(i), Some(&name.to_wire()), rule);
+    if !configuration.communities.is_empty() && configuration.prefix_advertisements.is_empty() {
+        rules.broken("communities", &[], "must be absent when no prefixAdvertisements use them");
+    }
+    for (i, advertisement) in configuration.prefix_advertisements.iter().enumerate() {
+        for (j, text) in advertisement.communities.iter().enumerate() {
+            let named = configuration.communities.iter().any(|community| community.name == *text);
+            if !named && text.parse::<Community>().is_err() {
+                let at = format!("prefixAdvertisements[{i}].communities[{j}]");
+                let rule = "must be one of the names in communities, or a community such as 65000:1";
+                rules.broken(&at, &[&at, "communities"], rule);
+            }
+        }
+    }
+    for (i, _) in configuration.ignored_interfaces.iter().enumerate().filter(|(_, name)| *name == "*") {
+        rules.wrong(&format!("ignoredInterfaces[{i}]"), "must not be every interface");
     }
 }

@@ -8,7 +8,7 @@ use crate::name::{Name, NodeName};
 use crate::net::Family;
 use crate::resource::duration::GoDuration;
 use crate::selector::Selector;
-use crate::wire::{Limit, Path, Report, ToWire, wire_enum, wire_struct};
+use crate::wire::{Limit, Rules, wire_enum, wire_struct};
 
 wire_enum! {
     /// What becomes of a route's next hop when it is told to a peer.
@@ -129,29 +129,26 @@ impl Default for BgpPeer {
     }
 }
 
-fn check(peer: &mut BgpPeer, at: Path<'_>, report: &mut Report) {
-    let mut absent = |key, value: Option<serde_json::Value>, because: &str| {
-        if value.is_some() {
-            report.fault(at.key(key), value.as_ref(), format!("must be absent when {because}"));
+fn check(peer: &mut BgpPeer, mut rules: Rules<'_, '_, '_>) {
+    for (given, key, other) in [
+        (peer.node.is_some() && peer.node_selector.is_some(), "nodeSelector", "node"),
+        (peer.peer_ip.is_some() && peer.peer_selector.is_some(), "peerSelector", "peerIP"),
+        (peer.peer_selector.is_some() && peer.as_number.is_some(), "asNumber", "peerSelector"),
+        (peer.local_workload_selector.is_some() && peer.peer_ip.is_some(), "peerIP", "localWorkloadSelector"),
+        (
+            peer.local_workload_selector.is_some() && peer.peer_selector.is_some(),
+            "peerSelector",
+            "localWorkloadSelector",
+        ),
+        (
+            peer.next_hop_mode.is_some() && peer.keep_original_next_hop.is_some(),
+            "keepOriginalNextHop",
+            "nextHopMode",
+        ),
+    ] {
+        if given {
+            rules.broken(key, &[], format!("must be absent when {other} is given"));
         }
-    };
-    let selector = |selector: &Option<Selector>| selector.as_ref().map(ToWire::to_wire);
-    if peer.node.is_some() {
-        absent("nodeSelector", selector(&peer.node_selector), "node is given");
-    }
-    if peer.peer_ip.is_some() {
-        absent("peerSelector", selector(&peer.peer_selector), "peerIP is given");
-    }
-    if peer.peer_selector.is_some() {
-        absent("asNumber", peer.as_number.as_ref().map(ToWire::to_wire), "peerSelector is given");
-    }
-    if peer.local_workload_selector.is_some() {
-        absent("peerIP", peer.peer_ip.as_ref().map(ToWire::to_wire), "localWorkloadSelector is given");
-        absent("peerSelector", selector(&peer.peer_selector), "localWorkloadSelector is given");
-    }
-    if peer.next_hop_mode.is_some() {
-        let value = peer.keep_original_next_hop.as_ref().map(ToWire::to_wire);
-        absent("keepOriginalNextHop", value, "nextHopMode is given");
     }
     if peer.as_number.is_none() {
         let needed = [
@@ -159,16 +156,15 @@ fn check(peer: &mut BgpPeer, at: Path<'_>, report: &mut Report) {
             ("localWorkloadSelector", peer.local_workload_selector.is_some()),
         ];
         for (key, _) in needed.into_iter().filter(|(_, given)| *given) {
-            report.fault(at.key("asNumber"), None, format!("is required when {key} is given"));
+            rules.broken("asNumber", &[], format!("is required when {key} is given"));
         }
     }
     if let Some(gateway) = peer.reachable_by {
-        let value = gateway.to_wire();
         match &peer.peer_ip {
-            None => report.fault(at.key("reachableBy"), Some(&value), "must be absent when peerIP is"),
+            None => rules.broken("reachableBy", &[], "must be absent when peerIP is"),
             Some(address) if Family::of(address.addr) != Family::of(gateway) => {
                 let rule = format!("must be an {} address, as peerIP is", Family::of(address.addr));
-                report.fault(at.key("reachableBy"), Some(&value), rule);
+                rules.broken("reachableBy", &["reachableBy", "peerIP"], rule);
             }
             Some(_) => {}
         }

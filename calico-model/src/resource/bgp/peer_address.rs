@@ -41,4 +41,4 @@ impl fmt::Display for PeerAddress {
     }
 }
 
-crate::wire::wire_text!(PeerAddress = "^[0-9a-fA-F:.\\[\\]]+$");
+crate::wire::wire_text!(PeerAddress as "0.0.0.0" = "^[0-9a-fA-F:.\\[\\]]+$");

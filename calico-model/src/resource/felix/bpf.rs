@@ -175,4 +175,4 @@ impl fmt::Display for Timeout {
     }
 }
 
-wire_text!(Timeout = "^(Auto|([0-9]+([.][0-9]+)?(ms|s|m|h))*)$");
+wire_text!(Timeout as "Auto" = "^(Auto|([0-9]+([.][0-9]+)?(ms|s|m|h))*)$");

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::net::{Cidr, ParseError, Protocol};
 use crate::resource::duration::GoDuration;
-use crate::wire::{FromWire, Limit, Path, Report, Schemas, ToWire, text_from_wire, text_schema, wire_struct};
+use crate::wire::{
+    FromWire, Limit, Path, Report, Rules, Schemas, ToWire, text_from_wire, text_schema, wire_struct,
+};
 
 wire_struct! {
     /// How long a component may be silent.
@@ -61,10 +63,9 @@ impl ProtoPort {
     }
 }
 
-fn check_proto_port(port: &mut ProtoPort, at: Path<'_>, report: &mut Report) {
+fn check_proto_port(port: &mut ProtoPort, mut rules: Rules<'_, '_, '_>) {
     if port.protocol().is_none() {
-        let value = serde_json::Value::String(port.protocol.clone());
-        report.fault(at.key("protocol"), Some(&value), "must be TCP, UDP or SCTP");
+        rules.wrong("protocol", "must be TCP, UDP or SCTP");
     }
 }
 
@@ -139,6 +140,10 @@ impl FromWire for Dscp {
             Some(number) => text_from_wire(&Value::String(number.to_string()), at, report),
             None => text_from_wire(value, at, report),
         }
+    }
+
+    fn stand_in() -> Self {
+        Self(0)
     }
 
     fn schema(_: &mut Schemas) -> Value {

@@ -59,6 +59,10 @@ impl FromWire for PortMatch {
         u16::from_wire(value, at, report).map(|port| Self::Range(port, port))
     }
 
+    fn stand_in() -> Self {
+        Self::Range(1, 1)
+    }
+
     fn schema(schemas: &mut Schemas) -> Value {
         json!({"anyOf": [u16::schema(schemas), text_schema(Some("^([0-9]+:[0-9]+|[a-zA-Z0-9_.-]{1,128})$"))]})
     }

@@ -8,6 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::net::{ParseError, serde_as_text};
 
+mod interface;
+
+pub use interface::{INTERFACE_PREFIX, NamedAfter, interface_name, pod_interface_name};
+
 /// Reports whether `text` is a DNS subdomain (RFC 1123): dot-separated labels of lower-case letters, digits and
 /// inner dashes, at most 253 characters.
 fn is_dns_subdomain(text: &str) -> bool {
@@ -161,13 +165,20 @@ pub fn workload_endpoint_segments(name: &str) -> Vec<String> {
     segments
 }
 
-/// Returns the name of a Kubernetes pod's host interface: `cali` and 11 hex digits of the SHA-1 of `namespace.pod`.
-#[must_use]
-pub fn pod_interface_name(namespace: &str, pod: &str) -> InterfaceName {
-    use sha1::Digest;
-    let digest = sha1::Sha1::digest(format!("{namespace}.{pod}").as_bytes());
-    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    InterfaceName(format!("cali{}", &hex[..11]).into())
+/// Returns the name of the HostEndpoint that the Kubernetes controllers make for a node: `NODE-auto-hep`.
+///
+/// # Errors
+/// When the node's name is so long that this is none.
+pub fn auto_host_endpoint_name(node: &NodeName) -> Result<Name, ParseError> {
+    format!("{node}-auto-hep").parse()
+}
+
+/// Returns the name of the configuration of one node, a FelixConfiguration or BGPConfiguration: `node.NODE`.
+///
+/// # Errors
+/// When the node's name is so long that this is none.
+pub fn node_configuration_name(node: &NodeName) -> Result<Name, ParseError> {
+    format!("node.{node}").parse()
 }
 
 #[cfg(test)]
@@ -212,8 +223,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_interface_is_named_by_the_digest_of_namespace_and_pod() {
-        // printf default.nginx | sha1sum
-        assert_eq!(pod_interface_name("default", "nginx").as_str(), "calic440f455693");
+    fn what_is_made_for_a_node_is_named_after_it() {
+        let node: NodeName = "node-1".parse().unwrap();
+        assert_eq!(auto_host_endpoint_name(&node).unwrap().as_str(), "node-1-auto-hep");
+        assert_eq!(node_configuration_name(&node).unwrap().as_str(), "node.node-1");
+        let long: NodeName = "n".repeat(250).parse().unwrap();
+        assert!(auto_host_endpoint_name(&long).is_err());
     }
 }

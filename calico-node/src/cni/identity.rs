@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use calico_model::name::workload_endpoint_name;
+use calico_model::name::{NamedAfter, interface_name, workload_endpoint_name};
 use calico_model::resource::{Action, Metadata, Object, ObjectId, Profile, Rule, WorkloadEndpoint};
 use calico_model::{Cidr, InterfaceName, Labels, Mac, Name, Namespace, NodeName, ParseError, Selector};
 use sha1::{Digest, Sha1};
@@ -88,27 +88,14 @@ impl Identity {
         self.pod.as_ref().map(|pod| pod.name.as_str())
     }
 
-    /// Returns the name of the node's end: the prefix, usually `cali`, and hex digits up to the 15 characters of an
-    /// interface's name.
-    ///
-    /// For a pod they come from the digest of its namespace and name. Otherwise they are the first of the container's ID,
-    /// or, when that does not begin with so many hex digits, of the ID's SHA-1 digest: the first letters of IDs that people
-    /// make up are often the same.
+    /// Returns the name of the node's end.
     pub(super) fn host_interface(&self, prefix: &str) -> InterfaceName {
-        const LONGEST: usize = 15;
-        // A configuration with a longer prefix is refused where it is read.
-        let prefix = prefix.get(..11).unwrap_or(prefix);
-        let count = LONGEST - prefix.len();
-        let is_hex = |digits: &&str| digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let digits = match &self.pod {
-            Some(pod) => hex(&format!("{}.{}", pod.namespace, pod.name)),
-            None => match self.container.as_str().get(..count).filter(is_hex) {
-                Some(digits) => digits.to_owned(),
-                None => hex(self.container.as_str()),
-            },
+        let workload = match &self.pod {
+            Some(pod) => NamedAfter::Pod { namespace: pod.namespace.as_str(), name: &pod.name },
+            None => NamedAfter::Container(self.container.as_str()),
         };
-        let name = format!("{prefix}{}", &digits[..count]);
-        name.parse().expect("a checked prefix and hex digits are an interface name")
+        interface_name(prefix, workload)
+            .expect("a configuration with another prefix is refused where it is read")
     }
 
     /// Returns the MAC address of the container's end. The same container always gets the same one.
@@ -204,10 +191,6 @@ impl Identity {
         spec.mac = Some(self.mac());
         Ok(Object { metadata, spec })
     }
-}
-
-fn hex(text: &str) -> String {
-    Sha1::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -2,13 +2,12 @@
 
 use std::time::SystemTime;
 
-use calico_model::datastore::{Precondition, Write};
+use calico_model::datastore::client::ipam_settings;
 use calico_model::resource::block::{StoredIpamConfig, config_key};
 
 use crate::error::{AccessError, ConfigError};
 use crate::ipam::{Ipam, Outcome};
 use crate::retry::MAX_ATTEMPTS;
-use crate::versioned::to_json;
 
 /// The longest cool-down, in seconds.
 pub const MAX_COOLDOWN: u32 = 1200;
@@ -53,9 +52,8 @@ impl Ipam {
             };
             change(&mut config);
             check(&config)?;
-            let precondition = entry.map_or(Precondition::Absent, |entry| Precondition::At(entry.revision));
-            let write = Write::put(key.clone(), to_json(&config), precondition);
-            if let Outcome::Done(_) = self.commit(vec![write], now).await? {
+            let writes = ipam_settings(self.store.as_ref(), &config, entry.as_ref()).await?;
+            if let Outcome::Done(_) = self.commit(writes, now).await? {
                 self.read_settings(now).await?;
                 return Ok(config);
             }

@@ -34,6 +34,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod typed;
+mod watch;
 
 use std::sync::Arc;
 
@@ -49,7 +50,9 @@ use crate::revision::Revision;
 use crate::wire::merge;
 
 pub use error::ClientError;
+pub use stored::ipam_settings;
 pub use typed::{Objects, Typed};
+pub use watch::{ObjectEvent, ObjectWatch, ResourceEvent, ResourceWatch};
 
 use stored::{Stored, ipam_configuration, nothing_but_a_name};
 
@@ -159,7 +162,7 @@ impl Client {
                 Author::Program => readable.as_ref().map(|before| Document::from(before).value().clone()),
             };
             let mut next = overlay(&stored, before.as_ref(), &new.document);
-            if entries.own.is_none() {
+            if next.metadata("uid").is_none() {
                 self.stamp(&mut next);
             }
             match self.put(&new.key, next, &entries).await {

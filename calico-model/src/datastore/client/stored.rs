@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{ClientError, constant, read};
-use crate::datastore::{Datastore, Entry, Precondition, Write};
+use crate::datastore::{Datastore, Entry, Precondition, StoreError, Write};
 use crate::resource::block::{StoredIpamConfig, config_key};
 use crate::resource::{
     API_VERSION, Document, IpamConfiguration, Kind, ObjectId, ReadError, Resource, ResourceKey,
@@ -83,6 +83,32 @@ impl Stored {
             ClientError::Corrupt { key: entry.key.clone(), source }
         })
     }
+}
+
+/// Returns the writes of one commit that make IPAM's settings `config`, and the IPAMConfiguration say so, for those who
+/// watch it: for programs that change the settings without asking for a resource.
+///
+/// # Errors
+/// When the store cannot be asked.
+pub async fn ipam_settings(
+    store: &dyn Datastore,
+    config: &StoredIpamConfig,
+    settings: Option<&Entry>,
+) -> Result<Vec<Write>, StoreError> {
+    let value = serde_json::to_vec(config).expect("a configuration has text keys and writes to memory");
+    let mut writes = vec![Write::put(config_key(), value, unchanged(settings))];
+    let key = ipam_configuration();
+    let own = store.get(&key.datastore_key()).await?;
+    let document = match &own {
+        Some(entry) => read(entry).ok(),
+        None => Some(nothing_but_a_name(&key)),
+    };
+    // What is no resource stays until somebody looks at it.
+    if let Some(mut document) = document {
+        overwrite(&mut document, config);
+        writes.push(Write::put(key.datastore_key(), document.stored_form(), unchanged(own.as_ref())));
+    }
+    Ok(writes)
 }
 
 /// The key of the one resource that has settings beside it.

@@ -389,3 +389,55 @@ async fn settings_of_ipam_that_cannot_be_read_are_told_and_can_be_deleted() {
     client.delete(&key, None).await.unwrap();
     client.create(&ipam_configuration_of(json!({}))).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_watch_tells_of_resources_as_documents_and_as_objects() {
+    let client = client();
+    let before = client.create(&pool("old", "10.0.0.0/16")).await.unwrap();
+    let from = client.list(Kind::IpPool, None).await.unwrap().revision;
+    let mut documents = client.watch(Kind::IpPool, None, from).await.unwrap();
+    let typed = client.of::<IpPool>();
+    let mut objects = typed.watch(None, from).await.unwrap();
+    assert_eq!(documents.next().await.unwrap(), ResourceEvent::InSync(from));
+    assert_eq!(objects.next().await.unwrap(), ObjectEvent::InSync(from));
+    let made = client.create(&pool("p", "10.1.0.0/16")).await.unwrap();
+    client.delete(&before.key().unwrap(), None).await.unwrap();
+    let corrupt: Key = "/calico/resources/v3/projectcalico.org/ippools/bad".parse().unwrap();
+    let write = Write::put(corrupt.clone(), b"{".to_vec(), Precondition::Any);
+    client.store().commit(vec![write]).await.unwrap();
+    assert_eq!(documents.next().await.unwrap(), ResourceEvent::Put(made.clone()));
+    assert!(
+        matches!(documents.next().await.unwrap(), ResourceEvent::Deleted { key, .. } if Some(&key) == before.key().as_ref())
+    );
+    assert!(matches!(documents.next().await.unwrap(), ResourceEvent::Corrupt { key, .. } if key == corrupt));
+    let ObjectEvent::Put(object) = objects.next().await.unwrap() else { panic!("the pool was made") };
+    assert_eq!(object.metadata.resource_version.as_deref(), made.metadata("resourceVersion"));
+    assert!(
+        matches!(objects.next().await.unwrap(), ObjectEvent::Deleted { id, .. } if id.name.as_str() == "old")
+    );
+    assert!(matches!(objects.next().await.unwrap(), ObjectEvent::Invalid { key, .. } if key == corrupt));
+}
+
+/// As `calicoctl ipam configure` does.
+#[tokio::test]
+async fn a_watcher_of_the_ipam_configuration_hears_of_changed_settings() {
+    let client = client();
+    let from = client.list(Kind::IpamConfiguration, None).await.unwrap().revision;
+    let typed = client.of::<crate::resource::IpamConfiguration>();
+    let mut objects = typed.watch(None, from).await.unwrap();
+    assert!(matches!(objects.next().await.unwrap(), ObjectEvent::InSync(_)));
+    for seconds in [5, 7] {
+        let settings = client.store().get(&config_key()).await.unwrap();
+        let config =
+            crate::resource::block::StoredIpamConfig { ip_cooldown_seconds: seconds, ..Default::default() };
+        let store = client.store().as_ref();
+        let writes = ipam_settings(store, &config, settings.as_ref()).await.unwrap();
+        store.commit(writes).await.unwrap();
+        let ObjectEvent::Put(heard) = objects.next().await.unwrap() else { panic!("nothing was heard") };
+        assert_eq!(heard.spec.ip_cooldown_seconds, Some(seconds));
+        assert_eq!(typed.get(&heard.id()).await.unwrap().spec, heard.spec);
+    }
+    // Somebody who changes the resource afterwards gives it the identity that it has not had yet.
+    let changed = client.apply(&ipam_configuration_of(json!({"strictAffinity": true}))).await.unwrap();
+    assert!(changed.metadata("uid").is_some());
+}

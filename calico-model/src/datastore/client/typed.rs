@@ -11,7 +11,7 @@ use crate::revision::Revision;
 /// A [`Client`] for one kind: see [`Client::of`].
 #[derive(Debug, Clone, Copy)]
 pub struct Typed<'c, S> {
-    client: &'c Client,
+    pub(super) client: &'c Client,
     kind: PhantomData<fn() -> S>,
 }
 

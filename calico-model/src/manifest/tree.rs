@@ -23,6 +23,9 @@ const MAX_DEPTH: usize = 64;
 /// How much a document may hold once its aliases are followed: each node is counted as 16 bytes and its text.
 const MAX_WEIGHT: usize = 16 * 1024 * 1024;
 
+/// How many nodes aliases may add.
+const MAX_REPLAYED: usize = 50_000;
+
 /// Reads one YAML document; JSON is YAML too.
 pub(super) fn read(text: &str) -> Result<Value, Mistake> {
     let left = Cell::new(MAX_WEIGHT);
@@ -30,7 +33,8 @@ pub(super) fn read(text: &str) -> Result<Value, Mistake> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: 2 * MAX_DEPTH,
-            flow_nesting_limit: 2 * MAX_DEPTH,
+            // The scanner looks as far ahead as a key may be long, and would say less of it than we do.
+            flow_nesting_limit: 4096,
             max_documents: 2,
             max_nodes: MAX_WEIGHT / 16,
             max_events: MAX_WEIGHT / 8,
@@ -38,6 +42,8 @@ pub(super) fn read(text: &str) -> Result<Value, Mistake> {
             max_aliases: 10_000,
             max_anchors: 10_000,
         },
+        // What an anchor stands for is kept whole, so this bounds the memory of a bomb.
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
         with_snippet: false,
     };
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |document| {

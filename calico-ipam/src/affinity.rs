@@ -296,6 +296,7 @@ impl Ipam {
                 reserved: &[],
                 cooldown: std::time::Duration::ZERO,
                 atomicity: self.store.atomicity(),
+                kept: self.kept,
             };
             let plan = plan_claim(&view, now);
             match self.commit(plan.writes, now).await? {

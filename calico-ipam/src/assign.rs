@@ -274,6 +274,7 @@ impl Effort<'_> {
             reserved: &self.settings.reserved,
             cooldown: self.cooldown,
             atomicity: self.ipam.store.atomicity(),
+            kept: self.ipam.kept,
         };
         Ok(plan(&view, self.wanted, &self.holder, self.now))
     }

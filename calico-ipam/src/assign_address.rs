@@ -57,6 +57,7 @@ impl Ipam {
                 reserved: &[],
                 cooldown: Duration::from_secs(settings.config.ip_cooldown_seconds.into()),
                 atomicity: self.store.atomicity(),
+                kept: self.kept,
             };
             let Some(plan) = plan_address(&view, request.addr, &holder, now) else {
                 return Err(taken(&candidate, &request, settings.config.ip_cooldown_seconds));

@@ -501,7 +501,7 @@ impl Block {
         usize::try_from(self.cidr.index_of(addr)?).ok().filter(|ordinal| *ordinal < self.size())
     }
 
-    fn addr(&self, ordinal: usize) -> IpAddr {
+    pub(crate) fn addr(&self, ordinal: usize) -> IpAddr {
         self.cidr.nth(ordinal as u128).unwrap_or_else(|| self.cidr.addr())
     }
 }

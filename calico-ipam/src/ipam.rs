@@ -18,6 +18,7 @@ use crate::cache::Cache;
 use crate::error::AccessError;
 use crate::index::Hint;
 use crate::join::join_all;
+use crate::kept::Kept;
 use crate::pool::{Settings, node_labels};
 use crate::retry::Pauses;
 use crate::versioned::{Versioned, from_entry};
@@ -31,6 +32,7 @@ pub struct Ipam {
     pub(crate) store: Arc<dyn Datastore>,
     cache: Arc<Mutex<Cache>>,
     pub(crate) pauses: Option<Pauses>,
+    pub(crate) kept: Kept,
 }
 
 impl std::fmt::Debug for Ipam {
@@ -53,7 +55,7 @@ impl Ipam {
     /// Makes an IPAM over a store, with an empty memory.
     #[must_use]
     pub fn new(store: Arc<dyn Datastore>) -> Self {
-        Self { store, cache: Arc::default(), pauses: None }
+        Self { store, cache: Arc::default(), pauses: None, kept: Kept::NONE }
     }
 
     /// Waits between attempts, when others change the same data, for times that differ from process to process: `seed`
@@ -64,6 +66,14 @@ impl Ipam {
         F: Future<Output = ()> + Send + 'static,
     {
         self.pauses = Some(Pauses::new(seed, sleep));
+        self
+    }
+
+    /// Keeps so many addresses of each block that is claimed from now on for its host: [`Kept::WINDOWS`] when this works
+    /// for Windows hosts.
+    #[must_use]
+    pub fn keeping(mut self, kept: Kept) -> Self {
+        self.kept = kept;
         self
     }
 

@@ -23,6 +23,14 @@
 //! - A release whose sequence number is older than that of the present assignment has happened already, whoever heard of
 //!   it: the address counts as not held, and the rest of its block is released. Calico fails the whole block.
 //! - A [`Block`] is changed as a copy: an assignment that fails has not touched a sequence number.
+//! - Borrowing reads the blocks that may have space, sixteen at once, and not one after the other through the whole pool.
+//! - The index of what blocks there are is one map, by block, from which a deleted block is gone. (Calico's resolver of routes
+//!   keeps an entry for every node that ever was.)
+//!
+//! Every address of a block is assigned, its first and its last too. An address of a pool that a host has itself is to be
+//! reserved by an IPReservation; what a Windows host needs of its blocks is kept by [`Ipam::keeping`]. An address may have two
+//! endpoints for a moment, and is leaked when the last has gone. A pod that has finished holds no address any more: releasing
+//! it again later, by its handle and sequence number, takes nothing from whoever has the address then.
 //!
 //! ```
 //! use calico_ipam::{AutoAssign, Ipam};
@@ -65,6 +73,7 @@ mod index;
 mod inventory;
 mod ipam;
 mod join;
+mod kept;
 mod owners;
 pub mod plan;
 pub mod pool;
@@ -87,6 +96,7 @@ pub use config::MAX_COOLDOWN;
 pub use error::{AccessError, AffinityError, AssignError, ConfigError, ReleaseError};
 pub use inventory::Inventory;
 pub use ipam::Ipam;
+pub use kept::Kept;
 pub use owners::{ExpectedOwner, OwnerChange, OwnerError, OwnerSlot, PodRef};
 pub use pool::{PoolRef, Settings};
 pub use reclaim::Reclaimed;

@@ -28,6 +28,7 @@ use serde_json::Map;
 
 use crate::block::{Block, Holder};
 use crate::handle::handle_write;
+use crate::kept::Kept;
 use crate::request::{Allocation, PerFamily};
 use crate::versioned::{Versioned, to_json};
 
@@ -79,6 +80,8 @@ pub struct View<'a> {
     pub cooldown: Duration,
     /// How the store commits.
     pub atomicity: Atomicity,
+    /// What the owner keeps for itself of the blocks it claims.
+    pub kept: Kept,
 }
 
 /// What is to be written, and what it brings.
@@ -122,7 +125,7 @@ pub fn plan(view: &View<'_>, wanted: PerFamily<usize>, holder: &Holder, now: Sys
         if *wanted == 0 {
             continue;
         }
-        let before = candidate.block_before(view.owner, now);
+        let before = candidate.block_before(view, now);
         let (after, addrs) = before.assign(*wanted, holder, view.reserved, now, view.cooldown);
         if addrs.is_empty() {
             continue;
@@ -144,7 +147,7 @@ pub fn plan(view: &View<'_>, wanted: PerFamily<usize>, holder: &Holder, now: Sys
 pub fn plan_address(view: &View<'_>, addr: IpAddr, holder: &Holder, now: SystemTime) -> Option<Plan> {
     let mut draft = Draft::new(view, holder);
     let candidate = view.candidates.first()?;
-    let before = candidate.block_before(view.owner, now);
+    let before = candidate.block_before(view, now);
     let after = before.assign_address(addr, holder, now, view.cooldown)?;
     draft.assign(candidate, &before, after, &[addr]);
     Some(draft.finish())
@@ -155,7 +158,7 @@ pub fn plan_address(view: &View<'_>, addr: IpAddr, holder: &Holder, now: SystemT
 pub fn plan_claim(view: &View<'_>, now: SystemTime) -> Plan {
     let mut draft = Draft::without_handle(view);
     for candidate in view.candidates {
-        draft.take(candidate, candidate.block_before(view.owner, now));
+        draft.take(candidate, candidate.block_before(view, now));
     }
     draft.finish()
 }
@@ -166,10 +169,11 @@ impl Candidate {
     }
 
     /// Returns the block as it is when it has become the owner's.
-    fn block_before(&self, owner: &Owner, now: SystemTime) -> Block {
+    fn block_before(&self, view: &View<'_>, now: SystemTime) -> Block {
+        let owner = || Some(view.owner.clone());
         match (&self.block.value, &self.role) {
-            (None, _) => Block::new(self.cidr, Some(owner.clone()), now),
-            (Some(block), Role::TakeOver { .. }) => block.with_owner(Some(owner.clone()), now),
+            (None, _) => Block::new(self.cidr, owner(), now).keeping(view.kept, now),
+            (Some(block), Role::TakeOver { .. }) => block.with_owner(owner(), now).keeping(view.kept, now),
             (Some(block), Role::Own | Role::Claim | Role::Borrow) => block.clone(),
         }
     }

@@ -66,6 +66,7 @@ pub(crate) fn plans() {
         reserved: &[],
         cooldown: Duration::ZERO,
         atomicity: Atomicity::Atomic,
+        kept: calico_ipam::Kept::NONE,
     };
     let rounds = 5_000;
     for count in [1u32, 64] {

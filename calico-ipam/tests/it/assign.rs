@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use calico_ipam::{AssignAddress, AssignError, HandleUse, Ipam, Release, ReleaseError, Released};
+use calico_ipam::{
+    AssignAddress, AssignError, HandleUse, Ipam, Kept, Release, ReleaseError, Released, WINDOWS_RESERVED,
+};
 use calico_model::MemoryStore;
 use calico_model::datastore::faulty::{Fault, FaultyStore};
 use calico_model::datastore::{Atomicity, Precondition, Write};
@@ -34,6 +36,28 @@ async fn an_address_is_assigned_found_and_released() {
     let state = State::read(&store);
     state.check();
     assert_eq!((state.held(), state.handles.len(), state.blocks.len()), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn what_a_windows_host_keeps_is_made_with_each_of_its_blocks() {
+    let store = store_with([pool("p", "10.0.0.0/28", 29)]);
+    configure(&store, r#"{"strict_affinity":true,"auto_allocate_blocks":true}"#);
+    let windows = ipam(&store).keeping(Kept::WINDOWS);
+    let got = windows.auto_assign(v4("w", "pod", 5), at(0)).await.unwrap();
+    let blocks: std::collections::BTreeSet<_> = got.v4.iter().map(|a| a.block).collect();
+    assert_eq!((got.v4.len(), blocks.len()), (5, 2), "a block of eight has four for workloads");
+    for allocation in &got.v4 {
+        let place =
+            u8::try_from(allocation.addr.to_string().rsplit('.').next().unwrap().parse::<u32>().unwrap() % 8);
+        assert!((3..7).contains(&place.unwrap()), "{} is the host's own", allocation.addr);
+    }
+    let kept = addr(&blocks.first().unwrap().addr().to_string());
+    let found = windows.attributes(kept, at(0)).await.unwrap().unwrap();
+    assert_eq!(found.handle.as_deref(), Some(WINDOWS_RESERVED));
+    // They go with the block, and nobody counts them as a use of it.
+    windows.release_by_handle("pod", at(1)).await.unwrap();
+    windows.remove_host(&"w".parse().unwrap(), at(1)).await.unwrap();
+    assert!(State::read(&store).blocks.is_empty());
 }
 
 #[tokio::test]

@@ -10,18 +10,18 @@ use calico_model::{Cidr, Family, MemoryStore};
 
 use crate::common::{State, at, ipam, pool, put, store_with, v4};
 
-async fn pod(store: &MemoryStore, handle: &str) -> IpAddr {
+pub(crate) async fn pod(store: &MemoryStore, handle: &str) -> IpAddr {
     let mut request = v4("n1", handle, 1);
     request.attributes.insert("pod".into(), handle.into());
     request.attributes.insert("namespace".into(), "default".into());
     ipam(store).auto_assign(request, at(0)).await.unwrap().v4[0].addr
 }
 
-fn node(store: &MemoryStore, name: &str) {
+pub(crate) fn node(store: &MemoryStore, name: &str) {
     store.commit_now(vec![put(Object::new(name.parse().unwrap(), Node::new()))]).unwrap();
 }
 
-fn endpoint(store: &MemoryStore, name: &str, addr: IpAddr) {
+pub(crate) fn endpoint(store: &MemoryStore, name: &str, addr: IpAddr) {
     let json = serde_json::json!({
         "apiVersion": "projectcalico.org/v3", "kind": "WorkloadEndpoint",
         "metadata": {"name": format!("n1-k8s-{name}-eth0"), "namespace": "default"},

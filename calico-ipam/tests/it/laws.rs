@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use calico_ipam::plan::{Candidate, Role, View, plan};
 use calico_ipam::strategies::{Operation, apply, block, holder, operation};
-use calico_ipam::{Block, Expected, Mismatch, PerFamily, Versioned};
+use calico_ipam::{Block, Expected, Kept, Mismatch, PerFamily, Versioned};
 use calico_model::datastore::Atomicity;
 use calico_model::resource::block::StoredBlock;
 use calico_model::{Cidr, SequenceNumber};
@@ -164,7 +164,7 @@ proptest! {
         }).collect();
         for atomicity in [Atomicity::Atomic, Atomicity::InOrder] {
             let view = View { owner: &owner, candidates: &candidates, handle: &Versioned::absent(), reserved: &[],
-                              cooldown: COOLDOWN, atomicity };
+                              cooldown: COOLDOWN, atomicity, kept: Kept::NONE };
             let made = plan(&view, PerFamily { v4: count, v6: 0 }, &holder, at(1_000_000));
             let space: usize = candidates.iter()
                 .map(|c| c.block.value.as_ref().unwrap().thawed(at(1_000_000), COOLDOWN).free()).sum();

@@ -8,6 +8,7 @@ mod common;
 mod contention;
 mod cost;
 mod cuts;
+mod edge;
 mod explore;
 mod laws;
 mod owners;

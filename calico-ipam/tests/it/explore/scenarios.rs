@@ -294,6 +294,57 @@ fn three_hosts_assign_from_two_blocks() {
     ));
 }
 
+/// A process of any of the three may die between any two of its writes.
+#[test]
+fn of_three_hosts_one_releases_one_claims_and_one_borrows() {
+    explore_both(&scenario(
+        "release, claim and borrow",
+        process!(|ipam, ledger| assign(ipam, ledger, "n1", "old", 2, 0).await),
+        &[
+            process!(|ipam, ledger| release(ipam, ledger, "old", 1).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 2).await),
+            process!(|ipam, ledger| assign(ipam, ledger, "n3", "c", 1, 3).await),
+        ],
+        1,
+    ));
+}
+
+#[test]
+fn of_three_hosts_one_is_removed_one_assigns_and_leaks_are_reclaimed() {
+    explore_both(&scenario(
+        "removal, assign and reclaim",
+        process!(|ipam, ledger| {
+            assign(ipam, ledger, "n1", "leak", 1, 0).await;
+            ledger.lock().unwrap().insert("leak".to_owned(), Claim::Gone);
+        }),
+        &[
+            process!(|ipam, _ledger| {
+                let _ = ipam.remove_host(&node("n1"), at(1)).await;
+            }),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 2).await),
+            process!(|ipam, ledger| reclaim(ipam, ledger).await),
+        ],
+        1,
+    ));
+}
+
+#[test]
+fn a_host_is_removed_while_another_assigns_in_a_pool_of_four_blocks() {
+    let mut scenario = scenario(
+        "four blocks, one address",
+        process!(|ipam, ledger| assign(ipam, ledger, "n1", "old", 1, 0).await),
+        &[
+            process!(|ipam, _ledger| {
+                let _ = ipam.remove_host(&node("n1"), at(1)).await;
+            }),
+            process!(|ipam, ledger| assign(ipam, ledger, "n2", "b", 1, 2).await),
+        ],
+        1,
+    );
+    scenario.pool = ("10.0.0.0/29", 31);
+    explore_both(&scenario);
+}
+
 async fn claim(ipam: &Ipam, host: &str, net: &str, time: u64) {
     let _ = ipam.claim_affinity(&node(host), &net.parse().unwrap(), at(time)).await;
 }

@@ -1,4 +1,4 @@
-//! IPAM as the agent and the CNI plugin use it: those who are in one another's way come back at different times.
+//! IPAM as the programs use it: those who are in one another's way come back at different times.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use calico_ipam::Ipam;
 use calico_model::Datastore;
 
 /// Makes an IPAM that waits between attempts, each process for other times.
-pub(crate) fn ipam(store: Arc<dyn Datastore>) -> Ipam {
+#[must_use]
+pub fn ipam(store: Arc<dyn Datastore>) -> Ipam {
     // A hasher's keys are random, by the kernel.
     let seed = RandomState::new().hash_one(std::process::id());
     Ipam::new(store).with_pauses(seed, tokio::time::sleep)

@@ -22,7 +22,7 @@ pub mod config;
 pub mod ctl;
 pub mod datastore;
 pub mod desired;
-mod ipam;
+pub mod ipam;
 pub mod lab;
 pub mod paths;
 pub mod settings;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use calico_ipam::{AffinityError, Assignment, Ipam, Release, ReleaseError, TunnelKind};
+use calico_ipam::{AffinityError, Assignment, Release, ReleaseError, TunnelKind};
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{
     BgpConfiguration, BgpPeer, FelixConfiguration, HostEndpoint, IpPool, Kind, ObjectId, ResourceKey, Spec,
@@ -76,7 +76,7 @@ async fn close_pool(client: &Client, id: &ObjectId, now: SystemTime) -> Result<(
         Err(ClientError::Invalid(_) | ClientError::Corrupt { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let ipam = Ipam::new(Arc::clone(client.store()));
+    let ipam = crate::ipam::ipam(Arc::clone(client.store()));
     let taken = ipam.release_pool_affinities(&closed.spec.cidr, now).await;
     taken.map_err(|source| CascadeError::Pool { pool: id.clone(), source })?;
     Ok(())
@@ -89,7 +89,7 @@ async fn release_endpoint(client: &Client, id: &ObjectId, now: SystemTime) -> Re
         Err(error) => return Err(error.into()),
     };
     let what = || format!("WorkloadEndpoint({id})");
-    let ipam = Ipam::new(Arc::clone(client.store()));
+    let ipam = crate::ipam::ipam(Arc::clone(client.store()));
     let mut releases = Vec::new();
     for addr in endpoint.spec.ip_networks.iter().map(Cidr::addr) {
         let held = ipam.attributes(addr, now).await;
@@ -118,7 +118,7 @@ async fn clear_node(client: &Client, node: &NodeName, now: SystemTime) -> Result
             delete::<WorkloadEndpoint>(client, &endpoint.id()).await?;
         }
     }
-    let ipam = Ipam::new(Arc::clone(client.store()));
+    let ipam = crate::ipam::ipam(Arc::clone(client.store()));
     for tunnel in TunnelKind::ALL {
         let what = || format!("the tunnels of Node({node})");
         let released = ipam.release_tunnel_address(node, tunnel, now).await;
@@ -155,7 +155,7 @@ async fn delete<S: Spec>(client: &Client, id: &ObjectId) -> Result<(), CascadeEr
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use calico_ipam::AutoAssign;
+    use calico_ipam::{AutoAssign, Ipam};
     use calico_model::MemoryStore;
     use calico_model::resource::block::{all_affinities_prefixes, all_blocks_prefix};
     use calico_model::resource::{Node, Object};
@@ -167,7 +167,7 @@ mod tests {
         let pool = IpPool::new("10.0.0.0/24".parse().unwrap());
         client.of::<IpPool>().create(Object::new("p".parse().unwrap(), pool)).await.unwrap();
         client.of::<Node>().create(Object::new("n1".parse().unwrap(), Node::new())).await.unwrap();
-        let ipam = Ipam::new(Arc::clone(client.store()));
+        let ipam = crate::ipam::ipam(Arc::clone(client.store()));
         let mut request = AutoAssign::new("n1".parse().unwrap(), "vxlan-tunnel-addr-n1");
         request.count.v4 = 1;
         ipam.auto_assign(request, UNIX_EPOCH).await.unwrap();

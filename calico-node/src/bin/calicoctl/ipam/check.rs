@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use calico_ipam::Ipam;
 use calico_node::ctl::ipam_check::{Listed, render};
 use calico_node::ctl::ipam_report::Report;
 
@@ -32,7 +31,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let session = args.config.open().await?;
     let cluster = session.cluster().await?;
-    let found = Ipam::new(Arc::clone(&session.store)).check(now()).await?;
+    let found = calico_node::ipam::ipam(Arc::clone(&session.store)).check(now()).await?;
     let report = serde_json::to_value(Report::new(&found, cluster.as_ref(), VERSION))?;
     let errors = found.problems.iter().map(|problem| anyhow!("{problem}")).collect();
     if args.output.as_deref().is_some_and(|path| path.as_os_str() == "json") {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use calico_ipam::{Ipam, MAX_COOLDOWN};
+use calico_ipam::MAX_COOLDOWN;
 use calico_model::resource::block::StoredIpamConfig;
 use calico_node::ctl::ipam_use::configuration_json;
 
@@ -40,7 +40,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     }
     let session = args.config.open().await?;
     session.initialize().await?;
-    let ipam = Ipam::new(Arc::clone(&session.store));
+    let ipam = calico_node::ipam::ipam(Arc::clone(&session.store));
     let config = ipam.configure(|config| change(config, &args), now()).await?;
     Ok(Outcome::text(args.output.of(|| configuration_json(&config), || text)))
 }

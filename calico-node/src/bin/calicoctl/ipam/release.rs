@@ -36,7 +36,7 @@ pub struct Args {
 
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let session = args.config.open().await?;
-    let ipam = Ipam::new(Arc::clone(&session.store));
+    let ipam = calico_node::ipam::ipam(Arc::clone(&session.store));
     if !args.from_report.is_empty() {
         return from_reports(&session, &ipam, &args).await;
     }

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use calico_ipam::Ipam;
 use calico_node::ctl::ipam_use::{
     Detail, borrowed_json, borrowed_table, configuration_json, configuration_table, describe, describe_json,
     usage_json, usage_table,
@@ -36,7 +35,7 @@ pub struct Args {
 
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let session = args.config.open().await?;
-    let ipam = Ipam::new(Arc::clone(&session.store));
+    let ipam = calico_node::ipam::ipam(Arc::clone(&session.store));
     if let Some(addr) = args.ip {
         let held = ipam.attributes(addr, now()).await?;
         let text = args.output.of(|| describe_json(addr, held.as_ref()), || describe(addr, held.as_ref()));

@@ -4,7 +4,7 @@
 //!
 //! | hook        | stage                    | what it decides                                                        |
 //! |-------------|--------------------------|------------------------------------------------------------------------|
-//! | prerouting  | `cali-source`            | a workload sends from its own addresses only                            |
+//! | prerouting  | `cali-source`            | a workload sends from its own addresses only, and nobody to loopback     |
 //! | prerouting  | `cali-raw-in`            | host endpoints' untracked ingress policy                                |
 //! | prerouting  | `cali-pre-dnat`          | host endpoints' pre-DNAT policy                                         |
 //! | input       | `cali-input-workload`    | the sending workload's egress policy                                    |
@@ -30,7 +30,7 @@ mod workload;
 
 pub(crate) use failsafe::{inbound, outbound};
 pub(crate) use machine::Machine;
-pub(crate) use workload::{ESSENTIAL_ICMPV6, LINK_LOCAL_SOURCES};
+pub(crate) use workload::{ESSENTIAL_ICMPV6, LINK_LOCAL_SOURCES, loopback_addresses};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -15,7 +15,7 @@ use calico_model::resource::{
 use calico_model::{Cidr, Family, InterfaceName, Protocol, Snapshot};
 
 use crate::compile::IPIP;
-use crate::local::{LocalHosts, LocalWorkload, local_hosts, local_workloads, prefixes};
+use crate::local::{LOOPBACK, LocalHosts, LocalWorkload, local_hosts, local_workloads, prefixes};
 use crate::order::{OrderedTier, tiers};
 use crate::packet::{ConnectionState, Outcome, Packet, Path, PortProtocol, SourceNat, Transport, Verdict};
 use crate::trace::{Reason, Step, Subject, Trace};
@@ -120,10 +120,14 @@ impl<'e> Evaluation<'e> {
         verdict
     }
 
-    /// A workload sends from its own addresses only.
+    /// A workload sends from its own addresses only, and nobody but the node to its loopback addresses.
     fn source(&mut self, from: &InterfaceName) -> Verdict {
         let subject = Subject::Interface(from.clone());
+        let to_loopback = crate::compile::loopback_addresses().contains(self.packet.destination);
         match self.side(from) {
+            _ if to_loopback && from.as_str() != LOOPBACK => {
+                self.settle(subject, Reason::ToLoopback, Verdict::Deny)
+            }
             Side::Host => Verdict::Allow,
             Side::Unknown => self.settle(subject, Reason::UnknownInterface, Verdict::Deny),
             Side::Workload(workload) if self.may_send(&workload.endpoint.spec) => Verdict::Allow,

@@ -46,6 +46,8 @@ pub enum Reason {
     UnknownInterface,
     /// The source is none of the workload's addresses.
     SpoofedSource,
+    /// The packet is to the node's loopback addresses, from elsewhere.
+    ToLoopback,
     /// The packet belongs to a flow that was let through before.
     Established,
     /// Connection tracking finds the packet invalid.
@@ -140,6 +142,9 @@ impl fmt::Display for Reason {
                 f.write_str("denied: it is named like a workload's, and no workload has it")
             }
             Reason::SpoofedSource => f.write_str("denied: the source is none of the workload's addresses"),
+            Reason::ToLoopback => {
+                f.write_str("denied: a node's loopback addresses are reached from itself only")
+            }
             Reason::Established => f.write_str("allowed: it belongs to a flow that was let through"),
             Reason::Invalid => f.write_str("denied: it belongs to no flow and cannot begin one"),
             Reason::EssentialIcmpv6 => f.write_str("allowed: IPv6 does not work on a link without it"),

@@ -1,9 +1,12 @@
 //! What guards the node's workloads.
 
+use calico_model::{Cidr, InterfaceName};
+
 use super::{
     Action, Bound, ChainKind, ChainName, Compilation, End, Family, Hook, Interface, Match, Op, RAW, Rule,
     SetName, VerdictMap, guard,
 };
+use crate::local::LOOPBACK;
 
 impl Compilation<'_> {
     pub(super) fn map(&mut self, words: &str, map: &VerdictMap) -> SetName {
@@ -18,9 +21,12 @@ impl Compilation<'_> {
         self.dispatch();
     }
 
-    /// A workload sends from its own addresses only, and an unknown interface from none.
+    /// A workload sends from its own addresses only, and an unknown interface from none. Nobody else than the node itself
+    /// sends to its loopback addresses, which `route_localnet` would let in.
     fn sources(&mut self) {
-        let mut rules = Vec::new();
+        let to_loopback =
+            [Match::Family(Family::V4), Match::Network(End::Destination, Op::Is, loopback_addresses())];
+        let mut rules = vec![Rule::when(to_loopback.clone(), Action::Drop)];
         for family in Family::ALL {
             let allowed = Match::SourceAllowed(family, guard::sources(family));
             rules.push(Rule::when([Match::Family(family), allowed], Action::Accept));
@@ -42,7 +48,10 @@ impl Compilation<'_> {
         rules.push(Rule::always(Action::Drop));
         let chain = ChainName::fixed("workload-source");
         self.chain(&chain, rules);
-        let entry = self.for_workload_interfaces(Bound::In, &[], &Action::Goto(chain));
+        let mut entry = self.for_workload_interfaces(Bound::In, &[], &Action::Goto(chain));
+        let loopback = Interface::Named(LOOPBACK.parse().expect("a constant interface"));
+        let elsewhere = Match::Interface(Bound::In, Op::IsNot, loopback);
+        entry.push(Rule::when([&to_loopback[..], &[elsewhere]].concat(), Action::Drop));
         self.base("source", ChainKind::Filter, Hook::Prerouting, RAW, entry);
     }
 
@@ -62,11 +71,25 @@ impl Compilation<'_> {
         let mut input = self.essentials();
         input.extend(dispatched(self, Bound::In, from));
         self.filter("input-workload", Hook::Input, 0, input);
-        let forward_from = dispatched(self, Bound::In, from);
+        // Most packets belong to flows that were let through, and are spared the look-up of an interface where it could not
+        // change the answer: what comes from an unknown interface was dropped by its source already, and what does not go
+        // to a workload's is no affair of the last stage.
+        let mut forward_from = vec![Rule::when([Match::Established], Action::Accept)];
+        forward_from.extend(dispatched(self, Bound::In, from));
         self.filter("forward-from", Hook::Forward, 0, forward_from);
-        let forward_to = dispatched(self, Bound::Out, to);
+        let elsewhere = |prefix: &InterfaceName| {
+            Match::Interface(Bound::Out, Op::IsNot, Interface::Prefix(prefix.clone()))
+        };
+        let through = [Match::Established].into_iter().chain(self.prefixes.iter().map(elsewhere));
+        let mut forward_to = vec![Rule::when(through.collect::<Vec<_>>(), Action::Accept)];
+        forward_to.extend(dispatched(self, Bound::Out, to));
         self.filter("forward-to", Hook::Forward, 1, forward_to);
     }
+}
+
+/// The addresses by which a node reaches itself (RFC 1122 section 3.2.1.3).
+pub(crate) fn loopback_addresses() -> Cidr {
+    Cidr::holding(std::net::Ipv4Addr::LOCALHOST.into(), 8).expect("a prefix of eight bits")
 }
 
 /// The first and last of the ICMPv6 types without which IPv6 does not work on a link: multicast listener reports, router

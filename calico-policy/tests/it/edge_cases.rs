@@ -356,6 +356,26 @@ fn forwarded_traffic_is_asked_about_only_where_policy_applies_to_it() {
 }
 
 #[test]
+fn pe76_nobody_but_the_node_sends_to_its_loopback_addresses() {
+    let world = world(
+        "apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec: {defaultEndpointToHostAction: Return}
+",
+    );
+    let to_host = |from: &str, source, destination| {
+        packet(Path::ToHost { from: from.parse().unwrap() }, source, destination, Transport::tcp(80))
+    };
+    for (from, source) in [("eth0", "192.0.2.1"), ("cali3", "10.0.0.3")] {
+        assert!(allows(&world, &to_host(from, source, "172.16.0.1")));
+        assert!(!allows(&world, &to_host(from, source, "127.0.0.1")));
+        assert!(!allows(&world, &to_host(from, source, "127.255.0.9")));
+    }
+    assert!(allows(&world, &to_host("lo", "127.0.0.1", "127.0.0.1")));
+}
+
+#[test]
 fn pe77_workloads_make_no_tunnel_packets_and_strangers_neither() {
     let world = world(
         "apiVersion: projectcalico.org/v3

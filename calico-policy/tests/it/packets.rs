@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use calico_model::Snapshot;
+use calico_model::resource::{EndpointToHostAction, FelixConfiguration, Object};
 use calico_policy::nft::Nft;
 use calico_policy::{Packet, Path, Transport, Verdict, compile, evaluate};
 
@@ -215,6 +216,46 @@ fn pe70_pe71_a_host_reaches_its_workloads_and_they_do_not_reach_it() {
     let (db, other) = (lab.workload("cali0000000db1"), lab.workload("cali0000other1"));
     assert!(lab.host.within(|| connect(db.socket(80))).is_some());
     assert!(other.namespace.within(|| connect("172.16.6.11:8080".parse().unwrap())).is_none());
+}
+
+/// CVE-2020-8558: with `route_localnet`, which workloads' interfaces have and Service proxies set for all.
+#[test]
+fn pe76_loopback_addresses_are_reached_from_the_node_alone() {
+    let mut world = golden::world("database");
+    let open = FelixConfiguration {
+        default_endpoint_to_host_action: Some(EndpointToHostAction::Return),
+        ..FelixConfiguration::new()
+    };
+    world.insert(Object::new("default".parse().unwrap(), open));
+    let lab = Lab::of(&world);
+    lab.host.exec("sysctl -qw net.ipv4.conf.all.route_localnet=1");
+    lab.host.ip("link set lo up");
+    lab.host.ip("addr add 172.16.6.11/32 dev lo");
+    lab.host.within(|| serve("0.0.0.0:8080"));
+    let neighbour = Namespace::new("neighbour");
+    let guest = neighbour.name();
+    lab.host.ip(&format!("link add eth0 address {HOST_MAC} type veth peer name eth0 netns {guest}"));
+    lab.host.ip("addr add 172.16.7.1/24 dev eth0");
+    lab.host.ip("link set eth0 up");
+    neighbour.ip("link set eth0 up");
+    neighbour.ip("addr add 172.16.7.2/24 dev eth0");
+    neighbour.ip("route add default via 172.16.7.1");
+    let other = &lab.workload("cali0000other1").namespace;
+    for (sender, gateway) in [(&neighbour, "172.16.7.1"), (other, "169.254.1.1")] {
+        sender.exec("sysctl -qw net.ipv4.conf.all.route_localnet=1");
+        sender.ip("addr flush dev lo");
+        sender.ip(&format!("route add 127.0.0.1 via {gateway} dev eth0"));
+    }
+    let reaches = |sender: &Namespace, to: &str| sender.within(|| connect(to.parse().unwrap())).is_some();
+    for sender in [&neighbour, other] {
+        assert!(reaches(sender, "127.0.0.1:8080"), "without rules");
+    }
+    lab.apply(&world);
+    for sender in [&neighbour, other] {
+        assert!(reaches(sender, "172.16.6.11:8080"), "the node itself is open");
+        assert!(!reaches(sender, "127.0.0.1:8080"));
+    }
+    assert!(reaches(&lab.host, "127.0.0.1:8080"));
 }
 
 #[test]

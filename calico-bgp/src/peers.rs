@@ -12,12 +12,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use calico_model::name::{Name, NodeName};
 use calico_model::resource::bgp;
+use calico_model::resource::block::StoredBlock;
 use calico_model::resource::{BgpPeer, Node, Object};
 use calico_model::snapshot::Snapshot;
 use calico_model::{AsNumber, Cidr, Community, Family, RouterId};
 
 use crate::session::Initiation;
-use crate::speaker::{Distance, NextHopMode, Origination, PeerConfig, Reflection, SpeakerConfig};
+use crate::speaker::{
+    Distance, METRIC_BASE, NORMAL_LOCAL_PREF, NextHopMode, Origination, PeerConfig, Reflection, SpeakerConfig,
+};
 
 /// The port of BGP.
 pub const PORT: u16 = 179;
@@ -83,7 +86,9 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName) -> Vec<PeerConfig> {
     wanted.into_values().collect()
 }
 
-/// Decides the prefixes that begin at a node: its own blocks, whole, except those of pools that are not exported.
+/// Decides the prefixes that begin at a node: its own blocks, whole, and each address of its workloads that is in none of
+/// them, except those of pools that are not exported. An address that another node has a claim to as well, while a machine
+/// migrates, is told where it is active, before all others.
 #[must_use]
 pub fn originated(snapshot: &Snapshot, node: &NodeName) -> BTreeMap<Cidr, Origination> {
     let configuration = snapshot.bgp_configuration();
@@ -99,17 +104,44 @@ pub fn originated(snapshot: &Snapshot, node: &NodeName) -> BTreeMap<Cidr, Origin
             .collect();
         all.into_iter().collect()
     };
-    snapshot
+    let blocks = snapshot
         .blocks
         .values()
         .filter(|block| block.host() == Some(node) && !block.deleted)
         .filter(|block| snapshot.pool_of(&block.cidr).is_some_and(|pool| !pool.spec.disable_bgp_export))
-        .map(|block| {
-            let how = Origination { communities: communities(&block.cidr), ..Origination::default() };
-            (block.cidr, how)
+        .map(|block| (block.cidr, NORMAL_LOCAL_PREF));
+    let own = snapshot.workloads.values().filter(|workload| workload.spec.node == *node);
+    let apart = own
+        .flat_map(|workload| &workload.spec.ip_networks)
+        .filter_map(|net| Some((Cidr::host(net.addr()), local_pref_apart(snapshot, node, net.addr())?)));
+    blocks
+        .chain(apart)
+        .map(|(cidr, local_pref)| {
+            (cidr, Origination { local_pref, communities: communities(&cidr), ..Origination::default() })
         })
         .collect()
 }
+
+/// Returns the LOCAL_PREF of a workload's address that is told by itself; `None` where its block tells of it, or nobody is
+/// to be told.
+fn local_pref_apart(snapshot: &Snapshot, node: &NodeName, addr: IpAddr) -> Option<u32> {
+    let pool = &snapshot.pool_of(&Cidr::host(addr)).filter(|pool| !pool.spec.disable_bgp_export)?.spec;
+    let block = snapshot.blocks.get(&Cidr::holding(addr, pool.block_size)?).filter(|block| !block.deleted);
+    let moving = |block: &StoredBlock| block.moving().find(|(its, _)| *its == addr).map(|(_, to)| to);
+    if block.and_then(moving).as_ref() == Some(node) {
+        let felix = snapshot.felix_configuration(node);
+        let metric = match Family::of(addr) {
+            Family::V4 => felix.ipv4_elevated_route_priority,
+            Family::V6 => felix.ipv6_elevated_route_priority,
+        };
+        return Some(METRIC_BASE - metric.unwrap_or(ELEVATED_METRIC));
+    }
+    let told = block.is_some_and(|block| block.host() == Some(node));
+    (!told).then_some(NORMAL_LOCAL_PREF)
+}
+
+/// The kernel metric of the route to a machine where it is active, while it migrates, when the configuration names none.
+const ELEVATED_METRIC: u32 = 512;
 
 fn as_number(snapshot: &Snapshot, node: &Node) -> AsNumber {
     node.bgp

@@ -1,6 +1,6 @@
 use calico_model::SequenceNumber;
-use calico_model::resource::block::{Owner, StoredBlock};
-use calico_model::resource::{BgpConfiguration, IpPool, NodeBgp};
+use calico_model::resource::block::{Owner, StoredAttributes};
+use calico_model::resource::{BgpConfiguration, IpPool, NodeBgp, WorkloadEndpoint};
 
 use super::*;
 use crate::session::Peering;
@@ -166,4 +166,42 @@ fn own_blocks_of_exported_pools_are_told_whole_with_their_communities() {
     let communities = |cidr: &str| told[&cidr.parse().unwrap()].communities.clone();
     assert_eq!(communities("192.168.0.0/26"), [Community::Standard(64512, 7), Community::Large(64512, 1, 2)]);
     assert!(communities("192.168.9.0/26").is_empty());
+}
+
+#[test]
+fn an_address_outside_the_nodes_blocks_is_told_by_itself_and_first_where_a_migrating_machine_is_active() {
+    let mut snapshot = cluster();
+    snapshot
+        .insert(Object::new("pool".parse::<Name>().unwrap(), IpPool::new("192.168.0.0/16".parse().unwrap())));
+    let mut lender = block("192.168.0.0/26", "node1");
+    let owners = |active: &str, other: Option<&str>| StoredAttributes {
+        handle_id: None,
+        secondary: [("node".to_owned(), active.to_owned())].into(),
+        alternate: other.map(|node| ("node".to_owned(), node.to_owned())).into_iter().collect(),
+        released_at: None,
+        unknown: Default::default(),
+    };
+    lender.allocations = vec![None; 64];
+    (1..4).for_each(|at| lender.allocations[at] = Some(at - 1));
+    lender.attributes = vec![owners("node1", None), owners("node2", None), owners("node2", Some("node1"))];
+    snapshot.blocks.insert(lender.cidr, lender);
+    for (name, on, addr) in [
+        ("at-home", "node1", "192.168.0.1"),
+        ("borrower", "node2", "192.168.0.2"),
+        ("source", "node1", "192.168.0.3"),
+        ("target", "node2", "192.168.0.3"),
+        ("stray", "node2", "172.30.0.1"),
+    ] {
+        let mut workload = WorkloadEndpoint::on(named_node(on));
+        workload.ip_networks = vec![Cidr::host(addr.parse().unwrap())];
+        let mut workload = Object::new(name.parse::<Name>().unwrap(), workload);
+        workload.metadata.namespace = Some("default".parse().unwrap());
+        snapshot.insert(workload);
+    }
+    let told = |node: &str| -> Vec<(String, u32)> {
+        let told = originated(&snapshot, &named_node(node)).into_iter();
+        told.map(|(cidr, how)| (cidr.to_string(), METRIC_BASE - how.local_pref)).collect()
+    };
+    assert_eq!(told("node1"), [("192.168.0.0/26".to_owned(), 1024)]);
+    assert_eq!(told("node2"), [("192.168.0.2/32".to_owned(), 1024), ("192.168.0.3/32".to_owned(), 512)]);
 }

@@ -138,6 +138,15 @@ impl StoredBlock {
             (Some(&node) != self.host()).then_some((addr, node))
         })
     }
+
+    /// Walks the addresses that two nodes have a claim to, as while a machine migrates between them: each with the node of
+    /// the owner that is active.
+    pub fn moving(&self) -> impl Iterator<Item = (IpAddr, NodeName)> {
+        self.allocated().filter_map(|(addr, attributes)| {
+            let (active, other) = (attributes.secondary.get("node")?, attributes.alternate.get("node")?);
+            if active == other { None } else { Some((addr, active.parse().ok()?)) }
+        })
+    }
 }
 
 /// How far the claim of a block by a host has come.

@@ -123,7 +123,29 @@ pub(super) struct Holding {
     /// The node it belongs to.
     pub(super) host: Option<NodeName>,
     /// The addresses in it that live on other nodes.
-    pub(super) borrowed: BTreeMap<IpAddr, NodeName>,
+    borrowed: BTreeMap<IpAddr, NodeName>,
+    /// The addresses in it that two nodes have a claim to, with the one where each is active.
+    moving: BTreeMap<IpAddr, NodeName>,
+}
+
+impl Holding {
+    fn of(block: &StoredBlock) -> Self {
+        Self {
+            host: block.host().cloned(),
+            borrowed: block.borrowed().collect(),
+            moving: block.moving().collect(),
+        }
+    }
+
+    /// Walks the addresses that need routes of their own, with the nodes where they live.
+    fn apart(&self) -> impl Iterator<Item = (&IpAddr, &NodeName)> {
+        self.borrowed.iter().chain(&self.moving)
+    }
+
+    /// Returns the node where an address lives that needs a route of its own.
+    pub(super) fn home(&self, addr: IpAddr) -> Option<&NodeName> {
+        self.moving.get(&addr).or_else(|| self.borrowed.get(&addr))
+    }
 }
 
 /// A change of an index.
@@ -163,7 +185,7 @@ pub(super) struct Known {
     pub(super) blocks: BTreeMap<Cidr, Holding>,
     /// The destinations that lead to a node, each with the block that says so.
     led: BTreeMap<NodeName, BTreeSet<(Cidr, Cidr)>>,
-    /// The blocks that hold an address which lives elsewhere.
+    /// The blocks that hold an address which lives elsewhere, or may soon.
     pub(super) lent: BTreeMap<IpAddr, BTreeSet<Cidr>>,
     pub(super) workloads: BTreeMap<ObjectId, Object<WorkloadEndpoint>>,
     pub(super) claims: BTreeMap<IpAddr, BTreeSet<ObjectId>>,
@@ -204,6 +226,12 @@ impl Known {
             known.set_workload(id, Some(workload), &mut dirty);
         }
         known
+    }
+
+    /// Returns where an address that two nodes have a claim to is active.
+    pub(super) fn moving_to(&self, addr: IpAddr) -> Option<&NodeName> {
+        let blocks = self.lent.get(&addr)?;
+        blocks.iter().find_map(|block| self.blocks.get(block)?.moving.get(&addr))
     }
 
     pub(super) fn settings(&self) -> FelixConfiguration {
@@ -316,8 +344,7 @@ impl Known {
     }
 
     fn set_block(&mut self, cidr: Cidr, block: Option<&StoredBlock>, dirty: &mut Dirty) {
-        let holding =
-            block.map(|block| Holding { host: block.host().cloned(), borrowed: block.borrowed().collect() });
+        let holding = block.map(Holding::of);
         if self.blocks.get(&cidr) == holding.as_ref() {
             return;
         }
@@ -335,7 +362,7 @@ impl Known {
         if let Some(host) = &holding.host {
             edit.index(&mut self.led, host.clone(), &(cidr, cidr));
         }
-        for (addr, node) in &holding.borrowed {
+        for (addr, node) in holding.apart() {
             edit.index(&mut self.led, node.clone(), &(Cidr::host(*addr), cidr));
             edit.index(&mut self.lent, *addr, &cidr);
             dirty.prefix(Cidr::host(*addr));

@@ -18,7 +18,7 @@ pub(super) fn workload(view: &View<'_>, prefix: Cidr, part: &mut Part) {
         return;
     }
     let Some((object, device)) = settle(view, addr, part) else { return };
-    let key = RouteKey::main(prefix, view.priority(prefix.family()));
+    let key = RouteKey::main(prefix, view.priority_to(prefix, &view.known.node));
     part.offer(key, Route { class: Class::LocalWorkload, target: Target::Device(device.clone()) });
     if let Some(mac) = object.spec.mac {
         part.neighbours.insert((device.clone(), addr), mac);

@@ -20,14 +20,14 @@ pub(super) fn route(view: &View<'_>, prefix: Cidr, part: &mut Part) {
     let block = known.blocks.get(&prefix).and_then(|block| Some((prefix, block.host.as_ref()?)));
     let addr = prefix.addr();
     let lenders = prefix.is_host().then(|| known.lent.get(&addr)).flatten().into_iter().flatten();
-    let lent = lenders.filter_map(|block| Some((*block, known.blocks.get(block)?.borrowed.get(&addr)?)));
+    let lent = lenders.filter_map(|block| Some((*block, known.blocks.get(block)?.home(addr)?)));
     for (block, host) in block.into_iter().chain(lent).filter(|(_, host)| **host != known.node) {
         let Some(encap) = view.pools.encap(&block) else { continue };
         if encap.source(view.cluster_routes()) == Source::Bgp {
             continue;
         }
         match to_host(view, prefix, encap, host) {
-            Ok(route) => part.offer(RouteKey::main(prefix, view.priority(prefix.family())), route),
+            Ok(route) => part.offer(RouteKey::main(prefix, view.priority_to(prefix, host)), route),
             Err(problem) => {
                 part.problems.insert(problem);
             }

@@ -10,6 +10,8 @@ use crate::encap::Pools;
 
 /// The metric of ordinary routes when the configuration names none.
 const NORMAL_PRIORITY: u32 = 1024;
+/// The metric of the route to a machine where it is active, while it migrates, when the configuration names none.
+const ELEVATED_PRIORITY: u32 = 512;
 
 pub(super) struct View<'k> {
     pub(super) known: &'k Known,
@@ -66,6 +68,20 @@ impl<'k> View<'k> {
             Family::V6 => self.settings.ipv6_normal_route_priority,
         };
         setting.unwrap_or(NORMAL_PRIORITY)
+    }
+
+    /// Returns the metric of the route to a destination on a node. While a machine migrates, both its nodes have routes to
+    /// its address: that to where it is active wins, on both and on every other.
+    pub(super) fn priority_to(&self, prefix: Cidr, node: &NodeName) -> u32 {
+        let family = prefix.family();
+        if !prefix.is_host() || self.known.moving_to(prefix.addr()) != Some(node) {
+            return self.priority(family);
+        }
+        let setting = match family {
+            Family::V4 => self.settings.ipv4_elevated_route_priority,
+            Family::V6 => self.settings.ipv6_elevated_route_priority,
+        };
+        setting.unwrap_or(ELEVATED_PRIORITY)
     }
 
     pub(super) fn cluster_routes(&self) -> ProgramClusterRoutes {

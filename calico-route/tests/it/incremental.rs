@@ -94,7 +94,8 @@ fn pool() -> impl Strategy<Value = Update> {
 
 fn block() -> impl Strategy<Value = Update> {
     let owner = proptest::option::of(select(vec!["n0", "n1", "n2", "n3", "stranger"]));
-    let lent = proptest::option::of((0..4usize, select(vec!["n0", "n1", "n2", "n3", "stranger"])));
+    let node = || select(vec!["n0", "n1", "n2", "n3", "stranger"]);
+    let lent = proptest::option::of((0..4usize, node(), proptest::option::of(node())));
     (select(&BLOCKS[..]), sometimes((owner, lent)), any::<bool>()).prop_map(|(cidr, held, deleted)| {
         let cidr: Cidr = cidr.parse().unwrap();
         let Some((owner, lent)) = held else { return Update::RemovedBlock(cidr) };
@@ -111,12 +112,12 @@ fn block() -> impl Strategy<Value = Update> {
             deleted: deleted && size == 2,
             unknown: Default::default(),
         };
-        if let Some((ordinal, to)) = lent {
+        if let Some((ordinal, to, from)) = lent {
             block.allocations[ordinal % size] = Some(0);
             block.attributes.push(StoredAttributes {
                 handle_id: None,
                 secondary: [("node".to_owned(), to.to_owned())].into(),
-                alternate: Default::default(),
+                alternate: from.map(|from| ("node".to_owned(), from.to_owned())).into_iter().collect(),
                 released_at: None,
                 unknown: Default::default(),
             });

@@ -29,6 +29,8 @@ pub enum Change {
         mac: Mac,
         /// Its MTU in bytes.
         mtu: u32,
+        /// The pools that need it.
+        pools: Vec<Name>,
     },
     /// Has the kernel make its IP-in-IP device.
     AddIpip {
@@ -139,7 +141,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::RemoveLink { device } => write!(f, "link del {device}"),
-            Change::AddVxlan { device, params, mac, mtu } => {
+            Change::AddVxlan { device, params, mac, mtu, .. } => {
                 write!(f, "link add {device} address {mac} mtu {mtu} type vxlan {params}")
             }
             Change::AddIpip { device, .. } => write!(f, "link add {device} type ipip"),

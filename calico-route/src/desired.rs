@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName, Mac, NodeName};
 
-use crate::actual::Host;
-use crate::device::{IpipDevice, Mtu, Tunnel, VxlanDevice};
+use crate::actual::{Host, Link, LinkState};
+use crate::device::{IpipDevice, LinkPattern, Mtu, Tunnel, VxlanDevice};
 use crate::ownership::Ownership;
 use crate::route::{Route, RouteKey};
 use crate::sysctl::Sysctl;
@@ -34,6 +34,9 @@ pub struct Desired {
     pub sysctls: BTreeMap<Sysctl, String>,
     /// The node's own addresses. The devices that hold them carry the traffic between nodes.
     pub node_addresses: BTreeMap<Family, InterfaceAddr>,
+    /// The links whose MTU is that of the network between nodes, where that is not to be the links that hold the node's
+    /// addresses.
+    pub mtu_links: Option<LinkPattern>,
     /// How ours is told from others'.
     pub ownership: Ownership,
     /// What cannot be served, each in a sentence.
@@ -52,19 +55,24 @@ impl Desired {
     /// own addresses, because workloads may come before them.
     #[must_use]
     pub fn workload_mtu(&self, host: &Host) -> u32 {
-        let wire = |family: Option<Family>| {
-            let addresses =
-                self.node_addresses.iter().filter(|(its, _)| family.is_none_or(|family| **its == family));
-            addresses
-                .filter_map(|(_, addr)| host.link_with(addr.addr()).map(|(_, link)| link.mtu))
-                .min()
-                .unwrap_or(FALLBACK_MTU)
-        };
+        let wire = |families: &[Family]| self.wire(host, families).map_or(FALLBACK_MTU, |(_, mtu)| mtu);
         let inside = |(tunnel, mtu): (&Tunnel, &Mtu)| match mtu {
             Mtu::Bytes(bytes) => *bytes,
-            Mtu::Detected => wire(Some(tunnel.family())).saturating_sub(tunnel.overhead()),
+            Mtu::Detected => wire(&[tunnel.family()]).saturating_sub(tunnel.overhead()),
         };
-        self.tunnels.iter().map(inside).chain([wire(None)]).min().unwrap_or(FALLBACK_MTU)
+        self.tunnels.iter().map(inside).chain([wire(&Family::ALL)]).min().unwrap_or(FALLBACK_MTU)
+    }
+
+    /// Returns the narrowest of the links that carry packets of these families between nodes, and its MTU.
+    pub(crate) fn wire<'h>(&self, host: &'h Host, families: &[Family]) -> Option<(&'h InterfaceName, u32)> {
+        let meant = self.mtu_links.iter().flat_map(|pattern| {
+            host.links.iter().filter(|(name, link)| link.state == LinkState::Up && pattern.matches(name))
+        });
+        let own =
+            families.iter().filter_map(|family| host.link_with(self.node_addresses.get(family)?.addr()));
+        let narrowest = |(name, link): (&'h InterfaceName, &'h Link)| (link.mtu, name);
+        let (mtu, name) = meant.map(narrowest).min().or_else(|| own.map(narrowest).min())?;
+        Some((name, mtu))
     }
 }
 
@@ -134,6 +142,11 @@ pub enum Problem {
         /// The node's address.
         address: IpAddr,
     },
+    /// `mtuIfacePattern` is no regular expression.
+    MtuPattern {
+        /// What it is.
+        pattern: String,
+    },
     /// A learned route has a next hop that means something only on one link.
     LinkLocalNextHop {
         /// The destination.
@@ -187,6 +200,11 @@ impl fmt::Display for Problem {
                 f,
                 "block {block} holds the address {address} of node {node} and gets no route; move the pool out of \
                  the nodes' network"
+            ),
+            Problem::MtuPattern { pattern } => write!(
+                f,
+                "mtuIfacePattern {pattern:?} of the FelixConfiguration is no regular expression, so the links that hold \
+                 the node's addresses tell the MTU; mend it or leave it out"
             ),
             Problem::LinkLocalNextHop { prefix, gateway } => write!(
                 f,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use calico_model::{Family, InterfaceAddr, InterfaceName, Mac, Name, NodeName};
+use regex_lite::Regex;
 use sha1::{Digest, Sha1};
 
 /// The VXLAN device for IPv4.
@@ -104,6 +105,32 @@ impl Mtu {
     }
 }
 
+/// Links by their names: a regular expression, of which some part of a name has to fit.
+#[derive(Debug, Clone)]
+pub struct LinkPattern(Regex);
+
+impl LinkPattern {
+    /// Reads an expression; `None` when it is none.
+    #[must_use]
+    pub fn parse(expression: &str) -> Option<Self> {
+        Regex::new(expression).ok().map(Self)
+    }
+
+    /// Reports whether a link is meant.
+    #[must_use]
+    pub fn matches(&self, link: &InterfaceName) -> bool {
+        self.0.is_match(link.as_str())
+    }
+}
+
+impl PartialEq for LinkPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for LinkPattern {}
+
 /// A VXLAN device that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VxlanDevice {
@@ -119,6 +146,8 @@ pub struct VxlanDevice {
     pub mtu: Mtu,
     /// The device's own address, a single one.
     pub address: InterfaceAddr,
+    /// The pools that need the device.
+    pub pools: Vec<Name>,
 }
 
 /// The IP-in-IP device as it is wanted.

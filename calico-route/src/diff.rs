@@ -50,6 +50,8 @@ pub fn plan_delta(desired: &Desired, actual: &Actual, delta: &Delta) -> Plan {
 fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Plan {
     let mut resolver = Resolver::new(&actual.host, &desired.node_addresses);
     let mut plan = Plan::default();
+    let families = desired.node_addresses.keys().filter(|family| actual.host.speaks(**family));
+    plan.waiting.extend(families.filter_map(|family| resolver.node_device(*family).err()));
     let links = links::changes(desired, &mut resolver, &mut plan.waiting);
     let tables = tables::changes(desired, actual, &resolver, &links, scope);
     let routes = routes::changes(desired, actual, &resolver, &links, scope, &mut plan.waiting);
@@ -57,6 +59,8 @@ fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Plan {
     {
         plan.changes.extend(changes);
     }
+    let waiting = std::mem::take(&mut plan.waiting);
+    plan.waiting = waiting.iter().filter(|one| !resolver.follows(one, &waiting)).cloned().collect();
     plan
 }
 

@@ -82,9 +82,14 @@ pub enum WriteError {
     },
     /// The kernel has no VXLAN.
     #[error(
-        "this kernel cannot make VXLAN devices; set vxlanMode Never, or use a kernel with the vxlan module"
+        "this kernel cannot make VXLAN devices; {} {} vxlanMode Never or a kernel with the vxlan module",
+        pools_text(pools),
+        if pools.len() == 1 { "needs" } else { "need" }
     )]
-    NoVxlan,
+    NoVxlan {
+        /// The pools that ask for it.
+        pools: Vec<Name>,
+    },
     /// A kernel setting could not be written.
     #[error("cannot set {path} to {value}")]
     Sysctl {
@@ -121,10 +126,17 @@ impl WriteError {
             WriteError::NoDevice { .. } => true,
             WriteError::Refused { refusal, .. } => refusal.errno() == ENODEV,
             WriteError::NoIpip { .. }
-            | WriteError::NoVxlan
+            | WriteError::NoVxlan { .. }
             | WriteError::Sysctl { .. }
             | WriteError::Unanswered { .. } => false,
         }
+    }
+
+    /// Reports whether the kernel has no tunnels of the kind that was asked for, so that no later change of the device's
+    /// routes can succeed either.
+    #[must_use]
+    pub fn is_no_tunnel(&self) -> bool {
+        matches!(self, WriteError::NoIpip { .. } | WriteError::NoVxlan { .. })
     }
 
     /// Reports whether trying the change again soon may help. Otherwise somebody has to change a pool, the kernel or a
@@ -132,7 +144,7 @@ impl WriteError {
     #[must_use]
     pub fn requires_retry(&self) -> bool {
         match self {
-            WriteError::NoDevice { .. } | WriteError::NoIpip { .. } | WriteError::NoVxlan => false,
+            WriteError::NoDevice { .. } | WriteError::NoIpip { .. } | WriteError::NoVxlan { .. } => false,
             WriteError::Refused { .. } | WriteError::Sysctl { .. } | WriteError::Unanswered { .. } => true,
         }
     }

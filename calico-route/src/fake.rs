@@ -129,7 +129,7 @@ impl FakeKernel {
                 self.link(device)?;
                 self.remove_link(device);
             }
-            Change::AddVxlan { device, params, mac, mtu } => {
+            Change::AddVxlan { device, params, mac, mtu, .. } => {
                 self.make(device, LinkKind::Vxlan(params.clone()), Some(*mac), *mtu)?;
             }
             Change::AddIpip { device, .. } => self.make(device, LinkKind::Ipip, None, 1480)?,

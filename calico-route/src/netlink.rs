@@ -343,7 +343,7 @@ fn judge(change: &Change, refusal: Refusal) -> Result<(), WriteError> {
         // The module made the device as it was loaded.
         (Change::AddIpip { .. }, EEXIST) => Ok(()),
         (Change::AddIpip { pools, .. }, EOPNOTSUPP) => Err(WriteError::NoIpip { pools: pools.clone() }),
-        (Change::AddVxlan { .. }, EOPNOTSUPP) => Err(WriteError::NoVxlan),
+        (Change::AddVxlan { pools, .. }, EOPNOTSUPP) => Err(WriteError::NoVxlan { pools: pools.clone() }),
         _ => Err(WriteError::Refused { change: change.to_string(), refusal }),
     }
 }

@@ -87,6 +87,8 @@ pub(crate) struct Resolver<'h> {
     pub(crate) host: &'h Host,
     /// Our devices that will be there, and up, when the routes are written.
     pub(crate) planned: BTreeSet<InterfaceName>,
+    /// Our devices that cannot be made what they should be, which is told of each.
+    pub(crate) hindered: BTreeSet<InterfaceName>,
     /// The devices that hold the node's addresses.
     node_devices: BTreeMap<Family, Result<&'h InterfaceName, Waiting>>,
     /// What was found for gateways that were asked for before: routes are many, gateways few.
@@ -103,6 +105,7 @@ impl<'h> Resolver<'h> {
         Self {
             host,
             planned: BTreeSet::new(),
+            hindered: BTreeSet::new(),
             node_devices: Family::ALL.into_iter().map(node_device).collect(),
             found: RefCell::default(),
         }
@@ -152,6 +155,20 @@ impl<'h> Resolver<'h> {
 
     pub(crate) fn node_device(&self, family: Family) -> Result<&'h InterfaceName, Waiting> {
         self.node_devices[&family].clone()
+    }
+
+    /// Reports whether something waits for nothing but what is told already, so that each cause is told once.
+    pub(crate) fn follows(&self, waiting: &Waiting, told: &BTreeSet<Waiting>) -> bool {
+        match waiting {
+            Waiting::DeviceAbsent(device) | Waiting::DeviceDown(device) => self.hindered.contains(device),
+            Waiting::Unreachable(gateway) => {
+                self.node_device(Family::of(*gateway)).is_err_and(|cause| told.contains(&cause))
+            }
+            Waiting::NodeAddressAbsent(..)
+            | Waiting::FamilyAbsent(_)
+            | Waiting::Taken { .. }
+            | Waiting::MtuTooSmall { .. } => false,
+        }
     }
 
     fn usable(&self, device: &InterfaceName) -> Result<(), Waiting> {

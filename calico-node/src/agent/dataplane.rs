@@ -187,6 +187,11 @@ impl Dataplane {
         }
     }
 
+    /// Returns how often more changed than the kernel could tell.
+    pub(super) fn overruns(&self) -> u64 {
+        self.watch.as_ref().map_or(0, Watch::overruns)
+    }
+
     /// Forgets what the kernel holds: it will be read.
     pub(super) fn forget_kernel(&mut self) {
         self.known = None;
@@ -284,6 +289,7 @@ impl Dataplane {
         self.forget(&departed.before, pass).await;
         let mut made = Made::All;
         let mut knowledge = Knowledge::Kept;
+        let mut failed = BTreeSet::new();
         for outcome in self.netlink.apply(changes).await {
             match outcome.result {
                 Ok(()) => {
@@ -294,7 +300,13 @@ impl Dataplane {
                 }
                 Err(error) => {
                     made = Made::NotAll;
-                    pass.note(&error);
+                    // Why a device could not be made is told; what belongs on it goes without saying.
+                    let follows =
+                        matches!(&error, WriteError::NoDevice { device } if failed.contains(&device));
+                    failed.extend(error.is_no_tunnel().then(|| outcome.change.device()).flatten());
+                    if !follows {
+                        pass.note(&error);
+                    }
                 }
             }
         }

@@ -2,22 +2,27 @@
 
 use std::net::IpAddr;
 
-use calico_model::{Family, InterfaceAddr, NodeName};
+use calico_model::{Family, InterfaceAddr, Name, NodeName};
 
 use super::Part;
 use super::known::Site;
 use super::view::View;
 use crate::desired::{Desired, Problem};
-use crate::device::{IpipDevice, Mtu, Tunnel, VxlanDevice, vxlan_device};
+use crate::device::{IpipDevice, LinkPattern, Mtu, Tunnel, VxlanDevice, vxlan_device};
 use crate::ownership::Ownership;
 
 /// What is wanted of the node as a whole: its devices and addresses, and what is ours.
 pub(super) fn devices(view: &View<'_>, desired: &mut Desired) {
     desired.ownership = Ownership::of(&view.settings);
-    let vxlan_mtu = Mtu::from_setting(view.settings.vxlan_mtu);
     let ipip_mtu = Mtu::from_setting(view.settings.ipip_mtu);
-    let pools: Vec<_> = view.pools.with(Tunnel::Ipip).map(|pool| pool.metadata.name.clone()).collect();
-    desired.tunnels.extend(vxlans(view).map(|family| (Tunnel::Vxlan(family), vxlan_mtu)));
+    let pools = pools(view, Tunnel::Ipip);
+    if let Some(pattern) = view.settings.mtu_iface_pattern.as_ref().filter(|pattern| !pattern.is_empty()) {
+        desired.mtu_links = LinkPattern::parse(pattern);
+        if desired.mtu_links.is_none() {
+            desired.problems.insert(Problem::MtuPattern { pattern: pattern.clone() });
+        }
+    }
+    desired.tunnels.extend(vxlans(view).map(|family| (Tunnel::Vxlan(family), vxlan_mtu(view, family))));
     desired.tunnels.extend((!pools.is_empty()).then_some((Tunnel::Ipip, ipip_mtu)));
     let Some(own) = view.own else {
         desired.problems.insert(Problem::NodeUnknown { node: view.known.node.clone() });
@@ -40,6 +45,17 @@ pub(super) fn devices(view: &View<'_>, desired: &mut Desired) {
     }
 }
 
+fn vxlan_mtu(view: &View<'_>, family: Family) -> Mtu {
+    Mtu::from_setting(match family {
+        Family::V4 => view.settings.vxlan_mtu,
+        Family::V6 => view.settings.vxlan_mtu_v6,
+    })
+}
+
+fn pools(view: &View<'_>, tunnel: Tunnel) -> Vec<Name> {
+    view.pools.with(tunnel).map(|pool| pool.metadata.name.clone()).collect()
+}
+
 /// Walks the families of which a pool's packets may go through VXLAN.
 fn vxlans(view: &View<'_>) -> impl Iterator<Item = Family> {
     view.families().filter(|family| view.pools.with(Tunnel::Vxlan(*family)).next().is_some())
@@ -56,8 +72,9 @@ fn vxlan(view: &View<'_>, own: &Site, family: Family) -> Result<VxlanDevice, Pro
         port: view.settings.vxlan_port(),
         local,
         mac: own.mac(&view.known.node, family),
-        mtu: Mtu::from_setting(view.settings.vxlan_mtu),
+        mtu: vxlan_mtu(view, family),
         address,
+        pools: pools(view, Tunnel::Vxlan(family)),
     })
 }
 

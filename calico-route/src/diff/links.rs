@@ -41,10 +41,11 @@ pub(super) fn changes(
         let device = vxlan_device(family);
         let actual = resolver.host.links.get(&device);
         match (desired.vxlan.get(&family), actual) {
-            (Some(wanted), _) => match wanted.settle(family, resolver) {
+            (Some(wanted), _) => match wanted.settle(family, desired, resolver) {
                 Ok((params, mtu)) => links.vxlan(&device, wanted, params, mtu, actual),
                 Err(problem) => {
                     waiting.insert(problem);
+                    resolver.hindered.insert(device);
                     continue;
                 }
             },
@@ -59,13 +60,14 @@ pub(super) fn changes(
     }
     let actual = resolver.host.links.get(&ipip_device());
     match &desired.ipip {
-        Some(wanted) => match mtu(wanted.mtu, Tunnel::Ipip, Family::V4, resolver) {
+        Some(wanted) => match mtu(wanted.mtu, Tunnel::Ipip, desired, resolver) {
             Ok(mtu) => {
                 links.ipip(wanted, mtu, actual);
                 resolver.planned.insert(ipip_device());
             }
             Err(problem) => {
                 waiting.insert(problem);
+                resolver.hindered.insert(ipip_device());
             }
         },
         None => links.leave_ipip(actual),
@@ -73,26 +75,32 @@ pub(super) fn changes(
     links
 }
 
-fn mtu(wanted: Mtu, tunnel: Tunnel, family: Family, resolver: &Resolver<'_>) -> Result<u32, Waiting> {
-    let bytes = match wanted {
-        Mtu::Bytes(bytes) => return Ok(bytes),
-        Mtu::Detected => resolver.node_device(family)?,
-    };
-    let wire = resolver.host.links.get(bytes).map_or(0, |link| link.mtu);
-    let least = least_mtu(family) + tunnel.overhead();
-    if wire < least {
-        return Err(Waiting::MtuTooSmall { device: bytes.clone(), mtu: wire, least });
+fn mtu(wanted: Mtu, tunnel: Tunnel, desired: &Desired, resolver: &Resolver<'_>) -> Result<u32, Waiting> {
+    let family = tunnel.family();
+    if let Mtu::Bytes(bytes) = wanted {
+        return Ok(bytes);
     }
-    Ok(wire - tunnel.overhead())
+    let own = resolver.node_device(family)?;
+    let (device, mtu) = desired.wire(resolver.host, &[family]).unwrap_or((own, 0));
+    let least = least_mtu(family) + tunnel.overhead();
+    if mtu < least {
+        return Err(Waiting::MtuTooSmall { device: device.clone(), mtu, least });
+    }
+    Ok(mtu - tunnel.overhead())
 }
 
 impl VxlanDevice {
-    fn settle(&self, family: Family, resolver: &Resolver<'_>) -> Result<(VxlanParams, u32), Waiting> {
+    fn settle(
+        &self,
+        family: Family,
+        desired: &Desired,
+        resolver: &Resolver<'_>,
+    ) -> Result<(VxlanParams, u32), Waiting> {
         if !resolver.host.speaks(family) {
             return Err(Waiting::FamilyAbsent(family));
         }
         let parent = resolver.node_device(family)?.clone();
-        let mtu = mtu(self.mtu, Tunnel::Vxlan(family), family, resolver)?;
+        let mtu = mtu(self.mtu, Tunnel::Vxlan(family), desired, resolver)?;
         let params = VxlanParams {
             vni: self.vni,
             port: self.port,
@@ -124,7 +132,8 @@ impl Links {
                 self.first.push(Change::RemoveLink { device: device.clone() });
                 self.lost.insert(device.clone());
             }
-            self.first.push(Change::AddVxlan { device: device.clone(), params, mac: wanted.mac, mtu });
+            let (device, mac, pools) = (device.clone(), wanted.mac, wanted.pools.clone());
+            self.first.push(Change::AddVxlan { device, params, mac, mtu, pools });
         }
         // A device that is made has its attributes from the start.
         self.attributes(device, Some(wanted.mac), Some(mtu).filter(|_| kept.is_some()), kept);

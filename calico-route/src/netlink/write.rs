@@ -44,7 +44,7 @@ pub(super) fn encode(
     let mut writer = Writer { sequence, indexes, protocol, batch };
     match change {
         Change::RemoveLink { device } => writer.remove_link(device),
-        Change::AddVxlan { device, params, mac, mtu } => writer.add_vxlan(device, params, *mac, *mtu),
+        Change::AddVxlan { device, params, mac, mtu, .. } => writer.add_vxlan(device, params, *mac, *mtu),
         Change::AddIpip { device, .. } => writer.add_ipip(device),
         Change::SetLink { device, mtu, mac } => writer.set_link(device, *mtu, *mac),
         Change::AddAddress { device, address, label } => {

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use calico_model::learned::LearnedRoutes;
 use calico_model::resource::{EncapMode, FelixConfiguration, Object, ProgramClusterRoutes};
 use calico_model::{Cidr, Family, Snapshot};
-use calico_route::actual::Ipv6;
+use calico_route::actual::{Ipv6, LinkState};
 use calico_route::device::{Mtu, ipip_device, vxlan_device};
 use calico_route::fake::FakeKernel;
 use calico_route::route::{Class, NextHop, Reach, Route, RouteKey, Target};
-use calico_route::{Desired, Problem, compute, diff, plan};
+use calico_route::{Change, Desired, Problem, compute, diff, plan};
 
 use crate::cluster::{block, dual_stack, learn, lend, node, node_name, pool, three_nodes, workload};
 
@@ -170,6 +170,41 @@ fn a_borrowed_address_is_an_exception_in_every_node_but_its_own() {
 }
 
 #[test]
+fn while_a_machine_migrates_the_route_to_where_it_is_active_wins_on_every_node() {
+    let on = |snapshot: &Snapshot, node: &str| {
+        let desired = compute(snapshot, &node_name(node), &LearnedRoutes::new());
+        let to = desired.routes.range(RouteKey::all_to("192.168.0.1/32".parse().unwrap()));
+        to.map(|(key, route)| (key.priority, route.class)).collect::<Vec<_>>()
+    };
+    // The machine is on node1, in node1's block, and about to arrive on node3.
+    let mut snapshot = three_nodes();
+    workload(&mut snapshot, "arriving", "node3", "cali7", "192.168.0.1/32");
+    lend(&mut snapshot, "192.168.0.0/26", 1, "node1");
+    let owners = |snapshot: &mut Snapshot, active: &str, other: Option<&str>| {
+        let mut block = snapshot.blocks[&"192.168.0.0/26".parse().unwrap()].clone();
+        let note = |node: &str| [("node".to_owned(), node.to_owned())].into();
+        let attributes = block.attributes.last_mut().unwrap();
+        (attributes.secondary, attributes.alternate) = (note(active), other.map(note).unwrap_or_default());
+        snapshot.apply(calico_model::Update::PutBlock(Box::new(block)));
+    };
+    owners(&mut snapshot, "node1", Some("node3"));
+    assert_eq!(on(&snapshot, "node1"), [(512, Class::LocalWorkload)]);
+    assert_eq!(on(&snapshot, "node2"), [(512, Class::VxlanSameSubnet)]);
+    assert_eq!(on(&snapshot, "node3"), [(512, Class::VxlanTunnel), (1024, Class::LocalWorkload)]);
+    owners(&mut snapshot, "node3", Some("node1"));
+    assert_eq!(on(&snapshot, "node1"), [(512, Class::VxlanTunnel), (1024, Class::LocalWorkload)]);
+    assert_eq!(on(&snapshot, "node2"), [(512, Class::VxlanTunnel)]);
+    assert_eq!(on(&snapshot, "node3"), [(512, Class::LocalWorkload)]);
+    let spec = FelixConfiguration { ipv4_elevated_route_priority: Some(77), ..FelixConfiguration::new() };
+    snapshot.insert(Object::new("default".parse().unwrap(), spec));
+    assert_eq!(on(&snapshot, "node3"), [(77, Class::LocalWorkload)]);
+    // It has arrived, and what it left is gone.
+    owners(&mut snapshot, "node3", None);
+    assert_eq!(on(&snapshot, "node2"), [(1024, Class::VxlanTunnel)]);
+    assert_eq!(on(&snapshot, "node3"), [(1024, Class::LocalWorkload)]);
+}
+
+#[test]
 fn a_block_that_nobody_owns_still_has_the_addresses_in_use() {
     let mut snapshot = three_nodes();
     lend(&mut snapshot, "192.168.1.0/26", 5, "node2");
@@ -182,6 +217,32 @@ fn a_block_that_nobody_owns_still_has_the_addresses_in_use() {
 }
 
 #[test]
+fn of_routes_with_one_key_the_better_class_stays() {
+    let class = |snapshot: &Snapshot, learned: &LearnedRoutes, prefix: &str| {
+        compute(snapshot, &node_name("node1"), learned).routes[&key(prefix)].class
+    };
+    let mut snapshot = three_nodes();
+    let mut learned = LearnedRoutes::new();
+    lend(&mut snapshot, "192.168.1.0/26", 5, "node3");
+    lend(&mut snapshot, "192.168.1.0/26", 6, "node2");
+    assert_eq!(class(&snapshot, &learned, "192.168.1.5/32"), Class::VxlanTunnel);
+    workload(&mut snapshot, "here", "node1", "cali5", "192.168.1.5/32");
+    assert_eq!(class(&snapshot, &learned, "192.168.1.5/32"), Class::LocalWorkload);
+    // A block of one address inside another: within the subnet is better than through the tunnel.
+    block(&mut snapshot, "192.168.1.7/32", "node2");
+    lend(&mut snapshot, "192.168.1.0/26", 7, "node3");
+    assert_eq!(class(&snapshot, &learned, "192.168.1.7/32"), Class::VxlanSameSubnet);
+    // What the datastore says is better than what was learned.
+    pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::Never);
+    learn(&mut learned, "192.168.0.0/26", &["172.16.6.2"]);
+    learn(&mut learned, "192.168.1.5/32", &["172.16.6.2"]);
+    learn(&mut learned, "192.168.1.0/26", &["172.16.6.2"]);
+    assert_eq!(class(&snapshot, &learned, "192.168.0.0/26"), Class::Blackhole);
+    assert_eq!(class(&snapshot, &learned, "192.168.1.5/32"), Class::LocalWorkload);
+    assert_eq!(class(&snapshot, &learned, "192.168.1.0/26"), Class::Learned);
+}
+
+#[test]
 fn a_block_of_one_address_has_no_drop() {
     let mut snapshot = three_nodes();
     block(&mut snapshot, "192.168.7.7/32", "node1");
@@ -191,7 +252,7 @@ fn a_block_of_one_address_has_no_drop() {
 }
 
 #[test]
-fn the_network_address_of_a_block_may_be_a_workloads() {
+fn pe55_the_network_address_of_a_block_may_be_a_workloads() {
     let mut snapshot = three_nodes();
     workload(&mut snapshot, "zero", "node1", "cali9", "192.168.0.0/32");
     let desired = on_node1(&snapshot);
@@ -200,7 +261,7 @@ fn the_network_address_of_a_block_may_be_a_workloads() {
 }
 
 #[test]
-fn the_address_of_a_node_is_never_a_workloads_and_no_block_cuts_a_node_off() {
+fn pe55_the_address_of_a_node_is_never_a_workloads_and_no_block_cuts_a_node_off() {
     let mut snapshot = three_nodes();
     workload(&mut snapshot, "thief", "node1", "cali9", "172.16.6.2/32");
     pool(&mut snapshot, "172.16.6.0/24", EncapMode::Never, EncapMode::Always);
@@ -369,9 +430,48 @@ fn workloads_packets_fit_through_every_tunnel_that_a_pool_asks_for() {
     assert_eq!(mtu(&snapshot, &kernel), 1500);
     pool(&mut snapshot, "fd00::/48", EncapMode::Never, EncapMode::Always);
     assert_eq!(mtu(&snapshot, &kernel), 1390, "also before the tunnel can be made");
-    let spec = FelixConfiguration { vxlan_mtu: Some(1300), ..FelixConfiguration::new() };
-    snapshot.insert(Object::new("default".parse().unwrap(), spec));
-    assert_eq!(mtu(&snapshot, &kernel), 1300);
+    let mut configure = |spec: FelixConfiguration| {
+        snapshot.insert(Object::new("default".parse().unwrap(), spec));
+        mtu(&snapshot, &kernel)
+    };
+    assert_eq!(configure(FelixConfiguration { vxlan_mtu: Some(1300), ..FelixConfiguration::new() }), 1390);
+    assert_eq!(configure(FelixConfiguration { vxlan_mtu_v6: Some(1300), ..FelixConfiguration::new() }), 1300);
+}
+
+#[test]
+fn a_pattern_says_which_links_tell_the_mtu() {
+    let mut kernel = machine();
+    for (name, mtu) in [("eth0", 9000), ("storage0", 1400), ("storage1", 1350), ("storage2", 800)] {
+        if name != "eth0" {
+            kernel.add_link(&name.parse().unwrap(), &[]);
+        }
+        kernel.links.get_mut(&name.parse().unwrap()).unwrap().mtu = mtu;
+    }
+    kernel.set_link(&"storage2".parse().unwrap(), LinkState::Down);
+    for (pattern, mtu) in [(None, 9000), (Some("^storage"), 1350), (Some("^absent"), 9000), (Some("("), 9000)]
+    {
+        let mut snapshot = three_nodes();
+        let spec =
+            FelixConfiguration { mtu_iface_pattern: pattern.map(str::to_owned), ..FelixConfiguration::new() };
+        snapshot.insert(Object::new("default".parse().unwrap(), spec));
+        let desired = on_node1(&snapshot);
+        let actual = kernel.read(&desired.ownership);
+        assert_eq!(desired.workload_mtu(&actual.host), mtu - 50, "{pattern:?}");
+        let device = diff(&desired, &actual).into_iter().find_map(|change| match change {
+            Change::AddVxlan { mtu, .. } => Some(mtu),
+            _ => None,
+        });
+        assert_eq!(device, Some(mtu - 50), "{pattern:?}");
+        let expected: &[&str] = if pattern == Some("(") {
+            &[
+                "mtuIfacePattern \"(\" of the FelixConfiguration is no regular expression, so the links that hold the \
+                 node's addresses tell the MTU; mend it or leave it out",
+            ]
+        } else {
+            &[]
+        };
+        assert_eq!(problems(&desired), expected);
+    }
 }
 
 /// What has to wait on a machine, each in a sentence.
@@ -413,8 +513,7 @@ fn a_network_too_small_for_a_tunnel_is_named_with_what_it_would_take() {
     let mut kernel = machine();
     kernel.links.get_mut(&"eth0".parse().unwrap()).unwrap().mtu = 600;
     let told = waiting(&three_nodes(), &kernel);
-    assert_eq!(told[1..], ["interface eth0 has an MTU of 600, too small for a tunnel; give it at least 626"]);
-    assert_eq!(told[0], "interface vxlan.calico does not exist; its routes wait for it");
+    assert_eq!(told, ["interface eth0 has an MTU of 600, too small for a tunnel; give it at least 626"]);
     kernel.links.get_mut(&"eth0".parse().unwrap()).unwrap().mtu = 626;
     assert_eq!(waiting(&three_nodes(), &kernel), Vec::<String>::new());
 }
@@ -423,11 +522,20 @@ fn a_network_too_small_for_a_tunnel_is_named_with_what_it_would_take() {
 fn a_node_address_that_the_machine_does_not_have_is_named() {
     let mut kernel = FakeKernel::default();
     kernel.add_link(&"cali1".parse().unwrap(), &[]);
-    assert_eq!(
-        waiting(&three_nodes(), &kernel).last().unwrap(),
-        "no interface has the node's address 172.16.6.1; add the address, or set spec.bgp of the Node to one that the \
-         machine has"
-    );
+    for encapsulation in [EncapMode::Always, EncapMode::CrossSubnet, EncapMode::Never] {
+        let mut snapshot = three_nodes();
+        pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, encapsulation);
+        let setting = Some(ProgramClusterRoutes::Enabled);
+        let spec = FelixConfiguration { program_cluster_routes: setting, ..FelixConfiguration::new() };
+        snapshot.insert(Object::new("default".parse().unwrap(), spec));
+        assert_eq!(
+            waiting(&snapshot, &kernel),
+            [
+                "no interface has the node's address 172.16.6.1; add the address, or set spec.bgp of the Node to one that \
+                 the machine has"
+            ]
+        );
+    }
 }
 
 #[test]

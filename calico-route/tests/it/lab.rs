@@ -217,7 +217,7 @@ async fn traffic_goes_on_while_the_encapsulation_changes_and_when_nobody_looks_a
 }
 
 #[tokio::test]
-async fn the_connections_of_an_address_that_left_are_forgotten_and_no_others() {
+async fn pe63_the_connections_of_an_address_that_left_are_forgotten_and_no_others() {
     let lab = Lab::up(neighbours());
     let host = &lab.hosts[0];
     host.run("nft add table inet seen");
@@ -247,7 +247,7 @@ async fn the_connections_of_an_address_that_left_are_forgotten_and_no_others() {
 }
 
 #[tokio::test]
-async fn an_address_that_moves_on_this_node_takes_no_connection_along() {
+async fn pe63_an_address_that_moves_on_this_node_takes_no_connection_along() {
     let lab = Lab::up(neighbours());
     let host = &lab.hosts[0];
     host.run("nft add table inet seen");

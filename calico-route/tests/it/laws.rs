@@ -160,6 +160,7 @@ fn machine(drifts: &[Drift]) -> FakeKernel {
                     params,
                     mac: calico_model::Mac([2; 6]),
                     mtu: 1400,
+                    pools: Vec::new(),
                 };
                 kernel.apply(&[change]);
             }

@@ -2,6 +2,8 @@
 //! namespaces of their own.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[cfg(feature = "netlink")]
+mod advertisement;
 mod articles;
 mod cluster;
 mod computed;

@@ -9,7 +9,7 @@ use crate::drift::{Driver, clock, storm};
 use crate::namespace::machine;
 
 #[tokio::test]
-async fn ten_thousand_changes_that_nobody_could_tell_are_found_and_undone() {
+async fn rel07_ten_thousand_changes_that_nobody_could_tell_are_found_and_undone() {
     let machine = machine();
     let mut driver = Driver::start(machine.connect(), 64 << 10).await;
     driver.settle_within(Duration::from_secs(5)).await;
@@ -28,7 +28,7 @@ async fn ten_thousand_changes_that_nobody_could_tell_are_found_and_undone() {
 }
 
 #[tokio::test]
-async fn a_storm_of_drift_is_repaired_and_leaves_what_belongs_to_others() {
+async fn rel06_a_storm_of_drift_is_repaired_and_leaves_what_belongs_to_others() {
     storm(20, Duration::from_secs(4)).await;
 }
 

@@ -279,6 +279,7 @@ impl Agent {
 
     async fn tell(&mut self) {
         self.report.set_bgp(self.speaker.status().await);
+        self.report.set_kernel_overruns(self.dataplane.overruns());
         self.status.send_replace(self.report.status());
     }
 }

@@ -40,6 +40,9 @@ pub struct NodeStatus {
     pub in_sync: bool,
     /// Whether the kernel is as it should be, as far as the agent could make it so.
     pub programmed: bool,
+    /// How often the kernel changed faster than the agent could follow, so that everything was read again.
+    #[serde(default)]
+    pub kernel_overruns: u64,
     /// What is wrong, one sentence each; empty when all is well.
     pub problems: Vec<String>,
     /// The BGP sessions; `None` when BGP is off.

@@ -27,6 +27,7 @@ impl Report {
             datastore,
             in_sync: false,
             programmed: false,
+            kernel_overruns: 0,
             problems: Vec::new(),
             bgp: None,
         };
@@ -62,6 +63,10 @@ impl Report {
             tracing::info!("the node is programmed");
         }
         self.status.programmed = programmed;
+    }
+
+    pub(super) fn set_kernel_overruns(&mut self, overruns: u64) {
+        self.status.kernel_overruns = overruns;
     }
 
     pub(super) fn set_bgp(&mut self, bgp: Option<BgpStatus>) {

@@ -31,6 +31,12 @@ pub fn render(status: &NodeStatus, now: SystemTime) -> String {
     if !status.programmed {
         put(format_args!("The kernel is not yet as it should be."));
     }
+    if status.kernel_overruns > 0 {
+        put(format_args!(
+            "The kernel changed faster than could be followed, and was read anew: {} times.",
+            status.kernel_overruns
+        ));
+    }
     for problem in &status.problems {
         put(format_args!("Problem: {problem}"));
     }
@@ -102,6 +108,7 @@ mod tests {
             datastore: "/var/lib/calico/calico.db".to_owned(),
             in_sync: true,
             programmed: true,
+            kernel_overruns: 0,
             problems: vec!["ipipMode is set, and this kernel has no IP-in-IP".to_owned()],
             bgp: Some(BgpStatus { as_number: 64_512, router_id: "10.0.0.1".to_owned(), peers }),
         }

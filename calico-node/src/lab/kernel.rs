@@ -108,6 +108,22 @@ impl KernelObjects {
         lines
     }
 
+    /// Returns the objects without what tells whether they were made anew: the numbers of links and the handles of rules.
+    #[must_use]
+    pub fn without_numbers(&self) -> Self {
+        let plain = |(name, lines): (&&'static str, &BTreeSet<String>)| {
+            let plain = |line: &String| match *name {
+                "ruleset" => without_handles(line),
+                "links" | "IPv4 addresses" => {
+                    line.split_once(':').map_or(line.clone(), |(_, rest)| rest.to_owned())
+                }
+                _ => line.clone(),
+            };
+            (*name, lines.iter().map(plain).collect())
+        };
+        Self(self.0.iter().map(plain).collect())
+    }
+
     /// Returns how many objects there are.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -153,6 +169,13 @@ fn ruleset(json: &str) -> BTreeSet<String> {
             object.to_string()
         })
         .collect()
+}
+
+fn without_handles(object: &str) -> String {
+    let mut object: Value = serde_json::from_str(object).unwrap_or_default();
+    let kinds = object.as_object_mut().into_iter().flat_map(|object| object.values_mut());
+    kinds.filter_map(Value::as_object_mut).for_each(|object| drop(object.remove("handle")));
+    object.to_string()
 }
 
 fn sort_elements(object: &mut Value) {

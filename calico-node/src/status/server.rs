@@ -123,6 +123,7 @@ mod tests {
             datastore: "memory".to_owned(),
             in_sync: true,
             programmed: false,
+            kernel_overruns: 0,
             problems: vec!["one".to_owned()],
             bgp: None,
         }

@@ -99,11 +99,101 @@ resources:
     let ask = || lab.status("node1").unwrap().problems;
     let problems = eventually(ask, |problems| told(problems) != serves);
     assert_ne!(told(&problems), serves, "{problems:?}");
+    assert_eq!(problems.len(), usize::from(!serves), "one line: {problems:?}");
     let status = lab.calicoctl("node1", &["node", "status"], "").unwrap();
     assert_eq!(status.contains("IP-in-IP"), !serves, "{status}");
     let log = std::fs::read_to_string(&lab.state().host("node1").unwrap().log).unwrap();
     assert_eq!(log.matches("cannot make IP-in-IP devices").count(), usize::from(!serves), "once: {log}");
     assert_eq!(lab.ping("one", lab.address("two").unwrap()).unwrap(), Verdict::Allowed);
+    lab.down().unwrap();
+}
+
+/// Something that makes a node unable to serve what the datastore asks for, how to mend it, and the line that tells.
+struct Fault {
+    /// Arguments of `ip`.
+    make: &'static [&'static str],
+    mend: &'static [&'static str],
+    line: &'static str,
+}
+
+#[test]
+fn what_a_node_cannot_serve_is_one_line_in_the_status_and_one_in_the_log() {
+    let cluster = "
+name: agents
+subnets:
+  - {name: left, cidr: 172.16.6.0/24, gateway: 172.16.6.254}
+  - {name: right, cidr: 172.16.199.0/24, gateway: 172.16.199.254}
+hosts:
+  - {name: node1, address: 172.16.6.47}
+  - {name: node2, address: 172.16.199.114}
+resources:
+  - apiVersion: projectcalico.org/v3
+    kind: IPPool
+    metadata: {name: plain}
+    spec: {cidr: 10.65.0.0/16}
+  - apiVersion: projectcalico.org/v3
+    kind: IPPool
+    metadata: {name: wrapped}
+    spec: {cidr: 10.66.0.0/16, vxlanMode: Always, allowedUses: [Workload, Tunnel], assignmentMode: Manual}
+  - apiVersion: projectcalico.org/v3
+    kind: FelixConfiguration
+    metadata: {name: default}
+    spec: {programClusterRoutes: Enabled}
+";
+    let six = "
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: six}
+spec: {cidr: 'fd00:66::/64', vxlanMode: Always}
+";
+    let faults = [
+        Fault {
+            make: &["link", "set", "eth0", "mtu", "600"],
+            mend: &["link", "set", "eth0", "mtu", "1500"],
+            line: "interface eth0 has an MTU of 600, too small for a tunnel; give it at least 626",
+        },
+        Fault {
+            make: &["route", "del", "default"],
+            mend: &["route", "add", "default", "via", "172.16.6.254"],
+            line: "the machine has no route to the next hop 172.16.199.114; add one, or let the pool use VXLAN between \
+                   subnets",
+        },
+    ];
+    let lab = up(&[cluster, WORKLOADS], beside());
+    let problems = || lab.status("node1").unwrap().problems;
+    let log = || std::fs::read_to_string(&lab.state().host("node1").unwrap().log).unwrap();
+    let reached = eventually(|| routes(&lab, "node1"), |routes| routes.contains("10.65."));
+    assert!(reached.contains("via 172.16.6.254"), "{reached}");
+    let told_once = |line: &str| {
+        let found = eventually(problems, |problems| problems.iter().any(|problem| problem == line));
+        assert!(found.iter().any(|problem| problem == line), "{line}: {found:?}");
+        // Long enough for several passes to find it again.
+        lab.exec("node1", "ip", &["route", "add", "192.0.2.1/32", "dev", "eth0"]).unwrap();
+        std::thread::sleep(Duration::from_millis(600));
+        lab.exec("node1", "ip", &["route", "del", "192.0.2.1/32", "dev", "eth0"]).unwrap();
+        std::thread::sleep(Duration::from_millis(600));
+        assert_eq!(log().matches(line).count(), 1, "{line}: {}", log());
+        let status = lab.calicoctl("node1", &["node", "status"], "").unwrap();
+        assert_eq!(status.matches(line).count(), 1, "{status}");
+    };
+    for Fault { make, mend, line } in faults {
+        lab.exec("node1", "ip", make).unwrap();
+        told_once(line);
+        lab.exec("node1", "ip", mend).unwrap();
+        assert_eq!(eventually(problems, Vec::is_empty), Vec::<String>::new(), "{line}");
+        assert!(log().contains(&format!("no longer so: {line}")));
+    }
+    lab.apply(six).unwrap();
+    told_once(
+        "node node1 has no IPv6 address, so its IPv6 workloads cannot be reached from other nodes; set \
+         spec.bgp.ipv6Address of the Node",
+    );
+    let elsewhere = r#"{"spec":{"bgp":{"ipv4Address":"172.16.6.48/24"}}}"#;
+    lab.calicoctl("node1", &["patch", "node", "node1", "-p", elsewhere], "").unwrap();
+    told_once(
+        "no interface has the node's address 172.16.6.48; add the address, or set spec.bgp of the Node to one that the \
+         machine has",
+    );
     lab.down().unwrap();
 }
 
@@ -147,6 +237,37 @@ fn rel06_what_somebody_else_changes_in_the_rules_is_put_right() {
         let after = eventually(rules, |rules| *rules == before);
         assert_eq!(after, before, "{change}");
     }
+    lab.down().unwrap();
+}
+
+#[test]
+fn a_clean_up_takes_away_what_is_ours_alone_and_an_agent_brings_it_back() {
+    const WRAPPED: &str = "
+pools:
+  - {cidr: 10.65.0.0/16, vxlanMode: Always}
+";
+    let mut lab = up(&[ONE_SUBNET, WRAPPED, WORKLOADS], beside());
+    let two = lab.address("two").unwrap();
+    assert_eq!(eventually(|| lab.ping("one", two).unwrap(), |v| *v == Verdict::Allowed), Verdict::Allowed);
+    let host = |lab: &Lab, command: &str| {
+        let words: Vec<&str> = command.split(' ').collect();
+        let answer = lab.exec("node1", words[0], &words[1..]).unwrap();
+        assert_eq!(answer.code, Some(0), "{command}: {}", answer.stderr);
+        answer.stdout
+    };
+    host(&lab, "ip route add 10.200.0.0/16 via 172.16.6.254 proto static");
+    host(&lab, "nft add table inet others");
+    let before = lab.quiet_kernel_objects("node1", Duration::from_millis(500)).unwrap().without_numbers();
+    lab.end_agent("node1", Ending::Asked).unwrap();
+    host(&lab, concat!(env!("CARGO_BIN_EXE_calico-node"), " cleanup"));
+    assert!(!host(&lab, "ip link").contains("vxlan.calico"));
+    assert_eq!(host(&lab, "nft list tables").trim(), "table inet others");
+    let left = host(&lab, "ip route");
+    assert!(!left.contains("10.65.") && !left.contains("cali"), "{left}");
+    assert!(left.contains("10.200.0.0/16 via 172.16.6.254") && left.contains("default via"), "{left}");
+    lab.start_agent("node1").unwrap();
+    let after = eventually(|| lab.kernel_objects("node1").unwrap().without_numbers(), |now| *now == before);
+    assert_eq!(before.difference(&after), Vec::<String>::new());
     lab.down().unwrap();
 }
 

@@ -51,7 +51,7 @@ spec:
 
 pub(crate) fn run(arguments: &Blackout, interrupt: &Interrupt) -> anyhow::Result<()> {
     let topology = Topology::parse(&topology(arguments.encapsulation), Path::new(""))?;
-    let patience = Duration::from_secs(90);
+    let patience = Duration::from_secs(240);
     let mut lab = Lab::up(&topology, LabOptions::default().interrupt(interrupt.clone()).patience(patience))?;
     lab.apply(POLICY)?;
     let policed = |_: &str, to: &str, probe| match (to, probe) {
@@ -64,28 +64,39 @@ pub(crate) fn run(arguments: &Blackout, interrupt: &Interrupt) -> anyhow::Result
 
     let clock = Stopwatch::start();
     let stream = lab.stream("source", "sink", PORT, arguments.rate)?;
-    for restart in 0..arguments.restarts {
-        interrupt.check()?;
-        let host = ["node1", "node2"][restart as usize % 2];
-        let ending = if restart / 2 % 2 == 0 { Ending::Killed } else { Ending::Asked };
-        lab.end_agent(host, ending)?;
-        // Some of the stream goes by while nobody is there.
-        std::thread::sleep(Duration::from_millis(300));
-        lab.start_agent(host)?;
-        lab.await_mesh()?;
+    let (mut done, mut failure) = (0, None);
+    while done < arguments.restarts && failure.is_none() {
+        match restart(&mut lab, done, interrupt) {
+            Ok(()) => done += 1,
+            // What was counted until then is told all the same.
+            Err(error) => failure = Some(error),
+        }
     }
     // What an agent does late, as giving up on a peer, is to be seen as well.
     std::thread::sleep(Duration::from_secs(2));
     let count = stream.stop()?;
     println!(
-        "{} restarts of calico-node in {:.1} s, every other two of them by SIGKILL, with {}:",
-        arguments.restarts,
+        "{done} restarts of calico-node in {:.1} s, every other two of them by SIGKILL, with {}:",
         clock.elapsed().as_secs_f64(),
         arguments.encapsulation.told(),
     );
     tell(&count);
+    failure.map_or(Ok(()), Err)?;
     lab.down()?;
     ensure!(count.sent > 0 && count.received == count.sent, "not all that was sent arrived");
+    Ok(())
+}
+
+/// Ends one of the two agents and waits until its successor has its sessions.
+fn restart(lab: &mut Lab, number: u32, interrupt: &Interrupt) -> anyhow::Result<()> {
+    interrupt.check()?;
+    let host = ["node1", "node2"][number as usize % 2];
+    let ending = if number / 2 % 2 == 0 { Ending::Killed } else { Ending::Asked };
+    lab.end_agent(host, ending)?;
+    // Some of the stream goes by while nobody is there.
+    std::thread::sleep(Duration::from_millis(300));
+    lab.start_agent(host)?;
+    lab.await_mesh()?;
     Ok(())
 }
 

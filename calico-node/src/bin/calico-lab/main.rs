@@ -5,6 +5,7 @@ mod blackout;
 mod conformance;
 mod demo;
 mod down;
+mod drift;
 mod exec;
 mod list;
 mod throughput;
@@ -34,6 +35,8 @@ enum Verb {
     },
     /// Restart agents under a steady stream of datagrams between two hosts, and count what is lost.
     Blackout(blackout::Blackout),
+    /// Change what an agent laid in a host's kernel, at random, and wait until it has put it right.
+    Drift(drift::Drift),
     /// Measure TCP between workloads on two hosts, beside the same path with no agent and no rules. Needs iperf3.
     Throughput(throughput::Throughput),
     /// Make a lab from a topology file, and leave it up.
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Demo { keep } => demo::run(keep, &on_signals()),
         Verb::Blackout(arguments) => blackout::run(&arguments, &on_signals()),
+        Verb::Drift(arguments) => drift::run(&arguments, &on_signals()),
         Verb::Throughput(arguments) => throughput::run(&arguments, &on_signals()),
         Verb::Up { topology, name, wires_only } => up::run(&topology, name, wires_only, on_signals()),
         Verb::Down { name } => down::run(name),

@@ -60,8 +60,13 @@ impl Wire {
                 }
             }
             Action::Event(Event::Up(peer)) => println!("  {at}: session with {peer} is established"),
-            Action::Event(_) => {}
-            _ => {}
+            // Nobody here is watched by BFD or watches us by BMP.
+            Action::Event(_)
+            | Action::Watch { .. }
+            | Action::Unwatch(_)
+            | Action::WakeFeed(_)
+            | Action::CloseFeed(_)
+            | _ => {}
         }
         true
     }

@@ -64,6 +64,8 @@ impl Sources {
 pub enum Reason {
     /// Another one begins here.
     NotLocal,
+    /// Whoever told it has been away for longer than its restart time (RFC 9494 section 4.3).
+    LongLivedStale,
     /// Another one has a higher LOCAL_PREF.
     LocalPref,
     /// Another one has a shorter AS path.
@@ -85,8 +87,9 @@ pub enum Reason {
 }
 
 impl Reason {
-    const STEPS: [Reason; 10] = [
+    const STEPS: [Reason; 11] = [
         Self::NotLocal,
+        Self::LongLivedStale,
         Self::LocalPref,
         Self::AsPathLength,
         Self::Origin,
@@ -103,6 +106,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotLocal => "a route that begins on this node is preferred",
+            Self::LongLivedStale => "the peer has been away for longer than its restart time",
             Self::LocalPref => "another path has a higher LOCAL_PREF",
             Self::AsPathLength => "another path has a shorter AS path",
             Self::Origin => "another path has a better origin",
@@ -148,10 +152,11 @@ pub fn best(paths: &[Path], sources: &Sources) -> Option<usize> {
 }
 
 /// What the steps before [`Reason::Med`] compare, in their order.
-fn merit(path: &Path) -> (bool, u32, usize, Origin) {
+fn merit(path: &Path) -> (bool, bool, u32, usize, Origin) {
     let attributes = &path.attributes;
     let preference = u32::MAX - attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF);
-    (path.peer() != PeerId::LOCAL, preference, attributes.as_path.hops(), attributes.origin)
+    let stale = attributes.is_long_lived_stale();
+    (path.peer() != PeerId::LOCAL, stale, preference, attributes.as_path.hops(), attributes.origin)
 }
 
 /// Reports whether a path loses to another before [`Reason::Med`]: then it neither wins nor changes who does, whatever
@@ -229,6 +234,7 @@ fn burden(step: Reason, path: &Path, sources: &Sources) -> u128 {
     let source = || sources.get(path.peer());
     match step {
         Reason::NotLocal => u128::from(path.peer() != PeerId::LOCAL),
+        Reason::LongLivedStale => u128::from(attributes.is_long_lived_stale()),
         Reason::LocalPref => u128::from(u32::MAX - attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)),
         Reason::AsPathLength => attributes.as_path.hops() as u128,
         Reason::Origin => attributes.origin as u128,

@@ -53,12 +53,17 @@
 //! - [`filter`]: what passes between us and a peer, compiled from Calico's filters.
 //! - [`peers`]: which sessions and prefixes Calico's resources ask for.
 //! - [`speaker`]: all of it together, with update groups and graceful restart.
+//! - [`bfd`]: whether packets still reach a neighbour, noticed in a fraction of a second.
+//! - [`bmp`]: what a monitoring station is told.
 //! - `net`: sockets, with feature `net`.
 #![deny(missing_docs)]
 
+pub mod bfd;
+pub mod bmp;
 pub mod decision;
 pub mod family;
 pub mod filter;
+mod jitter;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod peers;

@@ -6,12 +6,15 @@
 //!
 //! Sockets are made on the threads of the runtime that [`spawn`] is called on, and so in their network namespace.
 
+mod bfd;
+mod bmp;
 mod connection;
+mod handle;
 mod listen;
 mod socket;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,125 +23,17 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+pub use bmp::Station;
+pub use handle::{Gone, Handle};
 pub use listen::ListenError;
 
 use crate::session::ConnectionId;
-use crate::speaker::{
-    Action, Event, Origination, PeerConfig, PeerStatus, RouteStatus, Speaker, SpeakerConfig,
-};
+use crate::speaker::{Action, DynamicPeers, Event, FeedId, Password, PeerConfig, Speaker, SpeakerConfig};
+use bfd::{Bfd, Wish};
+use bmp::Feeding;
 use connection::{Connection, Report};
+use handle::Command;
 use listen::Listening;
-
-/// A speaker that is gone: its runtime has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the BGP speaker is no longer running")]
-pub struct Gone;
-
-enum Command {
-    Peers(Vec<PeerConfig>),
-    Originate(BTreeMap<Cidr, Origination>),
-    Status(oneshot::Sender<Vec<PeerStatus>>),
-    Routes(oneshot::Sender<Vec<RouteStatus>>),
-    Learned(oneshot::Sender<watch::Receiver<Option<Arc<LearnedRoutes>>>>),
-    Reset(IpAddr, String),
-    Refresh(IpAddr),
-    ShutDown(String, oneshot::Sender<()>),
-}
-
-/// Commands a running speaker. When the last handle is dropped, the speaker closes its connections without a
-/// NOTIFICATION, so that peers that do graceful restart keep its routes.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    commands: mpsc::Sender<Command>,
-    events: broadcast::Sender<Event>,
-}
-
-impl Handle {
-    /// Makes these the peers; see [`Speaker::set_peers`].
-    ///
-    /// # Errors
-    /// [`Gone`] when the speaker has ended.
-    pub async fn set_peers(&self, peers: Vec<PeerConfig>) -> Result<(), Gone> {
-        self.tell(Command::Peers(peers)).await
-    }
-
-    /// Makes these the prefixes that begin here.
-    ///
-    /// # Errors
-    /// [`Gone`] when the speaker has ended.
-    pub async fn set_originated(&self, prefixes: BTreeMap<Cidr, Origination>) -> Result<(), Gone> {
-        self.tell(Command::Originate(prefixes)).await
-    }
-
-    /// Returns every peer, by address.
-    ///
-    /// # Errors
-    /// [`Gone`] when the speaker has ended.
-    pub async fn status(&self) -> Result<Vec<PeerStatus>, Gone> {
-        let (answer, answered) = oneshot::channel();
-        self.tell(Command::Status(answer)).await?;
-        answered.await.map_err(|_| Gone)
-    }
-
-    /// Returns every path in the tables with the reason why it is or is not the best one.
-    ///
-    /// # Errors
-    /// [`Gone`] when the speaker has ended.
-    pub async fn routes(&self) -> Result<Vec<RouteStatus>, Gone> {
-        let (answer, answered) = oneshot::channel();
-        self.tell(Command::Routes(answer)).await?;
-        answered.await.map_err(|_| Gone)
-    }
-
-    /// Ends a peer's session and begins it anew, with a text for the other operator.
-    ///
-    /// # Errors
-    /// [`Gone`] when the speaker has ended.
-    pub async fn reset_peer(&self, address: IpAddr, text: &str) -> Result<(), Gone> {
-        self.tell(Command::Reset(address, text.to_owned())).await
-    }
-
-    /// Asks a peer to tell everything again; see [`Speaker::refresh_peer`].
-    ///
-    /// # Errors
-    /// [`Gone`] when the speaker has ended.
-    pub async fn refresh_peer(&self, address: IpAddr) -> Result<(), Gone> {
-        self.tell(Command::Refresh(address)).await
-    }
-
-    /// Ends every session for good, so that peers drop our routes, with a text for the other operators. Returns once
-    /// that was said.
-    ///
-    /// # Errors
-    /// [`Gone`] when the speaker has ended.
-    pub async fn shut_down(&self, text: &str) -> Result<(), Gone> {
-        let (answer, answered) = oneshot::channel();
-        self.tell(Command::ShutDown(text.to_owned(), answer)).await?;
-        answered.await.map_err(|_| Gone)
-    }
-
-    /// Returns the newest choice of routes, and each later one. `None` means that nothing is known yet, because the
-    /// speaker recovers from a restart: what is in the kernel must then stay. While nobody holds what this returns, the
-    /// choice is not gathered, so that a reflector that installs no routes does not pay for it.
-    ///
-    /// # Errors
-    /// [`Gone`] when the speaker has ended.
-    pub async fn learned(&self) -> Result<watch::Receiver<Option<Arc<LearnedRoutes>>>, Gone> {
-        let (answer, answered) = oneshot::channel();
-        self.tell(Command::Learned(answer)).await?;
-        answered.await.map_err(|_| Gone)
-    }
-
-    /// Returns what happens from now on, for logs. A slow reader misses the oldest events and is told how many.
-    #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
-    }
-
-    async fn tell(&self, command: Command) -> Result<(), Gone> {
-        self.commands.send(command).await.map_err(|_| Gone)
-    }
-}
 
 /// Starts a speaker on the current runtime that listens on the given addresses; with none, it only dials.
 ///
@@ -160,9 +55,15 @@ pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, Lis
     let owner = Owner {
         speaker,
         listeners,
+        peers: Vec::new(),
+        ranges: Vec::new(),
         keyed: BTreeSet::new(),
-        distances: BTreeMap::new(),
         connections: BTreeMap::new(),
+        bfd: None,
+        stations: BTreeMap::new(),
+        hungry: BTreeMap::new(),
+        statistics_due: None,
+        commands: commands.downgrade(),
         reports,
         publish: watch::Sender::new(None),
         publish_due: None,
@@ -181,9 +82,17 @@ fn clock() -> Instant {
 struct Owner {
     speaker: Speaker,
     listeners: Vec<Listening>,
-    keyed: BTreeSet<IpAddr>,
-    distances: BTreeMap<IpAddr, crate::speaker::Distance>,
+    peers: Vec<(Cidr, Password)>,
+    ranges: Vec<(Cidr, Password)>,
+    /// Whose keys are on the listeners.
+    keyed: BTreeSet<Cidr>,
     connections: BTreeMap<ConnectionId, Connection>,
+    bfd: Option<Bfd>,
+    stations: BTreeMap<Station, Feeding>,
+    /// Stations that have heard everything and wait for more.
+    hungry: BTreeMap<FeedId, oneshot::Sender<Vec<u8>>>,
+    statistics_due: Option<Instant>,
+    commands: mpsc::WeakSender<Command>,
     reports: mpsc::Sender<Report>,
     publish: watch::Sender<Option<Arc<LearnedRoutes>>>,
     /// When the choice is to be published, if it has changed, and not before when it may be again.
@@ -196,7 +105,8 @@ impl Owner {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut reported: mpsc::Receiver<Report>) {
         loop {
             self.act();
-            let due = self.speaker.deadline().into_iter().chain(self.publish_due).min();
+            let due = self.speaker.deadline();
+            let due = due.into_iter().chain(self.publish_due).chain(self.statistics_due).min();
             let alarm = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -215,6 +125,10 @@ impl Owner {
             let now = clock();
             if self.speaker.deadline().is_some_and(|at| at <= now) {
                 self.speaker.timeout(now);
+            }
+            if self.statistics_due.is_some_and(|at| at <= now) {
+                self.speaker.feed_statistics();
+                self.statistics_due = self.speaker.has_feeds().then(|| now + bmp::STATISTICS);
             }
             if self.publish_due.is_some_and(|at| at <= now) {
                 self.publish_learned(now);
@@ -247,16 +161,46 @@ impl Owner {
     fn command(&mut self, command: Command) {
         match command {
             Command::Peers(peers) => {
-                self.key_listeners(&peers);
+                let key = |peer: &PeerConfig| Some((Cidr::host(peer.address), peer.password.clone()?));
+                self.peers = peers.iter().filter_map(key).collect();
+                self.key_listeners();
                 self.speaker.set_peers(peers, clock());
             }
+            Command::DynamicPeers(ranges) => {
+                let key = |range: &DynamicPeers| Some((range.prefix, range.settings.password.clone()?));
+                self.ranges = ranges.iter().filter_map(key).collect();
+                self.key_listeners();
+                self.speaker.set_dynamic_peers(ranges, clock());
+            }
+            Command::Listen(addresses, answer) => drop(answer.send(self.listen(&addresses))),
             Command::Originate(prefixes) => self.speaker.set_originated(prefixes, clock()),
             Command::Status(answer) => drop(answer.send(self.speaker.status())),
             Command::Routes(answer) => drop(answer.send(self.speaker.routes())),
+            Command::RoutesTo(prefix, answer) => drop(answer.send(self.speaker.routes_to(prefix))),
             Command::Learned(answer) => {
                 let learned = self.publish.subscribe();
                 self.publish_learned(clock());
                 let _nobody_waits = answer.send(learned);
+            }
+            Command::Stations(wanted) => {
+                self.stations.retain(|station, _| wanted.contains(station));
+                for station in wanted {
+                    let feeding = || Feeding::start(station.clone(), self.commands.clone());
+                    self.stations.entry(station.clone()).or_insert_with(feeding);
+                }
+            }
+            Command::OpenFeed(name, answer) => {
+                let description = concat!("calico-bgp ", env!("CARGO_PKG_VERSION"));
+                let _gone = answer.send(self.speaker.open_feed(description, &name));
+                self.statistics_due.get_or_insert(clock() + bmp::STATISTICS);
+            }
+            Command::Feed(id, answer) => {
+                self.hungry.insert(id, answer);
+                self.feed(id);
+            }
+            Command::CloseFeed(id) => {
+                self.hungry.remove(&id);
+                self.speaker.close_feed(id);
             }
             Command::Reset(address, text) => self.speaker.reset_peer(address, &text, clock()),
             Command::Refresh(address) => self.speaker.refresh_peer(address, clock()),
@@ -265,19 +209,49 @@ impl Owner {
     }
 
     /// Puts the peers' keys on the listeners before they connect, and takes off those that are gone.
-    fn key_listeners(&mut self, peers: &[PeerConfig]) {
-        self.distances = peers.iter().map(|peer| (peer.address, peer.distance)).collect();
-        let keys: BTreeMap<IpAddr, _> =
-            peers.iter().filter_map(|peer| Some((peer.address, peer.password.as_ref()?))).collect();
+    fn key_listeners(&mut self) {
+        let keys: BTreeMap<Cidr, &Password> =
+            self.ranges.iter().chain(&self.peers).map(|(peers, key)| (*peers, key)).collect();
         for listening in &self.listeners {
-            for address in self.keyed.iter().filter(|address| !keys.contains_key(address)) {
-                let _other_family = socket::set_md5(&listening.socket, *address, None);
+            for peers in self.keyed.iter().filter(|peers| !keys.contains_key(peers)) {
+                let _other_family = socket::set_md5(&listening.socket, *peers, None);
             }
-            for (address, key) in &keys {
-                let _other_family = socket::set_md5(&listening.socket, *address, Some(*key));
+            for (peers, key) in &keys {
+                let _other_family = socket::set_md5(&listening.socket, *peers, Some(*key));
             }
         }
         self.keyed = keys.into_keys().collect();
+    }
+
+    /// Listens on these addresses, or goes on where it did.
+    fn listen(&mut self, addresses: &[SocketAddr]) -> Result<(), ListenError> {
+        let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut self.listeners)
+            .into_iter()
+            .partition(|listening| addresses.contains(&listening.address));
+        self.listeners = stay;
+        let before: Vec<SocketAddr> = go.iter().map(|listening| listening.address).collect();
+        // First, because an address and "any address" cannot both be listened on.
+        drop(go);
+        let held: Vec<SocketAddr> = self.listeners.iter().map(|listening| listening.address).collect();
+        let new: Result<Vec<Listening>, ListenError> = addresses
+            .iter()
+            .filter(|address| !held.contains(address))
+            .map(|address| Listening::start(*address, &self.reports))
+            .collect();
+        let outcome = match new {
+            Ok(new) => {
+                self.listeners.extend(new);
+                Ok(())
+            }
+            Err(error) => {
+                let again =
+                    before.iter().filter_map(|address| Listening::start(*address, &self.reports).ok());
+                self.listeners.extend(again);
+                Err(error)
+            }
+        };
+        self.key_listeners();
+        outcome
     }
 
     fn report(&mut self, report: Report) {
@@ -303,6 +277,10 @@ impl Owner {
                     self.send(connection);
                 }
             }
+            Report::Path { peer, change } => self.speaker.path_changed(peer, change, now),
+            Report::Unwatched { peer, why } => {
+                let _nobody_listens = self.events.send(Event::Warning(peer, why));
+            }
             Report::Closed { connection, why } => {
                 if self.connections.remove(&connection).is_some() {
                     self.speaker.closed(connection, why, now);
@@ -314,9 +292,8 @@ impl Owner {
     fn incoming(&mut self, stream: TcpStream, remote: SocketAddr, now: Instant) {
         let Ok(local) = stream.local_addr() else { return };
         let from = remote.ip();
-        if let Some(distance) = self.distances.get(&from)
-            && socket::set_distance(&SockRef::from(&stream), from, *distance).is_err()
-        {
+        let Some(distance) = self.speaker.expected(from).map(|peer| peer.distance) else { return };
+        if socket::set_distance(&SockRef::from(&stream), from, distance).is_err() {
             return;
         }
         if let Ok(connection) = self.speaker.accept(from, local.ip(), now) {
@@ -333,6 +310,10 @@ impl Owner {
                     tokio::spawn(connection::dial(connection, peer, self.reports.clone()));
                 }
                 Action::Wake(connection) => self.send(connection),
+                Action::WakeFeed(id) => self.feed(id),
+                Action::CloseFeed(id) => drop(self.hungry.remove(&id)),
+                Action::Watch { peer, local, config } => self.watch(Wish::Watch { peer, local, config }),
+                Action::Unwatch(peer) => self.watch(Wish::Unwatch(peer)),
                 Action::Close(connection) => drop(self.connections.remove(&connection)),
                 Action::Event(event) => {
                     if matches!(event, Event::Routes | Event::Settled) {
@@ -342,6 +323,25 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Answers a station that waits, if there is something to tell.
+    fn feed(&mut self, id: FeedId) {
+        let Some(answer) = self.hungry.remove(&id) else { return };
+        let mut octets = Vec::new();
+        let at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        self.speaker.feed(id, &mut octets, at);
+        if octets.is_empty() {
+            self.hungry.insert(id, answer);
+        } else {
+            let _gone = answer.send(octets);
+        }
+    }
+
+    /// Watching begins with the first peer that wants it.
+    fn watch(&mut self, wish: Wish) {
+        let bfd = self.bfd.get_or_insert_with(|| Bfd::start(self.reports.clone()));
+        bfd.wish(wish);
     }
 
     /// Publishes the choice, then rests nine times as long as that took: a large table that keeps changing is

@@ -28,14 +28,15 @@ pub use collision::Role;
 pub use event::{ConnectionId, Ended, Heard, Initiation, Input, Output, State};
 pub use negotiate::{Negotiated, Peering, Roles, Terms};
 
+use crate::jitter::Jitter;
 use crate::wire::open::OnNotification;
 use crate::wire::{self, Notification, Open};
-use timers::{Jitter, Timer, Timers};
+use timers::{Timer, Timers};
 
 /// How long an accepted or dialed connection may take until its OPEN is here (RFC 4271 section 8.2.2 suggests a large
 /// value; a minute keeps half-open connections few).
 pub const OPEN_WAIT: Duration = Duration::from_secs(60);
-/// How long a peer may take nothing of what waits for it (RFC 9687 section 6: eight minutes, or twice the hold time).
+/// How long a peer may take nothing of what waits for it, unless twice the hold time is longer (RFC 9687 section 6).
 pub const SEND_HOLD: Duration = Duration::from_secs(480);
 /// The longest wait after repeated failures.
 pub const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -81,6 +82,16 @@ impl Connection {
         }
     }
 
+    /// The time must be longer than the hold time (RFC 9687 section 3).
+    fn send_hold(&self, wanted: Option<Duration>) -> Duration {
+        let hold = self.negotiated().and_then(|n| n.hold_time.interval()).unwrap_or_default();
+        match wanted {
+            Some(wanted) if wanted > hold => wanted,
+            Some(_) if !hold.is_zero() => hold * 2,
+            Some(_) | None => SEND_HOLD.max(hold * 2),
+        }
+    }
+
     fn hear(&mut self, now: Instant) {
         let hold = self.negotiated().and_then(|negotiated| negotiated.hold_time.interval());
         self.timers.set(Timer::Hold, hold.map(|hold| now + hold));
@@ -107,6 +118,7 @@ pub struct Session {
     outputs: VecDeque<Output>,
     failures: u32,
     next: ConnectionId,
+    send_hold: Option<Duration>,
 }
 
 impl Session {
@@ -124,6 +136,7 @@ impl Session {
             outputs: VecDeque::new(),
             failures: 0,
             next: ConnectionId { peer, serial: 0 },
+            send_hold: None,
         }
     }
 
@@ -224,9 +237,20 @@ impl Session {
         if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id)
             && !connection.timers.is_set(Timer::SendHold)
         {
-            let twice = connection.negotiated().and_then(|n| n.hold_time.interval()).unwrap_or_default() * 2;
-            connection.timers.set(Timer::SendHold, Some(now + SEND_HOLD.max(twice)));
+            connection.timers.set(Timer::SendHold, Some(now + connection.send_hold(self.send_hold)));
         }
+    }
+
+    /// Tells the session that the peer took some of what waited for it, so that the send hold time begins anew.
+    pub fn has_taken(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
+            connection.timers.set(Timer::SendHold, Some(now + connection.send_hold(self.send_hold)));
+        }
+    }
+
+    /// Changes how long the peer may take nothing, from the next time it takes something on.
+    pub fn set_send_hold(&mut self, send_hold: Option<Duration>) {
+        self.send_hold = send_hold;
     }
 
     fn allocate(&mut self) -> ConnectionId {

@@ -10,15 +10,19 @@
 mod act;
 mod config;
 mod draft;
+mod dynamic;
 mod export;
+mod feed;
 mod group;
 mod import;
 mod journal;
+mod limit;
 mod members;
 mod octets;
 mod peer;
 mod restart;
 mod status;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -27,19 +31,22 @@ use std::time::Instant;
 use calico_model::{Cidr, Family};
 
 pub use config::{
-    Distance, Exchange, Extent, METRIC_BASE, NORMAL_LOCAL_PREF, NextHopMode, Origination, Password,
-    PeerConfig, Reflection, SpeakerConfig, Start,
+    AsSets, Distance, DynamicPeers, Exchange, Extent, LongLived, METRIC_BASE, MaxPrefixes, NORMAL_LOCAL_PREF,
+    NextHopMode, Origination, Password, PeerConfig, Reflection, SpeakerConfig, Start, WhenExceeded,
 };
+pub use feed::FeedId;
 pub use status::{Counters, PeerStatus, RouteStatus};
 
+use crate::bfd::BfdConfig;
 use crate::rib::intern::Interner;
 use crate::rib::{Path, PeerId};
 use crate::session::{ConnectionId, Heard, Input, Output};
 use crate::wire::open::Feature;
 use crate::wire::{self, Attributes, Notification, Refresh};
 use export::{GroupKey, Tables};
+use feed::{Fed, Feeds};
 use group::Group;
-use import::Noted;
+
 use journal::Journal;
 use octets::new_line;
 use peer::Peer;
@@ -60,6 +67,22 @@ pub enum Action {
     Wake(ConnectionId),
     /// Close the connection at once.
     Close(ConnectionId),
+    /// Watch the path to a peer by BFD, or change how closely: hand on what a [`Watcher`](crate::bfd::Watcher) notices to
+    /// [`Speaker::path_changed`].
+    Watch {
+        /// The peer.
+        peer: IpAddr,
+        /// Our address towards it.
+        local: IpAddr,
+        /// How closely.
+        config: BfdConfig,
+    },
+    /// Watch the path to a peer no longer.
+    Unwatch(IpAddr),
+    /// A monitoring station has something to hear: take it with [`Speaker::feed`].
+    WakeFeed(FeedId),
+    /// A monitoring station is too far behind: close its connection.
+    CloseFeed(FeedId),
     /// Something that an operator or the routes' consumer wants to know.
     Event(Event),
 }
@@ -74,6 +97,8 @@ pub enum Event {
     Down(IpAddr, String),
     /// A connection failed before it was a session, with the cause in words.
     Failed(IpAddr, String),
+    /// A peer does something that an operator should look at, in words.
+    Warning(IpAddr, String),
     /// The choice of routes may have changed: see [`Speaker::learned`].
     Routes,
     /// A recovering speaker has heard enough and now chooses and tells.
@@ -90,6 +115,16 @@ pub enum Refused {
     /// The peer is stopped.
     #[error("the peer {0} is stopped")]
     Stopped(IpAddr),
+    /// As many peers as are allowed came from its prefix.
+    #[error("{address} would be one peer more than the {limit} that may come from {prefix}")]
+    Full {
+        /// The peer.
+        address: IpAddr,
+        /// Where it comes from.
+        prefix: Cidr,
+        /// How many may.
+        limit: u32,
+    },
 }
 
 /// A BGP speaker without sockets or clock.
@@ -101,11 +136,15 @@ pub struct Speaker {
     next_id: u32,
     tables: Tables,
     interner: Interner,
+    /// Peers that are gone, and whose connections still carry the last words.
+    leaving: Vec<PeerId>,
     /// Peers that are gone, which what was told until now still depends on.
     departed: Vec<PeerId>,
     journal: Journal,
     originated: BTreeMap<Cidr, Origination>,
     groups: BTreeMap<GroupKey, Group>,
+    dynamic: Vec<DynamicPeers>,
+    feeds: Feeds,
     deferral: Option<Deferral>,
     choice_changed: bool,
     next_round: Instant,
@@ -126,10 +165,13 @@ impl Speaker {
             by_address: BTreeMap::new(),
             next_id: 1,
             interner: Interner::default(),
+            leaving: Vec::new(),
             departed: Vec::new(),
             journal: Journal::default(),
             originated: BTreeMap::new(),
             groups: BTreeMap::new(),
+            dynamic: Vec::new(),
+            feeds: Feeds::default(),
             deferral,
             choice_changed: false,
             next_round: now,
@@ -155,14 +197,26 @@ impl Speaker {
         if let Some(deferral) = &mut self.deferral {
             deferral.peers_known();
         }
-        let gone: Vec<IpAddr> = self.by_address.keys().filter(|a| !wanted.contains_key(a)).copied().collect();
+        let stays = |id: &PeerId| self.peers.get(id).is_some_and(|peer| peer.came_by.is_some());
+        let gone: Vec<IpAddr> = self
+            .by_address
+            .iter()
+            .filter(|(address, id)| !wanted.contains_key(address) && !stays(id))
+            .map(|(address, _)| *address)
+            .collect();
         for address in gone {
             self.remove_peer(address, now);
         }
         for (address, config) in wanted {
             match self.by_address.get(&address) {
                 None => self.add_peer(config, now),
-                Some(id) => self.change_peer(*id, config, now),
+                Some(id) => {
+                    let id = *id;
+                    if let Some(peer) = self.peers.get_mut(&id) {
+                        peer.came_by = None;
+                    }
+                    self.change_peer(id, config, now);
+                }
             }
         }
         self.advance(now);
@@ -202,7 +256,7 @@ impl Speaker {
         self.advance(now);
     }
 
-    fn announce_own<A: Noted>(&mut self, cidr: Cidr, attributes: Attributes) {
+    fn announce_own<A: Fed>(&mut self, cidr: Cidr, attributes: Attributes) {
         let Some(prefix) = wire::Prefix::<A>::of(cidr) else { return };
         let attributes = self.interner.intern(attributes);
         let path = Path::new(attributes, PeerId::LOCAL, 0);
@@ -210,18 +264,21 @@ impl Speaker {
         self.note(PeerId::LOCAL, prefix, 0, effect);
     }
 
-    fn withdraw_own<A: Noted>(&mut self, cidr: Cidr) {
+    fn withdraw_own<A: Fed>(&mut self, cidr: Cidr) {
         let Some(prefix) = wire::Prefix::<A>::of(cidr) else { return };
         let effect =
             A::table_mut(&mut self.tables.rib).remove(prefix, PeerId::LOCAL, 0, &self.tables.sources);
         self.note(PeerId::LOCAL, prefix, 0, effect);
     }
 
-    /// Ends a peer's session and begins it anew, with a text for the other operator (RFC 9003).
+    /// Ends a peer's session and begins it anew, with a text for the other operator (RFC 9003). A peer that is held down
+    /// because it told too many prefixes gets another chance.
     pub fn reset_peer(&mut self, address: IpAddr, text: &str, now: Instant) {
         let why = Notification::new(Notification::ADMINISTRATIVE_RESET).with_communication(text);
         if let Some(id) = self.by_address.get(&address).copied() {
-            self.session_input(id, Input::Reset(why), now);
+            if !self.resume(id, now) {
+                self.session_input(id, Input::Reset(why), now);
+            }
             self.advance(now);
         }
     }
@@ -261,9 +318,9 @@ impl Speaker {
     /// Takes a connection that `remote` opened to our address `local`.
     ///
     /// # Errors
-    /// When nobody with this address is expected; the connection is to be closed.
+    /// When nobody with this address is expected, or too many are there already; the connection is to be closed.
     pub fn accept(&mut self, remote: IpAddr, local: IpAddr, now: Instant) -> Result<ConnectionId, Refused> {
-        let id = *self.by_address.get(&remote).ok_or(Refused::Unknown(remote))?;
+        let id = self.peer_for(remote, now)?;
         let peer = self.peers.get_mut(&id).ok_or(Refused::Unknown(remote))?;
         let connection = peer.session.next_connection().ok_or(Refused::Stopped(remote))?;
         peer.lines.insert(connection, new_line(local, &peer.config));
@@ -298,6 +355,7 @@ impl Speaker {
             peer.lines.remove(&connection);
         }
         self.session_input(id, Input::Heard(connection, Heard::Closed(why)), now);
+        self.forget_if_gone(id, now);
         self.advance(now);
     }
 
@@ -319,7 +377,10 @@ impl Speaker {
                 peer.filed = None;
             }
             self.expire_retained(id, now);
+            self.cut_short(id, now);
+            self.resume_if_due(id, now);
             self.session_input(id, Input::Timeout, now);
+            self.forget_if_gone(id, now);
         }
         self.advance(now);
     }
@@ -336,9 +397,14 @@ impl Speaker {
 
     /// Ends every call: forgets peers that are gone, and tells what changed when it is time.
     fn advance(&mut self, now: Instant) {
-        let by_address = &self.by_address;
-        self.peers
-            .retain(|id, peer| by_address.get(&peer.config.address) == Some(id) || !peer.lines.is_empty());
+        let peers = &mut self.peers;
+        self.leaving.retain(|id| {
+            let has_words_to_say = peers.get(id).is_some_and(|peer| !peer.lines.is_empty());
+            if !has_words_to_say {
+                peers.remove(id);
+            }
+            has_words_to_say
+        });
         self.check_deferral(now);
         if self.has_work() && now >= self.next_round {
             self.round(now);

@@ -18,6 +18,7 @@ struct Candidate {
     med: Option<u32>,
     originator: Option<u8>,
     clusters: usize,
+    stale: bool,
 }
 
 fn candidate() -> impl Strategy<Value = Candidate> {
@@ -30,16 +31,10 @@ fn candidate() -> impl Strategy<Value = Candidate> {
         proptest::option::of(0..3u32),
         proptest::option::of(1..4u8),
         0..2usize,
+        proptest::bool::weighted(0.2),
     )
-        .prop_map(|((peer, path_id), local_pref, path, origin, med, originator, clusters)| Candidate {
-            peer,
-            path_id,
-            local_pref,
-            path,
-            origin,
-            med,
-            originator,
-            clusters,
+        .prop_map(|((peer, path_id), local_pref, path, origin, med, originator, clusters, stale)| {
+            Candidate { peer, path_id, local_pref, path, origin, med, originator, clusters, stale }
         })
 }
 
@@ -53,6 +48,9 @@ fn path(candidate: &Candidate) -> Path {
     attributes.change_extra(|extra| {
         extra.originator_id = candidate.originator.map(|id| [10, 0, 0, id].into());
         extra.cluster_list = vec![[1, 1, 1, 1].into(); candidate.clusters].into();
+        if candidate.stale {
+            extra.communities = [0xffff_0006].into();
+        }
     });
     Path::new(Arc::new(attributes), PeerId(candidate.peer), candidate.path_id)
 }
@@ -90,9 +88,11 @@ fn naive(paths: &[Path], sources: &Sources) -> usize {
     let addr = |p: &Path| source(p).map(|s| s.address);
     type Beats<'a> = Box<dyn Fn(&Path, &Path) -> bool + 'a>;
     let preference = |p: &Path| p.attributes.local_pref.unwrap_or(100);
+    let stale = |p: &Path| p.attributes.communities().contains(&calico_model::Community::Standard(0xffff, 6));
     let external = |p: &Path| source(p).is_some_and(|s| s.peering == Peering::External);
     let steps: Vec<Beats<'_>> = vec![
         Box::new(|a, b| a.peer() == PeerId::LOCAL && b.peer() != PeerId::LOCAL),
+        Box::new(|a, b| !stale(a) && stale(b)),
         Box::new(|a, b| preference(a) > preference(b)),
         Box::new(|a, b| a.attributes.as_path.hops() < b.attributes.as_path.hops()),
         Box::new(|a, b| a.attributes.origin < b.attributes.origin),
@@ -173,6 +173,7 @@ fn med_is_settled_inside_each_neighbouring_as_first() {
         med: Some(med),
         originator: Some(originator),
         clusters: 0,
+        stale: false,
     };
     let paths: Vec<Path> = [make(3, 1, 1, 3), make(4, 2, 0, 2), make(5, 1, 2, 1)].iter().map(path).collect();
     let reasons = explain(&paths, &sources());

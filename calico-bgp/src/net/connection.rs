@@ -2,6 +2,7 @@
 //! [`Connection`] ends both; what was handed to the writer still goes out.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,11 +12,14 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::socket;
+use crate::bfd::Change;
 use crate::session::ConnectionId;
 use crate::speaker::PeerConfig;
 
 /// How long a peer may take to answer a dial.
 const DIAL_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a peer may take to hear why its connection ends.
+const GOODBYE: Duration = Duration::from_secs(5);
 /// How many octets are read at once.
 const PORTION: usize = 64 * 1024;
 
@@ -28,6 +32,10 @@ pub(super) enum Report {
     Dialed { connection: ConnectionId, stream: TcpStream, remote: IpAddr },
     /// It is not, with the cause in words.
     Undialed { connection: ConnectionId, why: String },
+    /// BFD noticed something.
+    Path { peer: IpAddr, change: Change },
+    /// BFD cannot watch a peer, with the cause in words.
+    Unwatched { peer: IpAddr, why: String },
     /// Octets came in.
     Received { connection: ConnectionId, octets: Vec<u8> },
     /// The writer has handed everything to the kernel; here is its buffer back.
@@ -102,7 +110,19 @@ async fn write(
     reports: mpsc::Sender<Report>,
 ) {
     while let Some(mut buffer) = buffers.recv().await {
-        let report = match to.write_all(&buffer).await {
+        let written = {
+            let mut writing = pin!(to.write_all(&buffer));
+            tokio::select! {
+                written = &mut writing => written,
+                // Nothing follows while the only buffer is here, so this is the owner's end: what it said last still gets
+                // a moment, and a peer that takes nothing does not hold the socket.
+                _ = buffers.recv() => {
+                    let _cut_short = tokio::time::timeout(GOODBYE, writing).await;
+                    return;
+                }
+            }
+        };
+        let report = match written {
             Ok(()) => {
                 buffer.clear();
                 Report::Written { connection, buffer }

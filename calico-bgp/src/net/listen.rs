@@ -52,6 +52,7 @@ pub enum ListenError {
 /// A listening socket. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Listening {
+    pub(super) address: SocketAddr,
     /// The same socket once more, to set peers' keys on.
     pub(super) socket: Socket,
     task: tokio::task::AbortHandle,
@@ -75,13 +76,15 @@ impl Listening {
         let copy = socket.try_clone().map_err(explain)?;
         let listener = TcpListener::from_std(copy.into()).map_err(explain)?;
         let task = tokio::spawn(accept(listener, reports.clone())).abort_handle();
-        Ok(Self { socket, task })
+        Ok(Self { address, socket, task })
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
         self.task.abort();
+        // The task lets go of its descriptor later; the address must be free at once.
+        let _closed_already = self.socket.shutdown(std::net::Shutdown::Both);
     }
 }
 

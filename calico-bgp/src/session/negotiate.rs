@@ -5,7 +5,7 @@ use std::time::Duration;
 use calico_model::{AsNumber, Family, RouterId};
 
 use crate::family::{FamilySet, PerFamily};
-use crate::wire::open::{AddPath, Feature, GracefulRestart};
+use crate::wire::open::{AddPath, Feature, GracefulRestart, LongLivedRestart};
 use crate::wire::{
     AsWidth, Capabilities, Dialect, HoldTime, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, Notification, Open, PathIds,
 };
@@ -32,11 +32,19 @@ pub struct Negotiated {
     pub families: FamilySet,
     /// What the peer said of graceful restart, when we offered it too.
     pub graceful_restart: Option<GracefulRestart>,
+    /// What the peer said of long-lived graceful restart, when we understand it too.
+    pub long_lived: Option<LongLivedRestart>,
     /// What both sides offered of the capabilities without a value.
     pub features: std::collections::BTreeSet<Feature>,
 }
 
 impl Negotiated {
+    /// Returns for how many seconds a family's routes outlive the restart time.
+    #[must_use]
+    pub fn stale_time(&self, family: Family) -> u32 {
+        self.long_lived.and_then(|long_lived| long_lived.families[family]).map_or(0, |said| said.stale_time)
+    }
+
     /// Returns how often a KEEPALIVE is due: a third of the hold time.
     #[must_use]
     pub fn keepalive(&self) -> Option<Duration> {
@@ -141,6 +149,10 @@ impl Terms {
             hold_time: self.hold_time.min(open.hold_time),
             families,
             graceful_restart: ours.graceful_restart.and(theirs.graceful_restart),
+            long_lived: ours
+                .long_lived
+                .and(theirs.long_lived)
+                .filter(|_| ours.graceful_restart.is_some() && theirs.graceful_restart.is_some()),
             features,
         })
     }

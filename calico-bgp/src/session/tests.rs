@@ -383,3 +383,39 @@ fn a_hard_reset_is_said_only_to_those_who_know_it() {
         assert_eq!(gist(&outputs(&mut session))[0], expected);
     }
 }
+
+#[test]
+fn a_peer_that_takes_a_little_now_and_then_is_not_cut_off_and_the_time_can_be_set() {
+    let mut now = beginning();
+    let (mut session, id) = in_state(State::Established, now);
+    session.set_send_hold(Some(Duration::from_secs(120)));
+    session.waiting_to_send(id, now);
+    let mut pass = |session: &mut Session, seconds: u64| {
+        for _ in 0..seconds / 10 {
+            now += Duration::from_secs(10);
+            session.handle(Input::Heard(id, Heard::Keepalive), now);
+            session.handle(Input::Timeout, now);
+        }
+        now
+    };
+    for _ in 0..10 {
+        let now = pass(&mut session, 110);
+        session.has_taken(id, now);
+    }
+    assert_eq!(session.state(), State::Established);
+    pass(&mut session, 110);
+    assert_eq!(session.state(), State::Established);
+    pass(&mut session, 10);
+    assert_eq!(session.state(), State::Active);
+    assert!(gist(&outputs(&mut session)).contains(&"NOTIFICATION 8/0".to_owned()));
+}
+
+#[test]
+fn two_speakers_of_one_as_must_have_different_identifiers_and_others_need_not() {
+    for (local_as, remote_as, refused) in [(1, 1, true), (1, 2, false)] {
+        let ours = terms("10.0.0.5", local_as, remote_as);
+        let theirs = terms("10.0.0.5", remote_as, local_as).open();
+        let refusal = ours.meet(&theirs).err().map(|notification| notification.kind());
+        assert_eq!(refusal, refused.then_some(Notification::BAD_IDENTIFIER));
+    }
+}

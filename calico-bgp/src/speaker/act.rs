@@ -1,6 +1,6 @@
 //! What sessions want, carried out.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::export;
 use super::peer::{Closing, History, Up};
@@ -9,6 +9,9 @@ use crate::decision::Source;
 use crate::family::FamilySet;
 use crate::rib::PeerId;
 use crate::session::{ConnectionId, Input, Output};
+
+/// How long a peer may take to hear why its connection ends.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 impl Speaker {
     /// Gives a session an input and carries out what it wants.
@@ -36,13 +39,16 @@ impl Speaker {
             }
             Output::Transmit(connection, message) => {
                 if let Some(line) = peer.lines.get_mut(&connection) {
+                    if line.open_out.is_empty() {
+                        line.open_out = message.as_slice().into();
+                    }
                     line.control.push_back(message);
                     self.wake(connection);
                 }
             }
             Output::Close(connection) => match peer.lines.get_mut(&connection) {
                 Some(line) if !line.control.is_empty() => {
-                    line.closing = Closing::WhenSent;
+                    line.closing = Closing::WhenSent(now + GOODBYE);
                     self.wake(connection);
                 }
                 _ => {
@@ -73,23 +79,40 @@ impl Speaker {
                 self.routes_after_up(id, &negotiated, now);
                 self.join_group(group, id, families);
                 self.renew_terms(id);
+                self.feed_session(id, None);
+                self.renew_watch(id);
                 self.events.push_back(Action::Event(Event::Up(address)));
             }
             Output::Down(_, ended) => {
-                peer.last_error = Some(ended.clone());
+                peer.note_end(&ended);
                 let words = ended.to_string();
                 if let Some(up) = peer.up.take() {
                     self.leave_group(&up.group, id);
+                    self.feed_end(id, &up, &ended);
+                    self.renew_watch(id);
                     self.routes_after_down(id, &up.negotiated, &ended, now);
                 }
                 self.events.push_back(Action::Event(Event::Down(address, words)));
             }
             Output::Failed(ended) => {
                 let words = ended.to_string();
-                peer.last_error = Some(ended);
+                peer.note_end(&ended);
                 self.events.push_back(Action::Event(Event::Failed(address, words)));
             }
         }
+    }
+
+    /// Closes the connections whose peers do not take the last words.
+    pub(super) fn cut_short(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let events = &mut self.events;
+        peer.lines.retain(|connection, line| {
+            let cut = matches!(line.closing, Closing::WhenSent(until) if until <= now);
+            if cut {
+                events.push_back(Action::Close(*connection));
+            }
+            !cut
+        });
     }
 
     pub(super) fn wake(&mut self, connection: ConnectionId) {

@@ -1,11 +1,16 @@
 //! What a speaker and its peers are told to do.
 
+mod bounds;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use calico_model::{AsNumber, Community, RouterId};
 
+pub use bounds::{DynamicPeers, MaxPrefixes, WhenExceeded};
+
+use crate::bfd::BfdConfig;
 use crate::family::FamilySet;
 use crate::filter::{ChangeId, Policy, PrefixSet, Route, Verdict};
 use crate::session::{Initiation, Peering, Roles};
@@ -133,6 +138,30 @@ impl Exchange {
     }
 }
 
+/// Whether routes outlive the restart time of the peer that told them, as a last resort (RFC 9494). It works only beside
+/// graceful restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum LongLived {
+    /// No: routes go when the restart time is over.
+    Off,
+    /// The peer's routes are kept for as long as it asks, and routes that others have kept are taken from it and told to
+    /// it. It is not asked to keep ours.
+    #[default]
+    Aware,
+    /// The same, and the peer is asked to keep ours for so many seconds, at most 16,777,215.
+    For(u32),
+}
+
+/// What becomes of routes whose AS path holds a set of numbers in no order, which can hide where they come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum AsSets {
+    /// They are treated as withdrawn (RFC 9774 section 3).
+    #[default]
+    Refuse,
+    /// They are taken.
+    Accept,
+}
+
 /// How far away a peer may be, as far as IP's time to live says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Distance {
@@ -179,7 +208,8 @@ pub struct PeerConfig {
     pub name: String,
     /// Its AS number.
     pub remote_as: AsNumber,
-    /// Our AS number towards it.
+    /// Our AS number towards it, which may be another than the speaker's ("local AS"): the peer sees this one and only this
+    /// one, and decides by it whether we are in its AS.
     pub local_as: AsNumber,
     /// Our address towards it; without one the kernel chooses.
     pub local_address: Option<IpAddr>,
@@ -205,8 +235,17 @@ pub struct PeerConfig {
     pub distance: Distance,
     /// How long it shall keep our routes while we restart, in seconds; 0 offers no graceful restart.
     pub restart_time: u16,
-    /// The most prefixes taken from it; one more ends the session.
-    pub max_prefixes: Option<u32>,
+    /// Whether routes outlive the restart time.
+    pub long_lived: LongLived,
+    /// How long it may take nothing of what waits for it (RFC 9687); without a time, the longer of eight minutes and
+    /// twice the hold time. Of a time that is not longer than the hold time, twice the hold time counts.
+    pub send_hold: Option<Duration>,
+    /// How many prefixes are taken from it.
+    pub max_prefixes: Option<MaxPrefixes>,
+    /// Whether it is watched by BFD, which notices in a fraction of a second that packets no longer reach it.
+    pub bfd: Option<BfdConfig>,
+    /// What becomes of its routes with AS sets.
+    pub as_sets: AsSets,
     /// How often our own AS number may be in the paths it tells.
     pub allow_own_as: u8,
     /// Communities put on every route told to it.
@@ -250,7 +289,11 @@ impl PeerConfig {
             password: None,
             distance: Distance::Any,
             restart_time: 120,
+            long_lived: LongLived::Aware,
+            send_hold: None,
             max_prefixes: None,
+            bfd: None,
+            as_sets: AsSets::Refuse,
             allow_own_as: 0,
             add_communities: Vec::new(),
             default_local_pref: None,
@@ -276,6 +319,10 @@ impl PeerConfig {
                 initiation: Initiation::Active,
                 connect_retry: Duration::ZERO,
                 max_prefixes: None,
+                allow_own_as: 0,
+                send_hold: None,
+                bfd: None,
+                as_sets: AsSets::Refuse,
                 port: 0,
                 next_hop: NextHopMode::Auto,
                 reflection: Reflection::NonClient,

@@ -28,6 +28,8 @@ pub(crate) struct GroupKey {
     pub(crate) ids: PerFamily<bool>,
     /// Whether an IPv4 route may have an IPv6 next hop (RFC 8950).
     pub(crate) extended_next_hop: bool,
+    /// Whether routes that are a last resort may be told (RFC 9494 section 4.3).
+    pub(crate) long_lived: bool,
     pub(crate) max_len: usize,
     pub(crate) communities: Vec<Community>,
     pub(crate) export: Exchange,
@@ -130,6 +132,9 @@ impl GroupKey {
         if attributes.has_community(NO_ADVERTISE) {
             return false;
         }
+        if attributes.is_long_lived_stale() && !self.long_lived {
+            return false;
+        }
         // What came from a provider, a peer or a route server goes to customers only (RFC 9234 section 5).
         let upwards = matches!(self.role, Some(Role::Customer | Role::Peer | Role::RouteServerClient));
         if upwards && attributes.extra().only_to_customer.is_some() {
@@ -200,6 +205,10 @@ impl GroupKey {
                 }
                 let downwards = matches!(self.role, Some(Role::Provider | Role::Peer | Role::RouteServer));
                 fit.change_extra(|extra| {
+                    // What is not transitive stays inside the AS (RFC 4360 section 6).
+                    let passes = |community: &u64| community >> 56 & 0x40 == 0;
+                    extra.extended_communities =
+                        extra.extended_communities.iter().copied().filter(passes).collect();
                     extra.originator_id = None;
                     extra.cluster_list = Box::default();
                     if downwards {
@@ -242,6 +251,7 @@ pub(crate) fn key_of(config: &PeerConfig, negotiated: &Negotiated, local: IpAddr
         narrow: dialect.as_width == AsWidth::Two,
         ids: PerFamily::new(|family| dialect.path_ids_out[family] == PathIds::Present),
         extended_next_hop,
+        long_lived: negotiated.long_lived.is_some(),
         max_len: dialect.max_len.min(wire::MAX_EXTENDED_MESSAGE),
         communities: config.add_communities.clone(),
         export: config.export.clone(),

@@ -3,18 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use calico_model::Family;
+use calico_model::{AsNumber, Family};
 
 use super::Speaker;
-use super::config::PeerConfig;
+use super::config::{AsSets, Exchange, PeerConfig};
+use super::feed::Fed;
 use super::group::Group;
 use super::journal::{Changes, Detail, Journal};
 use crate::filter::{ChangeId, Route, Teller, Verdict};
 use crate::rib::{Choice, Effect, Path, PeerId, Tabled};
 use crate::session::Peering;
+use crate::wire::as_path::SegmentKind;
+use crate::wire::attribute::{LLGR_STALE, NO_LLGR};
 use crate::wire::open::Role;
 use crate::wire::update::{MpReach, MpUnreach};
-use crate::wire::{Attributes, Nlri, Notification, Prefix, Prefixes, Update};
+use crate::wire::{AsPath, Attributes, Nlri, Prefix, Prefixes, Update};
 
 /// A family whose changes are taken down.
 pub(super) trait Noted: Tabled {
@@ -36,6 +39,25 @@ impl Noted for Ipv6Addr {
 /// The mark on routes that are about to go (RFC 8326).
 const GRACEFUL_SHUTDOWN: u32 = 0xffff_0000;
 
+/// Why a route is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("nobody said which routes of this peer are taken, and it is in another AS (RFC 8212)")]
+    NothingIsTaken,
+    #[error("our own AS {0} is in the path {1}")]
+    OwnAs(AsNumber, AsPath),
+    #[error("there is a set in the AS path {0} (RFC 9774)")]
+    AsSet(AsPath),
+    #[error("we brought the route into the AS ourselves")]
+    OwnOriginator,
+    #[error("it was reflected through our own cluster {0}")]
+    OwnCluster(Ipv4Addr),
+    #[error("the next hop {0} is our own address")]
+    OwnNextHop(IpAddr),
+    #[error("it is for customers only and must not have come this way (RFC 9234)")]
+    Leaked,
+}
+
 /// Reports whether a route must not have come this way (RFC 9234 section 5): a customer or a route server's client passes
 /// on what is for customers only, or a peer what is not its own.
 fn is_leaked(config: &PeerConfig, only_to_customer: Option<u32>) -> bool {
@@ -48,11 +70,8 @@ fn is_leaked(config: &PeerConfig, only_to_customer: Option<u32>) -> bool {
 
 impl Speaker {
     /// Takes the routes of an UPDATE.
-    ///
-    /// # Errors
-    /// The NOTIFICATION that must end the session: the peer tells too many prefixes.
-    pub(super) fn import(&mut self, id: PeerId, update: Update<'_>) -> Result<(), Notification> {
-        let Some(up) = self.peers.get(&id).and_then(|peer| peer.up.as_ref()) else { return Ok(()) };
+    pub(super) fn import(&mut self, id: PeerId, update: Update<'_>) {
+        let Some(up) = self.peers.get(&id).and_then(|peer| peer.up.as_ref()) else { return };
         let families = up.negotiated.families;
         if families.contains(Family::V4) {
             self.withdraw_all(id, &update.withdrawn);
@@ -62,7 +81,16 @@ impl Speaker {
             Some(MpUnreach::V6(list)) if families.contains(Family::V6) => self.withdraw_all(id, list),
             _ => {}
         }
-        let attributes = update.attributes.filter(|attributes| self.is_acceptable(id, attributes));
+        let attributes = update.attributes.filter(|attributes| match self.refusal(id, attributes) {
+            None => true,
+            Some(why) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.counters.refused_in += 1;
+                    peer.last_refusal = Some(why);
+                }
+                false
+            }
+        });
         if !update.announced.is_empty() && families.contains(Family::V4) {
             let attributes = attributes.clone().map(|a| self.taken(id, a));
             self.announce_all(id, &update.announced, attributes.as_ref());
@@ -87,32 +115,33 @@ impl Speaker {
         if let Some(end) = update.end_of_rib.filter(|end| families.contains(end.0)) {
             self.end_of_rib(id, end.0);
         }
-        self.check_limit(id)
     }
 
-    fn check_limit(&self, id: PeerId) -> Result<(), Notification> {
-        let Some(peer) = self.peers.get(&id) else { return Ok(()) };
-        let Some(limit) = peer.config.max_prefixes else { return Ok(()) };
-        match Family::ALL.into_iter().find(|family| peer.held[*family] > limit) {
-            None => Ok(()),
-            Some(family) => {
-                let mut data = vec![0, crate::wire::open::afi(family), 1];
-                data.extend_from_slice(&limit.to_be_bytes());
-                Err(Notification::new(Notification::MAX_PREFIXES).with_data(&data))
-            }
+    /// Says why routes with these attributes are not taken from a peer, if so.
+    fn refusal(&self, id: PeerId, attributes: &Attributes) -> Option<Refusal> {
+        let peer = self.peers.get(&id)?;
+        let (config, extra, path) = (&peer.config, attributes.extra(), &attributes.as_path);
+        let allowed = usize::from(config.allow_own_as);
+        let looped =
+            [config.local_as, self.config.local_as].into_iter().find(|own| path.count(*own) > allowed);
+        let has_set = || path.segments().any(|segment| segment.kind == SegmentKind::Set);
+        if config.import == Exchange::Unsaid && config.peering() == Peering::External {
+            Some(Refusal::NothingIsTaken)
+        } else if let Some(own) = looped {
+            Some(Refusal::OwnAs(own, path.clone()))
+        } else if config.as_sets == AsSets::Refuse && has_set() {
+            Some(Refusal::AsSet(path.clone()))
+        } else if extra.originator_id == Some(self.config.router_id.addr()) {
+            Some(Refusal::OwnOriginator)
+        } else if extra.cluster_list.contains(&self.config.cluster()) {
+            Some(Refusal::OwnCluster(self.config.cluster()))
+        } else if peer.lines.values().any(|line| line.local == attributes.next_hop) {
+            Some(Refusal::OwnNextHop(attributes.next_hop))
+        } else if is_leaked(config, extra.only_to_customer) {
+            Some(Refusal::Leaked)
+        } else {
+            None
         }
-    }
-
-    /// Refuses routes that have been here before (RFC 4271 section 9.1.2, RFC 4456 section 8) and routes whose next
-    /// hop is ourselves (RFC 4271 section 5.1.3).
-    fn is_acceptable(&self, id: PeerId, attributes: &Attributes) -> bool {
-        let Some(peer) = self.peers.get(&id) else { return false };
-        let extra = attributes.extra();
-        let own = peer.lines.values().any(|line| line.local == attributes.next_hop);
-        let looped = attributes.as_path.count(peer.config.local_as) > usize::from(peer.config.allow_own_as);
-        let originated = extra.originator_id == Some(self.config.router_id.addr());
-        let reflected = extra.cluster_list.contains(&self.config.cluster());
-        !(own || looped || originated || reflected || is_leaked(&peer.config, extra.only_to_customer))
     }
 
     /// Puts on a route what is ours to say of one from another AS.
@@ -133,20 +162,20 @@ impl Speaker {
         self.interner.intern(attributes)
     }
 
-    fn withdraw_all<A: Noted>(&mut self, id: PeerId, list: &Prefixes<'_, A>) {
+    fn withdraw_all<A: Fed>(&mut self, id: PeerId, list: &Prefixes<'_, A>) {
         for nlri in list.iter() {
             self.withdraw_one(id, nlri);
         }
     }
 
-    fn withdraw_one<A: Noted>(&mut self, id: PeerId, nlri: Nlri<A>) {
+    fn withdraw_one<A: Fed>(&mut self, id: PeerId, nlri: Nlri<A>) {
         let table = A::table_mut(&mut self.tables.rib);
         let effect = table.remove(nlri.prefix, id, nlri.path_id, &self.tables.sources);
         self.note(id, nlri.prefix, nlri.path_id, effect);
     }
 
     /// Takes announced prefixes; without attributes they are treated as withdrawn.
-    fn announce_all<A: Noted>(
+    fn announce_all<A: Fed>(
         &mut self,
         id: PeerId,
         list: &Prefixes<'_, A>,
@@ -174,7 +203,7 @@ impl Speaker {
         }
     }
 
-    pub(super) fn note<A: Noted>(&mut self, id: PeerId, prefix: Prefix<A>, path_id: u32, effect: Effect) {
+    pub(super) fn note<A: Fed>(&mut self, id: PeerId, prefix: Prefix<A>, path_id: u32, effect: Effect) {
         if let Some(peer) = self.peers.get_mut(&id) {
             let held = &mut peer.held[A::FAMILY];
             *held = held.saturating_add_signed(effect.held);
@@ -182,6 +211,7 @@ impl Speaker {
         if effect.choice == Choice::Same {
             return;
         }
+        self.feed_change(id, Nlri { prefix, path_id });
         self.choice_changed |= effect.choice != Choice::SameOfMore;
         // While nothing is told, nothing need be known of what was; whoever joins is told everything.
         if self.deferral.is_none() && !self.groups.is_empty() {
@@ -198,6 +228,34 @@ impl Speaker {
         }
     }
 
+    /// Marks the stale paths of a peer as a last resort (RFC 9494 section 4.2); those that forbid it go.
+    pub(super) fn make_long_lived(&mut self, family: Family, id: PeerId) {
+        match family {
+            Family::V4 => self.make_long_lived_of::<Ipv4Addr>(id),
+            Family::V6 => self.make_long_lived_of::<Ipv6Addr>(id),
+        }
+        self.mark_stale(family, id);
+    }
+
+    fn make_long_lived_of<A: Fed>(&mut self, id: PeerId) {
+        self.drop_paths_of::<A>(id, |path| path.attributes.has_community(NO_LLGR));
+        let of_peer = |(prefix, paths): (Prefix<A>, &'_ [Path])| {
+            let path =
+                paths.iter().filter(|path| path.peer() == id && !path.attributes.is_long_lived_stale());
+            path.map(|path| (prefix, path.clone())).collect::<Vec<_>>()
+        };
+        let paths: Vec<_> = A::table(&self.tables.rib).iter().flat_map(of_peer).collect();
+        for (prefix, path) in paths {
+            let mut attributes = Attributes::clone(&path.attributes);
+            attributes.change_extra(|extra| {
+                extra.communities = extra.communities.iter().copied().chain([LLGR_STALE]).collect();
+            });
+            let marked = Path::new(self.interner.intern(attributes), id, path.path_id);
+            let effect = A::table_mut(&mut self.tables.rib).insert(prefix, marked, &self.tables.sources);
+            self.note(id, prefix, path.path_id, effect);
+        }
+    }
+
     /// Takes out the paths of a peer that `goes` picks.
     pub(super) fn drop_paths(&mut self, family: Family, id: PeerId, goes: impl Fn(&Path) -> bool) {
         match family {
@@ -206,7 +264,7 @@ impl Speaker {
         }
     }
 
-    fn drop_paths_of<A: Noted>(&mut self, id: PeerId, goes: impl Fn(&Path) -> bool) {
+    fn drop_paths_of<A: Fed>(&mut self, id: PeerId, goes: impl Fn(&Path) -> bool) {
         if self.peers.get(&id).is_some_and(|peer| peer.held[A::FAMILY] == 0) {
             return;
         }

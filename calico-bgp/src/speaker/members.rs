@@ -11,6 +11,7 @@ use super::config::{PeerConfig, Reflection};
 use super::export::{self, GroupKey, World};
 use super::group::{Ending, Group};
 use super::journal::Journal;
+use super::limit::Suspended;
 use super::peer::{self, History, Peer, Retained};
 use super::status::Counters;
 use crate::family::{FamilySet, PerFamily};
@@ -30,22 +31,33 @@ impl Speaker {
             self.tables.clients.insert(id);
         }
         self.by_address.insert(config.address, id);
-        let peer = Peer {
+        let mut peer = Peer {
             id,
             config,
             session,
             lines: BTreeMap::new(),
             up: None,
             retained: Retained::Nothing,
+            stale_time: PerFamily::default(),
+            long_lived: PerFamily::default(),
             held: PerFamily::default(),
             counters: Counters::default(),
             since: now,
             state: State::Idle,
             last_error: None,
+            last_sent: None,
+            last_received: None,
             last_fault: None,
+            last_refusal: None,
             filed: None,
             history: History::Never,
+            suspended: Suspended::No,
+            watched: None,
+            path: None,
+            fill: PerFamily::default(),
+            came_by: None,
         };
+        peer.session.set_send_hold(peer.config.send_hold);
         self.peers.insert(id, peer);
         self.session_input(id, Input::Start, now);
     }
@@ -59,8 +71,10 @@ impl Speaker {
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.retained = Retained::Nothing;
+            peer.long_lived = PerFamily::default();
             peer.config.max_prefixes = None;
         }
+        self.leaving.push(id);
         self.departed.push(id);
     }
 
@@ -71,11 +85,19 @@ impl Speaker {
         }
         let reset = peer.config.requires_reset(&config);
         let reflection = config.reflection;
-        let import_changed = peer.config.import != config.import
-            || peer.config.default_local_pref != config.default_local_pref;
+        let taken = |config: &PeerConfig| {
+            (config.import.clone(), config.as_sets, config.allow_own_as, config.default_local_pref)
+        };
+        let import_changed = taken(&peer.config) != taken(&config);
+        let limit_changed = peer.config.max_prefixes != config.max_prefixes;
         peer.session.set_initiation(config.initiation, config.connect_retry);
+        peer.session.set_send_hold(config.send_hold);
         peer.config = config;
         self.renew_terms(id);
+        if limit_changed && !self.resume(id, now) {
+            self.check_limit(id, now);
+        }
+        self.renew_watch(id);
         if reset {
             let why = Notification::new(Notification::CONFIGURATION_CHANGE);
             self.session_input(id, Input::Reset(why), now);

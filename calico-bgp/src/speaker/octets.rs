@@ -37,6 +37,7 @@ impl Speaker {
         if let Some(line) = self.peers.get_mut(&id).and_then(|peer| peer.lines.get_mut(&connection)) {
             line.received = rest;
         }
+        self.forget_if_gone(id, now);
         self.advance(now);
     }
 
@@ -57,7 +58,12 @@ impl Speaker {
                     peer.counters.messages_in += 1;
                     match frame.kind {
                         MessageType::Open => match Open::decode(frame.body) {
-                            Ok(open) => Heard::Open(Box::new(open)),
+                            Ok(open) => {
+                                if let Some(line) = peer.lines.get_mut(&connection) {
+                                    line.open_in = octets[used - frame.len..used].into();
+                                }
+                                Heard::Open(Box::new(open))
+                            }
                             Err(fault) => malformed(fault),
                         },
                         MessageType::Keepalive => Heard::Keepalive,
@@ -66,7 +72,7 @@ impl Speaker {
                             Ok(refresh) => self.refresh(id, connection, refresh, now),
                             Err(fault) => malformed(fault),
                         },
-                        MessageType::Update => self.update(id, connection, frame.body, &dialect),
+                        MessageType::Update => self.update(id, connection, frame.body, &dialect, now),
                     }
                 }
             };
@@ -74,7 +80,14 @@ impl Speaker {
         }
     }
 
-    fn update(&mut self, id: PeerId, connection: ConnectionId, body: &[u8], dialect: &Dialect) -> Heard {
+    fn update(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        body: &[u8],
+        dialect: &Dialect,
+        now: Instant,
+    ) -> Heard {
         let Some(peer) = self.peers.get_mut(&id) else { return Heard::Update };
         peer.counters.updates_in += 1;
         if peer.up.as_ref().is_none_or(|up| up.connection != connection) {
@@ -90,10 +103,9 @@ impl Speaker {
                 if let Some(fault) = update.faults.last() {
                     peer.last_fault = Some(fault.to_string());
                 }
-                match self.import(id, update) {
-                    Ok(()) => Heard::Update,
-                    Err(too_many) => Heard::Malformed(too_many),
-                }
+                self.import(id, update);
+                self.check_limit(id, now);
+                Heard::Update
             }
         }
     }
@@ -131,10 +143,12 @@ impl Speaker {
             out.extend_from_slice(&message);
             peer.counters.messages_out += 1;
         }
-        if line.closing == Closing::WhenSent {
+        if let Closing::WhenSent(_) = line.closing {
             if line.control.is_empty() && out.is_empty() {
                 peer.lines.remove(&connection);
                 self.events.push_back(Action::Close(connection));
+                self.forget_if_gone(id, now);
+                self.advance(now);
             }
             return;
         }
@@ -145,7 +159,9 @@ impl Speaker {
             peer.counters.messages_out += count;
             peer.counters.updates_out += count;
         }
-        if out.is_empty() {
+        if !out.is_empty() {
+            peer.session.has_taken(connection, now);
+        } else {
             self.awake.remove(&connection);
             self.session_input(id, Input::Drained(connection), now);
         }
@@ -163,6 +179,8 @@ pub(super) fn new_line(local: IpAddr, config: &PeerConfig) -> Line {
     Line {
         received: Vec::new(),
         control: VecDeque::new(),
+        open_out: Box::default(),
+        open_in: Box::default(),
         local,
         dialect: Dialect { max_len: MAX_MESSAGE, ..Dialect::plain(config.peering()) },
         closing: Closing::No,

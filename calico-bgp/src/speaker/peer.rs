@@ -5,22 +5,31 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use calico_model::Family;
+use calico_model::{Cidr, Family};
 
-use super::config::{PeerConfig, SpeakerConfig, Start};
+use super::config::{LongLived, PeerConfig, SpeakerConfig, Start};
 use super::export::GroupKey;
+use super::import::Refusal;
+use super::limit::{Fill, Suspended};
 use super::status::Counters;
+use crate::bfd::{BfdConfig, Change};
 use crate::family::{FamilySet, PerFamily};
 use crate::rib::PeerId;
 use crate::session::{ConnectionId, Ended, Negotiated, Peering, Session, State, Terms};
-use crate::wire::open::{AddPath, Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
-use crate::wire::{Capabilities, Dialect};
+use crate::wire::open::{
+    AddPath, Feature, Forwarding, GracefulRestart, LongLivedFamily, LongLivedRestart, OnNotification,
+    RestartState,
+};
+use crate::wire::{Capabilities, Dialect, Notification};
 
 /// One TCP connection: octets that are not a whole message yet, and messages that wait to be taken.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) received: Vec<u8>,
     pub(super) control: VecDeque<Vec<u8>>,
+    /// The OPENs of both sides, once they are there.
+    pub(super) open_out: Box<[u8]>,
+    pub(super) open_in: Box<[u8]>,
     pub(super) local: IpAddr,
     pub(super) dialect: Dialect,
     pub(super) closing: Closing,
@@ -30,8 +39,8 @@ pub(super) struct Line {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closing {
     No,
-    /// Once its last messages are taken.
-    WhenSent,
+    /// Once its last messages are taken, or at this time.
+    WhenSent(Instant),
 }
 
 /// What is true of an established session.
@@ -54,12 +63,14 @@ pub(super) enum Retained {
     Awaiting(Instant),
     /// Until the peer has told everything again.
     Completing(Instant),
+    /// Until the long-lived stale time of each family is over (RFC 9494).
+    LongLived,
 }
 
 impl Retained {
     pub(super) fn until(self) -> Option<Instant> {
         match self {
-            Self::Nothing => None,
+            Self::Nothing | Self::LongLived => None,
             Self::Awaiting(until) | Self::Completing(until) => Some(until),
         }
     }
@@ -73,15 +84,29 @@ pub(super) struct Peer {
     pub(super) lines: BTreeMap<ConnectionId, Line>,
     pub(super) up: Option<Up>,
     pub(super) retained: Retained,
+    /// For how many seconds routes outlive the restart time, and until when they do where it is over.
+    pub(super) stale_time: PerFamily<u32>,
+    pub(super) long_lived: PerFamily<Option<Instant>>,
     pub(super) held: PerFamily<u32>,
     pub(super) counters: Counters,
     pub(super) since: Instant,
     pub(super) state: State,
     pub(super) last_error: Option<Ended>,
+    pub(super) last_sent: Option<Notification>,
+    pub(super) last_received: Option<Notification>,
     pub(super) last_fault: Option<String>,
+    pub(super) last_refusal: Option<Refusal>,
     /// The deadline under which the speaker has filed this peer.
     pub(super) filed: Option<Instant>,
     pub(super) history: History,
+    /// From which address and how closely BFD watches it, and what BFD said last.
+    pub(super) watched: Option<(IpAddr, BfdConfig)>,
+    pub(super) path: Option<Change>,
+    /// Whether it told too much.
+    pub(super) suspended: Suspended,
+    pub(super) fill: PerFamily<Fill>,
+    /// The prefix by which it came unannounced, if it did.
+    pub(super) came_by: Option<Cidr>,
 }
 
 /// Whether this speaker ever had a session with the peer.
@@ -93,7 +118,27 @@ pub(super) enum History {
 
 impl Peer {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.session.deadline().into_iter().chain(self.retained.until()).min()
+        let resume = match self.suspended {
+            Suspended::Until(until) => until,
+            Suspended::No => None,
+        };
+        let closing = self.lines.values().filter_map(|line| match line.closing {
+            Closing::No => None,
+            Closing::WhenSent(until) => Some(until),
+        });
+        let long_lived = Family::ALL.into_iter().filter_map(|family| self.long_lived[family]);
+        let session = self.session.deadline().into_iter();
+        session.chain(self.retained.until()).chain(long_lived).chain(resume).chain(closing).min()
+    }
+
+    /// Remembers why a connection ended.
+    pub(super) fn note_end(&mut self, ended: &Ended) {
+        match ended {
+            Ended::Sent(notification) => self.last_sent = Some(notification.clone()),
+            Ended::Received(notification) => self.last_received = Some(notification.clone()),
+            Ended::Lost(_) | Ended::Replaced => {}
+        }
+        self.last_error = Some(ended.clone());
     }
 
     pub(super) fn note_state(&mut self, now: Instant) {
@@ -126,6 +171,14 @@ pub(super) fn terms(
         on_notification: OnNotification::Keep,
         families: PerFamily::new(|family| config.families.contains(family).then_some(forwarding)),
     });
+    let stale_time = match config.long_lived {
+        LongLived::Off => None,
+        LongLived::Aware => Some(None),
+        LongLived::For(seconds) => Some(Some(LongLivedFamily { forwarding, stale_time: seconds })),
+    };
+    let long_lived = stale_time.filter(|_| config.restart_time > 0).map(|said| LongLivedRestart {
+        families: PerFamily::new(|family| said.filter(|_| config.families.contains(family))),
+    });
     let mut features =
         BTreeSet::from([Feature::RouteRefresh, Feature::EnhancedRouteRefresh, Feature::ExtendedMessages]);
     // Between IPv6 addresses, IPv4 routes need a next hop that both sides have.
@@ -142,6 +195,7 @@ pub(super) fn terms(
             four_octet_as: Some(config.local_as),
             features,
             graceful_restart,
+            long_lived,
             add_path: PerFamily::new(|family| match config.families.contains(family) {
                 true => config.add_path,
                 false => AddPath::Neither,

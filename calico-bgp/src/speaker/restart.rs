@@ -1,19 +1,21 @@
-//! Graceful restart, both roles (RFC 4724, RFC 8538).
+//! Graceful restart, both roles (RFC 4724, RFC 8538), and its long-lived form (RFC 9494).
 //!
 //! *As the helper*: the routes of a peer that went away are kept, marked stale, until it is back and has told
-//! everything again, or until its restart time is over.
+//! everything again, or until its restart time is over. After that they may live on, as a last resort, for the long-lived
+//! stale time: with a community that says so, worse than every other route, and told only to those who understand.
 //!
 //! *As the one that restarted*: nothing is chosen or told until the node has set its peers and prefixes and every peer that could tell us something has done so.
 //! A peer that restarts as well, or does not do graceful restart, is not waited for; a peer that does not even connect
 //! is waited for only briefly.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use calico_model::Family;
 
 use super::Speaker;
 use super::peer::{History, Peer, Retained};
-use crate::family::FamilySet;
+use crate::family::{FamilySet, PerFamily};
 use crate::rib::{Freshness, PeerId};
 use crate::session::{Ended, Negotiated, State};
 use crate::wire::Notification;
@@ -70,9 +72,7 @@ impl Deferral {
 
 /// Decides whether the routes of a session that ended are kept.
 fn families_kept(negotiated: &Negotiated, ended: &Ended) -> FamilySet {
-    let Some(theirs) = negotiated.graceful_restart.filter(|gr| gr.restart_time > 0) else {
-        return FamilySet::NONE;
-    };
+    let Some(theirs) = negotiated.graceful_restart else { return FamilySet::NONE };
     let counts_as_restart = match ended {
         Ended::Lost(_) | Ended::Replaced => true,
         Ended::Sent(n) | Ended::Received(n) => {
@@ -82,7 +82,10 @@ fn families_kept(negotiated: &Negotiated, ended: &Ended) -> FamilySet {
     if !counts_as_restart {
         return FamilySet::NONE;
     }
-    negotiated.families.iter().filter(|family| theirs.families[*family].is_some()).collect()
+    let is_kept = |family: &Family| {
+        theirs.families[*family].is_some() && theirs.restart_time > 0 || negotiated.stale_time(*family) > 0
+    };
+    negotiated.families.iter().filter(is_kept).collect()
 }
 
 impl Speaker {
@@ -109,7 +112,14 @@ impl Speaker {
             } else {
                 Retained::Awaiting(now + Duration::from_secs(restart_time.into()))
             };
+            peer.stale_time =
+                PerFamily::new(
+                    |family| {
+                        if kept.contains(family) { negotiated.stale_time(family) } else { 0 }
+                    },
+                );
         }
+        self.expire_retained(id, now);
     }
 
     /// A session is back: routes of families that the peer lost are dropped, the others wait for End-of-RIB.
@@ -118,13 +128,18 @@ impl Speaker {
         if peer.retained == Retained::Nothing {
             return;
         }
-        let preserved: FamilySet = negotiated
-            .families
-            .iter()
-            .filter(|f| {
-                negotiated.graceful_restart.is_some_and(|gr| gr.families[*f] == Some(Forwarding::Preserved))
-            })
-            .collect();
+        let long_lived = peer.long_lived;
+        let is_preserved = |family: &Family| match long_lived[*family] {
+            None => negotiated
+                .graceful_restart
+                .is_some_and(|gr| gr.families[*family] == Some(Forwarding::Preserved)),
+            Some(_) => {
+                let said = negotiated.long_lived.and_then(|long_lived| long_lived.families[*family]);
+                said.is_some_and(|said| said.forwarding == Forwarding::Preserved)
+            }
+        };
+        let preserved: FamilySet = negotiated.families.iter().filter(is_preserved).collect();
+        peer.long_lived = PerFamily::new(|family| long_lived[family].filter(|_| preserved.contains(family)));
         peer.retained =
             if preserved.is_empty() { Retained::Nothing } else { Retained::Completing(now + COMPLETION) };
         for family in Family::ALL.into_iter().filter(|family| !preserved.contains(*family)) {
@@ -138,6 +153,7 @@ impl Speaker {
         let Some(up) = &mut peer.up else { return };
         up.complete.insert(family);
         let all = up.negotiated.families.iter().all(|f| up.complete.contains(f));
+        peer.long_lived[family] = None;
         if let Retained::Completing(_) = peer.retained {
             if all && up.refreshing.is_empty() {
                 peer.retained = Retained::Nothing;
@@ -169,17 +185,50 @@ impl Speaker {
         self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
     }
 
-    /// Drops what was kept for too long.
+    /// Drops what was kept for too long, or lets it live on as a last resort.
     pub(super) fn expire_retained(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.retained.until().is_some_and(|until| until <= now) {
-            peer.retained = Retained::Nothing;
+            let lives_on = match peer.retained {
+                Retained::Awaiting(_) => {
+                    Family::ALL.into_iter().filter(|family| peer.stale_time[*family] > 0).collect()
+                }
+                Retained::Nothing | Retained::Completing(_) | Retained::LongLived => FamilySet::NONE,
+            };
+            peer.retained = if lives_on.is_empty() { Retained::Nothing } else { Retained::LongLived };
             if let Some(up) = &mut peer.up {
                 up.refreshing = FamilySet::NONE;
             }
             for family in Family::ALL {
-                self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
+                if lives_on.contains(family) {
+                    let until = now + Duration::from_secs(peer_stale_time(&self.peers, id, family));
+                    self.make_long_lived(family, id);
+                    if let Some(peer) = self.peers.get_mut(&id) {
+                        // A second failure does not begin the time anew (RFC 9494 section 4.2).
+                        peer.long_lived[family].get_or_insert(until);
+                    }
+                } else {
+                    self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
+                }
             }
+        }
+        self.expire_long_lived(id, now);
+    }
+
+    /// Drops the last resort once its time is over.
+    fn expire_long_lived(&mut self, id: PeerId, now: Instant) {
+        for family in Family::ALL {
+            let Some(peer) = self.peers.get_mut(&id) else { return };
+            if peer.long_lived[family].is_none_or(|until| until > now) {
+                continue;
+            }
+            peer.long_lived[family] = None;
+            if peer.retained == Retained::LongLived && peer.long_lived == PerFamily::default() {
+                peer.retained = Retained::Nothing;
+            }
+            self.drop_paths(family, id, |path| {
+                path.freshness() == Freshness::Stale && path.attributes.is_long_lived_stale()
+            });
         }
     }
 
@@ -213,6 +262,10 @@ impl Speaker {
     pub(super) fn restart_state(&self) -> RestartState {
         if self.deferral.is_some() { RestartState::Restarting } else { RestartState::Fresh }
     }
+}
+
+fn peer_stale_time(peers: &BTreeMap<PeerId, Peer>, id: PeerId, family: Family) -> u64 {
+    peers.get(&id).map_or(0, |peer| peer.stale_time[family].into())
 }
 
 fn is_awaited(peer: &Peer, deferral: Deferral, now: Instant) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use calico_model::{AsNumber, Cidr, LearnedRoute, LearnedRoutes, RouterId};
+use calico_model::{AsNumber, Cidr, Family, LearnedRoute, LearnedRoutes, RouterId};
 
 use super::Speaker;
 use super::config::METRIC_BASE;
@@ -12,6 +12,7 @@ use super::export::GroupKey;
 use super::group::Counted;
 use super::peer::Peer;
 
+use crate::bfd::Change;
 use crate::decision::{self, Reason};
 use crate::family::PerFamily;
 use crate::rib::{Path, PeerId, Tabled};
@@ -32,6 +33,8 @@ pub struct Counters {
     pub updates_out: u64,
     /// Faults in UPDATE messages that were survived (RFC 7606).
     pub faults_in: u64,
+    /// UPDATE messages whose routes were not taken because of where they have been or where they lead.
+    pub refused_in: u64,
     /// How often the session was established.
     pub established: u64,
 }
@@ -56,8 +59,16 @@ pub struct PeerStatus {
     pub remote_id: Option<RouterId>,
     /// Why the last session or connection ended, in words.
     pub last_error: Option<String>,
+    /// The last NOTIFICATION we sent, in words.
+    pub last_sent: Option<String>,
+    /// The last NOTIFICATION that came, in words.
+    pub last_received: Option<String>,
+    /// Why routes of it were not taken, the last time, in words.
+    pub last_refusal: Option<String>,
     /// The last fault in an UPDATE that was survived, in words.
     pub last_fault: Option<String>,
+    /// What BFD said last of the path to it; `None` while it is not watched, or was not heard yet.
+    pub path: Option<Change>,
     /// The prefixes held from it.
     pub prefixes_in: PerFamily<u32>,
     /// The prefixes told to it.
@@ -80,6 +91,8 @@ pub struct RouteStatus {
     pub attributes: std::sync::Arc<Attributes>,
     /// Why it is not the best one; `None` for the best.
     pub lost_to: Option<Reason>,
+    /// For the best of several: the last step in which another was worse, which left this one alone.
+    pub won_by: Option<Reason>,
 }
 
 impl Speaker {
@@ -107,21 +120,36 @@ impl Speaker {
         routes
     }
 
+    /// Returns every path to one destination with the reason why it is or is not the best one, the best one first.
+    #[must_use]
+    pub fn routes_to(&self, prefix: Cidr) -> Vec<RouteStatus> {
+        let v4 = wire::Prefix::<std::net::Ipv4Addr>::of(prefix);
+        let v6 = wire::Prefix::<std::net::Ipv6Addr>::of(prefix);
+        let v4 = v4.map(|prefix| self.explained_at(prefix));
+        let v6 = v6.map(|prefix| self.explained_at(prefix));
+        v4.into_iter().chain(v6).flatten().collect()
+    }
+
     fn routes_of<A: Tabled>(&self) -> Vec<RouteStatus> {
-        let explained = |(prefix, paths): (wire::Prefix<A>, &[Path])| {
-            let reasons = decision::explain(paths, &self.tables.sources);
-            paths
-                .iter()
-                .zip(reasons)
-                .map(|(path, lost_to)| RouteStatus {
-                    prefix: prefix.cidr(),
-                    peer: self.peers.get(&path.peer()).map(|peer| peer.config.address),
-                    attributes: path.attributes.clone(),
-                    lost_to,
-                })
-                .collect::<Vec<_>>()
+        let table = A::table(&self.tables.rib);
+        table.iter().flat_map(|(prefix, paths)| self.explained(prefix, paths)).collect()
+    }
+
+    fn explained_at<A: Tabled>(&self, prefix: wire::Prefix<A>) -> Vec<RouteStatus> {
+        self.explained(prefix, A::table(&self.tables.rib).paths(prefix))
+    }
+
+    fn explained<A: Tabled>(&self, prefix: wire::Prefix<A>, paths: &[Path]) -> Vec<RouteStatus> {
+        let reasons = decision::explain(paths, &self.tables.sources);
+        let last = reasons.iter().flatten().max().copied();
+        let status = |(path, lost_to): (&Path, Option<Reason>)| RouteStatus {
+            prefix: prefix.cidr(),
+            peer: self.peers.get(&path.peer()).map(|peer| peer.config.address),
+            attributes: path.attributes.clone(),
+            lost_to,
+            won_by: last.filter(|_| lost_to.is_none()),
         };
-        A::table(&self.tables.rib).iter().flat_map(explained).collect()
+        paths.iter().zip(reasons).map(status).collect()
     }
 
     /// Returns the best routes learned from peers, or `None` while a recovering speaker has not heard enough to
@@ -163,13 +191,20 @@ fn status_of(peer: &Peer, told: Option<&PerFamily<Counted>>) -> PeerStatus {
         since: peer.since,
         remote_id: peer.up.as_ref().map(|up| up.negotiated.remote_id),
         last_error: peer.last_error.as_ref().map(ToString::to_string),
+        last_sent: peer.last_sent.as_ref().map(|n| n.unwrapped().to_string()),
+        last_received: peer.last_received.as_ref().map(|n| n.unwrapped().to_string()),
+        last_refusal: peer.last_refusal.as_ref().map(ToString::to_string),
         last_fault: peer.last_fault.clone(),
+        path: peer.path,
         prefixes_in: peer.held,
         prefixes_out: PerFamily::new(|family| {
             let told = told.map_or(0, |told| told[family].to(peer.id));
             u32::try_from(told).unwrap_or(u32::MAX)
         }),
-        retained_until: peer.retained.until(),
+        retained_until: peer
+            .retained
+            .until()
+            .or_else(|| Family::ALL.into_iter().filter_map(|family| peer.long_lived[family]).max()),
         counters: peer.counters,
     }
 }

@@ -112,6 +112,11 @@ pub struct UnknownAttribute {
     pub value: Box<[u8]>,
 }
 
+/// The mark on routes that outlived the restart time of whoever told them (RFC 9494 section 4.3).
+pub(crate) const LLGR_STALE: u32 = 0xffff_0006;
+/// The mark on routes that must not (RFC 9494 section 4.4).
+pub(crate) const NO_LLGR: u32 = 0xffff_0007;
+
 static NOTHING: LazyLock<Extra> = LazyLock::new(Extra::default);
 
 impl Attributes {
@@ -185,6 +190,12 @@ impl Attributes {
     #[must_use]
     pub fn has_community(&self, community: u32) -> bool {
         self.extra().communities.contains(&community)
+    }
+
+    /// Reports whether the route outlived the restart time of whoever told it (RFC 9494 section 4.3).
+    #[must_use]
+    pub fn is_long_lived_stale(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.communities.contains(&LLGR_STALE))
     }
 
     /// Appends the wire form without the multiprotocol attributes, in ascending order of type.

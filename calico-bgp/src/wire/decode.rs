@@ -160,9 +160,11 @@ impl<'a> Decoded<'a> {
                 self.local_pref = Some(u32::from_be_bytes(exact(value, kind)?));
             }
             code::ATOMIC_AGGREGATE if value.is_empty() => {
+                expect_class(flags, flag::TRANSITIVE, kind)?;
                 self.extra.atomic_aggregate = Some(AtomicAggregate);
             }
             code::ATOMIC_AGGREGATE => return Err(discard("the length is wrong")),
+            code::AGGREGATOR if flags & CLASS != CLASS => expect_class(flags, CLASS, kind)?,
             code::AGGREGATOR => self.extra.aggregator = Some(aggregator(value, dialect.as_width)?),
             code::COMMUNITIES => {
                 expect_class(flags, flag::OPTIONAL | flag::TRANSITIVE, kind)?;
@@ -258,7 +260,7 @@ impl<'a> Decoded<'a> {
                 "the next hop is not an address of a host",
             ));
         }
-        Ok(())
+        expect_class(flags, flag::OPTIONAL, code::MP_REACH)
     }
 
     fn mp_unreach(&mut self, flags: u8, value: &'a [u8], dialect: &Dialect) -> Result<(), DecodeError> {
@@ -281,7 +283,7 @@ impl<'a> Decoded<'a> {
             Family::V4 => MpUnreach::V4(Prefixes::decode(reader.rest(), ids)?),
             Family::V6 => MpUnreach::V6(Prefixes::decode(reader.rest(), ids)?),
         });
-        Ok(())
+        expect_class(flags, flag::OPTIONAL, code::MP_UNREACH)
     }
 
     /// Puts back what a two-octet speaker could not say (RFC 6793 section 4.2.3).

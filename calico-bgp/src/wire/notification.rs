@@ -94,6 +94,8 @@ notifications! {
     OUT_OF_RESOURCES = (6, 8), "out of resources";
     /// Wraps another notification when the session must end for good (RFC 8538).
     HARD_RESET = (6, 9), "hard reset";
+    /// Packets no longer reach the peer, as BFD says (RFC 9384).
+    BFD_DOWN = (6, 10), "BFD session down";
     /// A route refresh message with a wrong length (RFC 7313).
     BAD_REFRESH_LENGTH = (7, 1), "bad route refresh length";
     /// The peer took nothing for the send hold time (RFC 9687).

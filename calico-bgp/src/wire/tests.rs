@@ -7,7 +7,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::attribute::{UnknownAttribute, flag};
-use super::open::{AddPath, Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
+use super::open::{
+    AddPath, Feature, Forwarding, GracefulRestart, LongLivedFamily, LongLivedRestart, OnNotification,
+    RestartState,
+};
 use super::update::{MpReach, MpUnreach};
 use super::*;
 use crate::family::FamilySet;
@@ -146,6 +149,10 @@ fn each_malformed_update_gets_the_remedy_of_rfc_7606_and_no_more() {
         ("localpref-from-ebgp", with(0x40, 5, &[0; 4]), &[Discard]),
         ("localpref-len-3-ebgp", with(0x40, 5, &[0; 3]), &[Discard]),
         ("atomic-len-1", with(0x40, 6, &[0]), &[Discard, Accept]),
+        ("atomic-flag-optional", with(0xc0, 6, &[]), &[Withdraw]),
+        ("aggregator-flag-nontrans", with(0x80, 7, &[0, 0, 0, 1, 1, 1, 1, 1]), &[Withdraw]),
+        ("mp-reach-flag-transitive", with(0xc0, 14, &[0, 1, 1, 4, 10, 0, 0, 9, 0, 8, 20]), &[Withdraw]),
+        ("mp-unreach-flag-transitive", with(0xc0, 15, &[0, 1, 1, 8, 20]), &[Withdraw]),
         ("aggregator-len-5", with(0xc0, 7, &[0; 5]), &[Discard, Accept]),
         ("aggregator-as-zero", with(0xc0, 7, &[0, 0, 0, 0, 1, 1, 1, 1]), &[Discard]),
         ("community-len-0", with(0xc0, 8, &[]), &[Withdraw, Accept, Discard]),
@@ -523,6 +530,12 @@ proptest! {
                 families: Some(if flags[0] { FamilySet::BOTH } else { FamilySet::V6 }),
                 four_octet_as: Some(asn),
                 features: features.into_iter().zip(flags).filter(|(_, on)| *on).map(|(f, _)| f).collect(),
+                long_lived: flags[5].then_some(LongLivedRestart {
+                    families: PerFamily {
+                        v4: Some(LongLivedFamily { forwarding: Forwarding::Preserved, stale_time: 0xff_ffff }),
+                        v6: flags[4].then_some(LongLivedFamily { forwarding: Forwarding::Lost, stale_time: 7 }),
+                    },
+                }),
                 graceful_restart: flags[4].then_some(GracefulRestart {
                     restart_time,
                     state: if flags[5] { RestartState::Restarting } else { RestartState::Fresh },

@@ -120,3 +120,33 @@ fn a_route_that_is_about_to_go_is_used_only_when_there_is_no_other() {
     world.run_secs(2);
     assert_eq!(world.learned_text(C), ["10.1.0.0/16 via 10.0.0.1"]);
 }
+
+#[test]
+fn communities_pass_between_ases_and_those_that_are_not_transitive_stay_behind() {
+    use calico_bgp::session::Peering;
+    use calico_bgp::wire::{Dialect, MessageType, Update};
+
+    use crate::hostile::{EVIL, GOOD, Rig, good_attributes, update};
+    let mut rig = Rig::new();
+    let (good, evil) = (rig.establish(GOOD, 65002), rig.establish(EVIL, 65066));
+    rig.sent(good);
+    let mut attributes = good_attributes(65066);
+    attributes.extend([0xc0, 8, 4, 0xfd, 0xe8, 0, 7]);
+    attributes.extend([0xc0, 16, 16, 0x00, 2, 0, 1, 0, 0, 0, 5, 0x40, 4, 0, 1, 0, 0, 0, 6]);
+    attributes.extend([0xe0, 25, 20, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+    attributes.extend([0xc0, 32, 24, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3]);
+    rig.receive(evil, &update(&attributes, &[8, 20]));
+    rig.now += std::time::Duration::from_secs(1);
+    let now = rig.now;
+    rig.speaker.timeout(now);
+    let told = rig.sent(good).into_iter().filter(|(kind, _)| *kind == MessageType::Update);
+    let told: Vec<Vec<u8>> = told.map(|(_, body)| body).filter(|body| body.len() > 4).collect();
+    assert_eq!(told.len(), 1);
+    let update = Update::decode(&told[0], &Dialect::plain(Peering::External)).unwrap();
+    let attributes = update.attributes.unwrap();
+    assert_eq!(attributes.communities(), [Community::Standard(65000, 7), Community::Large(1, 2, 3)]);
+    let extra = attributes.extra();
+    assert_eq!(*extra.extended_communities, [0x0002_0001_0000_0005], "the other one is for one AS only");
+    assert_eq!(extra.unknown.len(), 1, "IPv6 extended communities are passed on as they came");
+    assert_eq!((extra.unknown[0].kind, extra.unknown[0].flags), (25, 0xe0));
+}

@@ -3,46 +3,55 @@
 use std::time::Instant;
 
 use calico_bgp::session::{ConnectionId, State};
+use calico_bgp::speaker::MaxPrefixes;
 use calico_bgp::wire::{self, MessageType, Notification, Open};
 use calico_bgp::{Action, PeerConfig, Speaker};
 
 use crate::world::{asn, beginning, ip, settings};
 
 const US: &str = "10.0.0.1";
-const EVIL: &str = "10.0.0.66";
-const GOOD: &str = "10.0.0.2";
+pub(crate) const EVIL: &str = "10.0.0.66";
+pub(crate) const GOOD: &str = "10.0.0.2";
 
 /// Our speaker with two eBGP peers that are nothing but octets.
-struct Rig {
-    speaker: Speaker,
-    now: Instant,
+pub(crate) struct Rig {
+    pub(crate) speaker: Speaker,
+    pub(crate) now: Instant,
+    peers: Vec<PeerConfig>,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = beginning();
         let mut speaker = Speaker::new(settings(US, 65001), now);
         let peer = |address: &str, remote_as| {
             let mut peer = PeerConfig::new(ip(address), asn(remote_as), asn(65001));
             peer.initiation = calico_bgp::session::Initiation::Passive;
-            peer.max_prefixes = Some(100);
+            peer.max_prefixes = Some(MaxPrefixes::new(100));
             peer
         };
-        speaker.set_peers(vec![peer(EVIL, 65066), peer(GOOD, 65002)], now);
-        Self { speaker, now }
+        let peers = vec![peer(EVIL, 65066), peer(GOOD, 65002)];
+        speaker.set_peers(peers.clone(), now);
+        Self { speaker, now, peers }
     }
 
-    fn accept(&mut self, from: &str) -> ConnectionId {
+    /// Changes the settings of a peer.
+    pub(crate) fn change(&mut self, peer: &str, change: impl Fn(&mut PeerConfig)) {
+        self.peers.iter_mut().filter(|config| config.address == ip(peer)).for_each(change);
+        self.speaker.set_peers(self.peers.clone(), self.now);
+    }
+
+    pub(crate) fn accept(&mut self, from: &str) -> ConnectionId {
         let connection = self.speaker.accept(ip(from), ip(US), self.now).unwrap();
         self.sent(connection);
         connection
     }
 
-    fn receive(&mut self, connection: ConnectionId, octets: &[u8]) {
+    pub(crate) fn receive(&mut self, connection: ConnectionId, octets: &[u8]) {
         self.speaker.receive(connection, octets, self.now);
     }
 
-    fn open(&self, remote_as: u32, id: &str) -> Vec<u8> {
+    pub(crate) fn open(&self, remote_as: u32, id: &str) -> Vec<u8> {
         Open {
             asn: asn(remote_as),
             hold_time: wire::HoldTime::SUGGESTED,
@@ -52,7 +61,7 @@ impl Rig {
         .encode()
     }
 
-    fn establish(&mut self, from: &str, remote_as: u32) -> ConnectionId {
+    pub(crate) fn establish(&mut self, from: &str, remote_as: u32) -> ConnectionId {
         let connection = self.accept(from);
         let open = self.open(remote_as, from);
         self.receive(connection, &open);
@@ -62,12 +71,12 @@ impl Rig {
         connection
     }
 
-    fn state(&self, peer: &str) -> State {
+    pub(crate) fn state(&self, peer: &str) -> State {
         self.speaker.status().into_iter().find(|status| status.address == ip(peer)).unwrap().state
     }
 
     /// Everything that is sent on a connection, as messages.
-    fn sent(&mut self, connection: ConnectionId) -> Vec<(MessageType, Vec<u8>)> {
+    pub(crate) fn sent(&mut self, connection: ConnectionId) -> Vec<(MessageType, Vec<u8>)> {
         while self.speaker.poll().is_some_and(|action| !matches!(action, Action::Close(_))) {}
         let mut messages = Vec::new();
         loop {
@@ -84,7 +93,7 @@ impl Rig {
         }
     }
 
-    fn notification(&mut self, connection: ConnectionId) -> Option<Notification> {
+    pub(crate) fn notification(&mut self, connection: ConnectionId) -> Option<Notification> {
         self.sent(connection)
             .into_iter()
             .find(|(kind, _)| *kind == MessageType::Notification)
@@ -92,7 +101,7 @@ impl Rig {
     }
 }
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut octets = vec![0xff; 16];
     octets.extend_from_slice(&((19 + body.len()) as u16).to_be_bytes());
     octets.push(kind);
@@ -101,7 +110,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// An UPDATE that announces prefixes with these attributes.
-fn update(attributes: &[u8], prefixes: &[u8]) -> Vec<u8> {
+pub(crate) fn update(attributes: &[u8], prefixes: &[u8]) -> Vec<u8> {
     let mut body = vec![0, 0];
     body.extend_from_slice(&(attributes.len() as u16).to_be_bytes());
     body.extend_from_slice(attributes);
@@ -109,7 +118,7 @@ fn update(attributes: &[u8], prefixes: &[u8]) -> Vec<u8> {
     message(2, &body)
 }
 
-fn good_attributes(remote_as: u16) -> Vec<u8> {
+pub(crate) fn good_attributes(remote_as: u16) -> Vec<u8> {
     let [high, low] = remote_as.to_be_bytes();
     vec![0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, high, low, 0x40, 3, 4, 10, 0, 0, 66]
 }

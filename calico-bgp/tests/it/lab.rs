@@ -137,6 +137,11 @@ impl<'n> Bird<'n> {
         self.process.wait().expect("BIRD ends");
     }
 
+    /// Stops it where it stands: its kernel still answers, and it does not.
+    pub(crate) fn freeze(&self) {
+        run("kill", &["-STOP", &self.process.id().to_string()]);
+    }
+
     /// Starts it again as one that recovers from a crash.
     pub(crate) fn start_again(&mut self) {
         self.process = Self::spawn(self.namespace, &self.folder, &["-R"]);

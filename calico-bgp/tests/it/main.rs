@@ -1,11 +1,20 @@
 //! The speaker as a whole: on an in-memory wire, and against real peers in network namespaces.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
-#[cfg(feature = "net")]
 mod between_ases;
+#[cfg(feature = "net")]
 mod bird;
+mod changes;
+mod chaos;
+mod day;
 mod hostile;
 #[cfg(feature = "net")]
 mod lab;
+mod limits;
+mod long_lived;
+mod malformed;
 mod pair;
+#[cfg(feature = "net")]
+mod sockets;
+mod watched;
 mod world;

@@ -316,6 +316,22 @@ fn peers_that_are_told_the_same_share_one_encoding_and_late_comers_get_everythin
 }
 
 #[test]
+fn why_a_path_is_the_best_one_or_is_not_can_be_asked_for_one_destination() {
+    use calico_bgp::decision::Reason;
+    let mut world = three([65001, 65002, 65003]);
+    world.join(A, B);
+    world.join(B, C);
+    world.join(A, C);
+    world.originate(A, &["10.1.0.0/16", "10.2.0.0/16"]);
+    world.run_secs(2);
+    let paths = world.speaker(C).routes_to("10.1.0.0/16".parse().unwrap());
+    let why: Vec<_> = paths.iter().map(|path| (path.peer, path.lost_to, path.won_by)).collect();
+    let longer = Some(Reason::AsPathLength);
+    assert_eq!(why, [(Some(ip(A)), None, longer), (Some(ip(B)), longer, None)]);
+    assert!(world.speaker(C).routes_to("10.3.0.0/16".parse().unwrap()).is_empty());
+}
+
+#[test]
 fn a_soft_change_of_a_peer_takes_effect_without_a_new_session() {
     let mut world = three([64512, 64512, 65003]);
     world.join(A, B);

@@ -1,6 +1,6 @@
 //! Speakers in one process on an in-memory wire, with a clock that only moves when told to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,34 @@ type End = (IpAddr, ConnectionId);
 
 #[derive(Debug)]
 struct Parcel {
-    arrives: Instant,
     to: End,
     what: Cargo,
 }
 
 #[derive(Debug)]
 enum Cargo {
+    /// The first packet of a connection to a peer.
+    Dial(IpAddr),
     Octets(Vec<u8>),
     Closed,
+}
+
+/// Small, fast and the same for the same seed (SplitMix64).
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    /// Rolls a number below `sides`.
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.roll(from.len() as u64) as usize]
+    }
 }
 
 /// The world: speakers by address, the wire between them and the time.
@@ -29,10 +48,20 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) speakers: BTreeMap<IpAddr, Speaker>,
     pub(crate) events: Vec<(IpAddr, Event)>,
+    /// Actions that are for other drivers than that of connections.
+    pub(crate) others: Vec<(IpAddr, Action)>,
     pub(crate) delay: Duration,
+    /// With dice, each connection has a delay of its own, up to this many milliseconds: connections overtake each other.
+    pub(crate) dice: Option<(Dice, u64)>,
+    delays: BTreeMap<End, Duration>,
     other_end: BTreeMap<End, End>,
-    wire: VecDeque<Parcel>,
-    cut: Vec<(IpAddr, IpAddr)>,
+    wire: BTreeMap<(Instant, u64), Parcel>,
+    parcels: u64,
+    cut: BTreeSet<(IpAddr, IpAddr)>,
+    /// Speakers that may have something to do.
+    touched: BTreeSet<IpAddr>,
+    deadlines: BTreeSet<(Instant, IpAddr)>,
+    filed: BTreeMap<IpAddr, Instant>,
     configured: BTreeMap<IpAddr, Vec<PeerConfig>>,
 }
 
@@ -59,10 +88,17 @@ impl World {
             now: beginning(),
             speakers: BTreeMap::new(),
             events: Vec::new(),
+            others: Vec::new(),
             delay: Duration::from_millis(1),
+            dice: None,
+            delays: BTreeMap::new(),
             other_end: BTreeMap::new(),
-            wire: VecDeque::new(),
-            cut: Vec::new(),
+            wire: BTreeMap::new(),
+            parcels: 0,
+            cut: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            filed: BTreeMap::new(),
             configured: BTreeMap::new(),
         }
     }
@@ -73,6 +109,7 @@ impl World {
 
     pub(crate) fn add_with(&mut self, address: &str, config: SpeakerConfig) {
         self.speakers.insert(ip(address), Speaker::new(config, self.now));
+        self.touched.insert(ip(address));
     }
 
     /// Makes two speakers peers of each other.
@@ -115,7 +152,12 @@ impl World {
     }
 
     pub(crate) fn speaker(&mut self, at: &str) -> &mut Speaker {
-        self.speakers.get_mut(&ip(at)).unwrap()
+        self.at(ip(at))
+    }
+
+    fn at(&mut self, address: IpAddr) -> &mut Speaker {
+        self.touched.insert(address);
+        self.speakers.get_mut(&address).unwrap()
     }
 
     pub(crate) fn originate(&mut self, at: &str, prefixes: &[&str]) {
@@ -149,10 +191,9 @@ impl World {
 
     /// Cuts or mends the wire between two speakers; what is under way is lost, and nobody is told.
     pub(crate) fn cut(&mut self, a: &str, b: &str) {
-        self.cut.push((ip(a), ip(b)));
-        self.cut.push((ip(b), ip(a)));
+        self.cut.extend([(ip(a), ip(b)), (ip(b), ip(a))]);
         let other_end = &self.other_end;
-        self.wire.retain(|parcel| {
+        self.wire.retain(|_, parcel| {
             let from = other_end.get(&parcel.to).map(|end| end.0);
             !(parcel.to.0 == ip(a) && from == Some(ip(b)) || parcel.to.0 == ip(b) && from == Some(ip(a)))
         });
@@ -173,7 +214,7 @@ impl World {
         for end in ends {
             self.other_end.remove(&end);
             let now = self.now;
-            self.speakers.get_mut(&end.0).unwrap().closed(end.1, "connection reset by peer".to_owned(), now);
+            self.at(end.0).closed(end.1, "connection reset by peer".to_owned(), now);
         }
     }
 
@@ -183,22 +224,43 @@ impl World {
         config.start = start;
         let ends: Vec<End> = self.other_end.keys().filter(|end| end.0 == ip(at)).copied().collect();
         for end in ends {
-            self.close(end);
+            // What is still said to the old one must not reach the new one, whose connections have the same names.
+            if let Some(other) = self.other_end.get(&end).copied() {
+                self.close(end);
+                self.other_end.remove(&other);
+            }
         }
+        self.wire.retain(|_, parcel| parcel.to.0 != ip(at));
         let mut speaker = Speaker::new(config, self.now);
         speaker.set_peers(self.peers_of(at), self.now);
         self.speakers.insert(ip(at), speaker);
+        self.touched.insert(ip(at));
     }
 
     fn close(&mut self, end: End) {
         if let Some(other) = self.other_end.remove(&end) {
+            self.delays.remove(&end);
             self.send(other, end.0, Cargo::Closed);
         }
     }
 
     fn send(&mut self, to: End, from: IpAddr, what: Cargo) {
         if !self.cut.contains(&(from, to.0)) {
-            self.wire.push_back(Parcel { arrives: self.now + self.delay, to, what });
+            let delay = self.delays.get(&to).copied().unwrap_or(self.delay);
+            self.post(delay, to, what);
+        }
+    }
+
+    fn post(&mut self, delay: Duration, to: End, what: Cargo) {
+        self.parcels += 1;
+        self.wire.insert((self.now + delay, self.parcels), Parcel { to, what });
+    }
+
+    /// How long a new connection takes each way.
+    fn new_delay(&mut self) -> Duration {
+        match &mut self.dice {
+            Some((dice, most)) => Duration::from_millis(1 + dice.roll(*most)),
+            None => self.delay,
         }
     }
 
@@ -207,8 +269,8 @@ impl World {
         let end = self.now + time;
         loop {
             self.act();
-            let due = self.wire.iter().map(|parcel| parcel.arrives).min();
-            let deadline = self.speakers.values().filter_map(Speaker::deadline).min();
+            let due = self.wire.keys().next().map(|(at, _)| *at);
+            let deadline = self.deadlines.first().map(|(at, _)| *at);
             let Some(next) = due.into_iter().chain(deadline).min().filter(|next| *next <= end) else {
                 self.now = end;
                 return;
@@ -216,7 +278,12 @@ impl World {
             self.now = self.now.max(next);
             self.deliver();
             let now = self.now;
-            for speaker in self.speakers.values_mut() {
+            while let Some((at, address)) = self.deadlines.first().copied()
+                && at <= now
+            {
+                self.deadlines.pop_first();
+                self.filed.remove(&address);
+                let speaker = self.at(address);
                 if speaker.deadline().is_some_and(|at| at <= now) {
                     speaker.timeout(now);
                 }
@@ -229,59 +296,71 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        while let Some(at) = self.wire.iter().position(|parcel| parcel.arrives <= self.now) {
-            let Some(parcel) = self.wire.remove(at) else { return };
+        while let Some(parcel) = self.wire.first_entry().filter(|parcel| parcel.key().0 <= self.now) {
+            let Parcel { to, what } = parcel.remove();
             let now = self.now;
-            let (address, connection) = parcel.to;
-            let Some(speaker) = self.speakers.get_mut(&address) else { continue };
-            match parcel.what {
-                Cargo::Octets(octets) => speaker.receive(connection, &octets, now),
+            let (address, connection) = to;
+            match what {
+                Cargo::Dial(peer) => self.dial(to, peer),
+                Cargo::Octets(octets) => self.at(address).receive(connection, &octets, now),
                 Cargo::Closed => {
-                    self.other_end.remove(&parcel.to);
-                    speaker.closed(connection, "the peer closed the connection".to_owned(), now);
+                    self.other_end.remove(&to);
+                    self.at(address).closed(connection, "the peer closed the connection".to_owned(), now);
                 }
             }
         }
     }
 
     fn act(&mut self) {
-        loop {
-            let mut quiet = true;
-            for address in self.speakers.keys().copied().collect::<Vec<_>>() {
-                while let Some(action) = self.speakers.get_mut(&address).unwrap().poll() {
-                    quiet = false;
-                    self.carry_out(address, action);
+        while let Some(address) = self.touched.pop_first() {
+            while let Some(action) = self.speakers.get_mut(&address).and_then(Speaker::poll) {
+                self.carry_out(address, action);
+            }
+            let deadline = self.speakers.get(&address).and_then(Speaker::deadline);
+            let filed = self.filed.get(&address).copied();
+            if deadline != filed {
+                if let Some(filed) = filed {
+                    self.deadlines.remove(&(filed, address));
+                }
+                self.filed.remove(&address);
+                if let Some(deadline) = deadline {
+                    self.deadlines.insert((deadline, address));
+                    self.filed.insert(address, deadline);
                 }
             }
-            if quiet {
-                return;
+        }
+    }
+
+    fn dial(&mut self, from: End, peer: IpAddr) {
+        let now = self.now;
+        let reachable = !self.cut.contains(&(from.0, peer)) && self.speakers.contains_key(&peer);
+        let accepted = if reachable { self.at(peer).accept(from.0, peer, now).ok() } else { None };
+        match accepted {
+            Some(theirs) => {
+                let delay = self.new_delay();
+                for (end, other) in [(from, (peer, theirs)), ((peer, theirs), from)] {
+                    self.other_end.insert(end, other);
+                    self.delays.insert(end, delay);
+                }
+                self.at(from.0).connected(from.1, from.0, now);
             }
+            None => self.at(from.0).refused(from.1, "no answer".to_owned(), now),
         }
     }
 
     fn carry_out(&mut self, address: IpAddr, action: Action) {
         let now = self.now;
         match action {
-            Action::Dial { connection, peer } => {
-                let reachable = !self.cut.contains(&(address, peer.address));
-                let accepted = self
-                    .speakers
-                    .get_mut(&peer.address)
-                    .filter(|_| reachable)
-                    .and_then(|other| other.accept(address, peer.address, now).ok());
-                let speaker = self.speakers.get_mut(&address).unwrap();
-                match accepted {
-                    Some(theirs) => {
-                        self.other_end.insert((address, connection), (peer.address, theirs));
-                        self.other_end.insert((peer.address, theirs), (address, connection));
-                        speaker.connected(connection, address, now);
-                    }
-                    None => speaker.refused(connection, "no answer".to_owned(), now),
+            Action::Dial { connection, peer } => match self.dice {
+                None => self.dial((address, connection), peer.address),
+                Some(_) => {
+                    let delay = self.new_delay();
+                    self.post(delay, (address, connection), Cargo::Dial(peer.address));
                 }
-            }
+            },
             Action::Wake(connection) => loop {
                 let mut octets = Vec::new();
-                self.speakers.get_mut(&address).unwrap().transmit(connection, &mut octets, now);
+                self.at(address).transmit(connection, &mut octets, now);
                 if octets.is_empty() {
                     break;
                 }
@@ -291,7 +370,9 @@ impl World {
             },
             Action::Close(connection) => self.close((address, connection)),
             Action::Event(event) => self.events.push((address, event)),
-            _ => {}
+            Action::Watch { .. } | Action::Unwatch(_) | Action::WakeFeed(_) | Action::CloseFeed(_) | _ => {
+                self.others.push((address, action))
+            }
         }
     }
 }

@@ -112,6 +112,9 @@ impl Running {
 }
 
 fn log(event: calico_bgp::Event) {
+    if let calico_bgp::Event::Warning(peer, words) = &event {
+        tracing::warn!(%peer, "the BGP peer {words}");
+    }
     tracing::debug!(?event, "BGP");
 }
 

@@ -72,6 +72,7 @@ fn key(reflection: Reflection, several: bool) -> GroupKey {
         narrow: false,
         ids: PerFamily { v4: several, v6: false },
         extended_next_hop: false,
+        long_lived: true,
         max_len: MAX_MESSAGE,
         communities: Vec::new(),
         export: match reflection {

@@ -1,0 +1,91 @@
+//! Peers that nobody named: whoever connects from a prefix becomes one, up to a bound, and is forgotten when its session
+//! and its routes are gone.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use calico_model::Cidr;
+
+use super::config::{DynamicPeers, PeerConfig};
+use super::peer::Retained;
+use super::{Refused, Speaker};
+use crate::rib::PeerId;
+use crate::session::{Initiation, State};
+
+impl Speaker {
+    /// Makes these the prefixes from which peers may come unannounced. Peers that are here by a prefix that is no longer
+    /// among them are removed; the others get its settings, and are reset only when the change needs it.
+    pub fn set_dynamic_peers(&mut self, ranges: Vec<DynamicPeers>, now: Instant) {
+        self.dynamic = ranges;
+        for (address, id) in self.by_address.clone() {
+            if self.peers.get(&id).is_none_or(|peer| peer.came_by.is_none()) {
+                continue;
+            }
+            match self.range_of(address).map(|range| (range.prefix, settings_for(range, address))) {
+                None => self.remove_peer(address, now),
+                Some((prefix, settings)) => {
+                    if let Some(peer) = self.peers.get_mut(&id) {
+                        peer.came_by = Some(prefix);
+                    }
+                    self.change_peer(id, settings, now);
+                }
+            }
+        }
+        self.advance(now);
+    }
+
+    /// Returns the settings of the peer with this address, or those that it would have if it connected.
+    #[must_use]
+    pub fn expected(&self, address: IpAddr) -> Option<&PeerConfig> {
+        let named = self.by_address.get(&address).and_then(|id| self.peers.get(id)).map(|peer| &peer.config);
+        named.or_else(|| Some(&self.range_of(address)?.settings))
+    }
+
+    fn range_of(&self, address: IpAddr) -> Option<&DynamicPeers> {
+        let host = Cidr::host(address);
+        self.dynamic
+            .iter()
+            .filter(|range| range.prefix.covers(&host))
+            .max_by_key(|range| range.prefix.prefix_len())
+    }
+
+    /// Returns the peer that connects from an address, making one if it may come unannounced.
+    pub(super) fn peer_for(&mut self, address: IpAddr, now: Instant) -> Result<PeerId, Refused> {
+        if let Some(id) = self.by_address.get(&address) {
+            return Ok(*id);
+        }
+        let range = self.range_of(address).ok_or(Refused::Unknown(address))?;
+        let (prefix, settings) = (range.prefix, settings_for(range, address));
+        let here = self.peers.values().filter(|peer| peer.came_by == Some(prefix)).count();
+        if here >= range.limit as usize {
+            return Err(Refused::Full { address, prefix, limit: range.limit });
+        }
+        self.add_peer(settings, now);
+        let id = *self.by_address.get(&address).ok_or(Refused::Unknown(address))?;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.came_by = Some(prefix);
+        }
+        Ok(id)
+    }
+
+    /// Forgets a peer that came unannounced, once it is gone with everything it told.
+    pub(super) fn forget_if_gone(&mut self, id: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get(&id)
+            && peer.came_by.is_some()
+            && peer.lines.is_empty()
+            && peer.session.state() < State::OpenSent
+            && peer.retained == Retained::Nothing
+        {
+            self.remove_peer(peer.config.address, now);
+        }
+    }
+}
+
+fn settings_for(range: &DynamicPeers, address: IpAddr) -> PeerConfig {
+    PeerConfig {
+        address,
+        name: format!("Dynamic_{}", address.to_string().replace(['.', ':'], "_")),
+        initiation: Initiation::Passive,
+        ..range.settings.clone()
+    }
+}

@@ -1,0 +1,213 @@
+//! The driver on real sockets: floods, ports that change, stations, and BFD with BIRD.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use calico_bgp::bfd::{BfdConfig, Change};
+use calico_bgp::net::{self, Handle, Station};
+use calico_bgp::session::{Initiation, State};
+use calico_bgp::speaker::{DynamicPeers, Password};
+use calico_bgp::{Origination, PeerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::lab::{Bird, Namespace, wait_for_peer, wait_for_routes, wait_until_up};
+use crate::world::{asn, ip, settings};
+
+const US: &str = "127.0.0.1";
+const GOOD: &str = "127.0.0.2";
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind((US, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn peer(address: &str, local: &str, number: u32, port: u16) -> PeerConfig {
+    let mut peer = PeerConfig::new(ip(address), asn(number), asn(65001));
+    peer.local_address = Some(ip(local));
+    peer.port = port;
+    peer.connect_retry = Duration::from_millis(200);
+    peer
+}
+
+/// A speaker that dials ours from its own address, and has a route to tell.
+async fn good_peer(port: u16) -> Handle {
+    let handle = net::spawn(&[], settings(GOOD, 65001)).unwrap();
+    // A loopback address, as this peer's, is no next hop.
+    let mut how = Origination::default();
+    how.next_hop = Some(ip("10.2.0.1"));
+    handle.set_originated([("10.2.0.0/16".parse().unwrap(), how)].into()).await.unwrap();
+    handle.set_peers(vec![peer(US, GOOD, 65001, port)]).await.unwrap();
+    handle
+}
+
+async fn ours(port: u16) -> Handle {
+    let handle = net::spawn(&[SocketAddr::new(ip(US), port)], settings(US, 65001)).unwrap();
+    let mut expected = peer(GOOD, US, 65001, port);
+    expected.initiation = Initiation::Passive;
+    handle.set_peers(vec![expected]).await.unwrap();
+    handle
+}
+
+async fn connect_from(from: Ipv4Addr, port: u16) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(from.into(), 0)).unwrap();
+    socket.connect(SocketAddr::new(ip(US), port)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_half_open_connections_and_slow_senders_starve_nobody() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most.min(8192), most).unwrap();
+    let port = free_port();
+    let handle = ours(port).await;
+    let settings = PeerConfig::new(ip(US), asn(65066), asn(65001));
+    let range = DynamicPeers { prefix: "127.1.0.0/16".parse().unwrap(), limit: 1000, settings };
+    handle.set_dynamic_peers(vec![range]).await.unwrap();
+    let mut held = Vec::new();
+    for number in 0..1010u16 {
+        let [high, low] = number.to_be_bytes();
+        held.push(connect_from([127, 1, high, low.max(1)].into(), port).await);
+    }
+    // Some dribble a message of 4,095 octets that never ends.
+    let dribble = tokio::spawn(async move {
+        for at in 0..4000 {
+            let octet = match at {
+                0..16 => 0xff,
+                16 => 0x0f,
+                17 => 0xff,
+                18 => 1,
+                _ => 0,
+            };
+            for stream in &mut held[..100] {
+                let _closed = stream.write_all(&[octet]).await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let good = good_peer(port).await;
+    wait_until_up(&handle, GOOD).await;
+    wait_for_routes(&handle, |routes| routes.len() == 1).await;
+    let status = handle.status().await.unwrap();
+    assert!(status.len() <= 1001, "as many as are allowed: {}", status.len());
+    assert!(status.len() > 900, "they are still there: {}", status.len());
+    dribble.abort();
+    good.shut_down("").await.unwrap();
+}
+
+#[tokio::test]
+async fn where_it_listens_changes_under_running_sessions_and_a_taken_port_changes_nothing() {
+    let (first, second) = (free_port(), free_port());
+    let handle = ours(first).await;
+    let good = good_peer(first).await;
+    let before = wait_until_up(&handle, GOOD).await;
+    let addresses = [SocketAddr::new(ip(US), second), SocketAddr::new(ip("127.0.0.9"), second)];
+    handle.set_listen(&addresses).await.unwrap().unwrap();
+    assert!(TcpStream::connect((US, first)).await.is_err());
+    for address in addresses {
+        TcpStream::connect(address).await.unwrap();
+    }
+    let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), second);
+    handle.set_listen(&[any]).await.unwrap().unwrap();
+    TcpStream::connect(("127.0.0.77", second)).await.unwrap();
+    let taken = std::net::TcpListener::bind((US, 0)).unwrap();
+    let error = handle.set_listen(&[taken.local_addr().unwrap()]).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("is taken by another program"), "{error}");
+    TcpStream::connect((US, second)).await.unwrap();
+    let after = wait_until_up(&handle, GOOD).await;
+    assert_eq!(after.counters.established, before.counters.established, "the session noticed nothing");
+    good.shut_down("").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_for_a_prefix_lets_in_only_those_who_have_it() {
+    let port = free_port();
+    let handle = net::spawn(&[SocketAddr::new(ip(US), port)], settings(US, 65001)).unwrap();
+    let mut allowed = PeerConfig::new(ip(US), asn(65001), asn(65001));
+    allowed.password = Password::new("secret");
+    let range = DynamicPeers { prefix: "127.2.0.0/16".parse().unwrap(), limit: 10, settings: allowed };
+    handle.set_dynamic_peers(vec![range]).await.unwrap();
+    let mut others = Vec::new();
+    for (from, key) in [("127.2.0.2", None), ("127.2.0.3", Some("wrong")), ("127.2.0.1", Some("secret"))] {
+        let other = net::spawn(&[], settings(from, 65001)).unwrap();
+        let mut peer = peer(US, from, 65001, port);
+        peer.password = key.and_then(Password::new);
+        other.set_peers(vec![peer]).await.unwrap();
+        others.push(other);
+    }
+    wait_until_up(&handle, "127.2.0.1").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let here: Vec<_> = handle.status().await.unwrap().into_iter().map(|status| status.address).collect();
+    assert_eq!(here, [ip("127.2.0.1")]);
+}
+
+#[tokio::test]
+async fn a_station_is_fed_and_when_it_went_away_it_is_fed_anew() {
+    let port = free_port();
+    let handle = ours(port).await;
+    let _good = good_peer(port).await;
+    wait_for_routes(&handle, |routes| routes.len() == 1).await;
+    let listener = TcpListener::bind((US, 0)).await.unwrap();
+    let station = Station { address: listener.local_addr().unwrap(), name: "node1".to_owned() };
+    handle.set_stations(vec![station]).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut kinds = Vec::new();
+    while kinds.len() < 4 {
+        let mut head = [0; 6];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(head[0], 3);
+        let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let mut body = vec![0; len - 6];
+        stream.read_exact(&mut body).await.unwrap();
+        kinds.push(head[5]);
+    }
+    assert_eq!(kinds, [4, 3, 0, 0], "who we are, a session, its route, the end");
+    handle.set_stations(Vec::new()).await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn bfd_with_bird_notices_in_a_second_that_nobody_is_there() {
+    let (ours, theirs) = (Namespace::new(), Namespace::new());
+    ours.wire(&["10.99.0.1/24"], &theirs, &["10.99.0.2/24"]);
+    let bird = Bird::start(
+        &theirs,
+        "router id 10.99.0.2;
+protocol static { ipv4; route 192.168.5.0/26 blackhole; }
+protocol bfd { interface \"*\" { interval 200 ms; multiplier 3; }; }
+protocol bgp calico {
+  local 10.99.0.2 as 64512;
+  neighbor 10.99.0.1 as 64512;
+  direct;
+  bfd on;
+  connect delay time 1; connect retry time 1; error wait time 1,2;
+  graceful restart on;
+  ipv4 { import all; export all; next hop self; };
+}
+",
+    );
+    ours.block_on(async {
+        let handle = net::spawn(&["0.0.0.0:179".parse().unwrap()], settings("10.99.0.1", 64512)).unwrap();
+        let mut peer = PeerConfig::new(ip("10.99.0.2"), asn(64512), asn(64512));
+        peer.local_address = Some(ip("10.99.0.1"));
+        peer.connect_retry = Duration::from_secs(1);
+        let mut bfd = BfdConfig::default();
+        bfd.min_tx = Duration::from_millis(200);
+        bfd.min_rx = Duration::from_millis(200);
+        peer.bfd = Some(bfd);
+        handle.set_peers(vec![peer]).await.unwrap();
+        wait_for_routes(&handle, |routes| routes.len() == 1).await;
+        wait_for_peer(&handle, "10.99.0.2", |status| status.path == Some(Change::Up)).await;
+        bird.wait_for("show bfd sessions", "Up").await;
+        // For a while nothing happens, however the packets are spread.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let status = wait_until_up(&handle, "10.99.0.2").await;
+        assert_eq!((status.path, status.counters.established), (Some(Change::Up), 1));
+        bird.freeze();
+        let status = wait_for_peer(&handle, "10.99.0.2", |status| status.state != State::Established).await;
+        assert_eq!(status.last_error.as_deref(), Some("we closed the session: BFD session down (6/10)"));
+        wait_for_routes(&handle, |routes| routes.is_empty()).await;
+    });
+}

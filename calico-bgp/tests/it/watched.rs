@@ -1,0 +1,213 @@
+//! Peers that BFD watches, and stations that watch the speaker.
+
+use std::time::Duration;
+
+use calico_bgp::bfd::{BfdConfig, Change, Diagnostic, WhenBroken};
+use calico_bgp::{Action, Event};
+
+use crate::world::{World, ip};
+
+const A: &str = "10.0.0.1";
+const B: &str = "10.0.0.2";
+const C: &str = "10.0.0.3";
+
+fn watched() -> World {
+    let mut world = World::new();
+    for address in [A, B, C] {
+        world.add(address, 64512);
+    }
+    world.join_with(A, B, |peer| peer.bfd = Some(BfdConfig::default()));
+    world.join(A, C);
+    world.originate(B, &["192.168.0.0/26"]);
+    world.originate(C, &["192.168.1.0/26"]);
+    world.run_secs(5);
+    world
+}
+
+fn watches(world: &World) -> Vec<String> {
+    let of_a = |(at, action): &(_, Action)| {
+        if let Action::Watch { peer, local, .. } = action {
+            return (*at == ip(A)).then(|| format!("watch {peer} from {local}"));
+        }
+        let Action::Unwatch(peer) = action else { return None };
+        (*at == ip(A)).then(|| format!("leave {peer}"))
+    };
+    world.others.iter().filter_map(of_a).collect()
+}
+
+#[test]
+fn a_broken_path_ends_the_session_and_its_routes_at_once_although_restarts_are_graceful() {
+    let mut world = watched();
+    assert_eq!(watches(&world), ["watch 10.0.0.2 from 10.0.0.1"]);
+    assert_eq!(world.learned(A).len(), 2);
+    world.cut(A, B);
+    let now = world.now;
+    world.speaker(A).path_changed(ip(B), Change::Up, now);
+    assert_eq!(world.learned(A).len(), 2);
+    world.speaker(A).path_changed(ip(B), Change::Down(Diagnostic::DetectionTimeExpired), now);
+    assert_eq!(world.learned_text(A), ["192.168.1.0/26 via 10.0.0.3"]);
+    assert!(world.is_up(A, C));
+    let status = world.speaker(A).status().into_iter().find(|status| status.address == ip(B)).unwrap();
+    assert_eq!(status.last_error.as_deref(), Some("we closed the session: BFD session down (6/10)"));
+    world.run_secs(10);
+    assert_eq!(watches(&world)[1..], ["leave 10.0.0.2"]);
+    world.mend(A, B);
+    world.run_secs(300);
+    assert!(world.is_up(A, B));
+    assert_eq!(world.learned(A).len(), 2);
+}
+
+#[test]
+fn a_broken_path_may_count_as_a_restart_where_bfd_restarts_together_with_bgp() {
+    let mut world = watched();
+    let mut peers = world.peers_of(A);
+    let mut bfd = BfdConfig::default();
+    bfd.when_broken = WhenBroken::Restart;
+    peers[0].bfd = Some(bfd);
+    world.set_peers(A, peers);
+    let now = world.now;
+    world.speaker(A).path_changed(ip(B), Change::Down(Diagnostic::DetectionTimeExpired), now);
+    assert!(!world.is_up(A, B));
+    assert_eq!(world.learned(A).len(), 2, "kept");
+    let status = world.speaker(A).status().into_iter().find(|status| status.address == ip(B)).unwrap();
+    let words = "connection lost: BFD says that nothing was heard for the detection time";
+    assert_eq!(status.last_error.as_deref(), Some(words));
+    world.run_secs(60);
+    assert!(world.is_up(A, B));
+    assert_eq!(world.learned(A).len(), 2);
+}
+
+#[test]
+fn an_operator_who_holds_bfd_down_says_nothing_of_the_path() {
+    let mut world = watched();
+    let now = world.now;
+    world.speaker(A).path_changed(ip(B), Change::Up, now);
+    world.speaker(A).path_changed(ip(B), Change::HeldDown, now);
+    world.run_secs(5);
+    assert!(world.is_up(A, B));
+    assert!(!world.events.iter().any(|(_, event)| matches!(event, Event::Down(..))));
+}
+
+#[test]
+fn watching_begins_changes_and_ends_with_the_settings_without_a_new_session() {
+    let mut world = watched();
+    let mut peers = world.peers_of(A);
+    peers[0].bfd = None;
+    world.set_peers(A, peers.clone());
+    let mut slower = BfdConfig::default();
+    slower.min_tx = Duration::from_secs(1);
+    peers[0].bfd = Some(slower);
+    peers[1].bfd = Some(slower);
+    world.set_peers(A, peers);
+    world.run_secs(5);
+    assert_eq!(
+        watches(&world),
+        [
+            "watch 10.0.0.2 from 10.0.0.1",
+            "leave 10.0.0.2",
+            "watch 10.0.0.2 from 10.0.0.1",
+            "watch 10.0.0.3 from 10.0.0.1"
+        ]
+    );
+    assert!(!world.events.iter().any(|(_, event)| matches!(event, Event::Down(..))));
+}
+
+/// What a station is told, in words; each message is checked for its length.
+fn told(octets: &[u8]) -> Vec<String> {
+    use calico_bgp::session::Peering;
+    use calico_bgp::wire::{Dialect, MAX_EXTENDED_MESSAGE, Update, frame};
+    let mut rest = octets;
+    let mut words = Vec::new();
+    while let [3, a, b, c, d, kind, ..] = *rest {
+        let len = u32::from_be_bytes([a, b, c, d]) as usize;
+        let (message, after) = rest.split_at(len);
+        rest = after;
+        let from =
+            message.get(28..32).map(|a| format!("{}.{}.{}.{}", a[0], a[1], a[2], a[3])).unwrap_or_default();
+        words.push(match kind {
+            0 => {
+                let frame = frame(&message[48..], MAX_EXTENDED_MESSAGE).unwrap().unwrap();
+                assert_eq!(48 + frame.len, len);
+                let update = Update::decode(frame.body, &Dialect::plain(Peering::Internal)).unwrap();
+                assert!(update.faults.is_empty());
+                let new: Vec<String> = update.announced.iter().map(|nlri| nlri.prefix.to_string()).collect();
+                let gone: Vec<String> = update.withdrawn.iter().map(|nlri| nlri.prefix.to_string()).collect();
+                match update.end_of_rib {
+                    Some(_) => format!("{from} end"),
+                    None => format!("{from} +[{}] -[{}]", new.join(" "), gone.join(" ")),
+                }
+            }
+            1 => format!("{from} statistics"),
+            2 => format!("{from} down {}", message[48]),
+            3 => {
+                let opens = &message[68..];
+                let sent = frame(opens, MAX_EXTENDED_MESSAGE).unwrap().unwrap();
+                let received = frame(&opens[sent.len..], MAX_EXTENDED_MESSAGE).unwrap().unwrap();
+                assert_eq!(68 + sent.len + received.len, len, "two OPENs and nothing else");
+                format!("{from} up")
+            }
+            4 => "hello".to_owned(),
+            other => format!("message {other}"),
+        });
+    }
+    assert!(rest.is_empty());
+    words
+}
+
+#[test]
+fn a_station_hears_of_sessions_and_routes_and_of_every_change() {
+    let mut world = watched();
+    let at = Duration::from_secs(1_700_000_000);
+    let feed = world.speaker(A).open_feed("a test", "node1");
+    let next = |world: &mut World| {
+        let mut octets = Vec::new();
+        loop {
+            let before = octets.len();
+            let mut portion = Vec::new();
+            world.speaker(A).feed(feed, &mut portion, at);
+            octets.append(&mut portion);
+            if octets.len() == before {
+                return told(&octets);
+            }
+        }
+    };
+    let first = next(&mut world);
+    assert_eq!(
+        first,
+        [
+            "hello",
+            "10.0.0.2 up",
+            "10.0.0.3 up",
+            "10.0.0.2 +[192.168.0.0/26] -[]",
+            "10.0.0.2 end",
+            "10.0.0.3 +[192.168.1.0/26] -[]",
+            "10.0.0.3 end",
+        ]
+    );
+    world.originate(B, &["192.168.2.0/26", "192.168.3.0/26"]);
+    world.run_secs(1);
+    assert_eq!(
+        next(&mut world),
+        ["10.0.0.2 +[] -[192.168.0.0/26]", "10.0.0.2 +[192.168.2.0/26 192.168.3.0/26] -[]"]
+    );
+    world.run_secs(1);
+    assert!(next(&mut world).is_empty());
+    // Back and forth while the station does not listen costs nothing.
+    for _ in 0..10 {
+        world.originate(B, &[]);
+        world.run_secs(1);
+        world.originate(B, &["192.168.2.0/26", "192.168.3.0/26"]);
+        world.run_secs(1);
+    }
+    assert_eq!(next(&mut world), ["10.0.0.2 +[192.168.2.0/26 192.168.3.0/26] -[]"]);
+    world.speaker(A).feed_statistics();
+    assert_eq!(next(&mut world), ["10.0.0.2 statistics", "10.0.0.3 statistics"]);
+    // The routes of a peer that restarts are kept, and the station hears of them again with the new session.
+    world.break_connections(A, B);
+    world.run_secs(30);
+    let again = next(&mut world);
+    assert_eq!(again[..2], ["10.0.0.2 down 4", "10.0.0.2 up"]);
+    assert!(again.contains(&"10.0.0.2 +[192.168.2.0/26 192.168.3.0/26] -[]".to_owned()), "{again:?}");
+    world.speaker(A).close_feed(feed);
+    assert!(!world.speaker(A).has_feeds());
+}

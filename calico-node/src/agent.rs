@@ -37,6 +37,7 @@ use speaker::{News, Speaker};
 use tunnel::Tunnels;
 
 mod dataplane;
+mod filter;
 mod marks;
 mod report;
 mod speaker;
@@ -244,8 +245,9 @@ impl Agent {
 
         let mut failed = false;
         // Rules before routes: no packet finds its way before its policy is in force.
-        match self.dataplane.apply_rules(&mut self.compiler) {
-            Ok(()) => {
+        match self.dataplane.apply_rules(&mut self.compiler, &self.settings.node) {
+            Ok(closed) => {
+                problems.extend(closed);
                 let pass = self
                     .dataplane
                     .apply_routes(self.desired.routes(), &delta, &mut self.reconciler, keep_gateways, began)

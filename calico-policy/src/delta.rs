@@ -1,5 +1,7 @@
 //! What changed in a ruleset, as a value.
 
+use std::collections::BTreeSet;
+
 use crate::ruleset::{ChainName, Element, Elements, Ruleset, Set, SetName, VerdictMap};
 
 /// What changed in a ruleset: only that, before and after.
@@ -21,6 +23,56 @@ impl Delta {
     pub fn is_empty(&self) -> bool {
         let nothing = |r: &Ruleset| r.sets.is_empty() && r.maps.is_empty() && r.chains.is_empty();
         nothing(&self.before) && nothing(&self.after)
+    }
+
+    /// Returns what is different between two rulesets.
+    #[must_use]
+    pub fn between(before: &Ruleset, after: &Ruleset) -> Self {
+        let mut delta = Delta::default();
+        for (name, set) in &before.sets {
+            match after.sets.get(name) {
+                Some(is) if is.kind == set.kind => {
+                    set.elements
+                        .difference(&is.elements)
+                        .for_each(|gone| delta.element(name, is, gone, false));
+                    is.elements.difference(&set.elements).for_each(|new| delta.element(name, is, new, true));
+                }
+                Some(_) | None => delta.set_removed(name, set.clone()),
+            }
+        }
+        let new = |name: &SetName, set: &Set| before.sets.get(name).is_none_or(|was| was.kind != set.kind);
+        after
+            .sets
+            .iter()
+            .filter(|(name, set)| new(name, set))
+            .for_each(|(name, set)| delta.set_made(name, set));
+        for (name, map) in &before.maps {
+            if !after.maps.contains_key(name) {
+                delta.map_removed(name, map.clone());
+            }
+        }
+        for (name, map) in &after.maps {
+            let was = before.maps.get(name);
+            if was.is_none() {
+                delta.map_made(name, map);
+            }
+            let keys = map.elements.keys().chain(was.iter().flat_map(|was| was.elements.keys()));
+            for key in keys.collect::<BTreeSet<_>>() {
+                let (led, leads) = (was.and_then(|was| was.elements.get(key)), map.elements.get(key));
+                if led != leads {
+                    delta.entry(name, map, key, led, leads);
+                }
+            }
+        }
+        for name in before.chains.keys().chain(after.chains.keys()).collect::<BTreeSet<_>>() {
+            let (was, is) = (before.chains.get(name), after.chains.get(name));
+            if was != is {
+                delta.chain(name, was.cloned(), is);
+            }
+        }
+        delta.settle();
+        delta.after.warnings.clone_from(&after.warnings);
+        delta
     }
 
     /// Makes the change in a copy of what it was taken from.

@@ -11,7 +11,7 @@
 //! [`explain()`] follows a packet through all nodes and finds what is missing for it to pass.
 //!
 //! A [`Ruleset`] prints as nft text. With the feature `nft`, the module `nft` reads the kernel's table, plans what is missing
-//! and applies it in one transaction.
+//! and applies it in one transaction; with the feature `iptables`, the module `iptables` does so for iptables and ipset.
 //!
 //! ```
 //! use calico_model::resource::{NetworkPolicy, Object, Policy, PolicyType, Rule, WorkloadEndpoint};
@@ -79,6 +79,8 @@ mod delta;
 mod evaluate;
 pub mod explain;
 mod index;
+#[cfg(feature = "iptables")]
+pub mod iptables;
 mod labels;
 mod local;
 mod log;

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use calico_model::resource::ResourceKey;
 
-#[cfg(feature = "nft")]
+#[cfg(any(feature = "nft", feature = "iptables"))]
 pub(crate) use name::digest;
 pub use name::{ChainName, SetName};
 pub use rule::{Action, Bound, End, Interface, Match, Op, PortSet, Rule};

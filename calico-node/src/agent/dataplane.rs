@@ -1,11 +1,12 @@
-//! The kernel as the agent sees it: rules through nftables, the rest through route netlink.
+//! The kernel as the agent sees it: rules through the packet filter, the rest through route netlink.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use calico_model::NodeName;
+use calico_policy::Compiler;
 use calico_policy::nft::{self, Nft};
-use calico_policy::{Changes, Compiler};
 use calico_route::actual::{Actual, Knowledge};
 use calico_route::change::Change;
 use calico_route::departed::{Departed, Departures};
@@ -15,6 +16,8 @@ use calico_route::reconcile::Reconciler;
 use calico_route::route::Form;
 use calico_route::{Delta, Desired};
 use tokio::sync::mpsc;
+
+use super::filter::{self, Filter};
 
 /// A kernel that cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -47,28 +50,21 @@ pub(super) async fn cleanup() -> Result<(), CleanupError> {
         Ok(refused) => left.extend(refused.iter().map(|(_, error)| with_causes(error))),
         Err(error) => left.push(with_causes(&error)),
     }
-    let removed = tokio::task::block_in_place(|| Nft::new().apply(&nft::Transaction::removal()));
-    left.extend(removed.err().map(|error| with_causes(&error)));
+    left.extend(tokio::task::block_in_place(filter::cleanup));
     if left.is_empty() { Ok(()) } else { Err(CleanupError::Left(left)) }
 }
 
 /// The kernel of this node.
 pub(super) struct Dataplane {
-    nft: Nft,
+    filter: Filter,
     netlink: Netlink,
     /// `None` once it has failed.
     watch: Option<Watch>,
     departures: Departures,
     /// What the kernel holds, and since when that is known: only while it is as wanted and nobody else changed it.
     known: Option<(Actual, Instant)>,
-    /// Whether the kernel holds the rules as they were when the compiler last told what changed; not after a failure.
-    rules_known: bool,
     /// What others change in the rules; `None` once it cannot be followed.
     rules_watch: Option<mpsc::Receiver<Result<nft::Foreign, String>>>,
-    /// What others changed in the rules and is not mended yet.
-    foreign: Option<nft::Foreign>,
-    /// When the kernel was asked last.
-    rules_read: Option<Instant>,
 }
 
 /// What became of the routes in a pass.
@@ -106,8 +102,6 @@ enum Made {
 /// What is remembered of the kernel is not relied upon for longer than this, so that a change of which no event tells is
 /// found within a minute: passes are at most half a minute apart.
 const MEMORY: std::time::Duration = std::time::Duration::from_secs(30);
-/// Others' changes of our table are looked for this often when they cannot be followed.
-const RULES_AUDIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Dataplane {
     /// Connects in the network namespace of the calling thread.
@@ -120,15 +114,12 @@ impl Dataplane {
         let mut nft = Nft::new();
         let rules_watch = nft::Watch::open(&mut nft).map_err(|error| ConnectError::Watch(Box::new(error)))?;
         Ok(Self {
-            nft,
+            filter: Filter::new(nft),
             rules_watch: Some(follow(rules_watch)),
-            foreign: None,
             netlink,
             watch: Some(watch),
             departures: Departures::default(),
             known: None,
-            rules_known: false,
-            rules_read: None,
         })
     }
 
@@ -154,14 +145,13 @@ impl Dataplane {
     }
 
     fn rules_changed(&mut self, change: Result<nft::Foreign, String>) {
-        self.rules_known = false;
         match change {
             Ok(change) => {
                 tracing::warn!(?change, "somebody else changed our rules; they are put right");
-                let first = self.foreign.is_none();
-                self.foreign = Some(if first { change } else { nft::Foreign::Anything });
+                self.filter.changed(Some(change));
             }
             Err(error) => {
+                self.filter.changed(None);
                 tracing::warn!(%error, "others' changes of our rules cannot be followed any more; they are read again every so often");
                 self.rules_watch = None;
             }
@@ -199,36 +189,18 @@ impl Dataplane {
 
     /// Returns when the rules are to be compared with the kernel's again.
     pub(super) fn audit_due(&self) -> Option<Instant> {
-        self.rules_read.filter(|_| self.rules_watch.is_none()).map(|read| read + RULES_AUDIT)
+        self.filter.check_due(self.rules_watch.is_some())
     }
 
-    /// Puts rules in force, in one transaction, unless they are already.
-    ///
-    /// Unless somebody else changed them, only what changed is written, and nothing is read.
-    pub(super) fn apply_rules(&mut self, compiler: &mut Compiler) -> Result<(), String> {
-        let now = super::clock();
-        let fresh = self.audit_due().is_none_or(|due| now < due);
-        let known = std::mem::take(&mut self.rules_known) && fresh;
+    /// Puts rules in force, unless they are already. Returns what is closed or left, one sentence each.
+    pub(super) fn apply_rules(
+        &mut self,
+        compiler: &mut Compiler,
+        node: &NodeName,
+    ) -> Result<BTreeSet<String>, String> {
+        let (followed, now) = (self.rules_watch.is_some(), super::clock());
         // The kernel may take long for many rules; the other tasks go on meanwhile on another thread.
-        let applied = tokio::task::block_in_place(|| match compiler.changes() {
-            Changes::Only(delta) if known => {
-                let transaction = nft::plan_change(&delta);
-                self.nft.apply(&transaction).map(|()| transaction)
-            }
-            Changes::Only(_) | Changes::Everything => {
-                self.rules_read = Some(now);
-                self.nft.sync_after(self.foreign.as_ref(), compiler.ruleset())
-            }
-        });
-        let written = applied.map_err(|error| with_causes(&error))?;
-        if !known {
-            self.foreign = None;
-        }
-        if !written.is_empty() {
-            tracing::info!(changes = written.operations.len(), "put rules in force");
-        }
-        self.rules_known = true;
-        Ok(())
+        tokio::task::block_in_place(|| self.filter.apply(compiler, node, followed, now))
     }
 
     /// Makes routes, tunnels and neighbours what they are wanted to be. While it is known what the kernel holds, only

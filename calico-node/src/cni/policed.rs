@@ -3,13 +3,14 @@
 //! The agent puts an endpoint's policy in force as soon as it reads the endpoint, interface or no interface, and then
 //! leaves a file named after the interface, which tells the endpoint's revision: a mark of an earlier endpoint with the same
 //! interface counts for nothing. When that takes too long the workload is plugged in all the same, as Calico
-//! does; but only when the agent's table is there, whose rules drop everything from and to interfaces of workloads that it
-//! does not know yet. After a reboot, before the agent has run, there is no such table.
+//! does; but only when the agent's rules are there, which drop everything from and to interfaces of workloads that it
+//! does not know yet. After a reboot, before the agent has run, there are none.
 
 use std::path::Path;
 use std::time::Duration;
 
 use calico_model::{InterfaceName, Revision};
+use calico_policy::iptables::{Iptables, Variant};
 use calico_policy::nft::Nft;
 
 use super::CniError;
@@ -44,7 +45,11 @@ pub(super) async fn wait(
         return Ok(());
     }
     let actual = Nft::new().read().map_err(|error| CniError::Rules(Box::new(error)))?;
-    if !actual.table.is_some_and(|table| table.sound && !table.chains.is_empty()) {
+    let in_nftables = actual.table.is_some_and(|table| table.sound && !table.chains.is_empty());
+    // A variant that is not installed holds no rules of the agent's.
+    let mut variants = Variant::ALL.into_iter();
+    if !in_nftables && !variants.any(|variant| Iptables::new(variant).read().is_ok_and(|held| held.guards()))
+    {
         return Err(CniError::Unpoliced { interface: interface.clone() });
     }
     if !patience.is_zero() {

@@ -1,6 +1,7 @@
 //! Compiled rules as JSON.
 
 use calico_policy::Ruleset;
+use calico_policy::iptables::{self, Program};
 use calico_policy::ruleset::{Chain, Element};
 use serde_json::{Map, Value, json};
 
@@ -29,6 +30,34 @@ pub fn to_json(rules: &Ruleset) -> Value {
         rules.chains.iter().map(|(name, chain)| (name.to_string(), chain_to_json(chain))).collect();
     let warnings: Vec<String> = rules.warnings.iter().map(ToString::to_string).collect();
     json!({"table": "inet calico", "sets": sets, "maps": maps, "chains": chains, "warnings": warnings})
+}
+
+/// Returns a program of iptables as JSON: the sets, and the chains of each family and table, in the words of ipset and of
+/// `iptables-save`.
+#[must_use]
+pub fn program_to_json(program: &Program) -> Value {
+    let sets: Map<String, Value> = program
+        .sets
+        .iter()
+        .map(|(name, set)| {
+            let elements: Vec<String> = set.elements.iter().map(Element::to_string).map(unquoted).collect();
+            (name.to_string(), json!({"kind": set.kind.to_string(), "elements": elements}))
+        })
+        .collect();
+    let mut families = Map::new();
+    for ((family, name), table) in &program.rules.tables {
+        let lines = |rules: &[iptables::Rule]| rules.iter().map(iptables::Rule::line).collect::<Vec<_>>();
+        let chains: Map<String, Value> =
+            table.chains.iter().map(|(chain, rules)| (chain.to_string(), lines(rules).into())).collect();
+        let hooks: Map<String, Value> = table
+            .hooks
+            .iter()
+            .map(|(hook, rule)| (hook.to_string().to_uppercase(), rule.rule.line().into()))
+            .collect();
+        let of_family = families.entry(format!("IPv{}", family.version())).or_insert_with(|| json!({}));
+        of_family[name.as_str()] = json!({"hooks": hooks, "chains": chains});
+    }
+    json!({"sets": sets, "tables": families})
 }
 
 fn chain_to_json(chain: &Chain) -> Value {

@@ -2,14 +2,14 @@
 //!
 //! A case says who may reach whom after which changes. It is asked of the resources (`evaluate`), of the compiled rules
 //! (`simulate`), or of a real kernel, with TCP, UDP and SCTP packets between namespaces on one host or on two
-//! (`nftables`). Two forms of cases are read: `policy-truth-table/v1`, and the manifests of the network-policy-api with
+//! (`nftables`, and `iptables-legacy` and `iptables-nft`). Two forms of cases are read: `policy-truth-table/v1`, and the manifests of the network-policy-api with
 //! their expected results.
 //!
 //! ```no_run
 //! use calico_node::lab::Interrupt;
-//! use calico_node::lab::conformance::{Backend, Hosts, Options, run};
+//! use calico_node::lab::conformance::{Backend, Filter, Hosts, Options, run};
 //!
-//! let options = Options::new("cases/truth-table.json", Backend::Nftables).hosts(Hosts::Two);
+//! let options = Options::new("cases/truth-table.json", Backend::Kernel(Filter::Nftables)).hosts(Hosts::Two);
 //! for report in run(&options, &Interrupt::default())? {
 //!     println!("{report}");
 //! }
@@ -35,6 +35,8 @@ pub use atomicity::{Method, Storm, Toll, storm};
 pub use error::ConformanceError;
 pub use report::{Failure, Report};
 
+use calico_policy::iptables::Variant;
+
 use super::wait::{Interrupt, Stopwatch};
 use ask::{Oracle, World};
 use cases::Suite;
@@ -48,12 +50,17 @@ pub enum Backend {
     Evaluate,
     /// The compiled rules, without a kernel.
     Simulate,
-    /// The kernel's nftables.
+    /// A packet filter of the kernel.
+    Kernel(Filter),
+}
+
+/// A packet filter of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Nftables.
     Nftables,
-    /// The kernel's iptables.
-    IptablesLegacy,
-    /// The kernel's nftables, spoken to by iptables.
-    IptablesNft,
+    /// Iptables in one of its variants, with ipset.
+    Iptables(Variant),
 }
 
 /// Over how many hosts the pods of a case are spread.
@@ -73,19 +80,26 @@ pub struct Options {
     backend: Backend,
     hosts: Hosts,
     only: Option<String>,
+    one_in: u64,
 }
 
 impl Options {
     /// Replays the cases of a file, or of the files in a folder, on one host.
     #[must_use]
     pub fn new(cases: impl Into<PathBuf>, backend: Backend) -> Self {
-        Self { cases: cases.into(), backend, hosts: Hosts::One, only: None }
+        Self { cases: cases.into(), backend, hosts: Hosts::One, only: None, one_in: 1 }
     }
 
     /// Spreads the pods over hosts.
     #[must_use]
     pub fn hosts(self, hosts: Hosts) -> Self {
         Self { hosts, ..self }
+    }
+
+    /// Replays one of so many cases, always the same ones: those whose id says so, and the first of each file.
+    #[must_use]
+    pub fn one_in(self, one_in: u64) -> Self {
+        Self { one_in: one_in.max(1), ..self }
     }
 
     /// Replays the case of one id alone.
@@ -101,29 +115,36 @@ impl Options {
 /// When cases cannot be read, or packets cannot be sent. A probe that comes out otherwise than expected is none: it is in
 /// the report.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<Vec<Report>, ConformanceError> {
-    let oracle: Option<Choice> = match options.backend {
-        Backend::IptablesLegacy | Backend::IptablesNft => return Err(ConformanceError::NoIptables),
-        Backend::Evaluate => Some(|_| Ok(Oracle::Resources)),
-        Backend::Simulate => Some(|world| world.rules()),
-        Backend::Nftables => None,
+    let decider = match options.backend {
+        Backend::Evaluate => Decider::Oracle(|_| Ok(Oracle::Resources)),
+        Backend::Simulate => Decider::Oracle(|world| world.rules()),
+        Backend::Kernel(filter) => Decider::Kernel(filter),
     };
     let mut suites = Suite::read_all(&options.cases)?;
-    if let Some(id) = &options.only {
-        Suite::only(&mut suites, id)?;
+    match &options.only {
+        Some(id) => Suite::only(&mut suites, id)?,
+        None => suites.iter_mut().for_each(|suite| suite.one_in(options.one_in)),
     }
-    if oracle.is_none() && !nix::unistd::geteuid().is_root() {
+    if matches!(decider, Decider::Kernel(_)) && !nix::unistd::geteuid().is_root() {
         return Err(ConformanceError::NotRoot);
     }
     let mut reports = Vec::new();
     for suite in &suites {
         let steps = suite.cases.iter().flat_map(|case| &case.steps);
         let placement = Placement::of(options.hosts, steps.flat_map(|step| step.scene.pods.keys()));
-        reports.push(match oracle {
-            Some(choice) => ask_all(suite, choice, &placement, interrupt)?,
-            None => replay::replay(suite, &placement, interrupt)?,
+        reports.push(match decider {
+            Decider::Oracle(choice) => ask_all(suite, choice, &placement, interrupt)?,
+            Decider::Kernel(filter) => replay::replay(suite, filter, &placement, interrupt)?,
         });
     }
     Ok(reports)
+}
+
+/// Who decides, ready to be asked.
+#[derive(Clone, Copy)]
+enum Decider {
+    Oracle(Choice),
+    Kernel(Filter),
 }
 
 /// Chooses who answers without packets.
@@ -188,10 +209,23 @@ impl FromStr for Backend {
         match text {
             "evaluate" => Ok(Self::Evaluate),
             "simulate" => Ok(Self::Simulate),
+            kernel => kernel
+                .parse()
+                .map(Self::Kernel)
+                .map_err(|problem: String| problem.replacen("use ", "use evaluate, simulate, ", 1)),
+        }
+    }
+}
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
             "nftables" => Ok(Self::Nftables),
-            "iptables-legacy" => Ok(Self::IptablesLegacy),
-            "iptables-nft" => Ok(Self::IptablesNft),
-            _ => Err("use evaluate, simulate, nftables, iptables-legacy or iptables-nft".to_owned()),
+            "iptables-legacy" => Ok(Self::Iptables(Variant::Legacy)),
+            "iptables-nft" => Ok(Self::Iptables(Variant::Nft)),
+            _ => Err("use nftables, iptables-legacy or iptables-nft".to_owned()),
         }
     }
 }

@@ -324,3 +324,56 @@ fn without_root_the_agent_and_the_lab_say_so_in_one_sentence() {
         assert!(said.contains("root") && said.trim_end().lines().count() == 1, "{program}: {said}");
     }
 }
+
+/// What of ours each packet filter of a host holds: nftables, iptables legacy, iptables over nf_tables, ipset.
+fn filters(lab: &Lab, host: &str) -> [bool; 4] {
+    let holds = |program: &str, arguments: &[&str]| {
+        lab.exec(host, program, arguments).unwrap().stdout.contains("cali-")
+    };
+    [
+        holds("nft", &["list", "table", "inet", "calico"]),
+        holds("iptables-legacy-save", &[]) || holds("ip6tables-legacy-save", &[]),
+        holds("iptables-nft-save", &[]) || holds("ip6tables-nft-save", &[]),
+        holds("ipset", &["list", "-name"]),
+    ]
+}
+
+#[test]
+fn rel18_the_configuration_chooses_the_packet_filter_and_a_switch_leaves_nothing_behind() {
+    let lab = up(&[ONE_SUBNET, POOL, WORKLOADS], beside());
+    let (one, two) = (lab.address("one").unwrap(), lab.address("two").unwrap());
+    let policy = "
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: ping-one-way}
+spec:
+  selector: all()
+  types: [Ingress]
+  ingress:
+    - {action: Deny, protocol: ICMP, source: {nets: [SOURCE/32]}}
+    - {action: Allow}
+";
+    let policy = policy.replace("SOURCE", &two.to_string());
+    lab.calicoctl("node1", &["apply", "-f", "-"], &policy).unwrap();
+    for (mode, backend, held) in [
+        ("Disabled", "Legacy", [false, true, false, true]),
+        ("Disabled", "NFT", [false, false, true, true]),
+        ("Auto", "Auto", [true, false, false, false]),
+    ] {
+        let felix = format!(
+            "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: default}}\n\
+             spec: {{nftablesMode: {mode}, iptablesBackend: {backend}}}\n"
+        );
+        lab.calicoctl("node1", &["apply", "-f", "-"], &felix).unwrap();
+        for host in ["node1", "node2"] {
+            assert_eq!(
+                eventually(|| filters(&lab, host), |now| *now == held),
+                held,
+                "{mode} {backend} on {host}"
+            );
+        }
+        assert_eq!(lab.ping("one", two).unwrap(), Verdict::Allowed, "{mode} {backend}");
+        assert_eq!(lab.ping("two", one).unwrap(), Verdict::TimedOut, "{mode} {backend}");
+    }
+    lab.down().unwrap();
+}

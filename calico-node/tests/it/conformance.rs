@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use calico_node::lab::Interrupt;
-use calico_node::lab::conformance::{
-    Backend, ConformanceError, Hosts, Method, Options, Report, Storm, run, storm,
-};
+use calico_node::lab::conformance::{Backend, Filter, Hosts, Method, Options, Report, Storm, run, storm};
+use calico_policy::iptables::Variant;
 
 const PROBES: usize = 45 + 30 + 18 + 18 + 30;
 
@@ -42,12 +41,15 @@ impl Drop for Turned {
 
 #[test]
 fn resources_rules_and_kernel_agree_on_every_case_on_one_host_and_on_two() {
-    for backend in [Backend::Evaluate, Backend::Simulate, Backend::Nftables] {
+    let kernels = [Filter::Nftables, Filter::Iptables(Variant::Legacy), Filter::Iptables(Variant::Nft)];
+    let backends = [Backend::Evaluate, Backend::Simulate].into_iter().chain(kernels.map(Backend::Kernel));
+    for backend in backends {
         for hosts in [Hosts::One, Hosts::Two] {
             let report = replay(&Options::new(own_cases(), backend).hosts(hosts));
             assert!(report.failures.is_empty(), "{backend:?} {hosts:?}: {report}");
             assert_eq!(report.passed, PROBES, "{backend:?} {hosts:?}");
-            assert_eq!(report.programming.len(), if backend == Backend::Nftables { 15 } else { 0 });
+            let programmed = if matches!(backend, Backend::Kernel(_)) { 15 } else { 0 };
+            assert_eq!(report.programming.len(), programmed);
         }
     }
 }
@@ -65,7 +67,8 @@ fn a_packet_that_is_dropped_and_one_that_leaks_are_both_found_and_explained() {
         ];
         assert_eq!(failures, expected);
     }
-    let report = replay(&Options::new(&turned.0, Backend::Nftables).only("closed-and-open-again"));
+    let report =
+        replay(&Options::new(&turned.0, Backend::Kernel(Filter::Nftables)).only("closed-and-open-again"));
     let failures: Vec<_> = report.failures.iter().map(|f| (&*f.probe, &*f.observed)).collect();
     let expected =
         [("TCP/3306 from shop/web to shop/db", "dropped"), ("TCP/3306 from shop/db to shop/db", "answered")];
@@ -79,9 +82,6 @@ fn a_packet_that_is_dropped_and_one_that_leaks_are_both_found_and_explained() {
 fn what_cannot_be_replayed_is_said_in_one_sentence() {
     let interrupt = Interrupt::default();
     let refused = |options: &Options| run(options, &interrupt).unwrap_err();
-    for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
-        assert!(matches!(refused(&Options::new(own_cases(), backend)), ConformanceError::NoIptables));
-    }
     let unknown = refused(&Options::new(own_cases(), Backend::Evaluate).only("nothing"));
     assert!(unknown.to_string().contains("the first ones are closed-and-open-again"), "{unknown}");
     let missing = refused(&Options::new("/nowhere", Backend::Evaluate));
@@ -112,12 +112,15 @@ fn the_program_counts_and_ends_with_1_when_a_probe_failed() {
 
 #[test]
 fn pe92_rules_are_replaced_without_a_flow_lost_or_leaked_and_the_count_would_see_one() {
-    let count = |replacements, method| {
-        storm(&Storm { replacements, flows: 1000, method }, &Interrupt::default()).unwrap()
+    let count = |filter, replacements, method| {
+        storm(&Storm { filter, replacements, flows: 1000, method }, &Interrupt::default()).unwrap()
     };
-    let whole = count(60, Method::Transaction);
-    assert_eq!((whole.lost, whole.leaked), (0, 0), "{whole}");
-    assert!(whole.allowed > 100 && whole.denied > 100, "{whole}");
-    let torn = count(20, Method::RemoveThenWrite);
-    assert!(torn.leaked > 0, "{torn}");
+    let iptables = Variant::ALL.map(|variant| (Filter::Iptables(variant), 20));
+    for (filter, replacements) in [(Filter::Nftables, 60)].into_iter().chain(iptables) {
+        let whole = count(filter, replacements, Method::Transaction);
+        assert_eq!((whole.lost, whole.leaked), (0, 0), "{filter:?}: {whole}");
+        assert!(whole.allowed > 100 && whole.denied > 100, "{filter:?}: {whole}");
+        let torn = count(filter, replacements / 3, Method::RemoveThenWrite);
+        assert!(torn.leaked > 0, "{filter:?}: {torn}");
+    }
 }

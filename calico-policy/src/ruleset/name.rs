@@ -32,7 +32,7 @@ macro_rules! names {
             }
 
             /// Reads a name as a kernel returned it. Any text is kept: what is not ours only has to be told apart.
-            #[cfg(feature = "nft")]
+            #[cfg(any(feature = "nft", feature = "iptables"))]
             pub(crate) fn read(text: &str) -> Self {
                 Self(text.into())
             }

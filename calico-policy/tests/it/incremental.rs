@@ -1,7 +1,7 @@
 //! Whatever the way to a state, the compiler ends where a fresh compilation does, and its deltas tell the way.
 
 use calico_model::{NodeName, Snapshot, Update};
-use calico_policy::{Changes, Compiler, Ruleset, compile, simulate, strategies};
+use calico_policy::{Changes, Compiler, Delta, Ruleset, compile, simulate, strategies};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -27,8 +27,9 @@ impl Followed {
     fn apply(&mut self, updates: &[Update]) -> Result<(), TestCaseError> {
         updates.iter().for_each(|update| self.compiler.apply(update.clone()));
         let Changes::Only(delta) = self.compiler.changes() else { panic!("it was asked before") };
-        delta.apply_to(&mut self.copy);
         let ruleset = self.compiler.ruleset().clone();
+        prop_assert_eq!(&delta, &Delta::between(&self.copy, &ruleset), "not what two rulesets differ in");
+        delta.apply_to(&mut self.copy);
         prop_assert_eq!(&self.copy, &ruleset, "the delta lies:\n{:?}", &delta);
         let whole = compile(self.compiler.snapshot(), &node());
         prop_assert_eq!(&ruleset, &whole, "after {:?}\n{}\nis not\n{}", updates, &ruleset, &whole);

@@ -5,6 +5,7 @@ mod edge_cases;
 mod explain;
 mod golden;
 mod incremental;
+mod iptables;
 mod kernel;
 mod meaning;
 mod netns;

@@ -1,10 +1,13 @@
 //! `calico-lab atomicity`
 
 use calico_node::lab::Interrupt;
-use calico_node::lab::conformance::{Method, Storm, storm};
+use calico_node::lab::conformance::{Filter, Method, Storm, storm};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Whose rules are replaced: nftables, iptables-legacy or iptables-nft.
+    #[arg(long, default_value = "nftables")]
+    backend: Filter,
     /// How often the rules are replaced.
     #[arg(long, default_value_t = 500)]
     replacements: usize,
@@ -17,9 +20,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let Args { replacements, flows, remove_first } = *args;
+    let Args { backend: filter, replacements, flows, remove_first } = *args;
     let method = if remove_first { Method::RemoveThenWrite } else { Method::Transaction };
-    let toll = storm(&Storm { replacements, flows, method }, interrupt)?;
+    let toll = storm(&Storm { filter, replacements, flows, method }, interrupt)?;
     println!("{toll}");
     anyhow::ensure!(toll.lost == 0 && toll.leaked == 0, "the rules were not replaced all at once");
     Ok(())

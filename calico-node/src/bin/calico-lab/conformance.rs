@@ -16,13 +16,16 @@ pub(crate) struct Args {
     /// Over how many hosts the pods are spread: 1 or 2.
     #[arg(long, default_value = "1")]
     nodes: Hosts,
+    /// Replay one of so many cases, always the same ones.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    one_in: u64,
     /// Replay the case of this id alone.
     #[arg(long, value_name = "ID")]
     only: Option<String>,
 }
 
 pub(crate) fn run(args: Args, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let mut options = Options::new(args.cases, args.backend).hosts(args.nodes);
+    let mut options = Options::new(args.cases, args.backend).hosts(args.nodes).one_in(args.one_in);
     if let Some(id) = args.only {
         options = options.only(id);
     }

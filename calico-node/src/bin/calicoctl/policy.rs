@@ -5,6 +5,7 @@ use std::str::FromStr;
 use anyhow::{anyhow, bail};
 use calico_model::NodeName;
 use calico_node::ctl::ruleset;
+use calico_policy::iptables;
 use clap::Subcommand;
 
 use crate::outcome::Outcome;
@@ -36,17 +37,22 @@ pub enum Backend {
 
 pub async fn run(verb: Verb) -> anyhow::Result<Outcome> {
     let Verb::Render { node, backend, output, config } = verb;
-    if backend == Backend::Iptables {
-        bail!("this calico has no iptables backend yet: use --backend nft");
-    }
     let snapshot = config.open().await?.snapshot().await?;
     if snapshot.node(&node).is_none() {
         bail!("resource does not exist: Node({node})");
     }
     let rules = calico_policy::compile(&snapshot, &node);
-    let text = match output {
-        Some(_) => format!("{:#}\n", ruleset::to_json(&rules)),
-        None => rules.to_string(),
+    let text = match (backend, output) {
+        (Backend::Nft, Some(_)) => format!("{:#}\n", ruleset::to_json(&rules)),
+        (Backend::Nft, None) => rules.to_string(),
+        (Backend::Iptables, output) => {
+            let options = iptables::Options::of(&snapshot.felix_configuration(&node));
+            let program = iptables::lower(&rules, &options);
+            match output {
+                Some(_) => format!("{:#}\n", ruleset::program_to_json(&program)),
+                None => program.to_string(),
+            }
+        }
     };
     // What is invalid is in the rules as far as it fails closed; whoever reads them should know.
     let errors = snapshot.invalid.iter().map(|(key, problem)| anyhow!("{key}: {problem}")).collect();

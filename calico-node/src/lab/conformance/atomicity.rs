@@ -3,6 +3,10 @@
 //! One workload sends datagrams to another without pause, each the first of a flow of its own: some to ports that are
 //! always allowed, as many to ports that never are. Meanwhile the rules between the two are replaced, again and again.
 //! What arrives is counted where it arrives, so that nothing depends on how fast an answer is.
+//!
+//! Packets between namespaces wait in a queue that each CPU has for all namespaces of the machine, a thousand long. On a busy
+//! machine it may be full, whatever the rules. What is turned away on the first way is sent again; what is turned away on
+//! the second, behind the rules, the kernel counts, and that is not called lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,11 +29,11 @@ use nix::sys::time::TimeVal;
 use serde_json::{Value, json};
 
 use super::super::wait::{Interrupt, Stopwatch};
-use super::Hosts;
 use super::ask::compiled;
 use super::error::ConformanceError;
 use super::scene::{End, Network, Placement, Pod, Scene, Seat};
 use super::stage::Stage;
+use super::{Filter, Hosts};
 
 /// How long what was sent may take to arrive when the last of it is on its way.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,7 +48,7 @@ const PER_PORT: u64 = 60_000;
 /// How rules are replaced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Method {
-    /// As the agent does it: what differs, in one transaction.
+    /// As the agent does it: what differs, in one transaction of a table.
     #[default]
     Transaction,
     /// All rules are removed, and then the new ones are written. What this loses or leaks shows that the count can see it.
@@ -54,6 +58,8 @@ pub enum Method {
 /// How often rules are replaced, and under how many flows.
 #[derive(Debug, Clone, Copy)]
 pub struct Storm {
+    /// Whose rules are replaced.
+    pub filter: Filter,
     /// How often rules are replaced.
     pub replacements: usize,
     /// New flows of each kind, a second.
@@ -70,8 +76,10 @@ pub struct Toll {
     pub replacements: usize,
     /// Flows that were to arrive.
     pub allowed: u64,
-    /// Those of them that did not.
+    /// Those of them that did not, though no queue was full.
     pub lost: u64,
+    /// Those that a full queue of a CPU turned away.
+    pub turned_away: u64,
     /// Flows that were not to arrive.
     pub denied: u64,
     /// Those of them that did.
@@ -105,7 +113,7 @@ pub fn storm(storm: &Storm, interrupt: &Interrupt) -> Result<Toll, ConformanceEr
     let [client, server] =
         [0, 1].map(|index| End { seat: Seat::Pod { name: pods[index].clone(), host: 0 }, addr: ends[index] });
     let all = BTreeSet::from([client.clone(), server.clone()]);
-    let mut stage = Stage::up(&all, &BTreeSet::new(), &placement, interrupt)?;
+    let mut stage = Stage::up(storm.filter, &all, &BTreeSet::new(), &placement, interrupt)?;
     let mut rules = Vec::new();
     for version in 0..2 {
         let scene = scene(&ends, version);
@@ -116,6 +124,12 @@ pub fn storm(storm: &Storm, interrupt: &Interrupt) -> Result<Toll, ConformanceEr
     stage.enforce(rules[0].clone())?;
     let (from, to) = (stage.namespace(&client)?, stage.namespace(&server)?);
     let counts = Counts::default();
+    let ways = stage.host_namespaces()?;
+    let turned_away = || -> Result<u64, ConformanceError> {
+        let each = ways.iter().map(turned_away).sum::<io::Result<u64>>();
+        each.map_err(ConformanceError::io("read what interfaces count"))
+    };
+    let before = turned_away()?;
     let clock = Stopwatch::start();
     let done = thread::scope(|scope| {
         let hearing = scope.spawn(|| hear(&to, server.addr, &counts));
@@ -134,10 +148,13 @@ pub fn storm(storm: &Storm, interrupt: &Interrupt) -> Result<Toll, ConformanceEr
     });
     done?;
     let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+    let missing = count(&counts.allowed).saturating_sub(count(&counts.arrived));
+    let turned_away = turned_away()?.saturating_sub(before).min(missing);
     Ok(Toll {
         replacements: storm.replacements,
         allowed: count(&counts.allowed),
-        lost: count(&counts.allowed).saturating_sub(count(&counts.arrived)),
+        lost: missing - turned_away,
+        turned_away,
         denied: count(&counts.denied),
         leaked: count(&counts.leaked),
         took: clock.elapsed(),
@@ -176,6 +193,8 @@ fn send(netns: &File, (from, to): (Ipv4Addr, Ipv4Addr), flows: u64, counts: &Cou
     setns(netns, CloneFlags::CLONE_NEWNET)?;
     let out = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Udp)?;
     bind(out.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(from, 0)))?;
+    // Without it the kernel does not say that a datagram was turned away before it left (raw(7)).
+    setsockopt(&out, sockopt::Ipv4RecvErr, &true)?;
     let clock = Stopwatch::start();
     let mut sent = 0;
     while !counts.over.load(Ordering::SeqCst) {
@@ -206,9 +225,26 @@ fn datagram(out: &OwnedFd, source: u16, port: u16, to: Ipv4Addr) -> io::Result<(
     loop {
         match sendto(out.as_raw_fd(), &bytes, &to, MsgFlags::empty()) {
             Err(Errno::ENOBUFS | Errno::EINTR) => thread::sleep(Duration::from_millis(1)),
+            // What became of an earlier one: nobody but the counter listens there.
+            Err(Errno::ECONNREFUSED) => {}
             sent => return Ok(sent.map(drop)?),
         }
     }
+}
+
+/// How many packets the interfaces of a namespace could not hand to their other ends, because the queue there was full. What
+/// rules drop is not among them.
+fn turned_away(netns: &File) -> io::Result<u64> {
+    /// The place of the packets that were dropped on sending, among what `/proc/net/dev` tells of an interface.
+    const DROPPED: usize = 11;
+    let read = || -> io::Result<u64> {
+        setns(netns, CloneFlags::CLONE_NEWNET)?;
+        let text = std::fs::read_to_string("/proc/thread-self/net/dev")?;
+        let interfaces = text.lines().filter_map(|line| line.split_once(':'));
+        let dropped = interfaces.filter_map(|(_, counts)| counts.split_whitespace().nth(DROPPED));
+        Ok(dropped.filter_map(|count| count.parse::<u64>().ok()).sum())
+    };
+    thread::scope(|scope| scope.spawn(read).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
 /// Counts what arrives, until all that was sent has, or nothing more comes.
@@ -276,12 +312,21 @@ fn scene(ends: &[Ipv4Addr; 2], version: u8) -> Scene {
 
 impl fmt::Display for Toll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { replacements, allowed, lost, denied, leaked, took } = self;
+        let Self { replacements, allowed, lost, turned_away, denied, leaked, took } = self;
         let seconds = took.as_secs_f64();
         // As good as exact, for rates that people read.
         let rate = |count: u64| count.checked_div(took.as_secs().max(1)).unwrap_or(0);
         writeln!(f, "{replacements} replacements in {seconds:.1} s")?;
-        writeln!(f, "allowed: {allowed} flows ({} a second), {lost} lost", rate(*allowed))?;
+        write!(f, "allowed: {allowed} flows ({} a second), {lost} lost", rate(*allowed))?;
+        writeln!(
+            f,
+            "{}",
+            if *turned_away > 0 {
+                format!(", {turned_away} turned away by a full queue")
+            } else {
+                String::new()
+            }
+        )?;
         write!(f, "denied:  {denied} flows ({} a second), {leaked} leaked", rate(*denied))
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use calico_policy::nft::ApplyError;
+use calico_policy::{iptables, nft};
 
 use super::super::error::LabError;
 use crate::workload::WorkloadError;
@@ -12,11 +12,6 @@ use crate::workload::WorkloadError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConformanceError {
-    /// The backend is not there yet.
-    #[error(
-        "this calico has no iptables backend yet, so nothing can be replayed on it: use --backend nftables"
-    )]
-    NoIptables,
     /// The caller is not root.
     #[error(
         "packets take network namespaces, and those take root: run this as root, or use --backend simulate"
@@ -71,7 +66,23 @@ pub enum ConformanceError {
         /// The host.
         host: String,
         /// Why.
-        source: ApplyError,
+        source: nft::ApplyError,
+    },
+    /// The rules could not be put in force with iptables.
+    #[error("the rules of {host} cannot be put in force")]
+    Iptables {
+        /// The host.
+        host: String,
+        /// Why.
+        source: iptables::ApplyError,
+    },
+    /// Iptables refused some of the rules.
+    #[error("iptables of {host} refuses some of the rules: {refused}")]
+    Refused {
+        /// The host.
+        host: String,
+        /// What, and why.
+        refused: String,
     },
     /// The kernel does not hold what was written to it.
     #[error(

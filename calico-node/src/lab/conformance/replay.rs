@@ -15,6 +15,7 @@ use calico_policy::Verdict as Policy;
 
 use super::super::probe::Verdict;
 use super::super::wait::{Interrupt, Stopwatch};
+use super::Filter;
 use super::ask::{World, compiled};
 use super::cases::{Case, Expected, Service, Step, Suite};
 use super::error::ConformanceError;
@@ -28,6 +29,7 @@ const PATIENCE: [u64; 8] = [250, 250, 500, 500, 1000, 2000, 4000, 4000];
 /// Replays the cases of a file, several at once, each on a stage that others do not touch.
 pub(super) fn replay(
     suite: &Suite,
+    filter: Filter,
     placement: &Placement,
     interrupt: &Interrupt,
 ) -> Result<Report, ConformanceError> {
@@ -47,7 +49,7 @@ pub(super) fn replay(
             // Two cases may give one address to different pods.
             let ready = match stage.take().filter(|stage| stage.seats(&ends)) {
                 Some(ready) => ready,
-                None => Stage::up(&ends, &services, placement, interrupt)?,
+                None => Stage::up(filter, &ends, &services, placement, interrupt)?,
             };
             let stage = stage.insert(ready);
             let mut report = Report::new(suite.path.clone());

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use calico_model::name::pod_interface_name;
 use calico_model::{Mac, NodeName};
-use calico_policy::Ruleset;
-use calico_policy::nft::{Actual, ApplyError, Nft, Transaction, plan};
+use calico_policy::iptables::{self, Iptables, Leftover};
+use calico_policy::nft::{self, Nft};
+use calico_policy::{Delta, Ruleset};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
@@ -24,6 +25,7 @@ use nix::sys::socket::{
 use super::super::probe::Verdict;
 use super::super::wait::{Interrupt, Stopwatch};
 use super::super::{Lab, LabOptions, Programs, Topology, command, netns};
+use super::Filter;
 use super::ask::UPLINK;
 use super::cases::Service;
 use super::error::ConformanceError;
@@ -45,14 +47,21 @@ pub(super) struct Stage {
 struct HostKernel {
     node: NodeName,
     netns: String,
-    nft: Nft,
+    filter: Rules,
     in_force: Option<Ruleset>,
     conntrack: OwnedFd,
+}
+
+/// The way to a host's rules.
+enum Rules {
+    Nftables(Nft),
+    Iptables(Iptables),
 }
 
 impl Stage {
     /// Makes the namespaces, plugs every end in, and closes every workload: no rules, no way.
     pub(super) fn up(
+        filter: Filter,
         ends: &BTreeSet<End>,
         services: &BTreeSet<Service>,
         placement: &Placement,
@@ -85,7 +94,7 @@ impl Stage {
         }
         let prober = Prober::seat(seats, services).map_err(ConformanceError::io("listen for probes"))?;
         let places = ends.iter().cloned().enumerate().map(|(index, end)| (end, index)).collect();
-        let hosts = (0..placement.hosts.count()).map(|host| HostKernel::open(&lab, host));
+        let hosts = (0..placement.hosts.count()).map(|host| HostKernel::open(&lab, host, filter));
         let hosts = hosts.collect::<Result<_, _>>()?;
         Ok(Self { prober, places, hosts, _lab: lab })
     }
@@ -112,10 +121,16 @@ impl Stage {
     /// Takes all rules away, which opens every way.
     pub(super) fn remove_rules(&mut self) -> Result<(), ConformanceError> {
         for host in &mut self.hosts {
-            host.in_force = None;
-            host.nft.apply(&Transaction::removal()).map_err(|source| host.refused(source))?;
+            host.remove_rules()?;
         }
         Ok(())
+    }
+
+    /// Opens the namespaces of the hosts.
+    pub(super) fn host_namespaces(&self) -> Result<Vec<File>, ConformanceError> {
+        let open = |host: &HostKernel| File::open(netns::path(&host.netns));
+        let opened = self.hosts.iter().map(open).collect::<io::Result<_>>();
+        opened.map_err(ConformanceError::io("open a host's namespace"))
     }
 
     /// Opens the namespace that an end sits in.
@@ -127,11 +142,10 @@ impl Stage {
     /// Compares each kernel with what was written to it.
     pub(super) fn audit(&mut self, case: &str) -> Result<(), ConformanceError> {
         for host in &mut self.hosts {
-            let actual = host.nft.read().map_err(|source| host.refused(source))?;
-            let missing = host.in_force.as_ref().map(|rules| plan(rules, &actual)).unwrap_or_default();
+            let missing = host.missing()?;
             if !missing.is_empty() {
                 let (case, host) = (case.to_owned(), host.node.to_string());
-                return Err(ConformanceError::Drift { case, host, missing: missing.to_string() });
+                return Err(ConformanceError::Drift { case, host, missing });
             }
         }
         Ok(())
@@ -156,7 +170,7 @@ impl Stage {
 }
 
 impl HostKernel {
-    fn open(lab: &Lab, host: usize) -> Result<Self, ConformanceError> {
+    fn open(lab: &Lab, host: usize, filter: Filter) -> Result<Self, ConformanceError> {
         let state = &lab.state().hosts[host];
         let attempt = format!("talk to connection tracking of {}", state.name);
         let open = || {
@@ -166,26 +180,80 @@ impl HostKernel {
         let conntrack = netns::within(&state.netns, open)?.map_err(ConformanceError::io(attempt.clone()))?;
         let node =
             state.name.parse().map_err(|_| ConformanceError::io(attempt)(io::ErrorKind::InvalidInput))?;
-        Ok(Self { node, netns: state.netns.clone(), nft: Nft::new(), in_force: None, conntrack })
+        let filter = match filter {
+            Filter::Nftables => Rules::Nftables(Nft::new()),
+            Filter::Iptables(variant) => Rules::Iptables(Iptables::new(variant)),
+        };
+        Ok(Self { node, netns: state.netns.clone(), filter, in_force: None, conntrack })
     }
 
     /// Puts rules in force as the agent does: from what was put in force before, and from the kernel the first time.
     fn enforce(&mut self, rules: Ruleset) -> Result<(), ConformanceError> {
-        let done = match self.in_force.take() {
-            Some(before) => self.nft.apply(&plan(&rules, &Actual::holding(&before))),
-            // The socket stays in the namespace of the thread that opens it.
-            None => {
-                let (nft, rules) = (&mut self.nft, &rules);
-                netns::within(&self.netns, move || nft.sync(rules).map(drop))?
+        let before = self.in_force.take();
+        let (netns, wanted) = (&self.netns, &rules);
+        match &mut self.filter {
+            Rules::Nftables(nft) => {
+                let done = match before {
+                    Some(before) => nft.apply(&nft::plan(wanted, &nft::Actual::holding(&before))),
+                    // The socket stays in the namespace of the thread that opens it.
+                    None => netns::within(netns, move || nft.sync(wanted).map(drop))?,
+                };
+                done.map_err(|source| self.refused(source))?;
             }
-        };
-        done.map_err(|source| self.refused(source))?;
+            Rules::Iptables(iptables) => {
+                let options = iptables::Options::default();
+                let written = netns::within(netns, move || match before {
+                    Some(before) => iptables.change(&Delta::between(&before, wanted), wanted, &options),
+                    None => iptables.sync(wanted, &options),
+                })?;
+                let written = written.map_err(|source| self.broken(source))?;
+                if !written.refused.is_empty() {
+                    let each =
+                        written.refused.iter().map(|refused| format!("{}: {}", refused.what, refused.why));
+                    let refused = each.collect::<Vec<_>>().join("; ");
+                    return Err(ConformanceError::Refused { host: self.node.to_string(), refused });
+                }
+            }
+        }
         self.in_force = Some(rules);
         Ok(())
     }
 
-    fn refused(&self, source: ApplyError) -> ConformanceError {
+    fn remove_rules(&mut self) -> Result<(), ConformanceError> {
+        self.in_force = None;
+        match &mut self.filter {
+            Rules::Nftables(nft) => {
+                nft.apply(&nft::Transaction::removal()).map_err(|source| self.refused(source))
+            }
+            Rules::Iptables(iptables) => {
+                let removed = netns::within(&self.netns, move || iptables.remove(Leftover::RulesAndSets))?;
+                removed.map(drop).map_err(|source| self.broken(source))
+            }
+        }
+    }
+
+    /// Returns what the kernel lacks of what was written to it, as text: nothing when it holds all, and nothing else.
+    fn missing(&mut self) -> Result<String, ConformanceError> {
+        let Some(rules) = &self.in_force else { return Ok(String::new()) };
+        match &mut self.filter {
+            Rules::Nftables(nft) => {
+                let actual = nft.read().map_err(|source| self.refused(source))?;
+                Ok(nft::plan(rules, &actual).to_string())
+            }
+            Rules::Iptables(iptables) => {
+                let program = iptables::lower(rules, &iptables::Options::default());
+                let missing = netns::within(&self.netns, move || iptables.missing(&program))?;
+                Ok(missing.map_err(|source| self.broken(source))?.to_string())
+            }
+        }
+    }
+
+    fn refused(&self, source: nft::ApplyError) -> ConformanceError {
         ConformanceError::Rules { host: self.node.to_string(), source }
+    }
+
+    fn broken(&self, source: iptables::ApplyError) -> ConformanceError {
+        ConformanceError::Iptables { host: self.node.to_string(), source }
     }
 
     /// Flushes connection tracking: a request to delete that names no connection (`nfnetlink_conntrack.h`).

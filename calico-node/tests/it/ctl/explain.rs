@@ -124,14 +124,24 @@ fn both_directions_are_explained_and_words_that_mean_nobody_are_refused() {
 }
 
 #[test]
-fn rules_are_rendered_as_json_and_not_yet_for_iptables() {
+fn rules_are_rendered_as_json_and_for_iptables() {
     let cluster = shop("render-json");
     let rules = cluster.json(&["policy", "render", "--node", "n2", "-o", "json"]);
     let entries = rules["maps"]["cali-to-workload"].as_object().unwrap();
     assert_eq!(entries.keys().collect::<Vec<_>>(), ["cali2"]);
     let chain = &rules["chains"][entries["cali2"].as_str().unwrap()]["rules"];
     assert!(chain.as_array().is_some_and(|rules| !rules.is_empty()), "{rules:#}");
-    let refused = cluster.run(&["policy", "render", "--node", "n2", "--backend", "iptables"]);
-    assert_eq!(refused.code, 1);
-    assert_eq!(refused.err, "this calico has no iptables backend yet: use --backend nft\n");
+    let render = ["policy", "render", "--node", "n2", "--backend", "iptables"];
+    let text = cluster.ok(&render);
+    assert!(
+        text.contains("\ncreate cali-") && text.contains("\n-I FORWARD 1 ") && text.contains("-o cali2 "),
+        "{text}"
+    );
+    let program = cluster.json(&[&render[..], &["-o", "json"]].concat());
+    let filter = &program["tables"]["IPv4"]["filter"];
+    assert!(
+        filter["hooks"]["FORWARD"].as_str().is_some_and(|line| line.ends_with("-j cali-FORWARD")),
+        "{filter:#}"
+    );
+    assert!(filter["chains"]["cali-FORWARD"].as_array().is_some_and(|rules| !rules.is_empty()), "{filter:#}");
 }

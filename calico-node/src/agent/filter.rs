@@ -1,0 +1,210 @@
+//! The kernel's packet filter: nftables, or one variant of iptables, as the configuration asks.
+//!
+//! Unless somebody else changed the rules, only what changed is written, and nothing is read. Once rules are in force in one
+//! way, what an earlier agent left in another is removed: never before, so that there is no moment without rules.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use calico_model::NodeName;
+use calico_model::resource::FelixConfiguration;
+use calico_policy::iptables::{self, Choice, Iptables, Leftover, Variant};
+use calico_policy::nft::{self, Nft};
+use calico_policy::{Changes, Compiler};
+
+use super::dataplane::with_causes;
+
+/// The rules in the kernel.
+#[derive(Debug)]
+pub(super) struct Filter {
+    nft: Nft,
+    /// Iptables, when that is used.
+    iptables: Option<Iptables>,
+    options: iptables::Options,
+    /// Whether the kernel holds the rules as they were when the compiler last told what changed; not after a failure.
+    known: bool,
+    /// What others changed in the rules and is not mended yet.
+    foreign: Option<nft::Foreign>,
+    /// When the kernel was asked last.
+    read: Option<Instant>,
+    /// When iptables is to be asked again: nobody tells of changes in it.
+    check: Option<Instant>,
+    /// Whether nothing is left of other ways.
+    alone: bool,
+}
+
+/// Others' changes of our table are looked for this often when they cannot be followed.
+const NFT_CHECK: Duration = Duration::from_secs(10);
+/// Iptables is compared with what it should hold so long after it was written, unless the configuration says otherwise,
+const AFTER_WRITE: Duration = Duration::from_secs(5);
+/// and then this often.
+const REFRESH: Duration = Duration::from_secs(60);
+
+impl Filter {
+    pub(super) fn new(nft: Nft) -> Self {
+        Self {
+            nft,
+            iptables: None,
+            options: iptables::Options::default(),
+            known: false,
+            foreign: None,
+            read: None,
+            check: None,
+            alone: false,
+        }
+    }
+
+    /// Notes that somebody else changed the rules, or that this cannot be known any more.
+    pub(super) fn changed(&mut self, foreign: Option<nft::Foreign>) {
+        self.known = false;
+        self.foreign = match (self.foreign.take(), foreign) {
+            (former, None) => former,
+            (None, Some(foreign)) => Some(foreign),
+            (Some(_), Some(_)) => Some(nft::Foreign::Anything),
+        };
+    }
+
+    /// Returns when the rules are to be compared with the kernel's again.
+    pub(super) fn check_due(&self, followed: bool) -> Option<Instant> {
+        match self.iptables {
+            Some(_) => self.check,
+            None => self.read.filter(|_| !followed).map(|read| read + NFT_CHECK),
+        }
+    }
+
+    /// Puts rules in force, unless they are already. Returns what is closed or left, one sentence each.
+    pub(super) fn apply(
+        &mut self,
+        compiler: &mut Compiler,
+        node: &NodeName,
+        followed: bool,
+        now: Instant,
+    ) -> Result<BTreeSet<String>, String> {
+        let felix = compiler.snapshot().felix_configuration(node);
+        self.choose(&felix).map_err(|error| with_causes(&error))?;
+        let due = self.check_due(followed).is_some_and(|due| due <= now);
+        let known = std::mem::take(&mut self.known) && !due;
+        let mut problems = match self.iptables {
+            Some(_) => self.apply_iptables(compiler, &felix, known, now)?,
+            None => self.apply_nft(compiler, known, now).map(|()| BTreeSet::new())?,
+        };
+        self.known = true;
+        if !self.alone {
+            let left = self.remove_leftovers();
+            self.alone = left.is_empty();
+            problems.extend(left);
+        }
+        Ok(problems)
+    }
+
+    fn choose(&mut self, felix: &FelixConfiguration) -> Result<(), iptables::ApplyError> {
+        let former = self.iptables.as_ref().map(Iptables::variant);
+        let variant: Option<Variant> = match (Choice::of(felix), former) {
+            (Choice::Nftables, _) => None,
+            (Choice::Iptables(variant), _) => Some(variant),
+            (Choice::IptablesAsOthers, Some(variant)) => Some(variant),
+            (Choice::IptablesAsOthers, None) => Some(iptables::in_use()?),
+        };
+        let options = iptables::Options::of(felix);
+        if variant != former {
+            let filter = variant.map_or("nftables".to_owned(), |variant| format!("iptables ({variant})"));
+            tracing::info!(%filter, "rules go to another packet filter");
+            self.iptables = variant.map(Iptables::new);
+            self.alone = false;
+        }
+        if variant != former || options != self.options {
+            self.known = false;
+            self.options = options;
+        }
+        Ok(())
+    }
+
+    fn apply_nft(&mut self, compiler: &mut Compiler, known: bool, now: Instant) -> Result<(), String> {
+        let applied = match compiler.changes() {
+            Changes::Only(delta) if known => {
+                let transaction = nft::plan_change(&delta);
+                self.nft.apply(&transaction).map(|()| transaction)
+            }
+            Changes::Only(_) | Changes::Everything => {
+                self.read = Some(now);
+                self.nft.sync_after(self.foreign.as_ref(), compiler.ruleset())
+            }
+        };
+        let written = applied.map_err(|error| with_causes(&error))?;
+        if !known {
+            self.foreign = None;
+        }
+        if !written.is_empty() {
+            tracing::info!(changes = written.operations.len(), "put rules in force");
+        }
+        Ok(())
+    }
+
+    fn apply_iptables(
+        &mut self,
+        compiler: &mut Compiler,
+        felix: &FelixConfiguration,
+        known: bool,
+        now: Instant,
+    ) -> Result<BTreeSet<String>, String> {
+        let Some(iptables) = &mut self.iptables else { return Ok(BTreeSet::new()) };
+        let written = match compiler.changes() {
+            Changes::Only(delta) if known && delta.is_empty() => return Ok(closed(&iptables.refused())),
+            Changes::Only(delta) if known => iptables.change(&delta, compiler.ruleset(), &self.options),
+            Changes::Only(_) | Changes::Everything => {
+                self.foreign = None;
+                iptables.sync(compiler.ruleset(), &self.options)
+            }
+        };
+        let written = written.map_err(|error| with_causes(&error))?;
+        let pause = if written.transaction.is_empty() {
+            felix.iptables_refresh_interval.as_ref().map_or(REFRESH, |interval| interval.get())
+        } else {
+            tracing::info!(changes = written.transaction.len(), "put rules in force");
+            felix.iptables_post_write_check_interval.as_ref().map_or(AFTER_WRITE, |interval| interval.get())
+        };
+        // Zero would be without pause.
+        self.check = Some(now + pause.max(Duration::from_secs(1)));
+        Ok(closed(&written.refused))
+    }
+
+    /// Removes what was left in the packet filters that are not used.
+    fn remove_leftovers(&mut self) -> BTreeSet<String> {
+        let mut problems = BTreeSet::new();
+        let own = self.iptables.as_ref().map(Iptables::variant);
+        for variant in Variant::ALL.into_iter().filter(|variant| Some(*variant) != own) {
+            match Iptables::remove_leftover(variant, Leftover::Rules) {
+                Ok(true) => tracing::info!(%variant, "removed what was left in iptables"),
+                Ok(false) => {}
+                Err(error) => drop(problems.insert(with_causes(&error))),
+            }
+        }
+        if own.is_none() {
+            problems.extend(iptables::cleanup_ipsets().err().map(|error| with_causes(&error)));
+            return problems;
+        }
+        let removed = self.nft.read().and_then(|actual| match actual.table {
+            Some(_) => self.nft.apply(&nft::Transaction::removal()),
+            None => Ok(()),
+        });
+        problems.extend(removed.err().map(|error| with_causes(&error)));
+        problems
+    }
+}
+
+fn closed(refused: &[iptables::Refused]) -> BTreeSet<String> {
+    refused.iter().map(|refused| format!("{}: {}", refused.what, refused.why)).collect()
+}
+
+/// Removes all rules and sets of ours, in whichever packet filter they are; returns what could not be removed.
+pub(super) fn cleanup() -> Vec<String> {
+    let mut left = Vec::new();
+    left.extend(Nft::new().apply(&nft::Transaction::removal()).err().map(|error| with_causes(&error)));
+    for variant in Variant::ALL {
+        left.extend(
+            Iptables::remove_leftover(variant, Leftover::Rules).err().map(|error| with_causes(&error)),
+        );
+    }
+    left.extend(iptables::cleanup_ipsets().err().map(|error| with_causes(&error)));
+    left
+}

@@ -1,0 +1,70 @@
+//! What another mode left behind, and which variant of iptables others use.
+
+use super::command::run;
+use super::{Actual, ApplyError, Iptables, SetOperation, Variant};
+
+/// What is removed of ours when another mode has taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftover {
+    /// Rules and chains; the sets are in use.
+    Rules,
+    /// Rules, chains and sets.
+    RulesAndSets,
+}
+
+/// Removes the sets that no rule looks at any more, once nothing of ours is in iptables. Reports whether there were any.
+///
+/// # Errors
+/// When ipset is not permitted or refuses.
+pub fn cleanup_ipsets() -> Result<bool, ApplyError> {
+    let mut actual = Actual::default();
+    match run("ipset", &["save"], "") {
+        // Without the program there is nobody who made sets.
+        Err(ApplyError::Missing { .. }) => return Ok(false),
+        saved => actual.read_sets(&saved?),
+    }
+    let destroyed: Vec<_> =
+        actual.sets.keys().map(|name| SetOperation::Destroy(name.clone()).to_string()).collect();
+    if destroyed.is_empty() {
+        return Ok(false);
+    }
+    run("ipset", &["restore"], &(destroyed.join("\n") + "\n")).map(|_| true)
+}
+
+/// Returns the variant that others use on this machine: the one with more rules, and `Nft` when neither has any.
+///
+/// # Errors
+/// When neither variant is installed.
+pub fn in_use() -> Result<Variant, ApplyError> {
+    let rules = |variant: Variant| {
+        let saved = run(&format!("iptables-{variant}-save"), &[], "")?;
+        Ok(saved
+            .lines()
+            .filter(|line| line.starts_with("-A "))
+            .filter(|line| !line.contains("cali-"))
+            .count())
+    };
+    match (rules(Variant::Legacy), rules(Variant::Nft)) {
+        (Ok(legacy), Ok(nft)) if legacy > nft => Ok(Variant::Legacy),
+        (_, Ok(_)) => Ok(Variant::Nft),
+        (Ok(_), Err(ApplyError::Missing { .. })) => Ok(Variant::Legacy),
+        (_, Err(error)) => Err(error),
+    }
+}
+
+impl Iptables {
+    /// Removes what a variant that is no longer used still holds of ours. Reports whether there was anything.
+    ///
+    /// # Errors
+    /// When a program is not permitted or refuses.
+    pub fn remove_leftover(variant: Variant, what: Leftover) -> Result<bool, ApplyError> {
+        let mut former = Iptables::new(variant);
+        match former.read() {
+            Err(ApplyError::Missing { .. }) => return Ok(false),
+            Ok(actual) if actual.has_no_rules() => return Ok(false),
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+        former.remove(what).map(|written| !written.transaction.is_empty())
+    }
+}

@@ -1,0 +1,416 @@
+//! Rules of iptables: they mean what the ruleset means, and the kernel takes them in both variants.
+
+use std::fs::File;
+use std::thread;
+use std::time::Duration;
+
+use calico_model::resource::{Object, Profile, WorkloadEndpoint};
+use calico_model::{Family, NodeName, Snapshot};
+use calico_policy::iptables::{
+    Iptables, Leftover, Match, Options, Program, Rule, TableName, Target, Variant, cleanup_ipsets, lower,
+    simulate_marked,
+};
+use calico_policy::nft::{Nft, Transaction};
+use calico_policy::ruleset::Op;
+use calico_policy::{Changes, Compiler, Ruleset, compile, simulate, strategies};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use crate::golden;
+use crate::netns::Namespace;
+
+const PACKETS: usize = 40;
+
+fn node() -> NodeName {
+    strategies::NODE.parse().unwrap()
+}
+
+fn database() -> Ruleset {
+    compile(&golden::world("database"), &"node-1".parse().unwrap())
+}
+
+/// How many worlds are tried, unless `PROPTEST_CASES` says otherwise.
+fn config() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig {
+        cases: asked.unwrap_or(400),
+        max_shrink_iters: 1_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+fn world_and_packets() -> impl Strategy<Value = (Snapshot, Vec<calico_policy::Packet>)> {
+    prop_oneof![4 => strategies::world().boxed(), 1 => strategies::crowded_world().boxed()]
+        .prop_flat_map(|world| (strategies::packets(&world, PACKETS), Just(world)))
+        .prop_map(|(packets, world)| (world, packets))
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn pe28_rules_of_iptables_decide_as_the_ruleset_whatever_mark_a_packet_has((world, packets) in world_and_packets()) {
+        let ruleset = compile(&world, &node());
+        let program = lower(&ruleset, &Options::default());
+        for packet in packets {
+            let meant = simulate(&ruleset, &packet);
+            for mark in [0, u32::MAX] {
+                let outcome = simulate_marked(&program, &packet, mark);
+                prop_assert_eq!(outcome, meant, "{}, mark {:#x}\n{}\n{}", &packet, mark, &ruleset, &program);
+            }
+        }
+    }
+}
+
+fn rules(program: &Program) -> impl Iterator<Item = &Rule> {
+    program.rules.tables.values().flat_map(|table| table.chains.values().flatten())
+}
+
+#[test]
+fn pe95_names_and_rules_are_within_what_iptables_takes() {
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..30 {
+        let world = strategies::crowded_world().new_tree(&mut runner).unwrap().current();
+        let program = lower(&compile(&world, &node()), &Options::default());
+        for table in program.rules.tables.values() {
+            assert!(table.chains.keys().all(|chain| chain.as_str().len() <= 28));
+        }
+        assert!(program.sets.keys().all(|set| set.as_str().len() <= 31));
+        for rule in rules(&program) {
+            let places = rule.matches.iter().map(|m| {
+                if let Match::Ports(_, _, ranges) = m {
+                    ranges.iter().map(|(a, b)| 1 + usize::from(a != b)).sum()
+                } else {
+                    0
+                }
+            });
+            assert!(places.max().unwrap_or(0) <= 15, "{}", rule.line());
+            assert!(rule.matches.iter().filter(|m| matches!(m, Match::Protocol(..))).count() <= 1);
+        }
+    }
+}
+
+fn many_workloads(count: usize) -> Snapshot {
+    let mut world = Snapshot::default();
+    world.insert(Object::new("open".parse().unwrap(), Profile::allow_all()));
+    for index in 0..count {
+        let mut workload = Object::new(format!("w{index}").parse().unwrap(), WorkloadEndpoint::on(node()));
+        workload.metadata.namespace = Some("ns".parse().unwrap());
+        let name = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        workload.spec.interface_name = Some(format!("cali{name:011x}").parse().unwrap());
+        workload.spec.ip_networks = vec![format!("10.0.{}.{}/32", index / 256, index % 256).parse().unwrap()];
+        workload.spec.profiles = vec!["open".parse().unwrap()];
+        world.insert(workload);
+    }
+    world
+}
+
+/// How many rules are asked at most on the way through a chain and those it goes to.
+fn deepest(program: &Program, family: Family, table: TableName, chain: &str) -> usize {
+    let chains = &program.rules.tables[&(family, table)].chains;
+    let rules = chains.iter().find(|(name, _)| name.as_str() == chain).unwrap().1;
+    let below = rules.iter().filter_map(|rule| {
+        if let Target::Goto(chain) = &rule.target {
+            Some(deepest(program, family, table, chain.as_str()))
+        } else {
+            None
+        }
+    });
+    rules.len() + below.max().unwrap_or(0)
+}
+
+#[test]
+fn a_lookup_of_an_interface_asks_few_rules_however_many_there_are_and_a_new_one_changes_few_chains() {
+    let programs: Vec<Program> = [1000, 1001]
+        .map(|count| lower(&compile(&many_workloads(count), &node()), &Options::default()))
+        .into();
+    let asked = deepest(&programs[1], Family::V4, TableName::Filter, "cali-forward-to");
+    assert!(asked < 80, "{asked} rules are asked");
+    let (before, after) = (&programs[0].rules.tables, &programs[1].rules.tables);
+    let changed: usize = after
+        .iter()
+        .map(|(key, table)| {
+            table.chains.iter().filter(|(name, rules)| before[key].chains.get(*name) != Some(*rules)).count()
+        })
+        .sum();
+    assert!(changed <= 40, "{changed} chains changed");
+}
+
+/// The kernel's tables without their counters and dates.
+fn saved(namespace: &Namespace) -> String {
+    let mut text = String::new();
+    for program in [
+        "iptables-legacy-save",
+        "ip6tables-legacy-save",
+        "iptables-nft-save",
+        "ip6tables-nft-save",
+        "ipset save",
+    ] {
+        text += &namespace.exec(program);
+    }
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split(" initval").next().unwrap().to_owned() + "\n")
+        .collect()
+}
+
+#[test]
+fn the_kernel_holds_what_was_written_and_a_restart_writes_nothing() {
+    for variant in Variant::ALL {
+        let namespace = Namespace::new("ipt");
+        namespace.within(|| {
+            let mut runner = TestRunner::deterministic();
+            let mut compiler = Compiler::new(node());
+            assert_eq!(compiler.changes(), Changes::Everything);
+            let options = Options::default();
+            let mut iptables = Iptables::new(variant);
+            iptables.sync(compiler.ruleset(), &options).unwrap();
+            let mut before = Snapshot::default();
+            let worlds =
+                prop_oneof![3 => strategies::world().boxed(), 1 => strategies::crowded_world().boxed()];
+            for _ in 0..6 {
+                let world = worlds.new_tree(&mut runner).unwrap().current();
+                for updates in strategies::updates(&before, &world).chunks(12) {
+                    updates.iter().for_each(|update| compiler.apply(update.clone()));
+                    let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
+                    let written = iptables.change(&delta, compiler.ruleset(), &options).unwrap();
+                    assert_eq!(written.refused, [], "{variant}\n{}", written.transaction);
+                    let missing = iptables.missing(&lower(compiler.ruleset(), &options)).unwrap();
+                    assert!(
+                        missing.is_empty(),
+                        "{variant}, missing:\n{missing}\nafter\n{}",
+                        written.transaction
+                    );
+                }
+                before = world;
+                let again = Iptables::new(variant).sync(compiler.ruleset(), &options).unwrap();
+                assert!(again.transaction.is_empty(), "{variant}: a restart writes\n{}", again.transaction);
+            }
+            iptables.remove(Leftover::RulesAndSets).unwrap();
+            assert!(iptables.read().unwrap().is_empty(), "{variant}");
+        });
+    }
+}
+
+#[test]
+fn rel06_pe80_what_was_changed_by_hand_is_mended_and_what_is_not_ours_is_not_touched() {
+    for variant in Variant::ALL {
+        let namespace = Namespace::new("hand");
+        let iptables = |arguments: &str| namespace.exec(&format!("iptables-{variant} -w 10 {arguments}"));
+        iptables("-N FOREIGN");
+        iptables("-A FOREIGN -m comment --comment calico-not -j DROP");
+        iptables("-A FORWARD -i docker0 -j FOREIGN");
+        iptables("-t nat -A POSTROUTING -o docker0 -j MASQUERADE");
+        namespace.exec("ipset create FOREIGN bitmap:port range 0-99");
+        namespace.exec("ipset create caliente hash:net");
+        let foreign = saved(&namespace);
+        let ruleset = database();
+        namespace.within(|| {
+            let mut ours = Iptables::new(variant);
+            ours.sync(&ruleset, &Options::default()).unwrap();
+            let before = saved(&namespace);
+            let set = before
+                .lines()
+                .find_map(|line| line.strip_prefix("add cali-"))
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap();
+            let set = format!("cali-{set}");
+            let changes = [
+                "-F cali-FORWARD",
+                "-I FORWARD -j ACCEPT",
+                "-D FORWARD 1",
+                "-F FORWARD",
+                "-A cali-forward-to -j ACCEPT",
+                "-I cali-forward-to -j ACCEPT",
+                "-D cali-forward-to 1",
+                "-R cali-forward-to 1 -j ACCEPT",
+                "-N cali-stray",
+                "-A INPUT -p tcp -j cali-INPUT",
+                "-t raw -F",
+            ];
+            for change in changes {
+                iptables(change);
+                let mended = ours.sync(&ruleset, &Options::default()).unwrap();
+                assert!(
+                    !mended.transaction.is_empty() && mended.refused.is_empty(),
+                    "{variant}, not seen: {change}"
+                );
+                // What was done to the rules of others is theirs to mend.
+                match change {
+                    "-I FORWARD -j ACCEPT" => drop(iptables("-D FORWARD -j ACCEPT")),
+                    "-F FORWARD" => drop(iptables("-A FORWARD -i docker0 -j FOREIGN")),
+                    _ => {}
+                }
+                ours.sync(&ruleset, &Options::default()).unwrap();
+                assert_eq!(saved(&namespace), before, "{variant}: {change}\n{}", mended.transaction);
+            }
+            for change in [
+                format!("ipset flush {set}"),
+                format!("ipset add {set} 1.2.3.4"),
+                "ipset create cali-stray hash:net".into(),
+            ] {
+                namespace.exec(&change);
+                let mended = ours.sync(&ruleset, &Options::default()).unwrap();
+                assert!(!mended.transaction.is_empty(), "{variant}, not seen: {change}");
+                assert_eq!(saved(&namespace), before, "{variant}: {change}\n{}", mended.transaction);
+            }
+            ours.remove(Leftover::RulesAndSets).unwrap();
+        });
+        let left = saved(&namespace);
+        let gone = |text: &str| text.lines().filter(|line| line.contains("cali-")).count();
+        assert_eq!(gone(&left), 0, "{left}");
+        let own = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter(|line| {
+                    line.contains("FOREIGN") || line.contains("docker0") || line.contains("caliente")
+                })
+                .map(str::to_owned)
+                .collect()
+        };
+        assert_eq!(own(&left), own(&foreign));
+    }
+}
+
+#[test]
+fn pe96_one_bad_rule_is_closed_and_the_rest_is_in_force() {
+    for variant in Variant::ALL {
+        let namespace = Namespace::new("bad");
+        let ruleset = many_policies(500);
+        let mut program = lower(&ruleset, &Options::default());
+        let table = program.rules.tables.get_mut(&(Family::V4, TableName::Filter)).unwrap();
+        let tiers: Vec<_> =
+            table.chains.keys().filter(|name| name.as_str().starts_with("cali-in-tier")).cloned().collect();
+        assert!(tiers.len() >= 500, "{}", tiers.len());
+        let bad = &tiers[123];
+        let icmp = Match::Icmp(Family::V4, Op::Is, Some(8), None);
+        table.chains.get_mut(bad).unwrap().push(Rule { matches: vec![icmp], target: Target::Accept });
+        namespace.within(|| {
+            let mut iptables = Iptables::new(variant);
+            let written = iptables.sync_program(program.clone()).unwrap();
+            assert_eq!(written.refused.len(), 1, "{variant}: {:?}", written.refused);
+            assert!(written.refused[0].what.contains(bad.as_str()), "{:?}", written.refused);
+            let held = namespace.exec(&format!("iptables-{variant}-save -t filter"));
+            let rules: Vec<_> = held.lines().filter(|line| line.starts_with(&format!("-A {bad} "))).collect();
+            assert!(rules.len() == 1 && rules[0].ends_with("-j DROP"), "{rules:?}");
+            for chain in tiers.iter().filter(|chain| *chain != bad) {
+                let wanted = program.rules.tables[&(Family::V4, TableName::Filter)].chains[chain].len();
+                let held = held.lines().filter(|line| line.starts_with(&format!("-A {chain} "))).count();
+                assert_eq!(held, wanted, "{variant}: {chain}");
+            }
+            // Without the bad rule, the chain opens again.
+            let mended = iptables.sync(&ruleset, &Options::default()).unwrap();
+            assert_eq!(mended.refused, []);
+            assert!(iptables.missing(&lower(&ruleset, &Options::default())).unwrap().is_empty());
+        });
+    }
+}
+
+/// The rules of a node with many workloads, each selected by a policy of its own.
+fn many_policies(count: usize) -> Ruleset {
+    use calico_model::resource::{NetworkPolicy, Policy, PolicyType};
+    let mut world = many_workloads(count);
+    for index in 0..count {
+        let id = format!("w{index}");
+        let workload =
+            world.workloads.values_mut().find(|workload| workload.metadata.name.as_str() == id).unwrap();
+        std::sync::Arc::make_mut(workload).metadata.labels.insert("id", &id);
+        let mut policy =
+            Policy::selecting(format!("id == '{id}'").parse().unwrap(), vec![PolicyType::Ingress]);
+        let mut rule = calico_model::resource::Rule::allow();
+        rule.protocol = Some("TCP".parse().unwrap());
+        rule.destination.ports = vec![format!("{}", 1000 + index).parse().unwrap()];
+        policy.ingress.push(rule);
+        let mut policy = Object::new(format!("p{index}").parse().unwrap(), NetworkPolicy(policy));
+        policy.metadata.namespace = Some("ns".parse().unwrap());
+        world.insert(policy);
+    }
+    compile(&world, &node())
+}
+
+#[test]
+fn pe96_a_set_that_cannot_be_made_closes_what_looks_at_it() {
+    for variant in Variant::ALL {
+        let namespace = Namespace::new("set");
+        let ruleset = database();
+        let program = lower(&ruleset, &Options::default());
+        let name = program.sets.keys().find(|name| name.as_str().starts_with("cali-addr4")).unwrap();
+        // Somebody holds the name with another kind of set.
+        namespace.exec(&format!("ipset create {name} bitmap:port range 0-99"));
+        namespace.exec(&format!("iptables-{variant} -w 10 -N HOLDER"));
+        namespace.exec(&format!("iptables-{variant} -w 10 -A HOLDER -m set --match-set {name} src -j DROP"));
+        namespace.within(|| {
+            let mut iptables = Iptables::new(variant);
+            let written = iptables.sync(&ruleset, &Options::default()).unwrap();
+            assert!(
+                written.refused.iter().any(|refused| refused.what.contains(name.as_str())),
+                "{:?}",
+                written.refused
+            );
+            assert!(
+                written.refused.iter().any(|refused| refused.what.contains("drops everything")),
+                "{:?}",
+                written.refused
+            );
+            let held = namespace.exec(&format!("iptables-{variant}-save -t filter"));
+            assert!(held.contains("-A FORWARD -m comment") && held.contains("cali-forward-to"), "{held}");
+            namespace.exec(&format!("iptables-{variant} -w 10 -F HOLDER"));
+            thread::sleep(Duration::from_millis(100));
+            let mended = iptables.sync(&ruleset, &Options::default()).unwrap();
+            assert_eq!(mended.refused, []);
+            assert!(iptables.missing(&program).unwrap().is_empty());
+        });
+    }
+}
+
+#[test]
+fn rel16_a_lock_that_somebody_else_holds_is_waited_for() {
+    let namespace = Namespace::new("lock");
+    let ruleset = database();
+    namespace.within(|| {
+        let lock =
+            File::options().create(true).truncate(false).write(true).open("/run/xtables.lock").unwrap();
+        lock.lock().unwrap();
+        thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                namespace.enter();
+                Iptables::new(Variant::Legacy).sync(&ruleset, &Options::default()).map(drop)
+            });
+            thread::sleep(Duration::from_millis(400));
+            assert!(!writing.is_finished());
+            lock.unlock().unwrap();
+            writing.join().unwrap().unwrap();
+        });
+        assert!(
+            Iptables::new(Variant::Legacy).missing(&lower(&ruleset, &Options::default())).unwrap().is_empty()
+        );
+    });
+}
+
+#[test]
+fn rel18_what_another_mode_left_behind_is_removed_and_what_is_in_force_stays() {
+    let namespace = Namespace::new("modes");
+    let (ruleset, options) = (database(), Options::default());
+    let program = lower(&ruleset, &options);
+    namespace.within(|| {
+        for variant in [Variant::Legacy, Variant::Nft, Variant::Legacy] {
+            let mut ours = Iptables::new(variant);
+            ours.sync(&ruleset, &options).unwrap();
+            Iptables::remove_leftover(variant.other(), Leftover::Rules).unwrap();
+            assert!(Iptables::new(variant.other()).read().unwrap().has_no_rules());
+            assert!(ours.missing(&program).unwrap().is_empty(), "{variant}");
+            assert!(!Iptables::remove_leftover(variant.other(), Leftover::Rules).unwrap(), "nothing is left");
+        }
+        let mut nft = Nft::new();
+        nft.sync(&ruleset).unwrap();
+        assert!(Iptables::remove_leftover(Variant::Legacy, Leftover::RulesAndSets).unwrap());
+        assert!(!cleanup_ipsets().unwrap(), "they went with the rules");
+        assert!(nft.sync(&ruleset).unwrap().is_empty());
+        nft.apply(&Transaction::removal()).unwrap();
+        let left = saved(&namespace);
+        assert!(!left.contains("cali-"), "{left}");
+    });
+}

@@ -254,6 +254,7 @@ impl Agent {
                     .await;
                 failed |= pass.failed;
                 problems.extend(pass.problems);
+                problems.extend(self.dataplane.tidy_rules());
                 let settled = marks::settled(self.compiler.snapshot(), &self.settings.node);
                 if let Err(error) = marks::write(&self.paths, &settled, pass.workload_mtu) {
                     problems.insert(error.to_string());

@@ -192,7 +192,7 @@ impl Dataplane {
         self.filter.check_due(self.rules_watch.is_some())
     }
 
-    /// Puts rules in force, unless they are already. Returns what is closed or left, one sentence each.
+    /// Puts rules in force, unless they are already. Returns what is closed, one sentence each.
     pub(super) fn apply_rules(
         &mut self,
         compiler: &mut Compiler,
@@ -201,6 +201,11 @@ impl Dataplane {
         let (followed, now) = (self.rules_watch.is_some(), super::clock());
         // The kernel may take long for many rules; the other tasks go on meanwhile on another thread.
         tokio::task::block_in_place(|| self.filter.apply(compiler, node, followed, now))
+    }
+
+    /// Removes what an agent left in packet filters that are not used any more. Returns what could not be removed.
+    pub(super) fn tidy_rules(&mut self) -> BTreeSet<String> {
+        tokio::task::block_in_place(|| self.filter.tidy())
     }
 
     /// Makes routes, tunnels and neighbours what they are wanted to be. While it is known what the kernel holds, only

@@ -72,7 +72,7 @@ impl Filter {
         }
     }
 
-    /// Puts rules in force, unless they are already. Returns what is closed or left, one sentence each.
+    /// Puts rules in force, unless they are already. Returns what is closed, one sentence each.
     pub(super) fn apply(
         &mut self,
         compiler: &mut Compiler,
@@ -84,17 +84,23 @@ impl Filter {
         self.choose(&felix).map_err(|error| with_causes(&error))?;
         let due = self.check_due(followed).is_some_and(|due| due <= now);
         let known = std::mem::take(&mut self.known) && !due;
-        let mut problems = match self.iptables {
+        let closed = match self.iptables {
             Some(_) => self.apply_iptables(compiler, &felix, known, now)?,
             None => self.apply_nft(compiler, known, now).map(|()| BTreeSet::new())?,
         };
         self.known = true;
-        if !self.alone {
-            let left = self.remove_leftovers();
-            self.alone = left.is_empty();
-            problems.extend(left);
+        Ok(closed)
+    }
+
+    /// Removes what was left in the packet filters that are not used, once rules are in force in the one that is. Returns what
+    /// could not be removed, one sentence each.
+    pub(super) fn tidy(&mut self) -> BTreeSet<String> {
+        if self.alone || !self.known {
+            return BTreeSet::new();
         }
-        Ok(problems)
+        let left = self.remove_leftovers();
+        self.alone = left.is_empty();
+        left
     }
 
     fn choose(&mut self, felix: &FelixConfiguration) -> Result<(), iptables::ApplyError> {
@@ -168,7 +174,6 @@ impl Filter {
         Ok(closed(&written.refused))
     }
 
-    /// Removes what was left in the packet filters that are not used.
     fn remove_leftovers(&mut self) -> BTreeSet<String> {
         let mut problems = BTreeSet::new();
         let own = self.iptables.as_ref().map(Iptables::variant);

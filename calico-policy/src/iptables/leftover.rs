@@ -19,8 +19,8 @@ pub enum Leftover {
 pub fn cleanup_ipsets() -> Result<bool, ApplyError> {
     let mut actual = Actual::default();
     match run("ipset", &["save"], "") {
-        // Without the program there is nobody who made sets.
-        Err(ApplyError::Missing { .. }) => return Ok(false),
+        // Without the program, or with a kernel that knows no sets, nobody has made any.
+        Err(ApplyError::Missing { .. } | ApplyError::Refused { .. }) => return Ok(false),
         saved => actual.read_sets(&saved?),
     }
     let destroyed: Vec<_> =
@@ -60,7 +60,8 @@ impl Iptables {
     pub fn remove_leftover(variant: Variant, what: Leftover) -> Result<bool, ApplyError> {
         let mut former = Iptables::new(variant);
         match former.read() {
-            Err(ApplyError::Missing { .. }) => return Ok(false),
+            // What is not installed, or not known to the kernel, holds nothing.
+            Err(ApplyError::Missing { .. } | ApplyError::Refused { .. }) => return Ok(false),
             Ok(actual) if actual.has_no_rules() => return Ok(false),
             Ok(_) => {}
             Err(error) => return Err(error),

@@ -138,22 +138,21 @@ fn a_lookup_of_an_interface_asks_few_rules_however_many_there_are_and_a_new_one_
     assert!(changed <= 40, "{changed} chains changed");
 }
 
-/// The kernel's tables without their counters and dates.
+/// The kernel's tables without their dates, and the sets in the order of their names.
 fn saved(namespace: &Namespace) -> String {
-    let mut text = String::new();
-    for program in [
-        "iptables-legacy-save",
-        "ip6tables-legacy-save",
-        "iptables-nft-save",
-        "ip6tables-nft-save",
-        "ipset save",
-    ] {
-        text += &namespace.exec(program);
+    let mut lines = Vec::new();
+    for program in
+        ["iptables-legacy-save", "ip6tables-legacy-save", "iptables-nft-save", "ip6tables-nft-save"]
+    {
+        lines
+            .extend(namespace.exec(program).lines().filter(|line| !line.starts_with('#')).map(str::to_owned));
     }
-    text.lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(|line| line.split(" initval").next().unwrap().to_owned() + "\n")
-        .collect()
+    let sets = namespace.exec("ipset save");
+    let mut sets: Vec<String> =
+        sets.lines().map(|line| line.split(" hashsize").next().unwrap_or(line).to_owned()).collect();
+    sets.sort();
+    lines.append(&mut sets);
+    lines.join("\n")
 }
 
 #[test]
@@ -211,14 +210,8 @@ fn rel06_pe80_what_was_changed_by_hand_is_mended_and_what_is_not_ours_is_not_tou
             let mut ours = Iptables::new(variant);
             ours.sync(&ruleset, &Options::default()).unwrap();
             let before = saved(&namespace);
-            let set = before
-                .lines()
-                .find_map(|line| line.strip_prefix("add cali-"))
-                .unwrap()
-                .split(' ')
-                .next()
-                .unwrap();
-            let set = format!("cali-{set}");
+            let set = before.lines().find(|line| line.starts_with("add cali-addr4-")).unwrap();
+            let set = set.split(' ').nth(1).unwrap().to_owned();
             let changes = [
                 "-F cali-FORWARD",
                 "-I FORWARD -j ACCEPT",
@@ -258,6 +251,12 @@ fn rel06_pe80_what_was_changed_by_hand_is_mended_and_what_is_not_ours_is_not_tou
                 assert!(!mended.transaction.is_empty(), "{variant}, not seen: {change}");
                 assert_eq!(saved(&namespace), before, "{variant}: {change}\n{}", mended.transaction);
             }
+            // A set that has become another is made anew beside it, and takes its place at once.
+            let many: String = (0..40).map(|i| format!("add {set} 172.20.0.{i}\n")).collect();
+            namespace.exec_with("ipset restore", &many);
+            let mended = ours.sync(&ruleset, &Options::default()).unwrap().transaction;
+            assert!(mended.to_string().contains(&format!("swap {set} ")), "{variant}: {mended}");
+            assert_eq!(saved(&namespace), before, "{variant}: {mended}");
             ours.remove(Leftover::RulesAndSets).unwrap();
         });
         let left = saved(&namespace);

@@ -373,7 +373,8 @@ fn restore_sets(operations: &[SetOperation]) -> Result<BTreeMap<SetName, Refused
     let mut broken = BTreeMap::new();
     let mut left: Vec<&SetOperation> = operations.iter().collect();
     while !left.is_empty() {
-        let text = left.iter().fold(String::new(), |text, operation| format!("{text}{operation}\n"));
+        let text: String =
+            left.iter().flat_map(|operation| [operation.to_string(), "\n".to_owned()]).collect();
         let Err(error) = run("ipset", &["-exist", "restore"], &text) else { break };
         // Everything before the line may or may not have been taken, and is said again.
         let (Some(line), ApplyError::Refused { said, .. }) = (line(&error), &error) else {

@@ -38,6 +38,7 @@ use tunnel::Tunnels;
 
 mod dataplane;
 mod filter;
+mod flows;
 mod marks;
 mod report;
 mod speaker;
@@ -158,8 +159,13 @@ impl Agent {
                 Next::Wait(at) => Some(at),
                 Next::Idle => None,
             };
+            if self.dataplane.walk_due(clock()).is_some_and(|at| at <= clock()) {
+                self.walk().await;
+                continue;
+            }
             let audit = self.dataplane.audit_due();
-            let due = due.into_iter().chain(audit).min();
+            let walk = self.dataplane.walk_due(clock());
+            let due = due.into_iter().chain(audit).chain(walk).min();
             let alarm = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -278,6 +284,13 @@ impl Agent {
         let end = if failed { End::Failed } else { End::Clean };
         self.reconciler.finished(end, clock());
         tracing::debug!(took = ?clock().duration_since(began), "passed");
+    }
+
+    /// Asks about live flows again, by the rules that are in force.
+    async fn walk(&mut self) {
+        if let Err(error) = self.dataplane.walk_flows(&mut self.compiler).await {
+            tracing::warn!(%error, "live flows cannot be asked about again yet");
+        }
     }
 
     async fn tell(&mut self) {

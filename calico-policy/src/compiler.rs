@@ -5,6 +5,7 @@ use calico_model::{NodeName, Snapshot, Update};
 
 use crate::compile::Machine;
 use crate::delta::Delta;
+use crate::flow::FlowJudge;
 use crate::optimise::Layout;
 use crate::ruleset::Ruleset;
 
@@ -68,6 +69,14 @@ impl Compiler {
     pub fn ruleset(&mut self) -> &Ruleset {
         self.machine.settle(&self.snapshot);
         self.machine.sets.out.ruleset()
+    }
+
+    /// Returns a judge of live flows by the node's rules; `None` when flows go on to their end (`flowReevaluation`).
+    pub fn flow_judge(&mut self) -> Option<FlowJudge<'_>> {
+        self.machine.settle(&self.snapshot);
+        let wanted = self.snapshot.felix_configuration(self.machine.node()).reevaluates_flows();
+        let ruleset = self.machine.sets.out.ruleset();
+        wanted.then(|| FlowJudge::new(&self.snapshot, self.machine.node().clone(), ruleset))
     }
 
     /// Returns what changed in the ruleset since this was last called.

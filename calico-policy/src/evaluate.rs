@@ -28,13 +28,17 @@ pub fn evaluate(snapshot: &Snapshot, packet: &Packet) -> Trace {
     let own =
         snapshot.hosts.values().map(std::sync::Arc::as_ref).filter(|host| host.spec.node == packet.node);
     let hosts = local_hosts(own, &prefixes(&felix));
+    let state = match packet.state {
+        ConnectionState::Withdrawn if !felix.reevaluates_flows() => ConnectionState::Established,
+        state => state,
+    };
     let mut evaluation = Evaluation {
         snapshot,
         packet,
         felix,
         workloads,
         hosts,
-        state: packet.state,
+        state,
         accepted_early: false,
         original: false,
         tiers: tiers(snapshot),

@@ -55,7 +55,8 @@
 //!   action. After the last tier come the endpoint's profiles, and after them nothing is allowed. A profile that is named and does
 //!   not exist denies.
 //! - Only the first packet of a flow is asked about: what belongs to a tracked flow passes, and what connection tracking finds invalid
-//!   is dropped.
+//!   is dropped. When policy changes, a [`FlowJudge`] asks about the first packet of each live flow again; what is denied by
+//!   then is marked, and dropped from then on.
 //! - A workload sends from its own addresses only, makes no tunnel packets, and reaches its own node only as
 //!   `defaultEndpointToHostAction` says. A node always reaches its own workloads.
 //! - An interface that is named like a workload's and belongs to none is dropped, in every direction.
@@ -78,6 +79,7 @@ mod compiler;
 mod delta;
 mod evaluate;
 pub mod explain;
+mod flow;
 mod index;
 #[cfg(feature = "iptables")]
 pub mod iptables;
@@ -106,9 +108,10 @@ pub use compiler::{Changes, Compiler};
 pub use delta::Delta;
 pub use evaluate::evaluate;
 pub use explain::{Explanation, explain};
+pub use flow::{Flow, FlowJudge};
 pub use optimise::Layout;
-pub use packet::{Outcome, Packet, Path, Transport, Verdict};
+pub use packet::{Outcome, Packet, Path, Transport, Verdict, WITHDRAWN_MARK};
 pub use ruleset::Ruleset;
 pub use simulate::simulate;
 pub use trace::Trace;
-pub use way::way;
+pub use way::{Homes, way};

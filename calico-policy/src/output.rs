@@ -239,6 +239,7 @@ pub(crate) fn parts(rules: &[Rule]) -> impl Iterator<Item = Part> + '_ {
             | Match::IcmpCode(..)
             | Match::Interface(_, _, Interface::Prefix(_) | Interface::Named(_))
             | Match::Established
+            | Match::Withdrawn
             | Match::Invalid
             | Match::Accepted => None,
         });

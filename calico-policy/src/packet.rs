@@ -125,6 +125,9 @@ impl OtherProtocol {
     }
 }
 
+/// The bit of a conntrack entry's mark that says that policy has ceased to allow the flow. The other bits are others'.
+pub const WITHDRAWN_MARK: u32 = 0x8000_0000;
+
 /// What connection tracking says of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConnectionState {
@@ -132,6 +135,8 @@ pub enum ConnectionState {
     New,
     /// It belongs to a flow that was let through, or is an error about one.
     Established,
+    /// It belongs to such a flow, which policy has ceased to allow: its entry carries [`WITHDRAWN_MARK`].
+    Withdrawn,
     /// It belongs to no flow and cannot begin one.
     Invalid,
     /// It is not tracked.

@@ -187,7 +187,10 @@ impl<'r> Run<'r> {
                         self.set(set).is_some_and(|set| set.elements.contains(&allowed))
                     })
             }
-            Match::Established => self.state == ConnectionState::Established,
+            Match::Established => {
+                matches!(self.state, ConnectionState::Established | ConnectionState::Withdrawn)
+            }
+            Match::Withdrawn => self.state == ConnectionState::Withdrawn,
             Match::Invalid => self.state == ConnectionState::Invalid,
             Match::Accepted => self.accepted,
         }

@@ -126,8 +126,9 @@ fn transport() -> impl Strategy<Value = Transport> {
 
 fn state() -> impl Strategy<Value = ConnectionState> {
     prop_oneof![
-        8 => Just(ConnectionState::New),
+        10 => Just(ConnectionState::New),
         1 => Just(ConnectionState::Established),
+        1 => Just(ConnectionState::Withdrawn),
         1 => Just(ConnectionState::Invalid),
         1 => Just(ConnectionState::Untracked),
     ]

@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Formatter};
 
 use calico_model::{Family, Protocol};
 
+use crate::packet::WITHDRAWN_MARK;
 use crate::ruleset::{
     Action, Base, Bound, Chain, ChainKind, Element, End, Hook, Interface, Match, Op, PortSet, Rule, Ruleset,
     Set, SetKind, VerdictMap,
@@ -210,6 +211,7 @@ impl Display for Match {
                 write!(f, "iifname . {} @{set}", addr(*family, End::Source))
             }
             Match::Established => f.write_str("ct state established,related"),
+            Match::Withdrawn => write!(f, "ct mark & {WITHDRAWN_MARK:#010x} == {WITHDRAWN_MARK:#010x}"),
             Match::Invalid => f.write_str("ct state invalid"),
             Match::Accepted => write!(f, "meta mark & {ACCEPTED:#010x} == {ACCEPTED:#010x}"),
         }

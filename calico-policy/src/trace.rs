@@ -50,6 +50,8 @@ pub enum Reason {
     ToLoopback,
     /// The packet belongs to a flow that was let through before.
     Established,
+    /// The packet belongs to a flow that policy has ceased to allow.
+    Withdrawn,
     /// Connection tracking finds the packet invalid.
     Invalid,
     /// ICMPv6 without which a link does not work.
@@ -146,6 +148,7 @@ impl fmt::Display for Reason {
                 f.write_str("denied: a node's loopback addresses are reached from itself only")
             }
             Reason::Established => f.write_str("allowed: it belongs to a flow that was let through"),
+            Reason::Withdrawn => f.write_str("denied: it belongs to a flow that policy has ceased to allow"),
             Reason::Invalid => f.write_str("denied: it belongs to no flow and cannot begin one"),
             Reason::EssentialIcmpv6 => f.write_str("allowed: IPv6 does not work on a link without it"),
             Reason::TunnelFromWorkload => f.write_str("denied: workloads may not make tunnel packets"),

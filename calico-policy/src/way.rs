@@ -1,19 +1,29 @@
 //! The way of a packet through the nodes of the cluster: what each of them sees of it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use calico_model::{Cidr, InterfaceName, NodeName, Snapshot};
+use calico_model::resource::{Object, WorkloadEndpoint};
+use calico_model::{Family, InterfaceName, Name, NodeName, Snapshot};
 
 use crate::packet::{Packet, Path, Transport};
 
 /// Where an address lives.
-enum Home {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Home<'s> {
     /// A workload's interface.
-    Workload(NodeName, InterfaceName),
+    Workload(&'s Object<WorkloadEndpoint>, &'s InterfaceName),
     /// A node itself.
-    Node(NodeName),
+    Node(&'s Name),
     /// Outside the cluster.
     Outside,
+}
+
+/// Where every address of the cluster lives, for whoever asks for many ways.
+#[derive(Debug, Clone)]
+pub struct Homes<'s> {
+    workloads: BTreeMap<IpAddr, &'s Object<WorkloadEndpoint>>,
+    nodes: BTreeMap<IpAddr, &'s Name>,
 }
 
 /// Returns the packet as each node on its way sees it, in order; none when no node does.
@@ -28,53 +38,92 @@ pub fn way(
     transport: Transport,
     uplink: &InterfaceName,
 ) -> Vec<Packet> {
-    let up = || uplink.clone();
-    let hops = match (home(snapshot, source), home(snapshot, destination)) {
-        _ if source == destination => Vec::new(),
-        (Home::Workload(a, from), Home::Workload(b, to)) if a == b => vec![(a, Path::Forward { from, to })],
-        (Home::Workload(a, from), Home::Workload(b, to)) => {
-            vec![(a, Path::Forward { from, to: up() }), (b, Path::Forward { from: up(), to })]
-        }
-        (Home::Workload(a, from), Home::Node(b)) if a == b => vec![(a, Path::ToHost { from })],
-        (Home::Workload(a, from), Home::Node(b)) => {
-            vec![(a, Path::Forward { from, to: up() }), (b, Path::ToHost { from: up() })]
-        }
-        (Home::Workload(a, from), Home::Outside) => vec![(a, Path::Forward { from, to: up() })],
-        (Home::Node(a), Home::Workload(b, to)) if a == b => vec![(a, Path::FromHost { to })],
-        (Home::Node(a), Home::Workload(b, to)) => {
-            vec![(a, Path::FromHost { to: up() }), (b, Path::Forward { from: up(), to })]
-        }
-        (Home::Node(a), Home::Node(b)) if a == b => Vec::new(),
-        (Home::Node(a), Home::Node(b)) => {
-            vec![(a, Path::FromHost { to: up() }), (b, Path::ToHost { from: up() })]
-        }
-        (Home::Node(a), Home::Outside) => vec![(a, Path::FromHost { to: up() })],
-        (Home::Outside, Home::Workload(b, to)) => vec![(b, Path::Forward { from: up(), to })],
-        (Home::Outside, Home::Node(b)) => vec![(b, Path::ToHost { from: up() })],
-        (Home::Outside, Home::Outside) => Vec::new(),
-    };
-    hops.into_iter()
-        .filter_map(|(node, path)| Packet::new(node, path, source, destination, transport))
-        .collect()
+    Homes::of(snapshot).way(source, destination, transport, uplink)
 }
 
-fn home(snapshot: &Snapshot, addr: IpAddr) -> Home {
-    let workload = snapshot.workloads.values().find(|endpoint| {
-        endpoint.spec.interface_name.is_some() && endpoint.spec.ip_networks.contains(&Cidr::host(addr))
-    });
-    if let Some(endpoint) = workload
-        && let Some(interface) = &endpoint.spec.interface_name
-    {
-        return Home::Workload(endpoint.spec.node.clone(), interface.clone());
+impl<'s> Homes<'s> {
+    /// Finds where addresses live: of two that have one, the first by namespace and name counts.
+    #[must_use]
+    pub fn of(snapshot: &'s Snapshot) -> Self {
+        let (mut workloads, mut nodes) = (BTreeMap::new(), BTreeMap::new());
+        let plugged = snapshot.workloads.values().filter(|endpoint| endpoint.spec.interface_name.is_some());
+        for endpoint in plugged {
+            for net in endpoint.spec.ip_networks.iter().filter(|net| net.is_host()) {
+                workloads.entry(net.addr()).or_insert(&**endpoint);
+            }
+        }
+        for node in snapshot.nodes.values() {
+            let own = Family::ALL.into_iter().filter_map(|family| node.spec.addr(family));
+            let more = node.spec.addresses.iter().map(|own| own.address.addr());
+            for addr in own.map(|own| own.addr()).chain(more) {
+                nodes.entry(addr).or_insert(&node.metadata.name);
+            }
+        }
+        Self { workloads, nodes }
     }
-    let owns = |node: &calico_model::resource::Node| {
-        let own = calico_model::Family::ALL.into_iter().filter_map(|family| node.addr(family));
-        own.map(|own| own.addr())
-            .chain(node.addresses.iter().map(|own| own.address.addr()))
-            .any(|own| own == addr)
-    };
-    let node = snapshot.nodes.values().find(|node| owns(&node.spec));
-    node.map_or(Home::Outside, |node| Home::Node(node.metadata.name.clone().into()))
+
+    pub(crate) fn home(&self, addr: IpAddr) -> Home<'s> {
+        if let Some(endpoint) = self.workloads.get(&addr).copied()
+            && let Some(interface) = &endpoint.spec.interface_name
+        {
+            return Home::Workload(endpoint, interface);
+        }
+        self.nodes.get(&addr).map_or(Home::Outside, |name| Home::Node(name))
+    }
+
+    /// Returns the packet as each node on its way sees it: see [`way`].
+    #[must_use]
+    pub fn way(
+        &self,
+        source: IpAddr,
+        destination: IpAddr,
+        transport: Transport,
+        uplink: &InterfaceName,
+    ) -> Vec<Packet> {
+        if source == destination {
+            return Vec::new();
+        }
+        let (from, to) = (self.home(source), self.home(destination));
+        let (sender, receiver) = (from.node(), to.node());
+        let hops = if sender.is_some() && sender == receiver {
+            let path = match (from.interface(), to.interface()) {
+                (Some(from), Some(to)) => Some(Path::Forward { from: from.clone(), to: to.clone() }),
+                (Some(from), None) => Some(Path::ToHost { from: from.clone() }),
+                (None, Some(to)) => Some(Path::FromHost { to: to.clone() }),
+                (None, None) => None,
+            };
+            sender.zip(path).into_iter().collect::<Vec<_>>()
+        } else {
+            let (up, out) = (uplink.clone(), uplink.clone());
+            let leaves = sender.map(|node| match from.interface() {
+                Some(from) => (node, Path::Forward { from: from.clone(), to: out }),
+                None => (node, Path::FromHost { to: out }),
+            });
+            let arrives = receiver.map(|node| match to.interface() {
+                Some(to) => (node, Path::Forward { from: up, to: to.clone() }),
+                None => (node, Path::ToHost { from: up }),
+            });
+            leaves.into_iter().chain(arrives).collect()
+        };
+        hops.into_iter()
+            .filter_map(|(node, path)| Packet::new(node, path, source, destination, transport))
+            .collect()
+    }
+}
+
+impl<'s> Home<'s> {
+    /// The node that it is on.
+    fn node(self) -> Option<NodeName> {
+        match self {
+            Home::Workload(endpoint, _) => Some(endpoint.spec.node.clone()),
+            Home::Node(name) => Some(name.clone().into()),
+            Home::Outside => None,
+        }
+    }
+
+    fn interface(self) -> Option<&'s InterfaceName> {
+        if let Home::Workload(_, interface) = self { Some(interface) } else { None }
+    }
 }
 
 #[cfg(test)]

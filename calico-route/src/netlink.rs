@@ -25,7 +25,7 @@ mod watch;
 mod write;
 
 pub use crate::error::{ConnectError, ReadError, Refusal, WriteError};
-pub use conntrack::ForgetError;
+pub use conntrack::{Connection, ConntrackError, Tuple};
 pub use watch::{Event, Subject, Watch};
 
 use crate::actual::{Actual, Ipv6, Link};
@@ -208,11 +208,42 @@ impl Netlink {
     ///
     /// # Errors
     /// When connection tracking cannot be talked to. Retryable.
-    pub async fn forget_connections(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<usize, ForgetError> {
+    pub async fn forget_connections(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<usize, ConntrackError> {
         if addresses.is_empty() {
             return Ok(0);
         }
         conntrack::forget(&self.namespace, addresses).await
+    }
+
+    /// Lists the tracked connections that are wanted. One that comes or ends meanwhile may be listed or not.
+    ///
+    /// # Errors
+    /// When connection tracking cannot be talked to. Retryable.
+    pub async fn connections(
+        &self,
+        wanted: impl FnMut(&Connection) -> bool,
+    ) -> Result<Vec<Connection>, ConntrackError> {
+        conntrack::list(&self.namespace, wanted).await
+    }
+
+    /// Makes the bits of `mask` in tracked connections' marks those of `bits`, and leaves the other bits; returns of how
+    /// many. One that has ended meanwhile is not among them.
+    ///
+    /// # Errors
+    /// When connection tracking cannot be talked to. Retryable.
+    pub async fn mark_connections(
+        &self,
+        connections: &[Connection],
+        mask: u32,
+        bits: u32,
+    ) -> Result<usize, ConntrackError> {
+        if connections.is_empty() {
+            return Ok(0);
+        }
+        conntrack::mark(&self.namespace, connections, mask, bits).await
     }
 
     /// Subscribes to what changes in the kernel. Subscribe first and read after, so that nothing is missed.

@@ -25,6 +25,8 @@ pub use words::{
     ProgramClusterRoutes, RouteSource, SourceSpoofing,
 };
 
+use super::ipam::Switch;
+
 impl Default for FelixConfiguration {
     fn default() -> Self {
         Self::new()
@@ -50,6 +52,12 @@ impl FelixConfiguration {
     #[must_use]
     pub fn vxlan_port(&self) -> u16 {
         self.vxlan_port.unwrap_or(4789)
+    }
+
+    /// Reports whether flows that policy has ceased to allow are stopped; so it is when unset.
+    #[must_use]
+    pub fn reevaluates_flows(&self) -> bool {
+        self.flow_reevaluation != Some(Switch::Disabled)
     }
 
     /// Returns the VXLAN network identifier; 4096 when unset.

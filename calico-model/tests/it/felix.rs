@@ -262,7 +262,7 @@ fn every_parameter_is_there_with_its_real_default() {
     }
     let known: Vec<&String> = schema.as_object().unwrap().keys().collect();
     let others = known.iter().filter(|name| PARAMETERS.iter().all(|(one, ..)| one != *name));
-    assert_eq!(others.collect::<Vec<_>>(), [&"nodeSelector"]);
+    assert_eq!(others.collect::<Vec<_>>(), ["flowReevaluation", "nodeSelector"], "ours, and upstream's own");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use calico_route::{Delta, Desired};
 use tokio::sync::mpsc;
 
 use super::filter::{self, Filter};
+use super::flows::{Flows, Walked};
 
 /// A kernel that cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,7 @@ pub(super) struct Dataplane {
     /// `None` once it has failed.
     watch: Option<Watch>,
     departures: Departures,
+    flows: Flows,
     /// What the kernel holds, and since when that is known: only while it is as wanted and nobody else changed it.
     known: Option<(Actual, Instant)>,
     /// What others change in the rules; `None` once it cannot be followed.
@@ -119,6 +121,7 @@ impl Dataplane {
             netlink,
             watch: Some(watch),
             departures: Departures::default(),
+            flows: Flows::default(),
             known: None,
         })
     }
@@ -200,12 +203,31 @@ impl Dataplane {
     ) -> Result<BTreeSet<String>, String> {
         let (followed, now) = (self.rules_watch.is_some(), super::clock());
         // The kernel may take long for many rules; the other tasks go on meanwhile on another thread.
-        tokio::task::block_in_place(|| self.filter.apply(compiler, node, followed, now))
+        let closed = tokio::task::block_in_place(|| self.filter.apply(compiler, node, followed, now))?;
+        if self.filter.was_rewritten() {
+            self.flows.rules_changed();
+        }
+        Ok(closed)
     }
 
     /// Removes what an agent left in packet filters that are not used any more. Returns what could not be removed.
     pub(super) fn tidy_rules(&mut self) -> BTreeSet<String> {
         tokio::task::block_in_place(|| self.filter.tidy())
+    }
+
+    /// Returns when live flows are to be asked about again: never while it is not known that the rules are in force.
+    pub(super) fn walk_due(&self, now: Instant) -> Option<Instant> {
+        self.flows.due(now).filter(|_| self.filter.is_in_force())
+    }
+
+    /// Asks about live flows again.
+    pub(super) async fn walk_flows(&mut self, compiler: &mut Compiler) -> Result<(), String> {
+        let walked = self.flows.walk(&self.netlink, compiler).await.map_err(|error| with_causes(&error))?;
+        if walked != Walked::default() {
+            let Walked { withdrawn, restored } = walked;
+            tracing::info!(withdrawn, restored, "live flows are stopped, or allowed again");
+        }
+        Ok(())
     }
 
     /// Makes routes, tunnels and neighbours what they are wanted to be. While it is known what the kernel holds, only

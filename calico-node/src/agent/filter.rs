@@ -31,6 +31,8 @@ pub(super) struct Filter {
     check: Option<Instant>,
     /// Whether nothing is left of other ways.
     alone: bool,
+    /// Whether rules were written since that was asked.
+    rewritten: bool,
 }
 
 /// Others' changes of our table are looked for this often when they cannot be followed.
@@ -51,7 +53,18 @@ impl Filter {
             read: None,
             check: None,
             alone: false,
+            rewritten: false,
         }
+    }
+
+    /// Returns whether the kernel holds the rules as they were compiled last.
+    pub(super) fn is_in_force(&self) -> bool {
+        self.known
+    }
+
+    /// Returns whether rules were written since this was asked before.
+    pub(super) fn was_rewritten(&mut self) -> bool {
+        std::mem::take(&mut self.rewritten)
     }
 
     /// Notes that somebody else changed the rules, or that this cannot be known any more.
@@ -141,6 +154,7 @@ impl Filter {
             self.foreign = None;
         }
         if !written.is_empty() {
+            self.rewritten = true;
             tracing::info!(changes = written.operations.len(), "put rules in force");
         }
         Ok(())
@@ -166,6 +180,7 @@ impl Filter {
         let pause = if written.transaction.is_empty() {
             felix.iptables_refresh_interval.as_ref().map_or(REFRESH, |interval| interval.get())
         } else {
+            self.rewritten = true;
             tracing::info!(changes = written.transaction.len(), "put rules in force");
             felix.iptables_post_write_check_interval.as_ref().map_or(AFTER_WRITE, |interval| interval.get())
         };

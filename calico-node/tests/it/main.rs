@@ -11,6 +11,7 @@ mod conformance;
 mod ctl;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod flows;
 mod lab;
 mod namespace;
 mod workload;

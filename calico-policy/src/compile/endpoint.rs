@@ -58,9 +58,13 @@ impl Compilation<'_> {
         }
     }
 
-    /// Lets tracked flows go on, and drops what cannot belong to one.
+    /// Lets tracked flows go on unless their permission was taken back, and drops what cannot belong to one.
     pub(super) fn tracked(&self) -> Vec<Rule> {
-        let mut rules = vec![Rule::when([Match::Established], Action::Accept)];
+        let mut rules = Vec::new();
+        if self.felix.reevaluates_flows() {
+            rules.push(Rule::when([Match::Withdrawn], Action::Drop));
+        }
+        rules.push(Rule::when([Match::Established], Action::Accept));
         if !self.felix.disable_conntrack_invalid_check.unwrap_or(false) {
             rules.push(Rule::when([Match::Invalid], Action::Drop));
         }

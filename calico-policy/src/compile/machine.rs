@@ -102,6 +102,10 @@ impl Machine {
         }
     }
 
+    pub(crate) fn node(&self) -> &NodeName {
+        &self.node
+    }
+
     pub(crate) fn into_ruleset(self) -> Ruleset {
         self.sets.out.into_ruleset()
     }

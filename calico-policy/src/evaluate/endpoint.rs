@@ -34,6 +34,9 @@ impl<'e> Evaluation<'e> {
             ConnectionState::Established => {
                 Some(self.settle(subject.clone(), Reason::Established, Verdict::Allow))
             }
+            ConnectionState::Withdrawn => {
+                Some(self.settle(subject.clone(), Reason::Withdrawn, Verdict::Deny))
+            }
             ConnectionState::Invalid if check_invalid => {
                 Some(self.settle(subject.clone(), Reason::Invalid, Verdict::Deny))
             }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use calico_model::Family;
 
 use super::wire::Messages;
+use crate::packet::WITHDRAWN_MARK;
 use crate::ruleset::{Action, Bound, ChainName, End, Interface, Match, Op, PortSet, Rule, SetName};
 use crate::text::ACCEPTED;
 
@@ -29,6 +30,14 @@ enum Meta {
     OutName = 7,
     Family = 15,
     Protocol = 16,
+}
+
+/// `enum nft_ct_keys`.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum ConnectionKey {
+    State = 0,
+    Mark = 3,
 }
 
 #[derive(Clone, Copy)]
@@ -197,6 +206,11 @@ impl Loader<'_> {
             }
             // ESTABLISHED and RELATED
             Match::Established => self.state(2 | 4),
+            Match::Withdrawn => {
+                self.connection(ConnectionKey::Mark);
+                self.bitwise(&WITHDRAWN_MARK.to_ne_bytes(), &[0; 4]);
+                self.compare(Op::Is, &WITHDRAWN_MARK.to_ne_bytes());
+            }
             Match::Invalid => self.state(1),
             Match::Accepted => {
                 self.meta(Meta::Mark, 4);
@@ -283,12 +297,17 @@ impl Loader<'_> {
 
     /// Compares the connection state, one bit for each, in host byte order.
     fn state(&mut self, bits: u32) {
-        expression(self.out, "ct", |out| {
-            out.number(1, FIRST);
-            out.number(2, 0);
-        });
+        self.connection(ConnectionKey::State);
         self.bitwise(&bits.to_ne_bytes(), &[0; 4]);
         self.compare(Op::IsNot, &[0; 4]);
+    }
+
+    /// Loads what connection tracking says.
+    fn connection(&mut self, key: ConnectionKey) {
+        expression(self.out, "ct", |out| {
+            out.number(1, FIRST);
+            out.number(2, key as u32);
+        });
     }
 
     fn change_mark(&mut self, keep: u32, add: u32) {

@@ -122,6 +122,8 @@ pub enum Match {
     SourceAllowed(Family, SetName),
     /// It belongs to a tracked flow that was let through, or is an error about one.
     Established,
+    /// It belongs to a tracked flow from which the permission was taken back.
+    Withdrawn,
     /// Connection tracking finds it invalid.
     Invalid,
     /// It is marked as accepted by earlier host policy.

@@ -3,6 +3,7 @@
 use calico_model::label::Labels;
 use calico_model::name::{Name, NodeName};
 use calico_model::resource::endpoint::HostInterface;
+use calico_model::resource::ipam::Switch;
 use calico_model::resource::policy::{GlobalPart, Http, ServiceMatch};
 use calico_model::resource::{
     Action, AllowedUse, DefaultAction, EncapMode, EndpointPort, EndpointToHostAction, EntityRule,
@@ -393,18 +394,19 @@ fn pool() -> impl Strategy<Value = IpPool> {
 
 fn felix() -> impl Strategy<Value = FelixConfiguration> {
     let actions = [EndpointToHostAction::Drop, EndpointToHostAction::Accept, EndpointToHostAction::Return];
-    let flags = any::<[Option<bool>; 3]>();
+    let flags = (any::<[Option<bool>; 3]>(), weighted(0.3, select(&[Switch::Enabled, Switch::Disabled][..])));
     (
         weighted(0.5, select(actions.to_vec())),
         flags,
         weighted(0.6, Just("cali,tap")),
         (failsafes(), failsafes()),
     )
-        .prop_map(|(action, [vxlan, ipip, invalid], prefix, failsafes)| FelixConfiguration {
+        .prop_map(|(action, ([vxlan, ipip, invalid], flows), prefix, failsafes)| FelixConfiguration {
             default_endpoint_to_host_action: action,
             allow_vxlan_packets_from_workloads: vxlan,
             allow_ipip_packets_from_workloads: ipip,
             disable_conntrack_invalid_check: invalid,
+            flow_reevaluation: flows,
             interface_prefix: prefix.map(str::to_owned),
             failsafe_inbound_host_ports: failsafes.0,
             failsafe_outbound_host_ports: failsafes.1,

@@ -40,7 +40,10 @@ proptest! {
                 Cure::None(step) => prop_assert!(
                     matches!(
                         step.reason,
-                        Reason::UnknownInterface | Reason::Invalid | Reason::TunnelFromStranger
+                        Reason::UnknownInterface
+                            | Reason::Withdrawn
+                            | Reason::Invalid
+                            | Reason::TunnelFromStranger
                     ),
                     "{}", step
                 ),

@@ -140,6 +140,8 @@ parameters! {
     failsafe_inbound_host_ports: Vec<ProtoPort> = "failsafeInboundHostPorts" or ProtoPort::inbound().to_wire();
     /// Ports that no host endpoint's policy can close, for traffic from the node.
     failsafe_outbound_host_ports: Vec<ProtoPort> = "failsafeOutboundHostPorts" or ProtoPort::outbound().to_wire();
+    /// Whether flows that policy has ceased to allow are stopped, or go on to their end as upstream has it.
+    flow_reevaluation: Switch = "flowReevaluation" or "Enabled";
     /// Whether addresses from outside may lead to workloads.
     floating_ips: Switch = "floatingIPs" or "Disabled";
     /// Whether the node is made to forward packets.

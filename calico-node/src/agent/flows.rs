@@ -1,0 +1,86 @@
+//! Live flows, asked about again after the rules have changed.
+//!
+//! A flow that policy has ceased to allow keeps its conntrack entry and gets a mark there, on which the rules drop it in both
+//! directions; see `docs/decisions/0005-flow-reevaluation.md`. One that is allowed again loses the mark. Nothing is done to
+//! any other flow.
+
+use std::time::{Duration, Instant};
+
+use calico_policy::{Compiler, FlowJudge, Verdict, WITHDRAWN_MARK};
+use calico_route::netlink::{ConntrackError, Netlink};
+
+use crate::flows::flow;
+
+/// The table is walked at most this often, so that a policy a millisecond does not mean a walk a millisecond.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Of the time, at most one part in so many goes into walking a large table.
+const SHARE: u32 = 4;
+
+/// When the flows are to be asked about next.
+#[derive(Debug)]
+pub(super) struct Flows {
+    wanted: bool,
+    /// Until when there is a pause.
+    resting: Option<Instant>,
+}
+
+/// How many flows a walk has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Walked {
+    /// Those that are stopped from now on.
+    pub(super) withdrawn: usize,
+    /// Those that go on.
+    pub(super) restored: usize,
+}
+
+impl Default for Flows {
+    /// A fresh agent does not know whether an earlier one came to asking.
+    fn default() -> Self {
+        Self { wanted: true, resting: None }
+    }
+}
+
+impl Flows {
+    /// Notes that the rules have changed.
+    pub(super) fn rules_changed(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Returns when to walk; `now` when it is time already.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        self.wanted.then(|| self.resting.map_or(now, |until| until.max(now)))
+    }
+
+    /// Walks the connection table once, by rules that are in force.
+    pub(super) async fn walk(
+        &mut self,
+        netlink: &Netlink,
+        compiler: &mut Compiler,
+    ) -> Result<Walked, ConntrackError> {
+        let began = super::clock();
+        let walked = match compiler.flow_judge() {
+            Some(judge) => walk(netlink, &judge).await,
+            None => Ok(Walked::default()),
+        };
+        let ended = super::clock();
+        self.wanted = walked.is_err();
+        self.resting = Some(ended + PAUSE.max((ended - began) * SHARE));
+        walked
+    }
+}
+
+async fn walk(netlink: &Netlink, judge: &FlowJudge<'_>) -> Result<Walked, ConntrackError> {
+    let is_marked = |mark: u32| mark & WITHDRAWN_MARK != 0;
+    let changed = netlink
+        .connections(|connection| {
+            let verdict = flow(connection).and_then(|flow| judge.verdict(&flow));
+            verdict.is_some_and(|verdict| (verdict == Verdict::Deny) != is_marked(connection.mark))
+        })
+        .await?;
+    let (restored, withdrawn): (Vec<_>, Vec<_>) =
+        changed.into_iter().partition(|connection| is_marked(connection.mark));
+    Ok(Walked {
+        withdrawn: netlink.mark_connections(&withdrawn, WITHDRAWN_MARK, WITHDRAWN_MARK).await?,
+        restored: netlink.mark_connections(&restored, WITHDRAWN_MARK, 0).await?,
+    })
+}

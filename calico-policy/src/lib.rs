@@ -8,7 +8,8 @@
 //!
 //! A [`Compiler`] follows a datastore: it ends where [`compile`] does, at a cost that follows what changed, and says what changed.
 //!
-//! [`explain()`] follows a packet through all nodes and finds what is missing for it to pass.
+//! [`explain()`] follows a packet through all nodes and finds what is missing for it to pass. [`compare()`] says of two worlds
+//! between which ends which traffic is allowed in one and not in the other.
 //!
 //! A [`Ruleset`] prints as nft text. With the feature `nft`, the module `nft` reads the kernel's table, plans what is missing
 //! and applies it in one transaction; with the feature `iptables`, the module `iptables` does so for iptables and ipset.
@@ -74,6 +75,7 @@
 
 mod active;
 mod closed;
+pub mod compare;
 mod compile;
 mod compiler;
 mod delta;
@@ -103,6 +105,7 @@ mod text;
 pub mod trace;
 mod way;
 
+pub use compare::{Comparison, compare};
 pub use compile::{compile, compile_in};
 pub use compiler::{Changes, Compiler};
 pub use delta::Delta;

@@ -1,6 +1,7 @@
 //! What the compiler promises, seen from outside.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod compare;
 mod edge_cases;
 mod explain;
 mod golden;

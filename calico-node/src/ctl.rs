@@ -9,6 +9,7 @@ pub mod ipam_check;
 pub mod ipam_report;
 pub mod ipam_use;
 pub mod node_status;
+pub mod plan;
 pub mod ruleset;
 pub mod table;
 pub mod who;

@@ -22,6 +22,7 @@ pub mod config;
 pub mod ctl;
 pub mod datastore;
 pub mod desired;
+pub mod flows;
 pub mod ipam;
 pub mod lab;
 pub mod paths;

@@ -119,7 +119,7 @@ fn change_to_json(change: &Remedy) -> Value {
     json!({"change": change_line(change), "rule": rule_of(change).map(as_value)})
 }
 
-fn step_line(step: &Step) -> String {
+pub(super) fn step_line(step: &Step) -> String {
     let reason = without_facts(&step.reason);
     match &step.subject {
         Subject::Endpoint(key, direction) => {
@@ -215,7 +215,7 @@ fn word(direction: PolicyType) -> &'static str {
 }
 
 /// Writes a sentence as lines, indented, and those after the first by four more.
-fn put(text: &mut String, indent: usize, sentence: &str) {
+pub(super) fn put(text: &mut String, indent: usize, sentence: &str) {
     let mut line = " ".repeat(indent);
     for word in sentence.split(' ') {
         let is_empty = line.trim_end().is_empty();

@@ -2,6 +2,7 @@
 
 mod explain;
 mod ipam;
+mod plan;
 mod selector;
 
 use std::fs;

@@ -16,6 +16,7 @@ mod label;
 mod node;
 mod outcome;
 mod patch;
+mod plan;
 mod policy;
 mod replace;
 mod schema;
@@ -63,6 +64,8 @@ enum Verb {
     Patch(patch::Args),
     /// Set or remove a label of a resource.
     Label(label::Args),
+    /// Show what applying or deleting resources would change: who reaches whom, live connections, kernels. Writes nothing.
+    Plan(plan::Args),
     /// Say why something passes or does not, and what would have to change.
     Explain(explain::Args),
     /// Check files without a datastore.
@@ -91,13 +94,27 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Nobody is left to be told that the output is closed.
+            let _ = usage.print();
+            return ExitCode::from(usage_status(&usage));
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run(cli.verb)),
         Err(error) => Err(error.into()),
     };
     outcome.unwrap_or_else(Outcome::failed).print()
+}
+
+/// A wrong command line is 2 as for other programs, but for `plan`, where 2 says that something would change.
+fn usage_status(usage: &clap::Error) -> u8 {
+    let plans =
+        std::env::args().skip(1).find(|word| !word.starts_with('-')).is_some_and(|verb| verb == "plan");
+    if usage.use_stderr() { if plans { 1 } else { 2 } } else { 0 }
 }
 
 async fn run(verb: Verb) -> anyhow::Result<Outcome> {
@@ -109,6 +126,7 @@ async fn run(verb: Verb) -> anyhow::Result<Outcome> {
         Verb::Get(args) => get::run(args).await,
         Verb::Patch(args) => patch::run(args).await,
         Verb::Label(args) => label::run(args).await,
+        Verb::Plan(args) => plan::run(args).await,
         Verb::Explain(args) => explain::run(args).await,
         Verb::Validate(args) => validate::run(&args),
         Verb::Convert(args) => convert::run(&args),

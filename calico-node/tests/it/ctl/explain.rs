@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Cluster;
 
-fn object(kind: &str, name: &str, namespace: Option<&str>, labels: Value, spec: Value) -> Value {
+pub(super) fn object(kind: &str, name: &str, namespace: Option<&str>, labels: Value, spec: Value) -> Value {
     let mut metadata = json!({"name": name, "labels": labels});
     if let Some(namespace) = namespace {
         metadata["namespace"] = namespace.into();
@@ -22,17 +22,17 @@ fn pod(node: &str, name: &str, number: u8) -> Value {
     object("WorkloadEndpoint", &endpoint, Some("shop"), json!({"app": name}), spec)
 }
 
-fn database(rules: &[Value]) -> Value {
+pub(super) fn database(rules: &[Value]) -> Value {
     let spec = json!({"selector": "app == 'db'", "types": ["Ingress"], "ingress": rules});
     object("NetworkPolicy", "database", Some("shop"), json!({}), spec)
 }
 
-fn sql() -> Value {
+pub(super) fn sql() -> Value {
     json!({"action": "Allow", "protocol": "TCP", "source": {"selector": "app == 'web'"}, "destination": {"ports": [3306]}})
 }
 
 /// Two nodes, with the web on one and the database on the other.
-fn shop(test: &str) -> Cluster {
+pub(super) fn shop(test: &str) -> Cluster {
     let cluster = Cluster::new(test);
     let node = |name: &str, address: &str| {
         object("Node", name, None, json!({}), json!({"bgp": {"ipv4Address": address}}))
@@ -50,7 +50,7 @@ fn shop(test: &str) -> Cluster {
     cluster
 }
 
-fn put(cluster: &Cluster, objects: &[Value]) {
+pub(super) fn put(cluster: &Cluster, objects: &[Value]) {
     let manifest: Vec<String> = objects.iter().map(|object| format!("---\n{object}\n")).collect();
     let applied = cluster.apply(&manifest.concat());
     assert_eq!((applied.code, applied.err.as_str()), (0, ""));

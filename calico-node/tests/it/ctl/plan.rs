@@ -1,0 +1,105 @@
+//! `calicoctl plan`: what would change, and that nothing is written.
+
+use serde_json::{Value, json};
+
+use super::Cluster;
+use super::explain::{database, object, put, shop, sql};
+
+fn web_to_8080() -> Value {
+    json!({"action": "Allow", "protocol": "TCP", "source": {"selector": "app == 'web'"}, "destination": {"ports": [8080]}})
+}
+
+fn everything(cluster: &Cluster) -> String {
+    ["networkpolicy", "workloadendpoint", "node", "clusterinformation"]
+        .map(|kind| cluster.ok(&["get", kind, "-A", "-o", "yaml"]))
+        .concat()
+}
+
+#[test]
+fn a_plan_tells_pairs_kernels_and_connections_and_writes_nothing() {
+    let cluster = shop("plan");
+    let before = everything(&cluster);
+    let other_port = cluster.file("other.yaml", &database(&[web_to_8080()]).to_string());
+    let dump = cluster.file(
+        "dump",
+        "tcp 6 431999 ESTABLISHED src=10.0.0.1 dst=10.0.0.2 sport=40000 dport=3306 src=10.0.0.2 dst=10.0.0.1 sport=3306 dport=40000 [ASSURED] mark=0 use=1\n\
+         tcp 6 431999 ESTABLISHED src=10.0.0.2 dst=10.0.0.1 sport=40000 dport=80 src=10.0.0.1 dst=10.0.0.2 sport=80 dport=40000 [ASSURED] mark=0 use=1\n\
+         udp 17 29 src=8.8.8.8 dst=9.9.9.9 sport=1 dport=2 src=9.9.9.9 dst=8.8.8.8 sport=2 dport=1 mark=0 use=1\n",
+    );
+    let ask = ["plan", "-f", &other_port, "--node", "n2", "--connections", &dump];
+    let planned = cluster.run(&ask);
+    assert_eq!((planned.code, planned.err.as_str()), (2, ""), "{}", planned.out);
+    let words = planned.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for expected in [
+        "NetworkPolicy shop/database: changed",
+        "Of workloads and nodes, 1 pair would be denied something, and 1 pair allowed something.",
+        "denied: tcp 3306 from shop/n1-k8s-web-eth0 to shop/n2-k8s-db-eth0",
+        "allowed: tcp 8080 from shop/n1-k8s-web-eth0",
+        "policies in tier default apply, and none of their rules matches",
+        "Of 2, 1 would be stopped.",
+        "TCP 40000 > 3306 from 10.0.0.1 to 10.0.0.2",
+        "n2: 1 chain written anew",
+    ] {
+        assert!(words.contains(expected), "{expected}:\n{}", planned.out);
+    }
+    assert!(!words.contains("n1:"), "only what was asked for: {}", planned.out);
+    assert!(planned.out.lines().all(|line| line.chars().count() <= 80), "{}", planned.out);
+    let verbose = cluster.run(&["plan", "-f", &other_port, "--verbose"]);
+    assert!(
+        verbose.out.contains("th dport 8080") && verbose.out.contains("add rule inet calico"),
+        "{}",
+        verbose.out
+    );
+    assert!(!verbose.out.contains("Live connections"), "no agent runs here");
+
+    let said = cluster.run(&[&ask[..], &["-o", "json"]].concat());
+    let said: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(said["changes"], true);
+    assert_eq!(said["resources"], json!([{"resource": "NetworkPolicy(shop/database)", "fate": "changed"}]));
+    assert_eq!((&said["verdicts"]["pairsDenied"], &said["verdicts"]["pairsAllowed"]), (&json!(1), &json!(1)));
+    assert_eq!(said["verdicts"]["changes"][0]["traffic"], json!(["tcp 3306"]));
+    assert_eq!(said["connections"]["denied"].as_array().unwrap().len(), 1);
+    assert_eq!(said["kernel"][0]["node"], "n2");
+    assert_eq!(everything(&cluster), before, "nothing is written");
+
+    // What was told is what happens.
+    put(&cluster, &[database(&[web_to_8080()])]);
+    let done = cluster.run(&["plan", "-f", &other_port]);
+    assert_eq!((done.code, done.out.lines().next()), (0, Some("Nothing would change.")), "{}", done.err);
+}
+
+#[test]
+fn deletion_is_planned_and_labels_and_standard_input_too() {
+    let cluster = shop("plan-delete");
+    let policy = database(&[sql()]).to_string();
+    let deleted = cluster.run_with_input(&["plan", "--delete", "-f", "-"], &policy);
+    assert_eq!(deleted.code, 2, "{}", deleted.err);
+    for expected in ["NetworkPolicy shop/database: deleted", "allowed: ", "anywhere else"] {
+        assert!(deleted.out.contains(expected), "{expected}:\n{}", deleted.out);
+    }
+    let note = object("GlobalNetworkSet", "nobody", None, json!({}), json!({"nets": ["192.0.2.0/24"]}));
+    let note = cluster.file("set.yaml", &note.to_string());
+    let told = cluster.run(&["plan", "-f", &note]);
+    assert_eq!(told.code, 2, "a resource is made");
+    assert!(told.out.contains("Everybody reaches whom they reached"), "{}", told.out);
+    let several = cluster.file("policy.yaml", &policy);
+    assert_eq!(cluster.run(&["plan", "-f", &several, "-f", &note]).code, 2);
+    assert_eq!(cluster.run(&["plan", "-f", &several]).code, 0);
+}
+
+#[test]
+fn what_cannot_be_planned_is_an_error_with_status_1() {
+    let cluster = shop("plan-wrong");
+    let wrong = object("NetworkPolicy", "x", Some("shop"), json!({}), json!({"selector": "a =="}));
+    let refused = cluster.run_with_input(&["plan", "-f", "-"], &wrong.to_string());
+    assert_eq!((refused.code, refused.out.as_str()), (1, ""));
+    assert!(refused.err.contains("spec.selector"), "{}", refused.err);
+    let absent = object("NetworkPolicy", "absent", Some("shop"), json!({}), json!({}));
+    assert_eq!(cluster.run_with_input(&["plan", "--delete", "-f", "-"], &absent.to_string()).code, 1);
+    assert_eq!(cluster.run(&["plan", "--no-such-flag"]).code, 1, "2 would say that something changes");
+    let policy = cluster.file("policy.yaml", &database(&[sql()]).to_string());
+    assert_eq!(cluster.run(&["plan", "-f", &policy, "--node", "nowhere"]).code, 1);
+    let junk = cluster.file("junk", "what\n");
+    let junk = cluster.run(&["plan", "-f", &policy, "--node", "n2", "--connections", &junk]);
+    assert!(junk.code == 1 && junk.err.contains("line 1 is no connection"), "{}", junk.err);
+}

@@ -48,12 +48,11 @@ impl Resource {
                 }
             }
             Resource::FelixConfiguration(object)
-                if name == FelixConfiguration::DEFAULT || name.starts_with("node.") =>
+                if object.spec.node_selector.is_some()
+                    && (name == FelixConfiguration::DEFAULT || name.starts_with("node.")) =>
             {
-                if object.spec.node_selector.is_some() {
-                    let rule = format!("must be absent from the FelixConfiguration named {name}");
-                    rules.broken("spec.nodeSelector", &[NAME], rule);
-                }
+                let rule = format!("must be absent from the FelixConfiguration named {name}");
+                rules.broken("spec.nodeSelector", &[NAME], rule);
             }
             Resource::NetworkSet(object) if object.metadata.labels.get(NAMESPACE_LABEL).is_some() => {
                 let rule = "must be absent: it says which namespace the set is in";

@@ -37,12 +37,14 @@ impl Limit {
             }
             return;
         }
-        let kept = self.keeps(value);
-        match self {
-            _ if kept => {}
-            // What is no word of the field's has no meaning for other rules; what is too large still says what it says.
-            Limit::Numbers(_) => report.fault(at, Some(value), self.rule()),
-            _ => report.broken(&at.to_string(), Some(value), self.rule()),
+        if self.keeps(value) {
+            return;
+        }
+        // What is no word of the field's has no meaning for other rules; what is too large still says what it says.
+        if matches!(self, Limit::Numbers(_)) {
+            report.fault(at, Some(value), self.rule());
+        } else {
+            report.broken(&at.to_string(), Some(value), self.rule());
         }
     }
 

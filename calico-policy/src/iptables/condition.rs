@@ -96,6 +96,7 @@ impl Lowering<'_> {
                 true
             }
             ruleset::Match::Established => put(alternatives, Match::Established),
+            ruleset::Match::Withdrawn => put(alternatives, Match::Withdrawn),
             ruleset::Match::Invalid => put(alternatives, Match::Invalid),
             ruleset::Match::Accepted => put(alternatives, Match::Mark(self.options.marks.early)),
         }
@@ -238,6 +239,7 @@ impl Condition {
             | Match::Icmp(..)
             | Match::Set(..)
             | Match::Established
+            | Match::Withdrawn
             | Match::Invalid
             | Match::Mark(_) => false,
         };
@@ -277,6 +279,7 @@ impl Protocols {
                 | ruleset::Match::Interface(..)
                 | ruleset::Match::SourceAllowed(..)
                 | ruleset::Match::Established
+                | ruleset::Match::Withdrawn
                 | ruleset::Match::Invalid
                 | ruleset::Match::Accepted => {}
             }

@@ -144,7 +144,10 @@ impl Run<'_> {
             Match::Set(op, set, key) => {
                 self.element(*key, place).is_some_and(|of| says(*op, self.is_in(&of, set)))
             }
-            Match::Established => self.state == ConnectionState::Established,
+            Match::Established => {
+                matches!(self.state, ConnectionState::Established | ConnectionState::Withdrawn)
+            }
+            Match::Withdrawn => self.state == ConnectionState::Withdrawn,
             Match::Invalid => self.state == ConnectionState::Invalid,
             Match::Mark(bits) => self.mark & bits == *bits,
         }

@@ -344,7 +344,7 @@ impl Match {
             Match::Ports(end, op, ranges) => Match::Ports(*end, not(op), ranges.clone()),
             Match::Icmp(family, op, icmp_type, code) => Match::Icmp(*family, not(op), *icmp_type, *code),
             Match::Set(op, set, key) => Match::Set(not(op), set.clone(), *key),
-            Match::Established | Match::Invalid | Match::Mark(_) => self.clone(),
+            Match::Established | Match::Withdrawn | Match::Invalid | Match::Mark(_) => self.clone(),
         }
     }
 }

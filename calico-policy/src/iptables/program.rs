@@ -88,6 +88,8 @@ pub enum Match {
     Set(Op, SetName, Key),
     /// It belongs to a tracked flow that was let through, or is an error about one.
     Established,
+    /// It belongs to a tracked flow from which the permission was taken back: `-m connmark`.
+    Withdrawn,
     /// Connection tracking finds it invalid.
     Invalid,
     /// All these bits of its mark are set.

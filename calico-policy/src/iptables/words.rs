@@ -3,6 +3,7 @@
 //! Every word that reaches the text is typed: names of our own making, interface names that the kernel's rules allow,
 //! addresses and numbers. Log prefixes are cleaned where they are made.
 
+use crate::packet::WITHDRAWN_MARK;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
@@ -101,6 +102,7 @@ impl Rule {
                 format!("-m set {}--match-set {set} {directions}", not(op))
             }
             Match::Established => "-m conntrack --ctstate RELATED,ESTABLISHED".to_owned(),
+            Match::Withdrawn => format!("-m connmark --mark {WITHDRAWN_MARK:#x}/{WITHDRAWN_MARK:#x}"),
             Match::Invalid => "-m conntrack --ctstate INVALID".to_owned(),
             Match::Mark(bits) => format!("-m mark --mark {bits:#x}/{bits:#x}"),
         }
@@ -122,6 +124,7 @@ impl Match {
             | Match::Icmp(..)
             | Match::Set(..)
             | Match::Established
+            | Match::Withdrawn
             | Match::Invalid
             | Match::Mark(_) => None,
         }

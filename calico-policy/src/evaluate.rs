@@ -28,9 +28,10 @@ pub fn evaluate(snapshot: &Snapshot, packet: &Packet) -> Trace {
     let own =
         snapshot.hosts.values().map(std::sync::Arc::as_ref).filter(|host| host.spec.node == packet.node);
     let hosts = local_hosts(own, &prefixes(&felix));
-    let state = match packet.state {
-        ConnectionState::Withdrawn if !felix.reevaluates_flows() => ConnectionState::Established,
-        state => state,
+    let state = if packet.state == ConnectionState::Withdrawn && !felix.reevaluates_flows() {
+        ConnectionState::Established
+    } else {
+        packet.state
     };
     let mut evaluation = Evaluation {
         snapshot,

@@ -59,8 +59,8 @@ impl<'s> FlowJudge<'s> {
     /// The flow's first packet as this node sees it.
     fn packet(&self, flow: &Flow, uplink: &InterfaceName) -> Option<Packet> {
         let way = self.homes.way(flow.source, flow.destination, flow.transport, uplink);
+        // What the node forwards from elsewhere to elsewhere has no way here: nobody's policy is about it.
         let packet = way.into_iter().find(|packet| packet.node == self.node)?;
-        // Nothing of the node's own rules is about what it forwards from elsewhere to elsewhere.
         Some(Packet { original_destination: flow.original_destination, ..packet })
     }
 }

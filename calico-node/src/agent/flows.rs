@@ -16,6 +16,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Of the time, at most one part in so many goes into walking a large table.
 const SHARE: u32 = 4;
 
+/// A table that could not be walked is tried again after this.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// When the flows are to be asked about next.
 #[derive(Debug)]
 pub(super) struct Flows {
@@ -64,7 +67,8 @@ impl Flows {
         };
         let ended = super::clock();
         self.wanted = walked.is_err();
-        self.resting = Some(ended + PAUSE.max((ended - began) * SHARE));
+        let pause = if walked.is_ok() { PAUSE } else { RETRY };
+        self.resting = Some(ended + pause.max((ended - began) * SHARE));
         walked
     }
 }

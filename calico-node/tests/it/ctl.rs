@@ -42,6 +42,7 @@ impl Cluster {
         command.args(args).env_clear();
         command.env("CALICO_DATASTORE_PATH", self.folder.join("calico.db"));
         command.env("CALICO_RUN_DIR", &self.folder);
+        command.env("CALICO_LIB_DIR", &self.folder);
         // A file of the machine that the tests run on must not count.
         let empty = "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nspec:\n  datastorePath: ";
         let config =

@@ -28,11 +28,14 @@ pub(super) struct Classes<'s> {
     known: RefCell<Known>,
 }
 
+/// Numbers of named ports, with their protocols.
+type Ports = Vec<(u8, u16)>;
+
 /// What was worked out already.
 #[derive(Default)]
 struct Known {
     cuts: BTreeMap<usize, Rc<Cuts>>,
-    traffic: BTreeMap<(usize, usize, Vec<(u8, u16)>), Rc<Vec<(Traffic, Transport)>>>,
+    traffic: BTreeMap<(usize, usize, Ports), Rc<Vec<(Traffic, Transport)>>>,
     matchers: BTreeMap<usize, Rc<[Matchers; 2]>>,
     peers: BTreeMap<(usize, usize, usize), usize>,
     memberships: BTreeMap<Membership, usize>,
@@ -48,7 +51,7 @@ pub(super) struct Class {
     addrs: [Option<IpAddr>; 2],
     standing: usize,
     /// The numbers of its named ports, with their protocols.
-    ports: Vec<(u8, u16)>,
+    ports: Ports,
 }
 
 /// What differs between the worlds.
@@ -108,7 +111,7 @@ impl<'s> Classes<'s> {
         let by_all = self.matchers(0..self.standings.len());
         let by_active = self.matchers(active.iter().copied());
         let mut by_own: BTreeMap<usize, [Matchers; 2]> = BTreeMap::new();
-        let mut sorted: BTreeMap<(Family, usize, bool, bool, [Membership; 2]), Vec<End>> = BTreeMap::new();
+        let mut sorted: BTreeMap<_, Vec<End>> = BTreeMap::new();
         for end in ends {
             let matchers = if end.active {
                 &by_all

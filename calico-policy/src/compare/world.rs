@@ -14,7 +14,7 @@ use crate::active::selects;
 use crate::compile::{inbound, outbound};
 use crate::labels::{self, SystemLabels};
 use crate::local::{is_workload_interface, prefixes};
-use crate::order::{PolicyRef, tiers};
+use crate::order::{PolicyRef, policy, tiers};
 use crate::peer::peer;
 use crate::way::{Home, Homes};
 
@@ -261,18 +261,12 @@ impl<'s> World<'s> {
 
     /// Hands over the rules that may be asked about an address, each with the namespace of its policy.
     pub(super) fn rules(&self, standing: &Standing, mut each: impl FnMut(&Rule, Option<&Namespace>)) {
-        for key in &standing.asked {
-            let global = || self.snapshot.global_policies.get(&key.id).map(|found| &found.spec.policy);
-            let policy = match key.kind {
-                Kind::NetworkPolicy => self.snapshot.policies.get(&key.id).map(|found| &found.spec.0),
-                Kind::GlobalNetworkPolicy => global(),
-                _ => None,
-            };
-            let Some(policy) = policy else { continue };
-            let namespace =
-                self.snapshot.policies.get_key_value(&key.id).and_then(|(id, _)| id.namespace.as_ref());
-            let namespace = namespace.filter(|_| key.kind == Kind::NetworkPolicy);
-            policy.ingress.iter().chain(&policy.egress).for_each(|rule| each(rule, namespace));
+        let is_policy =
+            |key: &&ResourceKey| [Kind::NetworkPolicy, Kind::GlobalNetworkPolicy].contains(&key.kind);
+        for key in standing.asked.iter().filter(is_policy) {
+            let Some(found) = policy(self.snapshot, key) else { continue };
+            let rules = found.policy.ingress.iter().chain(&found.policy.egress);
+            rules.for_each(|rule| each(rule, found.namespace()));
         }
         for name in &standing.profiles {
             let Some(profile) = self.snapshot.profile(name) else { continue };

@@ -4,8 +4,7 @@
 //! nothing would change, 2 when something would, and 1 after an error.
 
 use std::collections::BTreeSet;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -25,7 +24,7 @@ use calico_route::netlink::Netlink;
 use crate::apply::may_be_written;
 use crate::batch::{Files, InNamespace, Order};
 use crate::outcome::{Outcome, Output};
-use crate::session::{Config, Session, now};
+use crate::session::{Config, Session, now, read_text};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -70,8 +69,8 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     copy.initialize().await?;
     let before = copy.snapshot().await?;
     let mut resources = Vec::new();
-    for document in &documents {
-        match change(&copy, document, args.delete).await {
+    for document in documents {
+        match change(&session, &copy, document, args.delete).await {
             Ok(fate) => resources.push(fate),
             Err(error) => errors.push(error),
         }
@@ -97,16 +96,21 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
 async fn copy(session: &Session) -> anyhow::Result<Session> {
     let listing = session.store.list(&Prefix::new("/calico/")?).await?;
     let store: Arc<dyn Datastore> = Arc::new(MemoryStore::new());
-    let writes =
-        listing.entries.into_iter().map(|entry| Write::put(entry.key, entry.value, Precondition::Any));
-    store.commit(writes.collect()).await?;
+    for entry in listing.entries {
+        store.commit(vec![Write::put(entry.key, entry.value, Precondition::Any)]).await?;
+    }
     let client = Client::new(Arc::clone(&store), stamp::stamp);
     Ok(Session { store, client })
 }
 
 /// Makes one change in the copy.
-async fn change(copy: &Session, document: &Document, delete: bool) -> anyhow::Result<(ResourceKey, Fate)> {
-    may_be_written(document)?;
+async fn change(
+    session: &Session,
+    copy: &Session,
+    mut document: Document,
+    delete: bool,
+) -> anyhow::Result<(ResourceKey, Fate)> {
+    may_be_written(&document)?;
     if delete {
         let Some(key) = document.key() else {
             document.check()?;
@@ -124,7 +128,15 @@ async fn change(copy: &Session, document: &Document, delete: bool) -> anyhow::Re
         Err(ClientError::NotFound { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let is = copy.client.apply(document).await?;
+    // The copy counts its revisions itself.
+    if let Some(asked) = document.metadata("resourceVersion")
+        && was.is_some()
+        && session.client.get(&key).await?.metadata("resourceVersion") != Some(asked)
+    {
+        return Err(ClientError::Conflict { key }.into());
+    }
+    document.remove_metadata("resourceVersion");
+    let is = copy.client.apply(&document).await?;
     let fate = match was {
         None => Fate::Created,
         Some(was) if means_the_same(&was, &is) => Fate::Unchanged,
@@ -164,7 +176,7 @@ async fn connections(
     after: &Snapshot,
 ) -> anyhow::Result<Option<Connections>> {
     let (node, flows): (NodeName, Vec<Flow>) = match (&args.connections, &args.node) {
-        (Some(file), Some(node)) => (node.clone(), flows::read_dump(&dump(file)?)?),
+        (Some(file), Some(node)) => (node.clone(), flows::read_dump(&read_text(file)?)?),
         (_, asked) => {
             let status: Result<NodeStatus, _> =
                 ask(&Paths::from_env().status_socket(), Question::Status).await;
@@ -179,13 +191,4 @@ async fn connections(
         }
     };
     Ok(Some(plan::connections(before, after, &node, &flows)))
-}
-
-fn dump(file: &Path) -> anyhow::Result<String> {
-    if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
-        return Ok(text);
-    }
-    std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
 }

@@ -2,9 +2,10 @@
 
 use std::str::FromStr;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use calico_model::NodeName;
 use calico_node::ctl::ruleset;
+use calico_node::paths::Paths;
 use calico_policy::iptables;
 use clap::Subcommand;
 
@@ -15,9 +16,9 @@ use crate::session::Config;
 pub enum Verb {
     /// Print the rules that a node's agent makes of the datastore as it is.
     Render {
-        /// The node.
+        /// The node [default: this one, if it is one].
         #[arg(long)]
-        node: NodeName,
+        node: Option<NodeName>,
         /// For which of the kernel's packet filters: nft or iptables.
         #[arg(long, default_value = "nft")]
         backend: Backend,
@@ -37,6 +38,7 @@ pub enum Backend {
 
 pub async fn run(verb: Verb) -> anyhow::Result<Outcome> {
     let Verb::Render { node, backend, output, config } = verb;
+    let node = node.map_or_else(this_node, Ok)?;
     let snapshot = config.open().await?.snapshot().await?;
     if snapshot.node(&node).is_none() {
         bail!("resource does not exist: Node({node})");
@@ -57,6 +59,14 @@ pub async fn run(verb: Verb) -> anyhow::Result<Outcome> {
     // What is invalid is in the rules as far as it fails closed; whoever reads them should know.
     let errors = snapshot.invalid.iter().map(|(key, problem)| anyhow!("{key}: {problem}")).collect();
     Ok(Outcome { text, errors, status: 0 })
+}
+
+/// The node that this host is, as its agent has left it.
+fn this_node() -> anyhow::Result<NodeName> {
+    let file = Paths::from_env().nodename_file();
+    let name = std::fs::read_to_string(file);
+    let name = name.context("no agent has run on this host: say which node with --node")?;
+    Ok(name.trim().parse()?)
 }
 
 impl FromStr for Backend {

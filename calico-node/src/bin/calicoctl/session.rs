@@ -1,10 +1,11 @@
 //! What every verb that asks the datastore begins with.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{ClusterInformation, Document, Kind, Object, ObjectId, ResourceKey, Scope};
 use calico_model::{Datastore, Name, Namespace, Snapshot, Update};
@@ -73,6 +74,16 @@ impl Session {
     pub async fn is_locked(&self) -> anyhow::Result<bool> {
         Ok(self.cluster().await?.is_some_and(|cluster| cluster.spec.datastore_ready == Some(false)))
     }
+}
+
+/// Reads a file, or standard input for `-`.
+pub fn read_text(file: &Path) -> anyhow::Result<String> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
 /// The time of the world outside.

@@ -127,6 +127,10 @@ fn both_directions_are_explained_and_words_that_mean_nobody_are_refused() {
 fn rules_are_rendered_as_json_and_for_iptables() {
     let cluster = shop("render-json");
     let rules = cluster.json(&["policy", "render", "--node", "n2", "-o", "json"]);
+    let nameless = cluster.run(&["policy", "render"]);
+    assert!(nameless.code == 1 && nameless.err.contains("say which node with --node"), "{}", nameless.err);
+    cluster.file("nodename", "n2\n");
+    assert_eq!(cluster.json(&["policy", "render", "-o", "json"]), rules, "of this host");
     let entries = rules["maps"]["cali-to-workload"].as_object().unwrap();
     assert_eq!(entries.keys().collect::<Vec<_>>(), ["cali2"]);
     let chain = &rules["chains"][entries["cali2"].as_str().unwrap()]["rules"];

@@ -20,6 +20,9 @@ fn a_plan_tells_pairs_kernels_and_connections_and_writes_nothing() {
     let cluster = shop("plan");
     let before = everything(&cluster);
     let other_port = cluster.file("other.yaml", &database(&[web_to_8080()]).to_string());
+    let current = cluster.json(&["get", "networkpolicy", "database", "-n", "shop", "-o", "json"]);
+    let current = cluster.file("current.json", &current.to_string());
+    assert_eq!(cluster.run(&["plan", "-f", &current]).code, 0, "with the revision that it has");
     let dump = cluster.file(
         "dump",
         "tcp 6 431999 ESTABLISHED src=10.0.0.1 dst=10.0.0.2 sport=40000 dport=3306 src=10.0.0.2 dst=10.0.0.1 sport=3306 dport=40000 [ASSURED] mark=0 use=1\n\

@@ -260,8 +260,8 @@ fn every_parameter_is_there_with_its_real_default() {
         assert!(same, "{name}: {found:?} is not {expected:?}");
         assert_eq!(schema[*name].get("default"), defaults.get(*name), "the schema's default of {name}");
     }
-    let known: Vec<&String> = schema.as_object().unwrap().keys().collect();
-    let others = known.iter().filter(|name| PARAMETERS.iter().all(|(one, ..)| one != *name));
+    let known = schema.as_object().unwrap().keys().map(String::as_str);
+    let others = known.filter(|name| PARAMETERS.iter().all(|(one, ..)| one != name));
     assert_eq!(others.collect::<Vec<_>>(), ["flowReevaluation", "nodeSelector"], "ours, and upstream's own");
 }
 

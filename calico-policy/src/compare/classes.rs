@@ -31,11 +31,14 @@ pub(super) struct Classes<'s> {
 /// Numbers of named ports, with their protocols.
 type Ports = Vec<(u8, u16)>;
 
+/// What is asked of a pair, and with which packet.
+type Questions = Vec<(Traffic, Transport)>;
+
 /// What was worked out already.
 #[derive(Default)]
 struct Known {
     cuts: BTreeMap<usize, Rc<Cuts>>,
-    traffic: BTreeMap<(usize, usize, Ports), Rc<Vec<(Traffic, Transport)>>>,
+    traffic: BTreeMap<(usize, usize, Ports), Rc<Questions>>,
     matchers: BTreeMap<usize, Rc<[Matchers; 2]>>,
     peers: BTreeMap<(usize, usize, usize), usize>,
     memberships: BTreeMap<Membership, usize>,

@@ -457,10 +457,9 @@ fn a_pattern_says_which_links_tell_the_mtu() {
         let desired = on_node1(&snapshot);
         let actual = kernel.read(&desired.ownership);
         assert_eq!(desired.workload_mtu(&actual.host), mtu - 50, "{pattern:?}");
-        let device = diff(&desired, &actual).into_iter().find_map(|change| match change {
-            Change::AddVxlan { mtu, .. } => Some(mtu),
-            _ => None,
-        });
+        let device = diff(&desired, &actual)
+            .into_iter()
+            .find_map(|change| if let Change::AddVxlan { mtu, .. } = change { Some(mtu) } else { None });
         assert_eq!(device, Some(mtu - 50), "{pattern:?}");
         let expected: &[&str] = if pattern == Some("(") {
             &[

@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &Blackout, interrupt: &Interrupt) -> anyhow::Result
 fn restart(lab: &mut Lab, number: u32, interrupt: &Interrupt) -> anyhow::Result<()> {
     interrupt.check()?;
     let host = ["node1", "node2"][number as usize % 2];
-    let ending = if number / 2 % 2 == 0 { Ending::Killed } else { Ending::Asked };
+    let ending = if (number / 2).is_multiple_of(2) { Ending::Killed } else { Ending::Asked };
     lab.end_agent(host, ending)?;
     // Some of the stream goes by while nobody is there.
     std::thread::sleep(Duration::from_millis(300));

@@ -115,7 +115,7 @@ fn pe92_rules_are_replaced_without_a_flow_lost_or_leaked_and_the_count_would_see
     let count = |filter, replacements, method| {
         storm(&Storm { filter, replacements, flows: 1000, method }, &Interrupt::default()).unwrap()
     };
-    let iptables = Variant::ALL.map(|variant| (Filter::Iptables(variant), 20));
+    let iptables = Variant::ALL.map(|variant| (Filter::Iptables(variant), 9));
     for (filter, replacements) in [(Filter::Nftables, 60)].into_iter().chain(iptables) {
         let whole = count(filter, replacements, Method::Transaction);
         assert_eq!((whole.lost, whole.leaked), (0, 0), "{filter:?}: {whole}");

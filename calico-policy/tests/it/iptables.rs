@@ -34,7 +34,7 @@ fn database() -> Ruleset {
 fn config() -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
     ProptestConfig {
-        cases: asked.unwrap_or(400),
+        cases: asked.unwrap_or(150),
         max_shrink_iters: 1_000,
         failure_persistence: None,
         ..ProptestConfig::default()

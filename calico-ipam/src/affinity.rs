@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use calico_model::datastore::{Atomicity, Write};
+use calico_model::datastore::{Atomicity, Precondition, Write};
 use calico_model::resource::block::{
     AffinityState, Owner, StoredAffinity, StoredBlock, affinity_from_key, affinity_key,
     all_affinities_prefixes, block_key, blocks_prefix,
@@ -315,6 +315,32 @@ impl Ipam {
         Err(AccessError::Contended { key: last, attempts: MAX_ATTEMPTS })
     }
 
+    /// Makes the affinity of a block that says whose it is confirmed, unless somebody changes either meanwhile. A block
+    /// that is not the owner's any more is let be.
+    pub(crate) async fn confirm_owned(
+        &self,
+        owner: &Owner,
+        cidr: &Cidr,
+        now: SystemTime,
+    ) -> Result<bool, AccessError> {
+        let affinity = self.read_affinity(owner, cidr).await?;
+        let block = self.read_block(cidr, now).await?;
+        let Some(value) = block.value.as_ref().filter(|block| block.owner() == Some(owner)) else {
+            return Ok(false);
+        };
+        if affinity.value.as_ref().is_some_and(|affinity| affinity.state == AffinityState::Confirmed) {
+            return Ok(true);
+        }
+        let confirmed =
+            StoredAffinity { state: AffinityState::Confirmed, ..affinity.value.clone().unwrap_or_default() };
+        // The block is written unchanged, so that whoever is about to take it away has lost.
+        let writes = vec![
+            block.put(block_key(cidr), to_json(&StoredBlock::from(value))),
+            affinity.put(affinity_key(owner, cidr), to_json(&confirmed)),
+        ];
+        Ok(matches!(self.commit(writes, now).await?, Outcome::Done(_)))
+    }
+
     /// Returns the blocks of a network, and the pool it is in.
     async fn blocks_in(&self, cidr: &Cidr, now: SystemTime) -> Result<(Name, Vec<Cidr>), AffinityError> {
         let settings = self.settings(now).await?;
@@ -402,5 +428,8 @@ fn release_step(
         }
         Some(block.put(block_key(cidr), to_json(&StoredBlock::from(&left))))
     });
-    block_write.into_iter().chain(affinity.delete(key)).collect()
+    // Where no affinity was read none may come meanwhile: a claim that is finished now must not lose its block alone.
+    let none_came = || Write::delete(key.clone(), Precondition::Absent);
+    let guard = affinity.revision.is_none().then(none_came).filter(|_| block_write.is_some());
+    guard.into_iter().chain(block_write).chain(affinity.delete(key.clone())).collect()
 }

@@ -11,7 +11,7 @@ use calico_model::{Cidr, Name, NodeName};
 use crate::affinity::Emptiness;
 use crate::block::Block;
 use crate::check::{Finding, Held, Liveness};
-use crate::error::{AccessError, AffinityError, ReleaseError, owner_name};
+use crate::error::{AccessError, AffinityError, ReleaseError};
 use crate::ipam::{Ipam, Outcome};
 use crate::request::Release;
 
@@ -113,11 +113,7 @@ impl Ipam {
                 Ok(true)
             }
             Finding::StaleAffinity { owner, block } => self.mend_stale(owner, block, now).await,
-            Finding::UnconfirmedBlock { owner, block } => {
-                let pool = self.settings(now).await?.pool_of(block).map(|pool| pool.metadata.name.clone());
-                let pool = pool.unwrap_or_else(|| owner_name(owner).clone().into());
-                Ok(self.claim_block(owner, &pool, block, now).await?.is_ok())
-            }
+            Finding::UnconfirmedBlock { owner, block } => self.confirm_owned(owner, block, now).await,
             Finding::AbandonedBlock { block: cidr } => {
                 let cooldown = self.cooldown(now).await?;
                 let block = self.read_block(cidr, now).await?;

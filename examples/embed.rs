@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let config = peers::speaker(&snapshot, &node).ok_or("node1 has no address")?;
     let mut speaker = Speaker::new(config, clock());
-    speaker.set_peers(peers::peers(&snapshot, &node), clock());
+    speaker.set_peers(peers::peers(&snapshot, &node, &peers::Secrets::default()).peers, clock());
     speaker.set_originated(peers::originated(&snapshot, &node), clock());
     for peer in speaker.status() {
         println!("peer {} of AS {}: {}", peer.address, peer.remote_as, peer.state);

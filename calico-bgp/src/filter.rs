@@ -28,6 +28,7 @@ use crate::session::Peering;
 use crate::speaker::METRIC_BASE;
 use crate::wire::Attributes;
 pub use compile::Facts;
+pub(crate) use compile::is_like;
 pub use trie::{PrefixMap, PrefixSet};
 
 /// Who told a route.

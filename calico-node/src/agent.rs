@@ -28,10 +28,13 @@ use tokio::sync::watch;
 
 use crate::desired::Desired;
 use crate::paths::Paths;
+use crate::secrets::SecretFiles;
 use crate::settings::Settings;
 use crate::status::{NodeStatus, StatusServer};
+use dataplane::Dataplane;
+pub(crate) use dataplane::with_causes;
 pub use dataplane::{CleanupError, ConnectError};
-use dataplane::{Dataplane, with_causes};
+use node_status::Requests;
 use report::Report;
 use speaker::{News, Speaker};
 use tunnel::Tunnels;
@@ -40,8 +43,9 @@ mod dataplane;
 mod filter;
 mod flows;
 mod marks;
-mod report;
-mod speaker;
+mod node_status;
+pub(crate) mod report;
+pub(crate) mod speaker;
 mod tunnel;
 
 /// What an agent needs to run.
@@ -76,7 +80,10 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let Options { settings, paths, store, datastore, server } = options;
     let report = Report::new(&settings.node, datastore);
     let (status, newest) = watch::channel(report.status());
-    let serving = tokio::spawn(server.serve(newest));
+    let speaker = Speaker::default();
+    let requests =
+        Requests::spawn(settings.node.clone(), Arc::clone(&store), newest.clone(), speaker.handles());
+    let serving = tokio::spawn(server.serve(newest, speaker.handles()));
     let client = Client::new(Arc::clone(&store), crate::stamp::stamp);
     let seed = seed(&settings.node);
     let tunnels = tunnel::spawn(settings.node.clone(), client, Arc::clone(&store), seed);
@@ -87,9 +94,11 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         reconciler: Reconciler::new(calico_route::reconcile::Settings::default()),
         compiler: Compiler::new(settings.node.clone()),
         desired: Desired::new(settings.node.clone(), settings.backend),
-        speaker: Speaker::default(),
+        speaker,
+        secrets: SecretFiles::new(paths.secrets_dir()),
         learned: Learned::Unknown,
         tunnels,
+        requests,
         report,
         status,
         settings,
@@ -111,7 +120,7 @@ pub async fn cleanup() -> Result<(), CleanupError> {
 }
 
 /// What keeps the nodes of a cluster from doing the same at the same moment.
-fn seed(node: &NodeName) -> u64 {
+pub(crate) fn seed(node: &NodeName) -> u64 {
     node.as_str().bytes().fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
@@ -141,8 +150,10 @@ struct Agent {
     reconciler: Reconciler,
     dataplane: Dataplane,
     speaker: Speaker,
+    secrets: SecretFiles,
     learned: Learned,
     tunnels: Tunnels,
+    requests: Requests,
     report: Report,
     status: watch::Sender<NodeStatus>,
 }
@@ -201,6 +212,7 @@ impl Agent {
         let mut changed = false;
         for change in changes {
             self.tunnels.observe(&change);
+            self.requests.observe(&change);
             let update = match change {
                 Change::Put(entry) => Update::from_entry(&entry),
                 Change::Deleted(key) => Update::from_deletion(&key),
@@ -237,6 +249,7 @@ impl Agent {
     async fn pass(&mut self) {
         let began = clock();
         let snapshot = self.compiler.snapshot();
+        self.desired.know(self.secrets.read(snapshot));
         let delta = self.desired.settle(snapshot, self.learned.known());
         if self.desired.bgp().is_none() {
             // A later speaker's knowledge is its own.
@@ -246,6 +259,7 @@ impl Agent {
         let mut problems: BTreeSet<String> = BTreeSet::new();
         problems.extend(snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
         problems.extend(self.desired.routes().problems.iter().map(ToString::to_string));
+        problems.extend(self.desired.bgp().iter().flat_map(|plan| &plan.problems).map(ToString::to_string));
         problems.extend(self.tunnels.problem());
         problems.extend(self.compiler.ruleset().warnings.iter().map(ToString::to_string));
 

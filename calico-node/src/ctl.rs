@@ -1,5 +1,6 @@
 //! What `calicoctl` is made of, apart from asking: reading manifests, showing resources, and reports.
 
+pub mod bgp;
 pub mod cascade;
 pub mod columns;
 pub mod explain;

@@ -1,11 +1,9 @@
 //! From what is known to what is wanted on this node, change by change; but for rules, which a compiler keeps.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use calico_bgp::{Origination, PeerConfig, SpeakerConfig, peers};
-use calico_model::{Cidr, LearnedRoutes, NodeName, Snapshot, Update};
+use calico_bgp::peers::{self, Plan, Secrets};
+use calico_model::{LearnedRoutes, NodeName, Snapshot, Update};
 use calico_route::{Computer, Delta};
 
 use crate::settings::Backend;
@@ -16,32 +14,25 @@ pub struct Desired {
     node: NodeName,
     backend: Backend,
     routes: Computer,
-    bgp: Option<BgpDesired>,
-}
-
-/// What the BGP speaker is to do.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BgpDesired {
-    /// Its own settings, which cannot be changed without ending every session.
-    pub speaker: SpeakerConfig,
-    /// Where it listens, which cannot either.
-    pub listen: Vec<SocketAddr>,
-    /// The sessions.
-    pub peers: Vec<PeerConfig>,
-    /// The prefixes that begin here.
-    pub originated: BTreeMap<Cidr, Origination>,
+    secrets: Secrets,
+    bgp: Option<Plan>,
 }
 
 impl Desired {
     /// Makes what is wanted on a node of which nothing is known.
     #[must_use]
     pub fn new(node: NodeName, backend: Backend) -> Self {
-        Self { routes: Computer::new(node.clone()), node, backend, bgp: None }
+        Self { routes: Computer::new(node.clone()), node, backend, secrets: Secrets::default(), bgp: None }
     }
 
     /// Takes in one change of the datastore.
     pub fn apply(&mut self, update: &Update) {
         self.routes.apply(update);
+    }
+
+    /// Takes in the passwords that resources refer to.
+    pub fn know(&mut self, secrets: Secrets) {
+        self.secrets = secrets;
     }
 
     /// Works out what is wanted of `snapshot`, of whose changes all were [applied](Desired::apply), and of what BGP has
@@ -50,14 +41,13 @@ impl Desired {
     pub fn settle(&mut self, snapshot: &Snapshot, learned: Option<&Arc<LearnedRoutes>>) -> Delta {
         self.bgp = match self.backend {
             Backend::None => None,
-            Backend::Bgp => peers::speaker(snapshot, &self.node).map(|speaker| BgpDesired {
-                speaker,
-                listen: peers::listen(snapshot, &self.node),
-                peers: peers::peers(snapshot, &self.node),
-                originated: peers::originated(snapshot, &self.node),
-            }),
+            Backend::Bgp => peers::plan(snapshot, &self.node, &self.secrets),
         };
-        self.routes.learn(learned.filter(|_| self.bgp.is_some()).cloned().unwrap_or_default());
+        let mut learned = learned.filter(|_| self.bgp.is_some()).cloned().unwrap_or_default();
+        if let Some(plan) = self.bgp.as_ref().filter(|plan| !plan.reachable.is_empty()) {
+            Arc::make_mut(&mut learned).extend(plan.reachable.clone());
+        }
+        self.routes.learn(learned);
         self.routes.settle()
     }
 
@@ -69,7 +59,7 @@ impl Desired {
 
     /// Returns who else is told; `None` when BGP is off or the node has no address to speak from.
     #[must_use]
-    pub fn bgp(&self) -> Option<&BgpDesired> {
+    pub fn bgp(&self) -> Option<&Plan> {
         self.bgp.as_ref()
     }
 }

@@ -26,6 +26,8 @@ pub mod flows;
 pub mod ipam;
 pub mod lab;
 pub mod paths;
+pub mod reflector;
+mod secrets;
 pub mod settings;
 pub mod stamp;
 pub mod startup;

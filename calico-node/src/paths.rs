@@ -59,6 +59,12 @@ impl Paths {
         self.lib.join("mtu")
     }
 
+    /// Returns the folder of the passwords that resources refer to: `NAME/KEY` for the entry `KEY` of the Secret `NAME`.
+    #[must_use]
+    pub fn secrets_dir(&self) -> PathBuf {
+        self.lib.join("secrets")
+    }
+
     /// Returns the embedded datastore's file when `CALICO_DATASTORE_PATH` names no other.
     #[must_use]
     pub fn default_datastore(&self) -> PathBuf {

@@ -1,25 +1,32 @@
 //! What a running agent tells of itself over its local socket.
 //!
 //! The socket (mode 0600) takes one line, a [`Question`] as JSON, and answers with one line of JSON: a [`NodeStatus`] for
-//! [`Question::Status`].
+//! [`Question::Status`], lists of [`bgp::BgpPeer`] and [`bgp::BgpRoute`] for the others.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use calico_model::Cidr;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 pub use server::{ListenError, StatusServer};
 
+pub mod bgp;
 mod server;
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 #[serde(rename_all = "camelCase")]
 pub enum Question {
     /// How the agent is.
     Status,
+    /// How each BGP session is, in full: `null` when BGP is off.
+    BgpPeers,
+    /// Which paths BGP knows, to everywhere or to one network: `null` when BGP is off.
+    BgpRoutes(Option<Cidr>),
 }
 
 /// How an agent is.
@@ -67,7 +74,7 @@ pub struct BgpStatus {
 pub struct PeerStatus {
     /// The peer's address.
     pub address: String,
-    /// Why there is a session: `node-to-node mesh`, `global` or `node specific`.
+    /// Why there is a session: `node-to-node mesh`, `global`, `node specific` or `local workload`.
     pub peer_type: String,
     /// `up`, `start` or `down`.
     pub state: String,

@@ -1,9 +1,18 @@
 use calico_model::SequenceNumber;
-use calico_model::resource::block::{Owner, StoredAttributes};
+use calico_model::resource::block::{Owner, StoredAttributes, StoredBlock};
 use calico_model::resource::{BgpConfiguration, IpPool, NodeBgp, WorkloadEndpoint};
 
 use super::*;
-use crate::session::Peering;
+use crate::filter::{PrefixSet, Route, Teller, Verdict};
+use crate::session::{Initiation, Peering};
+use crate::speaker::{Distance, Exchange, Extent, NextHopMode, Reflection};
+use crate::wire::Attributes;
+use calico_model::Community;
+use calico_model::resource::bgp;
+
+fn peers(snapshot: &Snapshot, node: &NodeName) -> Vec<PeerConfig> {
+    super::peers(snapshot, node, &Secrets::default()).peers
+}
 
 fn node(name: &str, address: &str) -> Object<Node> {
     let mut spec = Node::new();
@@ -134,6 +143,20 @@ fn reflectors_leave_the_mesh_and_their_clients_peer_back() {
     assert_eq!(speaker(&snapshot, &named_node("node3")).unwrap().cluster_id, Some(Ipv4Addr::new(1, 0, 0, 1)));
 }
 
+/// What a peer is told of a route that begins here: its communities, or nothing.
+fn told(peer: &PeerConfig, prefix: &str) -> Option<Vec<Community>> {
+    let Exchange::Filtered(policy) = &peer.export else { panic!("resources decide") };
+    let mut attributes = Attributes::originated("172.16.6.9".parse().unwrap());
+    let route = Route { prefix: prefix.parse().unwrap(), attributes: &attributes, teller: Teller::Ourselves };
+    match policy.program().decide(&route, &PrefixSet::default()) {
+        Verdict::LeaveOut => None,
+        Verdict::Pass(change) => {
+            policy.program().apply(change, &mut attributes);
+            Some(attributes.communities())
+        }
+    }
+}
+
 #[test]
 fn own_blocks_of_exported_pools_are_told_whole_with_their_communities() {
     let mut snapshot = cluster();
@@ -149,23 +172,124 @@ fn own_blocks_of_exported_pools_are_told_whole_with_their_communities() {
             cidr: "192.168.0.0/24".parse().unwrap(),
             communities: vec!["racks".to_owned(), "64512:1:2".to_owned()],
         }];
+        c.service_external_ips = vec![bgp::ServiceNetwork { cidr: "10.7.0.0/16".parse().unwrap() }];
+        c.ipv4_normal_route_priority = Some(2000);
     });
-    for (cidr, owner) in [
-        ("192.168.0.0/26", "node1"),
-        ("192.168.0.64/26", "node2"),
-        ("192.168.9.0/26", "node1"),
-        ("10.0.0.0/26", "node1"),
-        ("172.30.0.0/26", "node1"),
-    ] {
+    for (cidr, owner) in [("192.168.0.0/26", "node1"), ("192.168.0.64/26", "node2"), ("10.0.0.0/26", "node1")]
+    {
         let block = block(cidr, owner);
         snapshot.blocks.insert(block.cidr, block);
     }
-    let told = originated(&snapshot, &named_node("node1"));
-    let cidrs: Vec<String> = told.keys().map(ToString::to_string).collect();
-    assert_eq!(cidrs, ["192.168.0.0/26", "192.168.9.0/26"]);
-    let communities = |cidr: &str| told[&cidr.parse().unwrap()].communities.clone();
-    assert_eq!(communities("192.168.0.0/26"), [Community::Standard(64512, 7), Community::Large(64512, 1, 2)]);
-    assert!(communities("192.168.9.0/26").is_empty());
+    let begins = originated(&snapshot, &named_node("node1"));
+    let cidrs: Vec<String> = begins.keys().map(ToString::to_string).collect();
+    assert_eq!(cidrs, ["10.0.0.0/26", "10.7.0.0/16", "192.168.0.0/26"]);
+    assert!(begins.values().all(|how| how.local_pref == METRIC_BASE - 2000));
+    assert_eq!(begins[&"10.7.0.0/16".parse().unwrap()].extent, Extent::Itself);
+    assert_eq!(begins[&"192.168.0.0/26".parse().unwrap()].extent, Extent::Block);
+    let peer = &peers(&snapshot, &named_node("node1"))[0];
+    assert_eq!(
+        told(peer, "192.168.0.0/26"),
+        Some(vec![Community::Standard(64512, 7), Community::Large(64512, 1, 2)])
+    );
+    assert_eq!(told(peer, "10.7.0.0/16"), Some(Vec::new()));
+    assert_eq!(told(peer, "10.0.0.0/26"), None);
+}
+
+#[test]
+fn every_field_of_a_bgppeer_has_its_effect() {
+    let mut snapshot = cluster();
+    configure(&mut snapshot, |c| c.node_to_node_mesh_enabled = Some(false));
+    let spec = BgpPeer {
+        node: Some(named_node("node1")),
+        peer_ip: Some("10.7.0.1:1790".parse().unwrap()),
+        as_number: AsNumber::new(65001),
+        local_as_number: AsNumber::new(65001),
+        next_hop_mode: Some(bgp::NextHopMode::SelfHop),
+        source_address: Some(bgp::SourceAddress::Any),
+        max_restart_time: Some("30s".parse().unwrap()),
+        num_allowed_local_as_numbers: Some(2),
+        ttl_security: Some(3),
+        reachable_by: Some("172.16.6.254".parse().unwrap()),
+        ..BgpPeer::new()
+    };
+    snapshot.insert(Object::new("far".parse::<Name>().unwrap(), spec));
+    let plan = plan(&snapshot, &named_node("node1"), &Secrets::default()).unwrap();
+    let [peer] = plan.peers.as_slice() else { panic!("one session: {:?}", plan.peers) };
+    assert_eq!((peer.port, peer.name.as_str()), (1790, "Node_10_7_0_1_port_1790"));
+    assert_eq!(peer.peering(), Peering::Internal, "by the AS number of this session");
+    assert_eq!(peer.next_hop, NextHopMode::Own);
+    assert_eq!(peer.local_address, None);
+    assert_eq!((peer.restart_time, peer.allow_own_as), (30, 2));
+    assert_eq!(peer.distance, Distance::Within(3));
+    let gateways = plan.reachable[&"10.7.0.1/32".parse().unwrap()].next_hops.clone();
+    assert_eq!(gateways, ["172.16.6.254".parse().unwrap()].into());
+    assert!(super::plan(&snapshot, &named_node("node2"), &Secrets::default()).unwrap().reachable.is_empty());
+}
+
+#[test]
+fn a_nodes_own_configuration_counts_before_that_of_the_cluster() {
+    let mut snapshot = cluster();
+    configure(&mut snapshot, |c| c.listen_port = Some(1790));
+    let mut own = BgpConfiguration::new();
+    own.listen_port = Some(1791);
+    own.bind_mode = Some(bgp::BindMode::NodeIp);
+    snapshot.insert(Object::new("node.node2".parse().unwrap(), own));
+    assert_eq!(listen(&snapshot, &named_node("node1")), ["0.0.0.0:1790".parse().unwrap()]);
+    assert_eq!(listen(&snapshot, &named_node("node2")), ["172.16.6.10:1791".parse().unwrap()]);
+    assert_eq!(
+        peers(&snapshot, &named_node("node1")).iter().map(|p| p.port).collect::<Vec<_>>(),
+        [1791, 1790]
+    );
+}
+
+#[test]
+fn a_peering_is_answered_by_itself_unless_it_is_manual() {
+    for (reverse, answered) in [(None, 1), (Some(bgp::ReversePeering::Manual), 0)] {
+        let mut snapshot = cluster();
+        configure(&mut snapshot, |c| c.node_to_node_mesh_enabled = Some(false));
+        let spec = BgpPeer {
+            node: Some(named_node("node1")),
+            peer_ip: Some("172.16.6.10".parse().unwrap()),
+            as_number: AsNumber::new(64512),
+            reverse_peering: reverse,
+            ..BgpPeer::new()
+        };
+        snapshot.insert(Object::new("one".parse::<Name>().unwrap(), spec));
+        assert_eq!(peers(&snapshot, &named_node("node1")).len(), 1);
+        assert_eq!(peers(&snapshot, &named_node("node2")).len(), answered);
+        assert_eq!(peers(&snapshot, &named_node("node3")).len(), 0);
+    }
+}
+
+#[test]
+fn standalone_reflectors_peer_with_one_another_and_reflect_for_the_nodes_that_name_them() {
+    let mut snapshot = cluster();
+    configure(&mut snapshot, |c| c.node_to_node_mesh_enabled = Some(false));
+    for (name, address, cluster) in
+        [("rr1", "172.16.6.40/32", "1.0.0.1"), ("rr2", "172.16.6.41/32", "1.0.0.2")]
+    {
+        let mut reflector = node(name, address);
+        reflector.metadata.labels = [(STANDALONE_REFLECTOR, "")].into_iter().collect();
+        reflector.spec.bgp.as_mut().unwrap().route_reflector_cluster_id = Some(cluster.parse().unwrap());
+        snapshot.insert(reflector);
+    }
+    let spec = BgpPeer {
+        peer_ip: Some("172.16.6.40".parse().unwrap()),
+        as_number: AsNumber::new(64512),
+        ..BgpPeer::new()
+    };
+    snapshot.insert(Object::new("rr1".parse::<Name>().unwrap(), spec));
+    let reflector = peers(&snapshot, &named_node("rr1"));
+    let kinds: Vec<(String, Reflection)> =
+        reflector.iter().map(|peer| (peer.name.clone(), peer.reflection)).collect();
+    let expected = [
+        ("Global_172_16_6_9", Reflection::Client),
+        ("Global_172_16_6_10", Reflection::Client),
+        ("Mesh_172_16_6_41", Reflection::NonClient),
+        ("Global_172_16_199_12", Reflection::Client),
+    ];
+    assert_eq!(kinds, expected.map(|(name, reflection)| (name.to_owned(), reflection)));
+    assert_eq!(addresses(&peers(&snapshot, &named_node("node1"))), ["172.16.6.40"]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::bfd::Change;
 use crate::decision::{self, Reason};
 use crate::family::PerFamily;
 use crate::rib::{Path, PeerId, Tabled};
-use crate::session::{Peering, State};
+use crate::session::{Negotiated, Peering, State};
 use crate::wire::{self, Attributes};
 
 /// What was counted for one peer since the speaker started.
@@ -57,6 +57,8 @@ pub struct PeerStatus {
     pub since: Instant,
     /// Its identifier, while the session is established.
     pub remote_id: Option<RouterId>,
+    /// What was agreed on, while the session is established.
+    pub negotiated: Option<std::sync::Arc<Negotiated>>,
     /// Why the last session or connection ended, in words.
     pub last_error: Option<String>,
     /// The last NOTIFICATION we sent, in words.
@@ -190,6 +192,7 @@ fn status_of(peer: &Peer, told: Option<&PerFamily<Counted>>) -> PeerStatus {
         state: peer.state,
         since: peer.since,
         remote_id: peer.up.as_ref().map(|up| up.negotiated.remote_id),
+        negotiated: peer.up.as_ref().map(|up| up.negotiated.clone()),
         last_error: peer.last_error.as_ref().map(ToString::to_string),
         last_sent: peer.last_sent.as_ref().map(|n| n.unwrapped().to_string()),
         last_received: peer.last_received.as_ref().map(|n| n.unwrapped().to_string()),

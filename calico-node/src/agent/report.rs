@@ -11,14 +11,14 @@ use crate::status::{BgpStatus, NodeStatus};
 
 use super::dataplane::with_causes;
 
-pub(super) struct Report {
+pub(crate) struct Report {
     status: NodeStatus,
     trouble: Option<String>,
     problems: BTreeSet<String>,
 }
 
 impl Report {
-    pub(super) fn new(node: &NodeName, datastore: String) -> Self {
+    pub(crate) fn new(node: &NodeName, datastore: String) -> Self {
         let status = NodeStatus {
             node: node.to_string(),
             pid: std::process::id(),
@@ -34,12 +34,12 @@ impl Report {
         Self { status, trouble: None, problems: BTreeSet::new() }
     }
 
-    pub(super) fn status(&self) -> NodeStatus {
+    pub(crate) fn status(&self) -> NodeStatus {
         let problems = self.trouble.iter().chain(&self.problems).cloned().collect();
         NodeStatus { problems, ..self.status.clone() }
     }
 
-    pub(super) fn datastore_trouble(&mut self, error: Option<&StoreError>) {
+    pub(crate) fn datastore_trouble(&mut self, error: Option<&StoreError>) {
         let trouble = error.map(|error| with_causes(error));
         match (&self.trouble, &trouble) {
             (before, Some(now)) if before.as_ref() != Some(now) => tracing::warn!("{now}; trying again"),
@@ -50,7 +50,7 @@ impl Report {
     }
 
     /// Notes how a pass went; each problem is logged when it comes and when it goes, not every time it is found.
-    pub(super) fn passed(&mut self, problems: BTreeSet<String>, in_sync: bool, programmed: bool) {
+    pub(crate) fn passed(&mut self, problems: BTreeSet<String>, in_sync: bool, programmed: bool) {
         for new in problems.difference(&self.problems) {
             tracing::warn!("{new}");
         }
@@ -65,16 +65,16 @@ impl Report {
         self.status.programmed = programmed;
     }
 
-    pub(super) fn set_kernel_overruns(&mut self, overruns: u64) {
+    pub(crate) fn set_kernel_overruns(&mut self, overruns: u64) {
         self.status.kernel_overruns = overruns;
     }
 
-    pub(super) fn set_bgp(&mut self, bgp: Option<BgpStatus>) {
+    pub(crate) fn set_bgp(&mut self, bgp: Option<BgpStatus>) {
         self.status.bgp = bgp;
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a status tells the time of day")]
-pub(super) fn seconds() -> u64 {
+pub(crate) fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calico_bgp::net::{Gone, Handle, ListenError, spawn};
+use calico_bgp::peers::Plan;
 use calico_bgp::session::State;
 use calico_bgp::{PeerStatus, Start};
 use calico_model::{Family, LearnedRoutes};
@@ -12,11 +13,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
 use super::report::seconds;
-use crate::desired::BgpDesired;
 use crate::status::{BgpStatus, PeerStatus as ShownPeer};
 
 /// What a running speaker has to say.
-pub(super) enum News {
+pub(crate) enum News {
     /// Another choice of routes, or none yet while it recovers.
     Learned(Option<Arc<LearnedRoutes>>),
     /// Something that changes the status.
@@ -25,21 +25,34 @@ pub(super) enum News {
 
 /// A speaker that runs, or none.
 #[derive(Default)]
-pub(super) struct Speaker {
+pub(crate) struct Speaker {
     running: Option<Running>,
+    /// Whom to ask; none while no speaker runs.
+    handles: watch::Sender<Option<Handle>>,
 }
 
 struct Running {
     handle: Handle,
-    desired: BgpDesired,
+    desired: Plan,
     learned: watch::Receiver<Option<Arc<LearnedRoutes>>>,
     events: broadcast::Receiver<calico_bgp::Event>,
 }
 
 impl Speaker {
+    /// Returns whom to ask about the speaker, now and later.
+    pub(crate) fn handles(&self) -> watch::Receiver<Option<Handle>> {
+        self.handles.subscribe()
+    }
+
     /// Makes the speaker do what is wanted. What did not change is not touched; sessions end only when the speaker's own
     /// identity changes, or BGP is switched off.
-    pub(super) async fn apply(&mut self, desired: Option<BgpDesired>) -> Result<(), ListenError> {
+    pub(crate) async fn apply(&mut self, desired: Option<Plan>) -> Result<(), ListenError> {
+        let outcome = self.change(desired).await;
+        self.handles.send_replace(self.running.as_ref().map(|running| running.handle.clone()));
+        outcome
+    }
+
+    async fn change(&mut self, desired: Option<Plan>) -> Result<(), ListenError> {
         let Some(desired) = desired else {
             if let Some(running) = self.running.take() {
                 let _ = running.handle.shut_down("BGP is switched off on this node").await;
@@ -54,6 +67,15 @@ impl Speaker {
             }
             None => Running::start(&desired).await?,
         };
+        // Where it listens is nothing to sessions that are up; where it cannot listen, the old places stay.
+        let mut listening = Ok(());
+        let mut desired = desired;
+        if current.desired.listen != desired.listen {
+            listening = current.handle.set_listen(&desired.listen).await.unwrap_or(Ok(()));
+            if listening.is_err() {
+                desired.listen = std::mem::take(&mut current.desired.listen);
+            }
+        }
         if current.desired.peers != desired.peers {
             // The speaker ends only with its runtime, and this task with it.
             let _ = current.handle.set_peers(desired.peers.clone()).await;
@@ -63,11 +85,11 @@ impl Speaker {
         }
         current.desired = desired;
         self.running = Some(current);
-        Ok(())
+        listening
     }
 
     /// Waits for something new. Cancel-safe; never completes while no speaker runs.
-    pub(super) async fn news(&mut self) -> News {
+    pub(crate) async fn news(&mut self) -> News {
         /// Counters are told at least this often.
         const REFRESH: Duration = Duration::from_secs(2);
         let Some(running) = &mut self.running else { return std::future::pending().await };
@@ -78,7 +100,7 @@ impl Speaker {
         }
     }
 
-    pub(super) async fn status(&self) -> Option<BgpStatus> {
+    pub(crate) async fn status(&self) -> Option<BgpStatus> {
         let running = self.running.as_ref()?;
         let peers = running.handle.status().await.ok()?;
         let speaker = &running.desired.speaker;
@@ -91,7 +113,7 @@ impl Speaker {
 }
 
 impl Running {
-    async fn start(desired: &BgpDesired) -> Result<Self, ListenError> {
+    async fn start(desired: &Plan) -> Result<Self, ListenError> {
         // The kernel may hold what an earlier speaker of this node learned.
         let mut config = desired.speaker.clone();
         config.start = Start::Recovering;
@@ -106,8 +128,8 @@ impl Running {
     }
 
     /// Whether the speaker can become what is desired without ending its sessions.
-    fn is(&self, desired: &BgpDesired) -> bool {
-        self.desired.speaker == desired.speaker && self.desired.listen == desired.listen
+    fn is(&self, desired: &Plan) -> bool {
+        self.desired.speaker == desired.speaker
     }
 }
 
@@ -133,6 +155,7 @@ fn shown(peer: &PeerStatus) -> ShownPeer {
         peer_type: match kind {
             "Mesh" => "node-to-node mesh",
             "Node" => "node specific",
+            "Local" => "local workload",
             _ => "global",
         }
         .to_owned(),

@@ -4,13 +4,15 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use calico_model::datastore::client::Client;
+use calico_model::{AsNumber, InterfaceAddr, NodeName, RouterId};
 use calico_node::agent::{self, Options};
 use calico_node::config::DatastoreConfig;
 use calico_node::paths::Paths;
+use calico_node::reflector;
 use calico_node::settings::{Settings, host_addrs};
 use calico_node::status::StatusServer;
 use calico_node::{datastore, stamp, startup, telemetry};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Programs this node's routes and packet filters, and tells other nodes by BGP which addresses live here.
@@ -30,6 +32,28 @@ enum Command {
     Run,
     /// Removes everything of Calico's from this host's kernel: rules, routes, tunnels, neighbours.
     Cleanup,
+    /// Runs a stand-alone route reflector, which programs nothing: it reflects routes between the nodes whose BGPPeers
+    /// name its address, and peers with the other stand-alone reflectors.
+    RouteReflector(Reflector),
+}
+
+#[derive(Args)]
+struct Reflector {
+    /// The reflector's IPv4 or IPv6 address, with or without a prefix length.
+    #[arg(long, env = "IP")]
+    ip: InterfaceAddr,
+    /// The address of the other family, if it has one.
+    #[arg(long, env = "IP6")]
+    ip6: Option<InterfaceAddr>,
+    /// The cluster it reflects for, in the form of an IPv4 address (RFC 4456).
+    #[arg(long)]
+    cluster_id: RouterId,
+    /// Its AS number; without one the cluster's.
+    #[arg(long = "as", env = "AS")]
+    as_number: Option<AsNumber>,
+    /// What it is called in the datastore.
+    #[arg(long, env = "NODENAME")]
+    name: Option<NodeName>,
 }
 
 fn main() -> ExitCode {
@@ -41,6 +65,7 @@ fn main() -> ExitCode {
             match arguments.command {
                 None | Some(Command::Run) => run().await,
                 Some(Command::Cleanup) => agent::cleanup().await.map_err(anyhow::Error::from),
+                Some(Command::RouteReflector(wanted)) => reflect(wanted).await,
             }
         })
     });
@@ -75,15 +100,46 @@ async fn run() -> anyhow::Result<()> {
     startup::register(&client, &settings, &addrs, &paths).await?;
     tracing::info!(node = %settings.node, datastore = loaded.datastore.describe(), "set up");
 
+    let datastore = loaded.datastore.describe();
+    agent::run(Options { settings, paths, store, datastore, server }, stopped()?).await?;
+    Ok(())
+}
+
+async fn reflect(wanted: Reflector) -> anyhow::Result<()> {
+    let paths = Paths::from_env();
+    let loaded = DatastoreConfig::from_vars(|name| std::env::var(name).ok(), &paths)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let server = StatusServer::listen(&paths.status_socket())?;
+    let store = datastore::open(&loaded.datastore).await?;
+    let node = match wanted.name {
+        Some(name) => name,
+        None => format!("route-reflector-{}", wanted.ip.addr()).replace(['.', ':'], "-").parse()?,
+    };
+    tracing::info!(%node, datastore = loaded.datastore.describe(), "reflects");
+    let options = reflector::Options {
+        node,
+        addresses: std::iter::once(wanted.ip).chain(wanted.ip6).collect(),
+        cluster_id: wanted.cluster_id,
+        as_number: wanted.as_number,
+        paths,
+        store,
+        datastore: loaded.datastore.describe(),
+        server,
+    };
+    reflector::run(options, stopped()?).await?;
+    Ok(())
+}
+
+/// Completes when the program is told to stop.
+fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let shutdown = async move {
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    };
-    let datastore = loaded.datastore.describe();
-    agent::run(Options { settings, paths, store, datastore, server }, shutdown).await?;
-    Ok(())
+    })
 }

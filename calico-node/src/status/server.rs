@@ -7,11 +7,12 @@ use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use calico_bgp::net::{Gone, Handle};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use super::{NodeStatus, Question};
+use super::{NodeStatus, Question, bgp};
 
 /// A question is one short line; what is longer is none.
 const LONGEST_QUESTION: u64 = 4096;
@@ -69,13 +70,13 @@ impl StatusServer {
     }
 
     /// Answers every question with the newest status, for as long as the agent runs.
-    pub async fn serve(self, status: watch::Receiver<NodeStatus>) {
+    pub async fn serve(self, status: watch::Receiver<NodeStatus>, speaker: watch::Receiver<Option<Handle>>) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let status = status.clone();
+                    let (status, speaker) = (status.clone(), speaker.clone());
                     tokio::spawn(async move {
-                        let exchange = answer(stream, &status);
+                        let exchange = answer(stream, &status, &speaker);
                         if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, exchange).await {
                             tracing::debug!(%error, "a question on the local socket was not answered");
                         }
@@ -97,16 +98,33 @@ impl Drop for StatusServer {
     }
 }
 
-async fn answer(stream: UnixStream, status: &watch::Receiver<NodeStatus>) -> io::Result<()> {
+async fn answer(
+    stream: UnixStream,
+    status: &watch::Receiver<NodeStatus>,
+    speaker: &watch::Receiver<Option<Handle>>,
+) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     (&mut stream).take(LONGEST_QUESTION).read_line(&mut line).await?;
     let mut reply = match serde_json::from_str::<Question>(&line)? {
         Question::Status => serde_json::to_string(&*status.borrow())?,
+        Question::BgpPeers => {
+            let speaker = speaker.borrow().clone();
+            serde_json::to_string(&of(speaker, async |speaker| bgp::peers(&speaker).await).await)?
+        }
+        Question::BgpRoutes(prefix) => {
+            let speaker = speaker.borrow().clone();
+            serde_json::to_string(&of(speaker, async |speaker| bgp::routes(&speaker, prefix).await).await)?
+        }
     };
     reply.push('\n');
     stream.write_all(reply.as_bytes()).await?;
     stream.shutdown().await
+}
+
+/// Asks a speaker; nothing where none runs.
+async fn of<T>(speaker: Option<Handle>, ask: impl AsyncFnOnce(Handle) -> Result<T, Gone>) -> Option<T> {
+    ask(speaker?).await.ok()
 }
 
 #[cfg(test)]
@@ -139,7 +157,10 @@ mod tests {
         let server = StatusServer::listen(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let (_sender, receiver) = watch::channel(status());
-        let serving = tokio::spawn(server.serve(receiver));
+        let (_handles, speaker) = watch::channel(None);
+        let serving = tokio::spawn(server.serve(receiver, speaker));
+        let off: Option<Vec<bgp::BgpPeer>> = ask(&path, Question::BgpPeers).await.unwrap();
+        assert_eq!(off, None, "no speaker runs");
         assert_eq!(ask::<NodeStatus>(&path, Question::Status).await.unwrap(), status());
         assert!(matches!(StatusServer::listen(&path), Err(ListenError::Taken { .. })));
         serving.abort();

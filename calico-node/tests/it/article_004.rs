@@ -2,8 +2,9 @@
 //! with a pair of reflectors and a cluster id each. Reflectors are agents with nothing but BGP to do.
 
 use std::fmt::Write;
+use std::process::{Child, Command, Stdio};
 
-use calico_node::lab::Lab;
+use calico_node::lab::{Ending, Lab};
 
 use crate::agent::eventually;
 use crate::article::{assert_routes, interface, up};
@@ -59,6 +60,67 @@ fn routes_go_with_the_mesh_and_come_back_the_same_by_a_route_reflector() {
     kubes_have_their_routes(&lab);
     assert_eq!(peers(&lab, "node1", 3), ["172.17.42.30", "172.17.42.31", "172.17.42.32"]);
     assert_eq!(peers(&lab, "kube-node1", 1), ["172.17.42.40"]);
+    lab.down().unwrap();
+}
+
+const PEER_BY_ADDRESS: &str = "
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: reflector}
+spec: {peerIP: 172.17.42.40, asNumber: 65100}
+";
+
+/// A program that runs beside the lab's own; ended when this is dropped.
+struct Beside(Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_stand_alone_reflector_serves_the_nodes_whose_bgppeer_names_its_address() {
+    let plain = KUBES.split("resources:").next().unwrap();
+    let mut lab = up(plain);
+    lab.apply(MESH_OFF).unwrap();
+    lab.end_agent("node1", Ending::Asked).unwrap();
+    lab.exec("node1", "calico-node", &["cleanup"]).unwrap();
+    let host = lab.state().host("node1").unwrap().clone();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &host.netns, env!("CARGO_BIN_EXE_calico-node"), "route-reflector"]);
+    command.args(["--ip", "172.17.42.40", "--cluster-id", "1.0.0.1", "--as", "65100"]);
+    let _reflector = Beside(command.envs(&host.environment).stderr(Stdio::null()).spawn().unwrap());
+    lab.apply(PEER_BY_ADDRESS).unwrap();
+    kubes_have_their_routes(&lab);
+    assert_eq!(peers(&lab, "node1", 3), ["172.17.42.30", "172.17.42.31", "172.17.42.32"]);
+    assert_eq!(peers(&lab, "kube-node1", 1), ["172.17.42.40"]);
+    assert_routes(&lab, "node1", &link("172.17.42", 40));
+
+    for host in ["node1", "kube-node1"] {
+        let listening = lab.exec(host, "ss", &["-H", "-l", "-n", "-t", "-u"]).unwrap().stdout;
+        let places: Vec<&str> = listening.lines().filter_map(|line| line.split_whitespace().nth(4)).collect();
+        assert!(
+            !places.is_empty() && places.iter().all(|place| place.ends_with(":179")),
+            "{host}: {listening}"
+        );
+    }
+
+    let ask = |words: &[&str]| lab.calicoctl("kube-node1", words, "").unwrap();
+    let table = ask(&["bgp", "peers"]);
+    assert!(
+        table.lines().nth(1).unwrap().starts_with("172.17.42.40   65100   iBGP   Established"),
+        "{table}"
+    );
+    let why = ask(&["bgp", "why", "192.168.0.64/26"]);
+    let verdict =
+        "The path to 192.168.0.64/26 from 172.17.42.40 via 172.17.42.32 is the only one, and in use.";
+    assert_eq!(why.lines().next(), Some(verdict));
+    let routes: serde_json::Value = serde_json::from_str(&ask(&["bgp", "routes", "-o", "json"])).unwrap();
+    let prefixes: Vec<&str> =
+        routes.as_array().unwrap().iter().filter_map(|r| r["prefix"].as_str()).collect();
+    assert_eq!(prefixes, ["192.168.0.0/26", "192.168.0.64/26"]);
     lab.down().unwrap();
 }
 

@@ -5,6 +5,7 @@
 
 mod apply;
 mod batch;
+mod bgp;
 mod convert;
 mod create;
 mod datastore;
@@ -83,6 +84,9 @@ enum Verb {
     /// Look at the agent of this host.
     #[command(subcommand)]
     Node(node::Verb),
+    /// Look at the BGP speaker of this host's agent.
+    #[command(subcommand)]
+    Bgp(bgp::Verb),
     /// Look at what becomes of policy.
     #[command(subcommand)]
     Policy(policy::Verb),
@@ -134,6 +138,7 @@ async fn run(verb: Verb) -> anyhow::Result<Outcome> {
         Verb::Ipam(verb) => ipam::run(verb).await,
         Verb::Datastore(verb) => datastore::run(verb).await,
         Verb::Node(verb) => node::run(verb).await,
+        Verb::Bgp(verb) => bgp::run(verb).await,
         Verb::Policy(verb) => policy::run(verb).await,
         Verb::Selector(verb) => Ok(selector::run(verb)),
         Verb::Version(args) => version::run(args).await,

@@ -1,0 +1,153 @@
+//! What each peer is told and believed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use calico_model::name::Name;
+use calico_model::resource::bgp::ServiceNetwork;
+use calico_model::resource::filter::FilterRule;
+use calico_model::resource::{BgpFilter, Node, Object};
+use calico_model::snapshot::Snapshot;
+use calico_model::{Cidr, Family};
+
+use super::configuration::Configuration;
+use super::{Problem, cluster_id};
+use crate::filter::{Export, Facts, Import, Policy, PrefixSet, Program, is_like};
+use crate::session::Peering;
+use crate::speaker::Exchange;
+
+/// Who a peer is to this node, as far as policy goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// A node of the cluster, or one of its workloads.
+    Inside,
+    /// Somebody else.
+    Outside,
+}
+
+/// Compiles policies; peers with the same filters share one.
+pub(super) struct Policies<'s> {
+    snapshot: &'s Snapshot,
+    local: &'s Object<Node>,
+    configuration: Configuration<'s>,
+    compiled: BTreeMap<(Vec<Name>, Peering, Standing), (Policy, Policy)>,
+}
+
+impl<'s> Policies<'s> {
+    pub(super) fn new(
+        snapshot: &'s Snapshot,
+        local: &'s Object<Node>,
+        configuration: Configuration<'s>,
+    ) -> Self {
+        Self { snapshot, local, configuration, compiled: BTreeMap::new() }
+    }
+
+    /// Returns what is taken from a peer and what it is told.
+    pub(super) fn of(
+        &mut self,
+        filters: &[Name],
+        peering: Peering,
+        standing: Standing,
+        problems: &mut Vec<Problem>,
+    ) -> (Exchange, Exchange) {
+        let key = (filters.to_vec(), peering, standing);
+        if !self.compiled.contains_key(&key) {
+            let both = self.compile(filters, peering, standing, problems);
+            self.compiled.insert(key.clone(), both);
+        }
+        let (import, export) = &self.compiled[&key];
+        (Exchange::Filtered(import.clone()), Exchange::Filtered(export.clone()))
+    }
+
+    fn compile(
+        &self,
+        names: &[Name],
+        peering: Peering,
+        standing: Standing,
+        problems: &mut Vec<Problem>,
+    ) -> (Policy, Policy) {
+        let mut filters: Vec<&BgpFilter> = Vec::new();
+        for name in names {
+            match self.snapshot.bgp_filters.get(&name.clone().into()) {
+                Some(filter) => filters.push(&filter.spec),
+                None => problems.push(Problem::NoFilter(name.clone())),
+            }
+        }
+        if filters.len() < names.len() {
+            return (Policy::new(Program::closed()), Policy::new(Program::closed()));
+        }
+        let facts = Facts { peering, interfaces: self.interfaces() };
+        let imported = |family: Family| -> Vec<&FilterRule> {
+            let of = |filter: &&'s BgpFilter| match family {
+                Family::V4 => filter.import_v4.iter(),
+                Family::V6 => filter.import_v6.iter(),
+            };
+            filters.iter().flat_map(of).collect()
+        };
+        let exported = |family: Family| -> Vec<&FilterRule> {
+            let of = |filter: &&'s BgpFilter| match family {
+                Family::V4 => filter.export_v4.iter(),
+                Family::V6 => filter.export_v6.iter(),
+            };
+            filters.iter().flat_map(of).collect()
+        };
+        let refused = match (peering, standing) {
+            (Peering::External, Standing::Outside) => self.refused(),
+            _ => PrefixSet::default(),
+        };
+        let import = Program::import(imported, &facts, Import { refused });
+        let export = Program::export(exported, &facts, self.export());
+        (Policy::new(import), Policy::new(export))
+    }
+
+    fn export(&self) -> Export {
+        let pools = || self.snapshot.pools.values().map(|pool| &pool.spec);
+        let services = self.configuration.cluster().filter(|_| cluster_id(&self.local.spec).is_some());
+        let services = services.into_iter().flat_map(|cluster| {
+            cluster.service_load_balancer_ips.iter().chain(&cluster.service_external_ips)
+        });
+        let services = services.map(|network: &ServiceNetwork| network.cidr);
+        Export {
+            closed: pools().filter(|pool| pool.disable_bgp_export).map(|pool| pool.cidr).collect(),
+            open: pools().map(|pool| pool.cidr).chain(services).collect(),
+            communities: self.configuration.advertised_communities(),
+            normal_priority: self.configuration.normal_priority(),
+        }
+    }
+
+    /// The networks of which nothing is taken from outside the cluster: this node's own blocks and the subnet it is in,
+    /// and the addresses of other nodes. While nodes peer with one another they tell one another where workloads are, so
+    /// that nothing inside a pool is taken from outside either; without the mesh the fabric between them may carry it.
+    fn refused(&self) -> PrefixSet {
+        let node = self.local.metadata.name.as_str();
+        let blocks = self.snapshot.blocks.values();
+        let own = blocks.filter(|block| block.host().is_some_and(|host| host.as_str() == node));
+        let pools = self.snapshot.pools.values().filter(|_| self.configuration.mesh());
+        let addresses = |node: &'s Node| Family::ALL.into_iter().filter_map(|family| node.addr(family));
+        let nodes = self.snapshot.nodes.values().flat_map(|other| addresses(&other.spec));
+        own.map(|block| block.cidr)
+            .chain(pools.map(|pool| pool.spec.cidr))
+            .chain(addresses(&self.local.spec).map(|address| address.subnet()))
+            .chain(nodes.map(|address| Cidr::host(address.addr())))
+            .collect()
+    }
+
+    /// The node's interfaces and their networks, without those that are ignored.
+    fn interfaces(&self) -> Vec<(String, Vec<Cidr>)> {
+        let ignored = self.configuration.ignored_interfaces();
+        let counts = |name: &str| !ignored.iter().any(|pattern| is_like(pattern, name));
+        let interfaces = self.local.spec.interfaces.iter().filter(|interface| counts(&interface.name));
+        interfaces
+            .map(|interface| {
+                let networks = interface.addresses.iter().map(|address| address.subnet()).collect();
+                (interface.name.clone(), networks)
+            })
+            .collect()
+    }
+}
+
+/// Returns who has an address: a node of the cluster, or somebody else.
+pub(super) fn standing(snapshot: &Snapshot, address: IpAddr) -> Standing {
+    let has = |node: &Node| node.addr(Family::of(address)).is_some_and(|own| own.addr() == address);
+    if snapshot.nodes.values().any(|node| has(&node.spec)) { Standing::Inside } else { Standing::Outside }
+}

@@ -1,0 +1,319 @@
+//! The sessions of a node.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use calico_model::name::{Name, NodeName};
+use calico_model::resource::bgp::{self, ReversePeering, SourceAddress};
+use calico_model::resource::{BgpPeer, GoDuration, Node, Object};
+use calico_model::snapshot::Snapshot;
+use calico_model::{AsNumber, Family};
+
+use super::configuration::Configuration;
+use super::policy::{Policies, Standing, standing};
+use super::secrets::{Missing, Secrets};
+use super::{PORT, STANDALONE_REFLECTOR, applies, as_number, cluster_id, local_pref, object};
+use crate::session::Initiation;
+use crate::speaker::{Distance, NextHopMode, PeerConfig, Reflection};
+use crate::wire::open::AddPath;
+
+/// Something that cannot be done as asked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// A password is not known.
+    #[error(
+        "the session with {peer} is left out: the Secret {name} has no usable entry {key}; a password has 1 to 80 octets"
+    )]
+    NoPassword {
+        /// The peer's name.
+        peer: String,
+        /// The Secret's.
+        name: String,
+        /// The entry's.
+        key: String,
+    },
+    /// A filter is not there, or was never valid.
+    #[error(
+        "nothing is told to or taken from peers with the filter {0}: there is no valid BGPFilter of this name"
+    )]
+    NoFilter(Name),
+}
+
+/// A node's sessions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sessions {
+    /// The peers, in the order of their addresses.
+    pub peers: Vec<PeerConfig>,
+    /// What cannot be done as asked.
+    pub problems: Vec<Problem>,
+}
+
+/// Decides a node's sessions, in the order of the peers' addresses.
+#[must_use]
+pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Sessions {
+    let none = Sessions { peers: Vec::new(), problems: Vec::new() };
+    let Some(local) = object(snapshot, node) else { return none };
+    let configuration = Configuration::of(snapshot, node);
+    let here = Here { snapshot, local, configuration };
+    let scope = |peer: &BgpPeer| u8::from(!is_global(peer));
+    let mut resources: Vec<&BgpPeer> = snapshot.bgp_peers.values().map(|peer| &peer.spec).collect();
+    resources.sort_by_key(|peer| scope(peer));
+    let mut asked: Vec<Wanted<'_>> = here.mesh().collect();
+    for peer in resources {
+        if applies(peer, local) {
+            asked.extend(here.named(peer));
+        }
+        if peer.reverse_peering != Some(ReversePeering::Manual) {
+            asked.extend(here.reversed(peer));
+        }
+    }
+    let mut wanted: BTreeMap<IpAddr, Wanted<'_>> = BTreeMap::new();
+    for session in asked {
+        wanted.entry(session.config.address).or_insert(session);
+    }
+    let mut policies = Policies::new(snapshot, local, configuration);
+    let mut sessions = none;
+    for Wanted { mut config, password, filters, standing } in wanted.into_values() {
+        match secrets.of(password) {
+            Ok(password) => config.password = password,
+            Err(Missing { name, key }) => {
+                sessions.problems.push(Problem::NoPassword { peer: config.name, name, key });
+                continue;
+            }
+        }
+        (config.import, config.export) =
+            policies.of(filters, config.peering(), standing, &mut sessions.problems);
+        sessions.peers.push(config);
+    }
+    sessions
+}
+
+/// A session that something asks for, without what it is to keep secret and let pass.
+struct Wanted<'s> {
+    config: PeerConfig,
+    password: Option<&'s bgp::Password>,
+    filters: &'s [Name],
+    standing: Standing,
+}
+
+/// The node that everything is decided for.
+#[derive(Clone, Copy)]
+struct Here<'s> {
+    snapshot: &'s Snapshot,
+    local: &'s Object<Node>,
+    configuration: Configuration<'s>,
+}
+
+impl<'s> Here<'s> {
+    /// The mesh of all nodes that are no reflectors, and that of the stand-alone reflectors.
+    fn mesh(self) -> impl Iterator<Item = Wanted<'s>> {
+        let cluster = self.configuration.cluster();
+        let enabled = self.configuration.mesh();
+        let alone = |node: &Object<Node>| node.metadata.labels.get(STANDALONE_REFLECTOR).is_some();
+        let member = move |node: &Node| enabled && cluster_id(node).is_none();
+        let meets = move |other: &&'s std::sync::Arc<Object<Node>>| {
+            if alone(self.local) || alone(other) {
+                alone(self.local) && alone(other)
+            } else {
+                member(&self.local.spec) && member(&other.spec)
+            }
+        };
+        let others = self.snapshot.nodes.values().filter(meets);
+        others.flat_map(move |other| self.between_nodes(other, "Mesh")).map(move |mut config| {
+            config.restart_time =
+                restart_time(cluster.and_then(|c| c.node_mesh_max_restart_time.as_ref()), &config);
+            if alone(self.local) {
+                config.reflection = Reflection::NonClient;
+            }
+            let password = cluster.and_then(|cluster| cluster.node_mesh_password.as_ref());
+            Wanted { config, password, filters: &[], standing: Standing::Inside }
+        })
+    }
+
+    /// The sessions, one for each family, between this node and another.
+    fn between_nodes(
+        self,
+        other: &'s Object<Node>,
+        kind: &'static str,
+    ) -> impl Iterator<Item = PeerConfig> + 's {
+        let is_other = self.local.id() != other.id();
+        Family::ALL.into_iter().filter(move |_| is_other).filter_map(move |family| {
+            let us = self.local.spec.addr(family)?.addr();
+            let them = other.spec.addr(family)?.addr();
+            let mut peer = self.with(them, as_number(self.snapshot, &other.spec), us);
+            peer.port = self.port_of(other);
+            peer.name = peer_name(kind, them, peer.port);
+            if them.to_string() > us.to_string() {
+                peer.initiation = Initiation::Passive;
+            }
+            reflect(&mut peer, &self.local.spec, Some(&other.spec));
+            Some(peer)
+        })
+    }
+
+    /// A peer with Calico's settings: several paths for one prefix are offered and taken.
+    fn with(self, address: IpAddr, remote_as: AsNumber, us: IpAddr) -> PeerConfig {
+        let mut peer = PeerConfig::new(address, remote_as, as_number(self.snapshot, &self.local.spec));
+        peer.local_address = Some(us);
+        peer.add_path = AddPath::Both;
+        let normal = self.configuration.normal_priority()[Family::of(address)];
+        peer.default_local_pref = Some(local_pref(normal));
+        peer
+    }
+
+    /// The port that another node listens on.
+    fn port_of(self, other: &Object<Node>) -> u16 {
+        let name: Option<NodeName> = other.metadata.name.as_str().parse().ok();
+        name.map_or(PORT, |name| Configuration::of(self.snapshot, &name).listen_port())
+    }
+
+    /// The sessions that a BGPPeer asks this node for.
+    fn named(self, peer: &'s BgpPeer) -> Vec<Wanted<'s>> {
+        let selected = peer.peer_selector.iter().flat_map(|selector| {
+            let nodes = self.snapshot.nodes.values().filter(|o| selector.matches(&o.metadata.labels));
+            nodes.flat_map(|other| self.between_nodes(other, kind_of(peer)))
+        });
+        let selected: Vec<PeerConfig> = selected.collect();
+        let configs = self.addressed(peer).into_iter().chain(selected).chain(self.workloads(peer));
+        configs
+            .map(|mut config| {
+                if let Some(own) = peer.local_as_number {
+                    config.local_as = own;
+                    if config.peering() == crate::session::Peering::External {
+                        config.reflection = Reflection::NonClient;
+                    }
+                }
+                self.with_settings(config, peer)
+            })
+            .collect()
+    }
+
+    /// The other side of a BGPPeer: nodes that it selects, or whose address it names, peer back.
+    fn reversed(self, peer: &'s BgpPeer) -> Vec<Wanted<'s>> {
+        let selected = peer.peer_selector.as_ref().is_some_and(|s| s.matches(&self.local.metadata.labels));
+        let meant = peer.peer_ip.filter(|address| self.has(address.addr));
+        if !selected && meant.is_none() {
+            return Vec::new();
+        }
+        let others = self.snapshot.nodes.values().filter(|other| applies(peer, other));
+        let of_family = |config: &PeerConfig| {
+            meant.is_none_or(|meant| Family::of(meant.addr) == Family::of(config.address))
+        };
+        others
+            .flat_map(|other| self.between_nodes(other, kind_of(peer)))
+            .filter(of_family)
+            .map(|mut config| {
+                if let Some(theirs) = peer.local_as_number {
+                    config.remote_as = theirs;
+                }
+                if let (Some(_), Some(ours)) = (meant, peer.as_number) {
+                    config.local_as = ours;
+                }
+                self.with_settings(config, peer)
+            })
+            .collect()
+    }
+
+    fn has(self, address: IpAddr) -> bool {
+        self.local.spec.addr(Family::of(address)).is_some_and(|own| own.addr() == address)
+    }
+
+    /// The session with the address that a BGPPeer names.
+    fn addressed(self, peer: &BgpPeer) -> Option<PeerConfig> {
+        let (address, remote_as) = (peer.peer_ip?, peer.as_number?);
+        let family = Family::of(address.addr);
+        let us = self.local.spec.addr(family)?.addr();
+        if us == address.addr {
+            return None;
+        }
+        let has = |node: &Object<Node>| node.spec.addr(family).is_some_and(|a| a.addr() == address.addr);
+        let node = self.snapshot.nodes.values().find(|node| has(node));
+        let mut config = self.with(address.addr, remote_as, us);
+        config.port = address.port.unwrap_or_else(|| node.map_or(PORT, |node| self.port_of(node)));
+        config.name = peer_name(kind_of(peer), address.addr, config.port);
+        if node.is_some() && address.addr.to_string() > us.to_string() {
+            config.initiation = Initiation::Passive;
+        }
+        reflect(&mut config, &self.local.spec, node.map(|node| &node.spec));
+        Some(config)
+    }
+
+    /// The sessions with workloads of this node that a BGPPeer selects.
+    fn workloads(self, peer: &BgpPeer) -> Vec<PeerConfig> {
+        let (Some(selector), Some(remote_as)) = (&peer.local_workload_selector, peer.as_number) else {
+            return Vec::new();
+        };
+        let here = |node: &NodeName| node.as_str() == self.local.metadata.name.as_str();
+        let workloads = self.snapshot.workloads.values().filter(|workload| {
+            here(&workload.spec.node) && selector.matches(&self.snapshot.workload_labels(workload))
+        });
+        let addresses = workloads.flat_map(|workload| workload.spec.ip_networks.iter().map(|ip| ip.addr()));
+        addresses
+            .filter_map(|address| {
+                let family = Family::of(address);
+                let own = || self.local.spec.addr(family).map(|own| own.addr());
+                let us = self.configuration.local_workload_peering(family).or_else(own)?;
+                let mut config = self.with(address, remote_as, us);
+                config.name = peer_name("Local_Workload", address, PORT);
+                Some(config)
+            })
+            .collect()
+    }
+
+    /// Puts on a session what its BGPPeer says of it.
+    fn with_settings(self, mut config: PeerConfig, peer: &'s BgpPeer) -> Wanted<'s> {
+        config.next_hop = match peer.next_hop() {
+            bgp::NextHopMode::SelfHop => NextHopMode::Own,
+            bgp::NextHopMode::Keep => NextHopMode::Keep,
+            bgp::NextHopMode::Auto => NextHopMode::Auto,
+        };
+        if let Some(hops) = peer.ttl_security.filter(|hops| *hops > 0) {
+            config.distance = Distance::Within(hops);
+        }
+        if peer.source_address == Some(SourceAddress::Any) {
+            config.local_address = None;
+        }
+        config.restart_time = restart_time(peer.max_restart_time.as_ref(), &config);
+        let loops = peer.num_allowed_local_as_numbers.unwrap_or(0);
+        config.allow_own_as = u8::try_from(loops).unwrap_or(u8::MAX);
+        let inside = peer.local_workload_selector.is_some() && peer.peer_ip.is_none();
+        let standing = if inside { Standing::Inside } else { standing(self.snapshot, config.address) };
+        Wanted { config, password: peer.password.as_ref(), filters: &peer.filters, standing }
+    }
+}
+
+/// How long a peer is asked to keep our routes, in the 12 bits that a capability has for it.
+fn restart_time(configured: Option<&GoDuration>, usual: &PeerConfig) -> u16 {
+    const LONGEST: u16 = 0xfff;
+    configured.map_or(usual.restart_time, |time| {
+        u16::try_from(time.get().as_secs()).unwrap_or(LONGEST).min(LONGEST)
+    })
+}
+
+/// A node with a cluster id reflects for peers of its AS that are not of the same cluster; those are ordinary peers.
+fn reflect(peer: &mut PeerConfig, local: &Node, other: Option<&Node>) {
+    if let Some(own) = cluster_id(local)
+        && peer.local_as == peer.remote_as
+        && other.and_then(cluster_id) != Some(own)
+    {
+        peer.reflection = Reflection::Client;
+    }
+}
+
+fn is_global(peer: &BgpPeer) -> bool {
+    peer.node.is_none() && peer.node_selector.is_none()
+}
+
+fn kind_of(peer: &BgpPeer) -> &'static str {
+    if is_global(peer) { "Global" } else { "Node" }
+}
+
+/// The name that status parsers expect: `Mesh_172_16_6_11`.
+fn peer_name(kind: &str, address: IpAddr, port: u16) -> String {
+    let address = address.to_string().replace(['.', ':'], "_");
+    match port {
+        PORT => format!("{kind}_{address}"),
+        port => format!("{kind}_{address}_port_{port}"),
+    }
+}

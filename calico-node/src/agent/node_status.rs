@@ -1,0 +1,318 @@
+//! CalicoNodeStatus: resources that ask for the status of this node, answered as often as each wants.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use calico_bgp::net::Handle;
+use calico_model::datastore::{Change, Key, Precondition, Write};
+use calico_model::resource::node_status::NodeStatusClass;
+use calico_model::resource::{Document, Kind, Resource, ResourceKey};
+use calico_model::{Datastore, Family, NodeName, timestamp};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::status::bgp::{self, BgpPeer, BgpRoute};
+use crate::status::{BgpStatus, NodeStatus};
+
+/// What one resource asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Request {
+    classes: Vec<NodeStatusClass>,
+    period: Duration,
+}
+
+/// The requests for this node, and the task that answers them.
+pub(super) struct Requests {
+    node: NodeName,
+    known: watch::Sender<BTreeMap<Key, Request>>,
+}
+
+impl Requests {
+    /// Starts answering, with what the agent tells of itself and what its speaker knows.
+    pub(super) fn spawn(
+        node: NodeName,
+        store: Arc<dyn Datastore>,
+        status: watch::Receiver<NodeStatus>,
+        speaker: watch::Receiver<Option<Handle>>,
+    ) -> Self {
+        let known = watch::Sender::new(BTreeMap::new());
+        // It ends when the requests' sender is dropped with the agent.
+        tokio::spawn(answer(known.subscribe(), store, status, speaker));
+        Self { node, known }
+    }
+
+    /// Takes in one change of the datastore.
+    pub(super) fn observe(&self, change: &Change) {
+        let (key, request) = match change {
+            Change::Put(entry) if is_request(&entry.key) => (&entry.key, wanted(&self.node, &entry.value)),
+            Change::Deleted(key) if is_request(key) => (key, None),
+            _ => return,
+        };
+        self.known.send_if_modified(|known| match request {
+            Some(request) => known.insert(key.clone(), request.clone()) != Some(request),
+            None => known.remove(key).is_some(),
+        });
+    }
+}
+
+fn is_request(key: &Key) -> bool {
+    ResourceKey::from_datastore_key(key).is_some_and(|key| key.kind == Kind::CalicoNodeStatus)
+}
+
+/// Reads what a resource asks of this node. One that cannot be read asks for nothing.
+fn wanted(node: &NodeName, value: &[u8]) -> Option<Request> {
+    let Resource::CalicoNodeStatus(object) = Document::from_json(value).ok()?.check().ok()? else {
+        return None;
+    };
+    let period = object.spec.update_period_seconds.filter(|seconds| *seconds > 0)?;
+    let request =
+        Request { classes: object.spec.classes.clone(), period: Duration::from_secs(period.into()) };
+    (object.spec.node == *node).then_some(request)
+}
+
+async fn answer(
+    mut requests: watch::Receiver<BTreeMap<Key, Request>>,
+    store: Arc<dyn Datastore>,
+    status: watch::Receiver<NodeStatus>,
+    speaker: watch::Receiver<Option<Handle>>,
+) {
+    let mut due: BTreeMap<Key, Instant> = BTreeMap::new();
+    loop {
+        let wanted = requests.borrow_and_update().clone();
+        due.retain(|key, _| wanted.contains_key(key));
+        let now = super::clock();
+        for (key, request) in &wanted {
+            if due.get(key).is_some_and(|at| *at > now) {
+                continue;
+            }
+            due.insert(key.clone(), now + request.period);
+            let told = status.borrow().clone();
+            let handle = speaker.borrow().clone();
+            let value = told_of(&request.classes, &told, handle.as_ref()).await;
+            if let Err(error) = write(&*store, key, value).await {
+                tracing::debug!(%key, %error, "the status was not written; trying again when it is due");
+            }
+        }
+        let next = due.values().min().copied();
+        let alarm = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = requests.changed() => if changed.is_err() { return },
+            () = alarm => {}
+        }
+    }
+}
+
+async fn told_of(classes: &[NodeStatusClass], told: &NodeStatus, speaker: Option<&Handle>) -> Value {
+    let (mut peers, mut routes) = (Vec::new(), Vec::new());
+    if let Some(speaker) = speaker {
+        // A speaker that has just ended has neither.
+        if classes.contains(&NodeStatusClass::Bgp) || classes.contains(&NodeStatusClass::Routes) {
+            peers = bgp::peers(speaker).await.unwrap_or_default();
+        }
+        if classes.contains(&NodeStatusClass::Routes) {
+            routes = bgp::routes(speaker, None).await.unwrap_or_default();
+        }
+    }
+    describe(classes, told, &peers, &routes, wall_clock())
+}
+
+/// Puts a status on a resource as it is stored, if nobody else writes it at that moment.
+async fn write(
+    store: &dyn Datastore,
+    key: &Key,
+    status: Value,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Some(entry) = store.get(key).await? else { return Ok(()) };
+    let mut resource: Value = serde_json::from_slice(&entry.value)?;
+    if let Some(fields) = resource.as_object_mut() {
+        fields.insert("status".to_owned(), status);
+    }
+    let value = serde_json::to_vec(&resource)?;
+    store.commit(vec![Write::put(key.clone(), value, Precondition::At(entry.revision))]).await?;
+    Ok(())
+}
+
+/// Describes the node in the fields of a CalicoNodeStatus. Pure.
+fn describe(
+    classes: &[NodeStatusClass],
+    told: &NodeStatus,
+    peers: &[BgpPeer],
+    routes: &[BgpRoute],
+    now: SystemTime,
+) -> Value {
+    let mut status = json!({ "lastUpdated": timestamp::format(now) });
+    let of = |peer: &&BgpPeer, family| Family::of(peer.address) == family;
+    for class in classes {
+        match class {
+            NodeStatusClass::Agent => {
+                let daemon = |bgp: &BgpStatus| {
+                    json!({
+                        "state": if told.in_sync { "Ready" } else { "NotReady" },
+                        "version": told.version,
+                        "routerID": bgp.router_id,
+                        "lastBootTime": timestamp::format(UNIX_EPOCH + Duration::from_secs(told.started)),
+                    })
+                };
+                let daemon = told.bgp.as_ref().map(daemon);
+                status["agent"] = json!({ "birdV4": daemon, "birdV6": daemon });
+            }
+            NodeStatusClass::Bgp => {
+                let up = |peer: &&BgpPeer| peer.state == "Established";
+                let mut sessions = json!({});
+                for (family, version) in [(Family::V4, "V4"), (Family::V6, "V6")] {
+                    let all: Vec<&BgpPeer> = peers.iter().filter(|peer| of(peer, family)).collect();
+                    let established = all.iter().filter(|peer| up(peer)).count();
+                    sessions[format!("numberEstablished{version}")] = json!(established);
+                    sessions[format!("numberNotEstablished{version}")] = json!(all.len() - established);
+                    let session = |peer: &&BgpPeer| {
+                        let since = now - Duration::from_secs(peer.seconds);
+                        json!({
+                            "peerIP": peer.address,
+                            "type": peer_type(&peer.name),
+                            "state": peer.state,
+                            "since": timestamp::format(since),
+                        })
+                    };
+                    sessions[format!("peers{version}")] = all.iter().map(session).collect();
+                }
+                status["bgp"] = sessions;
+            }
+            NodeStatusClass::Routes => {
+                let route = |route: &BgpRoute| {
+                    let source = match route.from {
+                        None => json!({ "sourceType": "Static" }),
+                        Some(address) => {
+                            let peer = peers.iter().find(|peer| peer.address == address);
+                            let mesh = peer.is_some_and(|peer| peer_type(&peer.name) == "NodeMesh");
+                            let kind = if mesh { "NodeMesh" } else { "BGPPeer" };
+                            json!({ "sourceType": kind, "peerIP": address })
+                        }
+                    };
+                    json!({
+                        "type": if route.best && route.from.is_some() { "FIB" } else { "RIB" },
+                        "destination": route.prefix,
+                        "gateway": route.next_hop,
+                        "learnedFrom": source,
+                    })
+                };
+                let family = |family| -> Vec<Value> {
+                    routes.iter().filter(|r| r.prefix.family() == family).map(route).collect()
+                };
+                status["routes"] = json!({ "routesV4": family(Family::V4), "routesV6": family(Family::V6) });
+            }
+        }
+    }
+    status
+}
+
+fn peer_type(name: &str) -> &'static str {
+    match name.split('_').next() {
+        Some("Mesh") => "NodeMesh",
+        Some("Global") => "GlobalPeer",
+        _ => "NodePeer",
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a status tells the time of day")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::bgp::BgpCounters;
+
+    fn told() -> NodeStatus {
+        NodeStatus {
+            node: "node1".to_owned(),
+            pid: 7,
+            version: "v0.1.0".to_owned(),
+            started: 86_400,
+            datastore: "memory".to_owned(),
+            in_sync: true,
+            programmed: true,
+            kernel_overruns: 0,
+            problems: Vec::new(),
+            bgp: Some(BgpStatus { as_number: 64_512, router_id: "10.0.0.1".to_owned(), peers: Vec::new() }),
+        }
+    }
+
+    fn peer() -> BgpPeer {
+        BgpPeer {
+            address: "172.16.6.9".parse().unwrap(),
+            name: "Mesh_172_16_6_9".to_owned(),
+            as_number: 64_512,
+            peering: "iBGP".to_owned(),
+            state: "Established".to_owned(),
+            seconds: 60,
+            router_id: None,
+            last_error: None,
+            last_refusal: None,
+            last_sent: None,
+            last_received: None,
+            last_fault: None,
+            prefixes_in: 1,
+            prefixes_out: 1,
+            retained_seconds: None,
+            counters: BgpCounters {
+                messages_in: 0,
+                messages_out: 0,
+                updates_in: 0,
+                updates_out: 0,
+                faults_in: 0,
+                established: 1,
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_status_is_written_into_the_resource_and_is_a_valid_one() {
+        use NodeStatusClass::{Agent, Bgp, Routes};
+        let route = BgpRoute {
+            prefix: "192.168.0.0/26".parse().unwrap(),
+            from: Some("172.16.6.9".parse().unwrap()),
+            next_hop: Some("172.16.6.9".parse().unwrap()),
+            as_path: String::new(),
+            local_pref: None,
+            med: None,
+            communities: Vec::new(),
+            best: true,
+            why: None,
+        };
+        let status = describe(
+            &[Agent, Bgp, Routes],
+            &told(),
+            &[peer()],
+            &[route],
+            UNIX_EPOCH + Duration::from_secs(90),
+        );
+        assert_eq!(status["agent"]["birdV4"]["state"], "Ready");
+        assert_eq!(status["bgp"]["numberEstablishedV4"], 1);
+        assert_eq!(status["bgp"]["peersV4"][0]["type"], "NodeMesh");
+        assert_eq!(status["bgp"]["peersV4"][0]["since"], "1970-01-01T00:00:30Z");
+        assert_eq!(status["routes"]["routesV4"][0]["learnedFrom"]["sourceType"], "NodeMesh");
+
+        let store = calico_model::MemoryStore::new();
+        let key: Key = "/calico/resources/v3/projectcalico.org/caliconodestatuses/mine".parse().unwrap();
+        let resource = json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "CalicoNodeStatus", "metadata": {"name": "mine"},
+            "spec": {"node": "node1", "classes": ["Agent", "BGP", "Routes"], "updatePeriodSeconds": 10},
+        });
+        let value = serde_json::to_vec(&resource).unwrap();
+        assert!(wanted(&"node1".parse().unwrap(), &value).is_some());
+        assert_eq!(wanted(&"node2".parse().unwrap(), &value), None);
+        store.commit(vec![Write::put(key.clone(), value, Precondition::Absent)]).await.unwrap();
+        write(&store, &key, status).await.unwrap();
+        let stored = store.get(&key).await.unwrap().unwrap().value;
+        let document = Document::from_json(&stored).unwrap();
+        document.check().unwrap();
+        assert!(wanted(&"node1".parse().unwrap(), &stored).is_some(), "what was asked is still asked");
+    }
+}

@@ -67,10 +67,39 @@ impl Namespace {
         setns(file, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// Joins another namespace to the bridge `hub` of this one.
+    pub(crate) fn plug(&self, other: &Namespace, address: &str) {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let (a, b) = (format!("w{number}a"), format!("w{number}b"));
+        self.ip(&format!("link add {a} type veth peer name {b} netns {}", other.name));
+        self.ip(&format!("link set {a} master hub up"));
+        other.ip(&format!("addr add {address} dev {b}"));
+        other.ip(&format!("link set {b} up"));
+    }
+
+    /// Sends a stream of echo requests, a hundred a second, for some time.
+    pub(crate) fn ping(&self, address: &str, time: Duration) -> Stream {
+        let count = (time.as_millis() / 10).to_string();
+        let mut command = self.command("ping");
+        command.args(["-n", "-q", "-i", "0.01", "-W", "1", "-c", &count, address]);
+        Stream(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("ping is installed"))
+    }
+
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
         command
+    }
+}
+
+/// A stream of echo requests.
+pub(crate) struct Stream(Child);
+
+impl Stream {
+    /// Waits for its end, and returns what ping says of it.
+    pub(crate) fn end(self) -> String {
+        let output = self.0.wait_with_output().expect("ping ends");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

@@ -4,8 +4,11 @@
 mod between_ases;
 #[cfg(feature = "net")]
 mod bird;
+mod calico;
 mod changes;
 mod chaos;
+#[cfg(feature = "net")]
+mod daemons;
 mod day;
 mod hostile;
 #[cfg(feature = "net")]
@@ -13,6 +16,8 @@ mod lab;
 mod limits;
 mod long_lived;
 mod malformed;
+#[cfg(feature = "net")]
+mod matrix;
 mod pair;
 #[cfg(feature = "net")]
 mod sockets;

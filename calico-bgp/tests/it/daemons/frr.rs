@@ -1,0 +1,98 @@
+//! FRR's bgpd, without zebra.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use calico_model::Community;
+
+use super::{Daemon, Feature, Running, Setup, TOLD, program};
+
+pub(crate) struct Frr;
+
+impl Daemon for Frr {
+    fn name(&self) -> &'static str {
+        "FRR 8.4.4"
+    }
+
+    fn lacks(&self) -> &'static [(Feature, &'static str)] {
+        &[(Feature::TheirRestart, "only with its zebra")]
+    }
+
+    fn prepare(&self, setup: &Setup, folder: &Path) -> Vec<String> {
+        let Setup { address, router_id, asn, .. } = setup;
+        let mut text = format!(
+            "router bgp {asn}\n bgp router-id {router_id}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
+             no bgp default ipv4-unicast\n bgp disable-ebgp-connected-route-check\n bgp graceful-restart\n \
+             bgp graceful-restart preserve-fw-state\n"
+        );
+        for (neighbor, remote) in &setup.neighbors {
+            writeln!(text, " neighbor {neighbor} remote-as {remote}").unwrap();
+            writeln!(text, " neighbor {neighbor} update-source {address}").unwrap();
+            writeln!(text, " neighbor {neighbor} timers connect 1").unwrap();
+            if let Some(key) = setup.password {
+                writeln!(text, " neighbor {neighbor} password {key}").unwrap();
+            }
+            if setup.one_hop {
+                writeln!(text, " neighbor {neighbor} ttl-security hops 1").unwrap();
+            }
+        }
+        let family = if setup.is_v6() { "ipv6" } else { "ipv4" };
+        writeln!(text, " address-family {family} unicast").unwrap();
+        for route in &setup.routes {
+            writeln!(text, "  network {route} route-map told").unwrap();
+        }
+        for (neighbor, _) in &setup.neighbors {
+            writeln!(text, "  neighbor {neighbor} activate\n  neighbor {neighbor} addpath-tx-all-paths")
+                .unwrap();
+        }
+        text.push_str(" exit-address-family\nroute-map told permit 10\n");
+        for community in TOLD {
+            match community {
+                Community::Standard(..) => writeln!(text, " set community {community}").unwrap(),
+                Community::Large(..) => writeln!(text, " set large-community {community}").unwrap(),
+            }
+        }
+        std::fs::write(folder.join("frr.conf"), text).expect("FRR's configuration");
+        let path = |name: &str| folder.join(name).display().to_string();
+        let bgpd = program("bgpd", "frr");
+        let socket = folder.display().to_string();
+        let (file, pid) = (path("frr.conf"), path("frr.pid"));
+        [
+            bgpd.as_str(),
+            "--no_zebra",
+            "--skip_runas",
+            "--no_kernel",
+            "--vty_port",
+            "0",
+            "--log",
+            "stdout",
+            "--vty_socket",
+            &socket,
+            "--config_file",
+            &file,
+            "--pid_file",
+            &pid,
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn heard(&self, running: &Running<'_>, prefix: &str) -> Option<String> {
+        let family = if running.setup.is_v6() { "ipv6" } else { "ipv4" };
+        let answer = vty(running, &[&format!("show bgp {family} unicast {prefix}")]);
+        answer.contains("valid").then_some(answer)
+    }
+
+    fn shut_down(&self, running: &Running<'_>, text: &str) {
+        let (neighbor, _) = running.setup.neighbors[0];
+        let bgp = format!("router bgp {}", running.setup.asn);
+        vty(running, &["configure", &bgp, &format!("neighbor {neighbor} shutdown message {text}")]);
+    }
+}
+
+fn vty(running: &Running<'_>, commands: &[&str]) -> String {
+    let socket = running.folder.display().to_string();
+    let mut words = vec!["--vty_socket", &socket];
+    commands.iter().for_each(|command| words.extend(["-c", command]));
+    running.ask(&program("vtysh", "frr"), &words)
+}

@@ -86,6 +86,9 @@ fn password(key: &str) -> Option<bgp::Password> {
     Some(bgp::Password { secret_key_ref: Some(key) })
 }
 
+/// A change of the resources, and what it is.
+type Change = (&'static str, fn(&mut Cluster));
+
 struct Cluster {
     world: World,
     snapshot: Snapshot,
@@ -178,7 +181,7 @@ impl Cluster {
 #[test]
 fn what_has_nothing_to_do_with_sessions_resets_none() {
     let mut cluster = Cluster::new();
-    let changes: [(&str, fn(&mut Cluster)); 11] = [
+    let changes: [Change; 11] = [
         ("a pool", |c| c.put(Object::new(name("more"), IpPool::new(cidr("10.9.0.0/16"))))),
         ("a pool that is not exported", |c| {
             let mut pool = IpPool::new(cidr("192.168.0.0/16"));

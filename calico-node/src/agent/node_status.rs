@@ -44,10 +44,12 @@ impl Requests {
 
     /// Takes in one change of the datastore.
     pub(super) fn observe(&self, change: &Change) {
-        let (key, request) = match change {
-            Change::Put(entry) if is_request(&entry.key) => (&entry.key, wanted(&self.node, &entry.value)),
-            Change::Deleted(key) if is_request(key) => (key, None),
-            _ => return,
+        let (key, request) = if let Change::Put(entry) = change {
+            (&entry.key, wanted(&self.node, &entry.key, &entry.value))
+        } else if let Change::Deleted(key) = change {
+            (key, None)
+        } else {
+            return;
         };
         self.known.send_if_modified(|known| match request {
             Some(request) => known.insert(key.clone(), request.clone()) != Some(request),
@@ -61,7 +63,10 @@ fn is_request(key: &Key) -> bool {
 }
 
 /// Reads what a resource asks of this node. One that cannot be read asks for nothing.
-fn wanted(node: &NodeName, value: &[u8]) -> Option<Request> {
+fn wanted(node: &NodeName, key: &Key, value: &[u8]) -> Option<Request> {
+    if !is_request(key) {
+        return None;
+    }
     let Resource::CalicoNodeStatus(object) = Document::from_json(value).ok()?.check().ok()? else {
         return None;
     };
@@ -306,13 +311,13 @@ mod tests {
             "spec": {"node": "node1", "classes": ["Agent", "BGP", "Routes"], "updatePeriodSeconds": 10},
         });
         let value = serde_json::to_vec(&resource).unwrap();
-        assert!(wanted(&"node1".parse().unwrap(), &value).is_some());
-        assert_eq!(wanted(&"node2".parse().unwrap(), &value), None);
+        assert!(wanted(&"node1".parse().unwrap(), &key, &value).is_some());
+        assert_eq!(wanted(&"node2".parse().unwrap(), &key, &value), None);
         store.commit(vec![Write::put(key.clone(), value, Precondition::Absent)]).await.unwrap();
         write(&store, &key, status).await.unwrap();
         let stored = store.get(&key).await.unwrap().unwrap().value;
         let document = Document::from_json(&stored).unwrap();
         document.check().unwrap();
-        assert!(wanted(&"node1".parse().unwrap(), &stored).is_some(), "what was asked is still asked");
+        assert!(wanted(&"node1".parse().unwrap(), &key, &stored).is_some(), "what was asked is still asked");
     }
 }

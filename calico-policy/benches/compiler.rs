@@ -43,7 +43,9 @@ fn learned(world: &Snapshot) -> Compiler {
 }
 
 fn main() {
-    let world = SIZE.world();
+    let mut world = Snapshot::default();
+    (0..SIZE.endpoints).for_each(|i| world.insert(SIZE.endpoint(i, 0)));
+    (0..SIZE.policies).for_each(|i| world.insert(SIZE.policy(i, 8000)));
     let before = cpu();
     let whole = compile(&world, &node());
     let full = cpu() - before;

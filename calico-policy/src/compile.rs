@@ -13,6 +13,7 @@
 //! | forward     | `cali-forward-to`        | the receiving workload's ingress policy                                 |
 //! | forward     | `cali-forward-host-in`   | what host endpoints let through on its way in                           |
 //! | forward     | `cali-forward-host-out`  | what host endpoints let through on its way out                          |
+//! | forward     | `cali-services`          | nothing goes to an address of services that no service has              |
 //! | output      | `cali-raw-out`           | host endpoints' untracked egress policy                                 |
 //! | output      | `cali-output`            | host to own workload, tunnel packets, host endpoints' egress policy     |
 //! | postrouting | `cali-postrouting`       | whether the source is translated                                        |
@@ -34,10 +35,12 @@ pub(crate) use workload::{ESSENTIAL_ICMPV6, LINK_LOCAL_SOURCES, loopback_address
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use calico_model::resource::felix::NatExclusions;
 use calico_model::resource::{AllowedUse, FelixConfiguration, ResourceKey};
 use calico_model::{Cidr, Family, InterfaceName, Name, NodeName, Protocol, Snapshot};
 
-use crate::local::LocalHosts;
+use crate::closed::Enforcers;
+use crate::local::{LocalHosts, service_networks};
 use crate::optimise::Layout;
 use crate::ruleset::{
     Action, Base, Bound, Chain, ChainKind, ChainName, Element, End, Hook, Interface, Match, Op, PortSet,
@@ -66,10 +69,21 @@ pub fn compile_in(layout: Layout, snapshot: &Snapshot, node: &NodeName) -> Rules
     machine.into_ruleset()
 }
 
+/// Returns what a node's kernel should hold where others enforce what rules alone cannot.
+#[must_use]
+pub fn compile_with(enforcers: Enforcers, snapshot: &Snapshot, node: &NodeName) -> Ruleset {
+    let mut machine = Machine::new(node.clone(), Layout::default());
+    machine.enforcers = enforcers;
+    machine.learn(snapshot);
+    machine.settle(snapshot);
+    machine.into_ruleset()
+}
+
 /// One pass over what changed.
 struct Compilation<'c> {
     snapshot: &'c Snapshot,
     layout: Layout,
+    enforcers: Enforcers,
     felix: &'c FelixConfiguration,
     prefixes: &'c [InterfaceName],
     locals: &'c Locals,
@@ -121,27 +135,62 @@ impl Compilation<'_> {
             .collect()
     }
 
+    /// Drops what is forwarded to services' addresses and belongs to no service: a router would only send it back.
+    fn service_loops(&mut self) {
+        let networks = service_networks(self.snapshot, self.felix);
+        let mut rules = Vec::new();
+        for family in Family::ALL {
+            let own = networks.iter().copied().filter(|net| net.family() == family);
+            let set = Set::networks(family, own);
+            if !set.elements.is_empty() {
+                let name = self.sets.fixed(family_word(family, "services-v4", "services-v6"), set);
+                let matches = [Match::Family(family), Match::InSet(End::Destination, family, Op::Is, name)];
+                rules.push(Rule::when(matches, Action::Drop));
+            }
+        }
+        if !rules.is_empty() {
+            self.filter("services", Hook::Forward, 4, rules);
+        }
+    }
+
+    /// Returns by which interfaces translated packets leave: by any, unless one is named, or how its name begins. `None` when
+    /// no interface can have the name.
+    fn outgoing(&self) -> Option<Vec<Match>> {
+        let wanted = self.felix.iptables_nat_outgoing_interface_filter.as_deref().unwrap_or("+");
+        let interface = match wanted.strip_suffix('+') {
+            Some("") => return Some(Vec::new()),
+            Some(prefix) => Interface::Prefix(prefix.parse().ok()?),
+            None => Interface::Named(wanted.parse().ok()?),
+        };
+        Some(vec![Match::Interface(Bound::Out, Op::Is, interface)])
+    }
+
     /// Masks the sources of pools that ask for it, on the way to what is in no pool.
     fn source_nat(&mut self) {
         let mut rules = Vec::new();
+        let outgoing = self.outgoing();
         for family in Family::ALL {
             let pools = self.snapshot.pools.values().map(|pool| &pool.spec);
             let inside: Vec<_> = pools.filter(|pool| pool.cidr.family() == family).collect();
             let masked: Vec<Cidr> =
                 inside.iter().filter(|pool| pool.nat_outgoing).map(|pool| pool.cidr).collect();
-            if masked.is_empty() {
-                continue;
-            }
+            let Some(outgoing) = outgoing.clone().filter(|_| !masked.is_empty()) else { continue };
             let network = inside.iter().filter(|pool| pool.allowed_uses != [AllowedUse::LoadBalancer]);
-            let all = Set::networks(family, network.map(|pool| pool.cidr));
+            let mut kept: Vec<Cidr> = network.map(|pool| pool.cidr).collect();
+            if self.felix.nat_outgoing_exclusions == Some(NatExclusions::PoolsAndHosts) {
+                let addrs = self.snapshot.nodes.values().filter_map(|node| node.spec.addr(family));
+                kept.extend(addrs.map(|addr| Cidr::host(addr.addr())));
+            }
+            let all = Set::networks(family, kept);
             let from =
                 self.sets.fixed(family_word(family, "masq-v4", "masq-v6"), Set::networks(family, masked));
             let to = self.sets.fixed(family_word(family, "pools-v4", "pools-v6"), all);
-            let matches = [
+            let mut matches = vec![
                 Match::Family(family),
                 Match::InSet(End::Source, family, Op::Is, from),
                 Match::InSet(End::Destination, family, Op::IsNot, to),
             ];
+            matches.extend(outgoing);
             rules.push(Rule::when(matches, Action::Masquerade));
         }
         self.base("postrouting", ChainKind::Nat, Hook::Postrouting, AFTER_SERVICES, rules);

@@ -3,6 +3,7 @@
 use calico_model::resource::ResourceKey;
 use calico_model::{NodeName, Snapshot, Update};
 
+use crate::closed::Enforcers;
 use crate::compile::Machine;
 use crate::delta::Delta;
 use crate::flow::FlowJudge;
@@ -48,6 +49,13 @@ impl Compiler {
     #[must_use]
     pub fn new(node: NodeName) -> Self {
         Self { snapshot: Snapshot::default(), machine: Machine::new(node, Layout::default()) }
+    }
+
+    /// Says who else enforces what rules alone cannot, before anything is learned.
+    #[must_use]
+    pub fn with_enforcers(mut self, enforcers: Enforcers) -> Self {
+        self.machine.enforcers = enforcers;
+        self
     }
 
     /// Learns one change.

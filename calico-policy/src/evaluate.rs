@@ -9,13 +9,17 @@ mod rule;
 
 use std::net::IpAddr;
 
+use calico_model::resource::felix::NatExclusions;
 use calico_model::resource::{
     AllowedUse, EncapMode, EndpointToHostAction, FelixConfiguration, PolicyType, WorkloadEndpoint,
 };
 use calico_model::{Cidr, Family, InterfaceName, Protocol, Snapshot};
 
+use crate::closed::Enforcers;
 use crate::compile::IPIP;
-use crate::local::{LOOPBACK, LocalHosts, LocalWorkload, local_hosts, local_workloads, prefixes};
+use crate::local::{
+    LOOPBACK, LocalHosts, LocalWorkload, local_hosts, local_workloads, prefixes, service_networks,
+};
 use crate::order::{OrderedTier, tiers};
 use crate::packet::{ConnectionState, Outcome, Packet, Path, PortProtocol, SourceNat, Transport, Verdict};
 use crate::trace::{Reason, Step, Subject, Trace};
@@ -23,6 +27,12 @@ use crate::trace::{Reason, Step, Subject, Trace};
 /// Returns what becomes of a packet, and why.
 #[must_use]
 pub fn evaluate(snapshot: &Snapshot, packet: &Packet) -> Trace {
+    evaluate_with(Enforcers::default(), snapshot, packet)
+}
+
+/// Returns what becomes of a packet where others enforce what rules alone cannot: what they decide is not known here.
+#[must_use]
+pub fn evaluate_with(enforcers: Enforcers, snapshot: &Snapshot, packet: &Packet) -> Trace {
     let felix = snapshot.felix_configuration(&packet.node);
     let workloads = local_workloads(snapshot, &packet.node, &prefixes(&felix));
     let own =
@@ -36,6 +46,7 @@ pub fn evaluate(snapshot: &Snapshot, packet: &Packet) -> Trace {
     let mut evaluation = Evaluation {
         snapshot,
         packet,
+        enforcers,
         felix,
         workloads,
         hosts,
@@ -57,6 +68,7 @@ pub fn evaluate(snapshot: &Snapshot, packet: &Packet) -> Trace {
 struct Evaluation<'e> {
     snapshot: &'e Snapshot,
     packet: &'e Packet,
+    enforcers: Enforcers,
     felix: FelixConfiguration,
     workloads: Vec<LocalWorkload<'e>>,
     hosts: LocalHosts<'e>,
@@ -91,6 +103,7 @@ impl<'e> Evaluation<'e> {
                 &|e: &mut Self| e.ingress_of(&to),
                 &|e: &mut Self| e.through(&from, PolicyType::Ingress),
                 &|e: &mut Self| e.through(&to, PolicyType::Egress),
+                &|e: &mut Self| e.services(),
             ]),
             Path::ToHost { from } => self.all(&[
                 &|e: &mut Self| e.source(&from),
@@ -235,13 +248,32 @@ impl<'e> Evaluation<'e> {
         nodes.filter_map(|node| node.spec.addr(Family::of(addr))).any(|node| node.addr() == addr)
     }
 
+    /// What is forwarded is addressed to no service any more.
+    fn services(&mut self) -> Verdict {
+        let networks = service_networks(self.snapshot, &self.felix);
+        if networks.iter().any(|network| network.contains(self.packet.destination)) {
+            return self.settle(Subject::Host, Reason::ServiceLoop, Verdict::Deny);
+        }
+        Verdict::Allow
+    }
+
     /// The first packet of a flow decides, on its way out.
     fn masquerades(&self) -> bool {
         let first = self.state == ConnectionState::New;
         let leaves = !matches!(self.packet.path, Path::ToHost { .. });
         let pools = || self.snapshot.pools.values().map(|pool| &pool.spec);
+        let wanted = self.felix.iptables_nat_outgoing_interface_filter.as_deref();
+        let by_interface =
+            wanted.is_none_or(|wanted| match (self.packet.path.to(), wanted.strip_suffix('+')) {
+                (None, _) => false,
+                (Some(to), Some(prefix)) => to.as_str().starts_with(prefix),
+                (Some(to), None) => to.as_str() == wanted,
+            });
+        let nodes_too = self.felix.nat_outgoing_exclusions == Some(NatExclusions::PoolsAndHosts);
         first
             && leaves
+            && by_interface
+            && !(nodes_too && self.is_node(self.packet.destination))
             && pools().any(|pool| pool.nat_outgoing && pool.cidr.contains(self.packet.source))
             && !pools()
                 .filter(|pool| pool.allowed_uses != [AllowedUse::LoadBalancer])

@@ -61,8 +61,14 @@
 //! - A workload sends from its own addresses only, makes no tunnel packets, and reaches its own node only as
 //!   `defaultEndpointToHostAction` says. A node always reaches its own workloads.
 //! - An interface that is named like a workload's and belongs to none is dropped, in every direction.
+//! - What is forwarded to an address of services (those that BGP tells of) belongs to no service any more and is dropped, unless
+//!   `serviceLoopPrevention` is `Disabled`; `Reject` drops too.
+//! - Sources in pools with `natOutgoing` are translated on the way to what is in no pool (with `natOutgoingExclusions`, to no node
+//!   either), by the interfaces that `iptablesNATOutgoingInterfaceFilter` names. `natOutgoingAddress` and `natPortRange` are not
+//!   looked at: it is always the node's own address, and any port.
 //! - What the system says of an endpoint (namespace, service account, orchestrator) is not taken from its labels.
-//! - What cannot be enforced here (HTTP, services by name) never allows anything: see [`ruleset::Warning`].
+//! - What cannot be enforced here (HTTP without a proxy that is registered as one of the [`Enforcers`], services by name) never
+//!   allows anything: see [`ruleset::Warning`].
 //!
 //! Edges that other implementations got wrong have ids (`PE-30`); the file `EDGES.md` of this crate says which test or which
 //! choice answers each.
@@ -105,11 +111,12 @@ mod text;
 pub mod trace;
 mod way;
 
+pub use closed::Enforcers;
 pub use compare::{Comparison, compare};
-pub use compile::{compile, compile_in};
+pub use compile::{compile, compile_in, compile_with};
 pub use compiler::{Changes, Compiler};
 pub use delta::Delta;
-pub use evaluate::evaluate;
+pub use evaluate::{evaluate, evaluate_with};
 pub use explain::{Explanation, explain};
 pub use flow::{Flow, FlowJudge};
 pub use optimise::Layout;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use calico_model::resource::endpoint::HostInterface;
+use calico_model::resource::felix::LoopPrevention;
 use calico_model::resource::{FelixConfiguration, HostEndpoint, Object, ResourceKey, WorkloadEndpoint};
-use calico_model::{InterfaceName, NodeName, Snapshot};
+use calico_model::{Cidr, InterfaceName, NodeName, Snapshot};
 
 /// A workload's endpoint with the interface it has on the node.
 #[derive(Debug, Clone)]
@@ -33,6 +34,17 @@ pub(crate) fn local_workloads<'s>(
 /// Reports whether an interface is named like a workload's.
 pub(crate) fn is_workload_interface(interface: &InterfaceName, prefixes: &[InterfaceName]) -> bool {
     prefixes.iter().any(|prefix| interface.as_str().starts_with(prefix.as_str()))
+}
+
+/// Returns the networks of services, as they are told to BGP peers. What is still addressed to one of them when it is
+/// forwarded belongs to no service: a router would send it back here.
+pub(crate) fn service_networks(snapshot: &Snapshot, felix: &FelixConfiguration) -> Vec<Cidr> {
+    if felix.service_loop_prevention == Some(LoopPrevention::Disabled) {
+        return Vec::new();
+    }
+    let bgp = snapshot.bgp_configuration();
+    let lists = [bgp.service_cluster_ips, bgp.service_external_ips, bgp.service_load_balancer_ips];
+    lists.into_iter().flatten().map(|network| network.cidr).collect()
 }
 
 /// Returns the prefixes of workloads' interfaces; one that no interface can have is left out.

@@ -1,15 +1,18 @@
 //! The same meaning in fewer steps.
 //!
-//! A list of policies is a list of rules, and a kernel that asks one after the other needs the longer the more there are. Two
+//! A list of policies is a list of rules, and a kernel that asks one after the other needs the longer the more there are. Three
 //! steps make the first packet of a flow cheap whatever the number of policies, and change no verdict:
 //!
 //! 1. **Merge.** Among neighbours that do the same and end there, order means nothing. Those that differ in one thing only, the
 //!    addresses or the ports of one end, become one rule that looks it up in a set.
-//! 2. **Dispatch.** Rules that each name a protocol and a destination port are found by one lookup of both, which leads to the
+//! 2. **Gather.** Rules that name networks, a protocol and ports become the elements of one set.
+//! 3. **Dispatch.** Rules that each name a protocol and a destination port are found by one lookup of both, which leads to the
 //!    chain of the rules for that port, in their order.
 //!
 //! What is in a set that several selectors fill is kept once more for each such set. So they are merged only where there are
 //! many of them, and each names the value of some label: what selects broadly stays in a set of its own.
+
+mod flows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -42,7 +45,7 @@ const MOST_PORTS: usize = 16;
 /// Returns rules that decide as these do, for the chain `owner`.
 pub(crate) fn optimise(owner: &ChainName, rules: Vec<Rule>, sets: &mut Sets) -> Vec<Rule> {
     let mut segments: Vec<Vec<(Rule, Option<Keyed>)>> = Vec::new();
-    let merged = merged(rules, sets);
+    let merged = flows::gather(owner, &merged(rules, sets), sets);
     // Where order means nothing, those that can be dispatched stand together.
     let together = merged.chunk_by(are_a_run).flat_map(|run| {
         let all = run.iter().map(|rule| (rule.clone(), keyed(rule, sets)));

@@ -228,6 +228,7 @@ pub(crate) fn parts(rules: &[Rule]) -> impl Iterator<Item = Part> + '_ {
         let sets = rule.matches.iter().filter_map(|m| match m {
             Match::InSet(_, _, _, set)
             | Match::SocketInSet(_, _, _, set)
+            | Match::FlowInSet(_, _, set)
             | Match::SourceAllowed(_, set)
             | Match::Port(_, _, PortSet::InSet(set))
             | Match::Interface(_, _, Interface::InSet(set)) => Some(Part::Set(set.clone())),

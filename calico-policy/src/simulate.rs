@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use calico_model::{Cidr, InterfaceName};
+use calico_model::{Cidr, InterfaceName, Protocol};
 
 use crate::packet::{ConnectionState, Outcome, Packet, Path, SourceNat, Transport, Verdict};
 use crate::ruleset::{
@@ -163,6 +163,13 @@ impl<'r> Run<'r> {
                         self.set(set).is_some_and(|set| op.says(set.elements.contains(&socket)))
                     })
             }
+            Match::FlowInSet(end, wanted, set) => {
+                let addr = self.addr(*end, view);
+                family == *wanted
+                    && self.port(End::Destination, view).is_some_and(|port| {
+                        self.set(set).is_some_and(|set| set.holds_flow(addr, packet.protocol(), port))
+                    })
+            }
             Match::Port(end, op, ports) => self.port(*end, view).is_some_and(|port| match ports {
                 PortSet::Range(first, last) => op.says((first..=last).contains(&&port)),
                 PortSet::InSet(set) => self.set(set).is_some_and(|set| op.says(set.holds_port(port))),
@@ -259,11 +266,19 @@ impl Set {
             }
             SetKind::Address(_)
             | SetKind::Socket(_)
+            | SetKind::Flow(_)
             | SetKind::ProtocolPort
             | SetKind::Ports
             | SetKind::Interface
             | SetKind::InterfaceAddress(_) => self.elements.contains(&Element::Address(addr)),
         }
+    }
+
+    fn holds_flow(&self, addr: IpAddr, wanted: Protocol, port: u16) -> bool {
+        self.elements.iter().any(|e| {
+            matches!(e, Element::Flow(net, protocol, first, last)
+                if *protocol == wanted && net.contains(addr) && (first..=last).contains(&&port))
+        })
     }
 
     fn holds_port(&self, port: u16) -> bool {

@@ -69,6 +69,9 @@ impl Display for SetKind {
             SetKind::Address(family) => write!(f, "type {};", addr_type(*family)),
             SetKind::Network(family) => write!(f, "type {}; flags interval;", addr_type(*family)),
             SetKind::Socket(family) => write!(f, "type {} . inet_proto . inet_service;", addr_type(*family)),
+            SetKind::Flow(family) => {
+                write!(f, "type {} . inet_proto . inet_service; flags interval;", addr_type(*family))
+            }
             SetKind::ProtocolPort => f.write_str("type inet_proto . inet_service;"),
             SetKind::Ports => f.write_str("type inet_service; flags interval;"),
             SetKind::Interface => f.write_str("type ifname;"),
@@ -105,6 +108,9 @@ impl Display for Element {
             Element::Address(addr) => addr.fmt(f),
             Element::Network(net) => net.fmt(f),
             Element::Socket(addr, protocol, port) => write!(f, "{addr} . {} . {port}", word(*protocol)),
+            Element::Flow(net, protocol, first, last) => {
+                write!(f, "{net} . {} . {}", word(*protocol), Element::Ports(*first, *last))
+            }
             Element::ProtocolPort(protocol, port) => write!(f, "{} . {port}", word(*protocol)),
             Element::Ports(first, last) if first == last => first.fmt(f),
             Element::Ports(first, last) => write!(f, "{first}-{last}"),
@@ -186,6 +192,9 @@ impl Display for Match {
             Match::InSet(end, family, op, set) => write!(f, "{} {}@{set}", addr(*family, *end), not(*op)),
             Match::SocketInSet(end, family, op, set) => {
                 write!(f, "{} . meta l4proto . th {} {}@{set}", addr(*family, *end), port(*end), not(*op))
+            }
+            Match::FlowInSet(end, family, set) => {
+                write!(f, "{} . meta l4proto . th dport @{set}", addr(*family, *end))
             }
             Match::Port(end, op, ports) => {
                 write!(f, "th {} {}", port(*end), not(*op))?;

@@ -96,6 +96,8 @@ pub enum Reason {
     WorkloadToHost(EndpointToHostAction),
     /// From the node to a workload of its own, which is always allowed.
     HostToWorkload,
+    /// To an address of services that no service has, which would only come back.
+    ServiceLoop,
     /// The source is in a pool with outgoing translation, and the destination in no pool.
     Masqueraded,
 }
@@ -187,6 +189,9 @@ impl fmt::Display for Reason {
                 f.write_str("allowed: workloads may reach their own node (defaultEndpointToHostAction)")
             }
             Reason::HostToWorkload => f.write_str("allowed: a node always reaches its own workloads"),
+            Reason::ServiceLoop => f.write_str(
+                "denied: the destination is an address of services, and of none that exists (serviceLoopPrevention)",
+            ),
             Reason::Masqueraded => {
                 f.write_str("its source becomes the node's own address: it leaves all pools")
             }

@@ -1,7 +1,7 @@
 //! What the benchmarks of this crate share: a large cluster.
 
 use calico_model::resource::{Metadata, NetworkPolicy, Object, Policy, PolicyType, Rule, WorkloadEndpoint};
-use calico_model::{Labels, NodeName, Snapshot};
+use calico_model::{Labels, NodeName};
 
 /// How large a cluster is.
 #[derive(Clone, Copy)]
@@ -79,12 +79,5 @@ impl Size {
         let mut metadata = Metadata::named(format!("policy-{i}").parse().expect("a name"));
         metadata.namespace = Some("default".parse().expect("a namespace"));
         Object { metadata, spec: NetworkPolicy(policy) }
-    }
-
-    pub(crate) fn world(&self) -> Snapshot {
-        let mut world = Snapshot::default();
-        (0..self.endpoints).for_each(|i| world.insert(self.endpoint(i, 0)));
-        (0..self.policies).for_each(|i| world.insert(self.policy(i, 8000)));
-        world
     }
 }

@@ -13,21 +13,22 @@ use crate::lower::lower;
 use crate::optimise::{Layout, optimise};
 
 impl Compilation<'_> {
-    /// Makes the chain of a workload that has these policies and profiles in one direction.
+    /// Makes the chain of a workload that has these policies and profiles in one direction: that of its only tier, where no
+    /// packet returns from it.
     pub(super) fn workload_chain(
         &mut self,
         direction: PolicyType,
         tiers: &[ActiveTier<'_, '_>],
         profiles: &[Name],
     ) -> ChainName {
-        let stops = self.tier_and_profile_chains(direction, tiers, profiles);
+        let mut stops = self.tier_and_profile_chains(direction, tiers, profiles);
+        if stops.len() == 1 && tiers.first().is_some_and(|tier| decides_all(tier, direction)) {
+            return stops.remove(0);
+        }
         let name = ChainName::digest(word(direction, "to", "from"), stops.iter().map(ChainName::as_str));
         if self.dirty.everything || !self.sets.out.has_chain(&name) {
-            let mut rules = self.tracked();
-            if direction == PolicyType::Egress {
-                rules.extend(self.no_tunnels());
-            }
-            rules.extend(stops.into_iter().map(|chain| Rule::always(Action::Jump(chain))));
+            let jumps = stops.into_iter().map(|chain| Rule::always(Action::Jump(chain)));
+            let mut rules: Vec<Rule> = jumps.collect();
             rules.push(Rule::always(Action::Drop));
             self.chain(&name, rules);
         }
@@ -72,7 +73,7 @@ impl Compilation<'_> {
     }
 
     /// Keeps workloads from making the tunnel packets that only nodes make.
-    fn no_tunnels(&self) -> Vec<Rule> {
+    pub(super) fn no_tunnels(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if !self.felix.allow_vxlan_packets_from_workloads.unwrap_or(false) {
             let port = self.felix.vxlan_port();
@@ -114,7 +115,7 @@ impl Compilation<'_> {
                 let (mut lowered, mut warnings) = (Vec::new(), BTreeSet::new());
                 for rule in rules.iter().filter(|rule| rule.action != resource::Action::Pass) {
                     lowered.extend(self.rule(rule, Stage::Normal, &key, None, None));
-                    warnings.extend(unenforced(rule, &key));
+                    warnings.extend(self.unenforced(rule, &key));
                 }
                 self.make(&chain, lowered, warnings);
             }
@@ -146,7 +147,7 @@ impl Compilation<'_> {
         let (mut rules, mut warnings) = (Vec::new(), BTreeSet::new());
         for policy in &tier.policies {
             for rule in policy.policy.rules(direction) {
-                warnings.extend(unenforced(rule, &policy.key));
+                warnings.extend(self.unenforced(rule, &policy.key));
                 rules.extend(self.rule(rule, stage, &policy.key, Some(tier.name), policy.namespace()));
             }
         }
@@ -165,7 +166,7 @@ impl Compilation<'_> {
         tier: Option<&Name>,
         namespace: Option<&Namespace>,
     ) -> Vec<Rule> {
-        let action = match enforced_action(rule) {
+        let action = match enforced_action(rule, self.enforcers) {
             None => return Vec::new(),
             Some(resource::Action::Allow) => self.accept_in(stage),
             Some(resource::Action::Deny) => Action::Drop,
@@ -177,13 +178,17 @@ impl Compilation<'_> {
         let alternatives = lower(rule, namespace, self.sets);
         alternatives.into_iter().map(|matches| Rule::when(matches, action.clone())).collect()
     }
-}
 
-/// Returns what cannot be enforced of a rule.
-fn unenforced(rule: &resource::Rule, owner: &ResourceKey) -> impl Iterator<Item = Warning> {
-    let http = rule.http.is_some().then(|| Warning::HttpRule { policy: owner.clone() });
-    let services = rule.source.services.is_some() || rule.destination.services.is_some();
-    http.into_iter().chain(services.then(|| Warning::ServiceRule { policy: owner.clone() }))
+    /// Returns what cannot be enforced of a rule.
+    fn unenforced(
+        &self,
+        rule: &resource::Rule,
+        owner: &ResourceKey,
+    ) -> impl Iterator<Item = Warning> + use<> {
+        let http = self.enforcers.leave_http(rule).then(|| Warning::HttpRule { policy: owner.clone() });
+        let services = rule.source.services.is_some() || rule.destination.services.is_some();
+        http.into_iter().chain(services.then(|| Warning::ServiceRule { policy: owner.clone() }))
+    }
 }
 
 pub(super) fn word(direction: PolicyType, ingress: &'static str, egress: &'static str) -> &'static str {

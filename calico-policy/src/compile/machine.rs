@@ -5,7 +5,7 @@
 //! endpoint, set        its addresses in the sets that select it     the chains of a local one that is selected otherwise
 //! profile              the members that inherit from it             its chains, and those of local endpoints that name it
 //! policy               what it selects of the local endpoints       the chains that hold it, and where those lead
-//! pool, node, host                                                  the base chains
+//! pool, node, host, BGP                                           the base chains
 //! tier, configuration                                               every chain
 //! ```
 
@@ -20,6 +20,7 @@ use super::{
     Snapshot, Warning,
 };
 use crate::active::whole_selector;
+use crate::closed::Enforcers;
 use crate::index::{Carried, Index, ItemId, SelectorId};
 use crate::labels;
 use crate::local::{local_hosts, prefixes};
@@ -34,6 +35,7 @@ use crate::sets::Member;
 pub(crate) struct Machine {
     node: NodeName,
     layout: Layout,
+    pub(crate) enforcers: Enforcers,
     felix: FelixConfiguration,
     prefixes: Vec<InterfaceName>,
     pub(crate) sets: Sets,
@@ -90,6 +92,7 @@ impl Machine {
         Self {
             node,
             layout,
+            enforcers: Enforcers::default(),
             felix: FelixConfiguration::new(),
             prefixes: Vec::new(),
             sets: Sets::default(),
@@ -136,7 +139,7 @@ impl Machine {
             }
             Kind::Profile => self.profile(snapshot, key),
             Kind::NetworkPolicy | Kind::GlobalNetworkPolicy => self.policy(snapshot, key),
-            Kind::IpPool | Kind::Node => self.dirty.base = true,
+            Kind::IpPool | Kind::Node | Kind::BgpConfiguration => self.dirty.base = true,
             Kind::Tier | Kind::FelixConfiguration => self.dirty.everything = true,
             // No rule is made of anything else.
             Kind::IpReservation
@@ -147,7 +150,6 @@ impl Machine {
             | Kind::StagedNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy
             | Kind::StagedKubernetesNetworkPolicy
-            | Kind::BgpConfiguration
             | Kind::BgpPeer
             | Kind::BgpFilter
             | Kind::CalicoNodeStatus
@@ -281,6 +283,7 @@ impl Machine {
         let mut compilation = Compilation {
             snapshot,
             layout: self.layout,
+            enforcers: self.enforcers,
             felix: &self.felix,
             prefixes: &self.prefixes,
             locals: &self.locals,
@@ -310,6 +313,7 @@ impl Machine {
             compilation.workloads();
             compilation.host(&hosts);
             compilation.source_nat();
+            compilation.service_loops();
             let bases = std::mem::take(&mut compilation.bases);
             for gone in self.bases.difference(&bases) {
                 self.sets.out.remove_chain(gone);

@@ -1,6 +1,6 @@
 //! What guards the node's workloads.
 
-use calico_model::{Cidr, InterfaceName};
+use calico_model::Cidr;
 
 use super::{
     Action, Bound, ChainKind, ChainName, Compilation, End, Family, Hook, Interface, Match, Op, RAW, Rule,
@@ -62,28 +62,35 @@ impl Compilation<'_> {
     }
 
     fn dispatch(&mut self) {
-        let (from, to) = (&guard::from_workload(), &guard::to_workload());
-        let dispatched = |compilation: &Self, bound, map: &SetName| {
-            let mut rules = vec![Rule::always(Action::Dispatch(bound, map.clone()))];
-            rules.extend(compilation.for_workload_interfaces(bound, &[], &Action::Drop));
-            rules
-        };
+        let from = self.dispatch_of("from-workloads", Bound::In, guard::from_workload());
+        let to = self.dispatch_of("to-workloads", Bound::Out, guard::to_workload());
         let mut input = self.essentials();
-        input.extend(dispatched(self, Bound::In, from));
+        input.extend(self.for_workload_interfaces(Bound::In, &[], &from));
         self.filter("input-workload", Hook::Input, 0, input);
-        // Most packets belong to flows that were let through, and are spared the look-up of an interface where it could not
-        // change the answer: what comes from an unknown interface was dropped by its source already, and what does not go
-        // to a workload's is no affair of the last stage.
-        let mut forward_from = vec![Rule::when([Match::Established], Action::Accept)];
-        forward_from.extend(dispatched(self, Bound::In, from));
+        let forward_from = self.for_workload_interfaces(Bound::In, &[], &from);
         self.filter("forward-from", Hook::Forward, 0, forward_from);
-        let elsewhere = |prefix: &InterfaceName| {
-            Match::Interface(Bound::Out, Op::IsNot, Interface::Prefix(prefix.clone()))
-        };
-        let through = [Match::Established].into_iter().chain(self.prefixes.iter().map(elsewhere));
-        let mut forward_to = vec![Rule::when(through.collect::<Vec<_>>(), Action::Accept)];
-        forward_to.extend(dispatched(self, Bound::Out, to));
+        let forward_to = self.for_workload_interfaces(Bound::Out, &[], &to);
         self.filter("forward-to", Hook::Forward, 1, forward_to);
+    }
+
+    /// What all workloads have in common, before each one's policy. It is said once and not in each one's chain: the kernel
+    /// walks through all rules whenever one changes.
+    fn dispatch_of(&mut self, words: &str, bound: Bound, map: SetName) -> Action {
+        let unknown = Match::Interface(bound, Op::IsNot, Interface::InSet(guard::known()));
+        let mut rules = Vec::new();
+        // What comes from an unknown interface was dropped by its source already, so most packets are spared the look-up.
+        if bound == Bound::Out {
+            rules.push(Rule::when([unknown], Action::Drop));
+        }
+        rules.extend(self.tracked());
+        if bound == Bound::In {
+            rules.extend(self.no_tunnels());
+        }
+        rules.push(Rule::always(Action::Dispatch(bound, map)));
+        rules.push(Rule::always(Action::Drop));
+        let chain = ChainName::fixed(words);
+        self.chain(&chain, rules);
+        Action::Goto(chain)
     }
 }
 

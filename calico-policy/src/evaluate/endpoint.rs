@@ -118,7 +118,7 @@ impl<'e> Evaluation<'e> {
         rules: impl Iterator<Item = (usize, &'r Rule)>,
     ) -> Option<Decision> {
         for (index, rule) in rules {
-            let Some(action) = enforced_action(rule) else { continue };
+            let Some(action) = enforced_action(rule, self.enforcers) else { continue };
             let Some(facts) = self.matches(rule, owner.namespace) else { continue };
             let tier = owner.tier.cloned();
             let reason = Reason::Rule { tier, owner: owner.key.clone(), index, action, facts };

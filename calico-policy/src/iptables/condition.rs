@@ -75,6 +75,8 @@ impl Lowering<'_> {
             ruleset::Match::SocketInSet(end, of, op, set) => {
                 *of == family && self.look_up(*op, set, Key::Socket(*end), alternatives)
             }
+            // They are apart before.
+            ruleset::Match::FlowInSet(..) => false,
             ruleset::Match::SourceAllowed(of, set) => {
                 *of == family && self.look_up(Op::Is, set, Key::SourceAndInterface, alternatives)
             }
@@ -275,6 +277,7 @@ impl Protocols {
                 | ruleset::Match::Network(..)
                 | ruleset::Match::InSet(..)
                 | ruleset::Match::SocketInSet(..)
+                | ruleset::Match::FlowInSet(..)
                 | ruleset::Match::Port(..)
                 | ruleset::Match::Interface(..)
                 | ruleset::Match::SourceAllowed(..)

@@ -178,6 +178,7 @@ impl Run<'_> {
                 .is_some_and(|e| matches!(e, Element::Network(net) if net.covers(host))),
             Element::Address(_)
             | Element::Socket(..)
+            | Element::Flow(..)
             | Element::ProtocolPort(..)
             | Element::Ports(..)
             | Element::Interface(_)

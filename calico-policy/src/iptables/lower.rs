@@ -58,6 +58,26 @@ pub(super) fn lower_rules(ruleset: &Ruleset, options: &Options) -> Rules {
     rules
 }
 
+/// Returns a rule for each element of the set of flows that a rule looks at: ipset has no such sets.
+fn apart(rule: &ruleset::Rule, ruleset: &Ruleset) -> Vec<ruleset::Rule> {
+    let flows = |m: &ruleset::Match| {
+        if let ruleset::Match::FlowInSet(end, _, set) = m { Some((*end, set.clone())) } else { None }
+    };
+    let Some((end, set)) = rule.matches.iter().find_map(flows) else { return vec![rule.clone()] };
+    let elements = ruleset.sets.get(&set).map(|set| &set.elements).into_iter().flatten();
+    let of_element = |element: &Element| {
+        let Element::Flow(net, protocol, first, last) = element else { return None };
+        let mut matches: Vec<_> = rule.matches.iter().filter(|m| flows(m).is_none()).cloned().collect();
+        matches.extend([
+            ruleset::Match::Protocol(Op::Is, *protocol),
+            ruleset::Match::Network(end, Op::Is, *net),
+            ruleset::Match::Port(End::Destination, Op::Is, ruleset::PortSet::Range(*first, *last)),
+        ]);
+        Some(ruleset::Rule { matches, action: rule.action.clone() })
+    };
+    elements.filter_map(of_element).collect()
+}
+
 /// The table in which a base chain's stage is run.
 fn table_of(base: Base) -> TableName {
     const RAW: i32 = -200;
@@ -99,7 +119,8 @@ impl Lowering<'_> {
             let ruleset = self.ruleset;
             let of = ruleset.chains.get(&chain).map_or(&[][..], |chain| &chain.rules);
             let name = fitted_chain(chain.as_str());
-            let rules = self.chain(&name, of);
+            let of: Vec<ruleset::Rule> = of.iter().flat_map(|rule| apart(rule, ruleset)).collect();
+            let rules = self.chain(&name, &of);
             self.put_chain(&name, rules);
         }
         let allow = match table {

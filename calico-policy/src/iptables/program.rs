@@ -191,7 +191,7 @@ impl IpsetKind {
             SetKind::Address(family) | SetKind::Network(family) => Some(Self::Networks(family)),
             SetKind::Socket(family) => Some(Self::Sockets(family)),
             SetKind::InterfaceAddress(family) => Some(Self::Interfaces(family)),
-            SetKind::ProtocolPort | SetKind::Ports | SetKind::Interface => None,
+            SetKind::Flow(_) | SetKind::ProtocolPort | SetKind::Ports | SetKind::Interface => None,
         }
     }
 
@@ -221,6 +221,7 @@ pub(super) fn elements_of(element: &Element) -> Vec<Element> {
         }
         Element::Network(_)
         | Element::Socket(..)
+        | Element::Flow(..)
         | Element::ProtocolPort(..)
         | Element::Ports(..)
         | Element::Interface(_)

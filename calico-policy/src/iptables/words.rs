@@ -262,6 +262,9 @@ pub(super) fn element(element: &Element) -> String {
         Element::Network(net) if net.is_host() => net.addr().to_string(),
         Element::Network(net) => format!("{}/{}", net.addr(), net.prefix_len()),
         Element::Socket(addr, protocol, port) => format!("{addr},{}:{port}", protocol_word(*protocol)),
+        Element::Flow(net, protocol, first, last) => {
+            format!("{net},{}:{first}-{last}", protocol_word(*protocol))
+        }
         Element::ProtocolPort(protocol, port) => format!("{}:{port}", protocol_word(*protocol)),
         Element::Ports(first, last) => format!("{first}-{last}"),
         Element::Interface(name) => name.to_string(),

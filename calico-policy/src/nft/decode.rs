@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use super::actual::{ActualChain, ActualRule, Digest, ForeignBase};
-use super::element::{Key, Shape, exact};
-use super::encode::{COMMENT, INTERVAL, MAP, TABLE, VERDICTS, chain_type, hook_number};
+use super::element::{Bytes, Key, Shape, exact};
+use super::encode::{COMMENT, MAP, TABLE, VERDICTS, chain_type, hook_number};
 use super::wire::{Attributes, until_nul};
 use crate::ruleset::{Base, ChainKind, ChainName, Hook, SetKind, SetName, VerdictMap};
 
@@ -61,12 +61,12 @@ pub(super) enum Found {
 pub(super) fn set(set: Attributes<'_>) -> Option<(SetName, Found)> {
     let flags = set.number(3).unwrap_or(0);
     let (key_type, key_length) = (set.number(4)?, set.number(5)?);
-    let shape = Shape { interval: flags & INTERVAL != 0, key_type, key_length };
+    let kind = Shape::kind(flags & !MAP, key_type, key_length);
     let found = if flags & MAP != 0 {
         let ours = flags == MAP && set.number(6) == Some(VERDICTS);
-        Found::Map(shape.kind().filter(|_| ours))
+        Found::Map(kind.filter(|_| ours))
     } else {
-        Found::Set(shape.kind().filter(|_| flags & !INTERVAL == 0))
+        Found::Set(kind)
     };
     Some((SetName::read(set.text(2)?), found))
 }
@@ -75,7 +75,8 @@ pub(super) fn keys(message: Attributes<'_>, keys: &mut BTreeSet<Key>) {
     for element in elements(message) {
         let end = element.number(3).unwrap_or(0) & 1 != 0;
         if let Some(bytes) = element.nested(1).and_then(|key| key.get(1)) {
-            keys.insert(Key { bytes: bytes.to_vec(), end });
+            let last = element.nested(10).and_then(|key| key.get(1)).map(Bytes::of);
+            keys.insert(Key { bytes: Bytes::of(bytes), end, last });
         }
     }
 }

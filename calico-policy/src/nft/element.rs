@@ -5,24 +5,58 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::Deref;
 
 use calico_model::{Cidr, Family, InterfaceName, Protocol};
 
+use super::encode::{CONCATENATION, INTERVAL};
 use super::expression::octets;
 use super::wire::until_nul;
 use crate::ruleset::{Element, Elements, SetKind};
 
+/// The bytes of a key, at most those of an interface and an address: a start writes hundreds of thousands of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Bytes {
+    bytes: [u8; 32],
+    length: usize,
+}
+
+impl Bytes {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut all = Self { bytes: [0; 32], length: 0 };
+        all.extend(bytes);
+        all
+    }
+
+    fn extend(&mut self, more: &[u8]) {
+        self.bytes[self.length..self.length + more.len()].copy_from_slice(more);
+        self.length += more.len();
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
 /// One element of the kernel's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
     /// Whether it ends a range.
     pub(super) end: bool,
+    /// The last key of a range of fields, each from its first to its last.
+    pub(super) last: Option<Bytes>,
 }
 
 /// What the kernel is told of a kind of set.
 pub(super) struct Shape {
     pub(super) interval: bool,
+    /// How long each field is, when they are ranges together.
+    pub(super) fields: &'static [u32],
     /// The type's number, for people who list the set with `nft`.
     pub(super) key_type: u32,
     pub(super) key_length: u32,
@@ -40,12 +74,27 @@ const TYPE_BITS: u32 = 6;
 impl Shape {
     pub(super) fn of(kind: SetKind) -> Self {
         let addr = |family| if family == Family::V4 { (IPV4, 4) } else { (IPV6, 16) };
+        let fields: &[u32] = match kind {
+            SetKind::Flow(Family::V4) => &[4, 1, 2],
+            SetKind::Flow(Family::V6) => &[16, 1, 2],
+            SetKind::Address(_)
+            | SetKind::Network(_)
+            | SetKind::Socket(_)
+            | SetKind::ProtocolPort
+            | SetKind::Ports
+            | SetKind::Interface
+            | SetKind::InterfaceAddress(_) => &[],
+        };
         let (interval, key_type, key_length) = match kind {
             SetKind::Address(family) => (false, addr(family).0, addr(family).1),
             SetKind::Network(family) => (true, addr(family).0, addr(family).1),
-            SetKind::Socket(family) => {
+            SetKind::Socket(family) | SetKind::Flow(family) => {
                 let (addr, length) = addr(family);
-                (false, (addr << (2 * TYPE_BITS)) | (PROTOCOL << TYPE_BITS) | SERVICE, length + 8)
+                (
+                    !fields.is_empty(),
+                    (addr << (2 * TYPE_BITS)) | (PROTOCOL << TYPE_BITS) | SERVICE,
+                    length + 8,
+                )
             }
             SetKind::ProtocolPort => (false, (PROTOCOL << TYPE_BITS) | SERVICE, 8),
             SetKind::Ports => (true, SERVICE, 2),
@@ -54,81 +103,89 @@ impl Shape {
                 (false, (IFNAME << TYPE_BITS) | addr(family).0, 16 + addr(family).1)
             }
         };
-        Self { interval, key_type, key_length }
+        Self { interval, fields, key_type, key_length }
+    }
+
+    /// Returns the flags of a set of this shape.
+    pub(super) fn flags(&self) -> u32 {
+        let ranges = if self.interval { INTERVAL } else { 0 };
+        ranges | if self.fields.is_empty() { 0 } else { CONCATENATION }
     }
 
     /// Returns the kind of set that has this shape.
-    pub(super) fn kind(&self) -> Option<SetKind> {
+    pub(super) fn kind(flags: u32, key_type: u32, key_length: u32) -> Option<SetKind> {
         let families = |kind: fn(Family) -> SetKind| Family::ALL.map(kind);
         let all = families(SetKind::Address)
             .into_iter()
             .chain(families(SetKind::Network))
             .chain(families(SetKind::Socket))
+            .chain(families(SetKind::Flow))
             .chain(families(SetKind::InterfaceAddress))
             .chain([SetKind::ProtocolPort, SetKind::Ports, SetKind::Interface]);
         let same = |kind: &SetKind| {
             let shape = Shape::of(*kind);
-            (shape.interval, shape.key_type, shape.key_length)
-                == (self.interval, self.key_type, self.key_length)
+            (shape.flags(), shape.key_type, shape.key_length) == (flags, key_type, key_length)
         };
         all.into_iter().find(same)
     }
 }
 
 /// Returns an interface's name as a key: sixteen bytes, zeros after it.
-pub(super) fn interface(name: &InterfaceName) -> Vec<u8> {
-    let mut bytes = name.as_str().as_bytes().to_vec();
-    bytes.resize(16, 0);
+pub(super) fn interface(name: &InterfaceName) -> Bytes {
+    let mut bytes = Bytes::of(name.as_str().as_bytes());
+    bytes.length = 16;
     bytes
 }
 
 /// Returns the kernel's elements of one of ours: one, or the two of a range.
-pub(super) fn keys(element: &Element) -> Vec<Key> {
-    let exact = |bytes| vec![Key { bytes, end: false }];
-    match element {
+pub(super) fn keys(element: &Element) -> impl Iterator<Item = Key> {
+    let exact = |bytes| (bytes, None, None);
+    let (bytes, last, after) = match element {
         Element::Address(addr) => exact(octets(*addr)),
         Element::Network(net) => {
             let first = octets(net.addr());
-            let host_bits = net.family().bits() - net.prefix_len();
-            range(first.clone(), add(&first, host_bits))
+            (first, None, add(&first, net.family().bits() - net.prefix_len()))
         }
-        Element::Socket(addr, protocol, port) => {
-            let mut bytes = octets(*addr);
-            bytes.extend([protocol.number(), 0, 0, 0]);
-            bytes.extend(port.to_be_bytes());
-            bytes.extend([0, 0]);
-            exact(bytes)
+        Element::Socket(addr, protocol, port) => exact(socket(*addr, *protocol, *port)),
+        Element::Flow(net, protocol, first, last) => {
+            let last = socket(net.last(), *protocol, *last);
+            (socket(net.addr(), *protocol, *first), Some(last), None)
         }
         Element::ProtocolPort(protocol, port) => {
-            let mut bytes = vec![protocol.number(), 0, 0, 0];
-            bytes.extend(port.to_be_bytes());
-            bytes.extend([0, 0]);
+            let mut bytes = Bytes::of(&[protocol.number(), 0, 0, 0]);
+            bytes.extend(&port.to_be_bytes());
+            bytes.extend(&[0, 0]);
             exact(bytes)
         }
         Element::Ports(first, last) => {
-            let after = last.checked_add(1).map(|after| after.to_be_bytes().to_vec());
-            range(first.to_be_bytes().to_vec(), after)
+            let after = last.checked_add(1).map(|after| Bytes::of(&after.to_be_bytes()));
+            (Bytes::of(&first.to_be_bytes()), None, after)
         }
         Element::Interface(name) => exact(interface(name)),
         Element::InterfaceAddress(name, addr) => {
             let mut bytes = interface(name);
-            bytes.extend(octets(*addr));
+            bytes.extend(&octets(*addr));
             exact(bytes)
         }
-    }
+    };
+    let end = after.map(|bytes| Key { bytes, end: true, last: None });
+    std::iter::once(Key { bytes, end: false, last }).chain(end)
 }
 
-fn range(first: Vec<u8>, after: Option<Vec<u8>>) -> Vec<Key> {
-    let begin = Key { bytes: first, end: false };
-    std::iter::once(begin).chain(after.map(|bytes| Key { bytes, end: true })).collect()
+fn socket(addr: IpAddr, protocol: Protocol, port: u16) -> Bytes {
+    let mut bytes = octets(addr);
+    bytes.extend(&[protocol.number(), 0, 0, 0]);
+    bytes.extend(&port.to_be_bytes());
+    bytes.extend(&[0, 0]);
+    bytes
 }
 
 /// Adds 2^`bit`; `None` beyond the last number.
-fn add(bytes: &[u8], bit: u8) -> Option<Vec<u8>> {
-    let mut sum = bytes.to_vec();
+fn add(bytes: &[u8], bit: u8) -> Option<Bytes> {
+    let mut sum = Bytes::of(bytes);
     let place = bytes.len().checked_sub(1 + usize::from(bit / 8))?;
     let mut carry = 1_u16 << (bit % 8);
-    for byte in sum[..=place].iter_mut().rev() {
+    for byte in sum.bytes[..=place].iter_mut().rev() {
         carry += u16::from(*byte);
         *byte = carry as u8;
         carry >>= 8;
@@ -141,6 +198,7 @@ pub(super) fn elements(kind: SetKind, keys: BTreeSet<Key>) -> Option<Elements> {
     match kind {
         SetKind::Network(_) => ranges(keys)?.into_iter().map(network).collect(),
         SetKind::Ports => ranges(keys)?.into_iter().map(ports).collect(),
+        SetKind::Flow(_) => keys.into_iter().map(flow).collect(),
         SetKind::Address(_)
         | SetKind::Socket(_)
         | SetKind::ProtocolPort
@@ -153,14 +211,14 @@ pub(super) fn elements(kind: SetKind, keys: BTreeSet<Key>) -> Option<Elements> {
 
 /// A range: its first key, and the first after it unless it goes to the last there is.
 struct Span {
-    first: Vec<u8>,
-    after: Option<Vec<u8>>,
+    first: Bytes,
+    after: Option<Bytes>,
 }
 
 /// Joins beginnings and ends; an end that ends nothing is the kernel's business.
 fn ranges(keys: BTreeSet<Key>) -> Option<Vec<Span>> {
     let mut ranges = Vec::new();
-    let mut open: Option<Vec<u8>> = None;
+    let mut open: Option<Bytes> = None;
     // At one key an end comes before a beginning.
     let mut sorted: Vec<Key> = keys.into_iter().collect();
     sorted.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(b.end.cmp(&a.end)));
@@ -195,6 +253,21 @@ fn ports(Span { first, after }: Span) -> Option<Element> {
     Some(Element::Ports(number(&first)?, last))
 }
 
+fn flow(key: Key) -> Option<Element> {
+    let (first, protocol, from) = unsocket(&key.bytes)?;
+    let (last, _, to) = unsocket(&key.last?)?;
+    let bits = Family::of(first).bits();
+    let mut nets = (0..=bits).filter_map(|len| Cidr::holding(first, len));
+    let net = nets.find(|net| net.addr() == first && net.last() == last)?;
+    Some(Element::Flow(net, protocol, from, to))
+}
+
+fn unsocket(bytes: &[u8]) -> Option<(IpAddr, Protocol, u16)> {
+    let (first, rest) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
+    let port = u16::from_be_bytes([rest[4], rest[5]]);
+    Some((addr(first)?, Protocol::from_number(rest[0]), port))
+}
+
 pub(super) fn exact(kind: SetKind, bytes: &[u8]) -> Option<Element> {
     let name = |bytes: &[u8]| std::str::from_utf8(until_nul(bytes)).ok()?.parse::<InterfaceName>().ok();
     match kind {
@@ -204,9 +277,8 @@ pub(super) fn exact(kind: SetKind, bytes: &[u8]) -> Option<Element> {
             Some(Element::InterfaceAddress(name(interface)?, addr(rest)?))
         }
         SetKind::Socket(_) => {
-            let (first, rest) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
-            let port = u16::from_be_bytes([rest[4], rest[5]]);
-            Some(Element::Socket(addr(first)?, Protocol::from_number(rest[0]), port))
+            let (addr, protocol, port) = unsocket(bytes)?;
+            Some(Element::Socket(addr, protocol, port))
         }
         SetKind::ProtocolPort => {
             let [protocol, _, _, _, first, second, ..] = bytes else { return None };
@@ -215,7 +287,9 @@ pub(super) fn exact(kind: SetKind, bytes: &[u8]) -> Option<Element> {
                 u16::from_be_bytes([*first, *second]),
             ))
         }
-        SetKind::Address(_) | SetKind::Network(_) | SetKind::Ports => addr(bytes).map(Element::Address),
+        SetKind::Address(_) | SetKind::Network(_) | SetKind::Ports | SetKind::Flow(_) => {
+            addr(bytes).map(Element::Address)
+        }
     }
 }
 
@@ -246,7 +320,7 @@ mod tests {
             .map(|net| (net, SetKind::Network(Family::V4)))
             .chain(ports.into_iter().map(|ports| (ports, SetKind::Ports)))
         {
-            let written: BTreeSet<Key> = keys(&element).into_iter().collect();
+            let written: BTreeSet<Key> = keys(&element).collect();
             assert_eq!(elements(kind, written), Some([element].into()));
         }
     }

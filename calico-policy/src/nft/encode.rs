@@ -30,6 +30,8 @@ pub(super) mod kind {
 }
 
 pub(super) const INTERVAL: u32 = 4;
+/// Ranges of several fields at once.
+pub(super) const CONCATENATION: u32 = 0x80;
 pub(super) const MAP: u32 = 8;
 /// The type of a map's values that are verdicts.
 pub(super) const VERDICTS: u32 = 0xffff_ff00;
@@ -68,12 +70,10 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
             out.message(kind::DEL_ELEMENTS, 0, |out| set_of_elements(out, name));
         }
         Operation::DeleteElements(name, elements) | Operation::DeleteMapElements(name, elements) => {
-            let keys: Vec<Key> = elements.iter().flat_map(keys).collect();
-            pieces(out, kind::DEL_ELEMENTS, 0, name, &keys, element);
+            pieces(out, kind::DEL_ELEMENTS, 0, name, elements.iter().flat_map(keys), element);
         }
         Operation::AddElements(name, elements) => {
-            let keys: Vec<Key> = elements.iter().flat_map(keys).collect();
-            pieces(out, kind::NEW_ELEMENTS, CREATE, name, &keys, element);
+            pieces(out, kind::NEW_ELEMENTS, CREATE, name, elements.iter().flat_map(keys), element);
         }
         Operation::FlushChain(name) => {
             out.message(kind::DEL_RULE, 0, |out| {
@@ -91,9 +91,9 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
         }
         Operation::AddMapElements(name, VerdictMap { kind, elements }) => {
             let comes_back = *kind == SetKind::ProtocolPort;
-            let key = |(element, chain)| keys(element).into_iter().map(move |key| (key, chain));
-            let entries: Vec<_> = elements.iter().flat_map(key).collect();
-            pieces(out, kind::NEW_ELEMENTS, CREATE, name, &entries, |out, (key, chain)| {
+            let key = |(element, chain)| keys(element).map(move |key| (key, chain));
+            let entries = elements.iter().flat_map(key);
+            pieces(out, kind::NEW_ELEMENTS, CREATE, name, entries, |out, (key, chain)| {
                 out.nest(1, |out| {
                     out.nest(1, |out| out.attribute(1, &key.bytes));
                     let code = if comes_back { Code::Jump(chain) } else { Code::Goto(chain) };
@@ -120,7 +120,7 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
 fn add_set(out: &mut Messages, name: &SetName, kind: SetKind, map: u32, set_id: &mut u32) {
     *set_id += 1;
     let shape = Shape::of(kind);
-    let flags = if shape.interval { INTERVAL } else { 0 } | map;
+    let flags = shape.flags() | map;
     out.message(kind::NEW_SET, CREATE, |out| {
         out.text(1, TABLE);
         out.text(2, name.as_str());
@@ -129,6 +129,12 @@ fn add_set(out: &mut Messages, name: &SetName, kind: SetKind, map: u32, set_id: 
         out.number(5, shape.key_length);
         if map != 0 {
             out.number(6, VERDICTS);
+        }
+        if !shape.fields.is_empty() {
+            out.nest(9, |out| {
+                let field = |out: &mut Messages, length: &u32| out.nest(1, |out| out.number(1, *length));
+                out.nest(2, |out| shape.fields.iter().for_each(|length| field(out, length)));
+            });
         }
         out.number(10, *set_id);
         if shape.key_type == IFNAME {
@@ -187,13 +193,14 @@ fn pieces<T>(
     message: u16,
     flags: u16,
     name: &SetName,
-    items: &[T],
+    items: impl Iterator<Item = T>,
     write: impl Fn(&mut Messages, &T),
 ) {
-    for piece in items.chunks(PIECE) {
+    let mut items = items.peekable();
+    while items.peek().is_some() {
         out.message(message, flags, |out| {
             set_of_elements(out, name);
-            out.nest(3, |out| piece.iter().for_each(|item| write(out, item)));
+            out.nest(3, |out| items.by_ref().take(PIECE).for_each(|item| write(out, &item)));
         });
     }
 }
@@ -203,6 +210,9 @@ fn element(out: &mut Messages, key: &Key) {
         out.nest(1, |out| out.attribute(1, &key.bytes));
         if key.end {
             out.number(3, 1);
+        }
+        if let Some(last) = &key.last {
+            out.nest(10, |out| out.attribute(1, last));
         }
     });
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use calico_model::Family;
 
+use super::element::{self, Bytes};
 use super::wire::Messages;
 use crate::packet::WITHDRAWN_MARK;
 use crate::ruleset::{Action, Bound, ChainName, End, Interface, Match, Op, PortSet, Rule, SetName};
@@ -174,6 +175,12 @@ impl Loader<'_> {
                 self.payload(Header::Transport, port_offset(*end), 2);
                 self.lookup(*op, set);
             }
+            Match::FlowInSet(end, family, set) => {
+                self.addr(*end, *family);
+                self.meta(Meta::Protocol, 1);
+                self.payload(Header::Transport, port_offset(End::Destination), 2);
+                self.lookup(Op::Is, set);
+            }
             Match::Port(end, op, ports) => {
                 self.payload(Header::Transport, port_offset(*end), 2);
                 match ports {
@@ -195,7 +202,7 @@ impl Loader<'_> {
                 self.meta(interface(*bound), 16);
                 match wanted {
                     Interface::Prefix(prefix) => self.compare(*op, prefix.as_str().as_bytes()),
-                    Interface::Named(name) => self.compare(*op, &super::element::interface(name)),
+                    Interface::Named(name) => self.compare(*op, &element::interface(name)),
                     Interface::InSet(set) => self.lookup(*op, set),
                 }
             }
@@ -332,10 +339,10 @@ fn prefix_byte(prefix_len: u8, index: usize) -> u8 {
     !(0xff_u16 >> bits) as u8
 }
 
-pub(super) fn octets(addr: IpAddr) -> Vec<u8> {
+pub(super) fn octets(addr: IpAddr) -> Bytes {
     match addr {
-        IpAddr::V4(addr) => addr.octets().to_vec(),
-        IpAddr::V6(addr) => addr.octets().to_vec(),
+        IpAddr::V4(addr) => Bytes::of(&addr.octets()),
+        IpAddr::V6(addr) => Bytes::of(&addr.octets()),
     }
 }
 

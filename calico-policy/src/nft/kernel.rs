@@ -120,11 +120,15 @@ impl Nft {
                 out.text(2, name.as_str());
             };
             match found {
-                decode::Found::Set(kind) => {
+                // What is in a set that we never make is of no interest: it goes.
+                decode::Found::Set(None) => {
+                    table.sets.insert(name, ActualSet { kind: None, elements: None });
+                }
+                decode::Found::Set(Some(kind)) => {
                     let mut keys = BTreeSet::new();
                     self.dump(kind::GET_ELEMENTS, of_set, |found| decode::keys(found, &mut keys))?;
-                    let elements = kind.and_then(|kind| element::elements(kind, keys));
-                    table.sets.insert(name, ActualSet { kind, elements });
+                    let elements = element::elements(kind, keys);
+                    table.sets.insert(name, ActualSet { kind: Some(kind), elements });
                 }
                 decode::Found::Map(kind) => {
                     let mut map = kind.map(|kind| VerdictMap { kind, elements: BTreeMap::new() });

@@ -68,17 +68,22 @@ fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
 }
 
 fn set_changes(operations: &mut Vec<Operation>, name: &SetName, set: &Set, actual: Option<&ActualSet>) {
-    let nothing = BTreeSet::new();
     let held = match actual {
         None => {
             operations.push(Operation::AddSet(name.clone(), set.kind));
-            &nothing
+            None
         }
-        Some(ActualSet { elements: Some(held), .. }) => held,
+        Some(ActualSet { elements: Some(held), .. }) => Some(held),
         Some(ActualSet { elements: None, .. }) => {
             operations.push(Operation::FlushSet(name.clone()));
-            &nothing
+            None
         }
+    };
+    let Some(held) = held.filter(|held| !held.is_empty()) else {
+        if !set.elements.is_empty() {
+            operations.push(Operation::AddElements(name.clone(), set.elements.clone()));
+        }
+        return;
     };
     let gone: BTreeSet<_> = held.difference(&set.elements).cloned().collect();
     let new: BTreeSet<_> = set.elements.difference(held).cloned().collect();

@@ -110,6 +110,8 @@ pub enum Match {
     InSet(End, Family, Op, SetName),
     /// An end's address, with the protocol and that end's port, is in the set.
     SocketInSet(End, Family, Op, SetName),
+    /// An end's address, with the protocol and the destination port, is in the set of flows.
+    FlowInSet(End, Family, SetName),
     /// An end's port.
     Port(End, Op, PortSet),
     /// The ICMP or ICMPv6 type, from the first to the last.

@@ -16,6 +16,8 @@ pub enum SetKind {
     Network(Family),
     /// An address, a protocol and a port together.
     Socket(Family),
+    /// A network, a protocol and a range of ports together, no two of which hold the same address, protocol and port.
+    Flow(Family),
     /// A protocol and a port together.
     ProtocolPort,
     /// Ranges of ports, apart from one another.
@@ -35,6 +37,8 @@ pub enum Element {
     Network(Cidr),
     /// An address, a protocol and a port.
     Socket(IpAddr, Protocol, u16),
+    /// A network, a protocol, and the ports from the first to the last, both included.
+    Flow(Cidr, Protocol, u16, u16),
     /// A protocol and a port.
     ProtocolPort(Protocol, u16),
     /// The ports from the first to the last, both included.

@@ -145,6 +145,7 @@ fn cidr(element: &Element) -> Option<Cidr> {
         Element::Address(addr) => Some(Cidr::host(*addr)),
         Element::Network(net) => Some(*net),
         Element::Socket(..)
+        | Element::Flow(..)
         | Element::ProtocolPort(..)
         | Element::Ports(..)
         | Element::Interface(_)

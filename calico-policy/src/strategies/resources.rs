@@ -2,14 +2,16 @@
 
 use calico_model::label::Labels;
 use calico_model::name::{Name, NodeName};
+use calico_model::resource::bgp::ServiceNetwork;
 use calico_model::resource::endpoint::HostInterface;
+use calico_model::resource::felix::{LoopPrevention, NatExclusions};
 use calico_model::resource::ipam::Switch;
 use calico_model::resource::policy::{GlobalPart, Http, ServiceMatch};
 use calico_model::resource::{
-    Action, AllowedUse, DefaultAction, EncapMode, EndpointPort, EndpointToHostAction, EntityRule,
-    FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, Icmp, IpPool, Metadata,
-    NetworkPolicy, NetworkSet, Node, NodeBgp, Object, Policy, PolicyType, PortMatch, Profile, ProtoPort,
-    Rule, ServiceAccounts, Tier, WorkloadEndpoint,
+    Action, AllowedUse, BgpConfiguration, DefaultAction, EncapMode, EndpointPort, EndpointToHostAction,
+    EntityRule, FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, Icmp, IpPool,
+    Metadata, NetworkPolicy, NetworkSet, Node, NodeBgp, Object, Policy, PolicyType, PortMatch, Profile,
+    ProtoPort, Rule, ServiceAccounts, Tier, WorkloadEndpoint,
 };
 use calico_model::{Cidr, Protocol, Selector, Snapshot};
 use proptest::collection::vec;
@@ -62,12 +64,12 @@ pub(super) fn world() -> impl Strategy<Value = Snapshot> {
         (vec(workload(), 0..6), vec(host(), 0..4), vec(network_set(), 0..3), vec(network_set(), 0..3));
     let meaning =
         (vec(network_policy(), 0..4), vec(global_policy(), 0..4), vec(tier(), 3), vec(profile(), 2));
-    let around = (vec(pool(), 0..3), felix(), any::<[bool; 2]>());
+    let around = (vec(pool(), 0..3), felix(), any::<[bool; 2]>(), weighted(0.2, services()));
     (endpoints, meaning, around).prop_map(
         |(
             (workloads, hosts, sets, global_sets),
             (policies, globals, tiers, profiles),
-            (pools, felix, nodes),
+            (pools, felix, nodes, services),
         )| {
             let mut world = Snapshot::default();
             let named =
@@ -111,6 +113,9 @@ pub(super) fn world() -> impl Strategy<Value = Snapshot> {
                 let bgp = Some(NodeBgp::at(constant(&format!("172.16.0.{}/24", i + 1))));
                 world.insert(Object::new(constant(name), Node { bgp, ..Node::new() }));
             }
+            if let Some(bgp) = services {
+                world.insert(Object::new(constant(BgpConfiguration::DEFAULT), bgp));
+            }
             world.insert(Object::new(constant(FelixConfiguration::DEFAULT), felix));
             world
         },
@@ -145,9 +150,12 @@ pub(super) fn crowded_world() -> impl Strategy<Value = Snapshot> {
 
 /// A rule for a protocol, a few ports, and one kind of source.
 fn simple_rule() -> impl Strategy<Value = Rule> {
-    let action = prop_oneof![20 => Just(Action::Allow), 4 => Just(Action::Deny), 1 => Just(Action::Pass), 1 => Just(Action::Log)];
-    let port =
-        select(&[80u16, 81, 82, 443, 4789, 22, 0, 8_080][..]).prop_map(|port| PortMatch::Range(port, port));
+    let action = prop_oneof![60 => Just(Action::Allow), 4 => Just(Action::Deny), 1 => Just(Action::Pass), 1 => Just(Action::Log)];
+    let port = (
+        select(&[80u16, 81, 82, 443, 4789, 22, 0, 8_080][..]),
+        select(&[0u16, 0, 0, 0, 0, 0, 0, 1, 400][..]),
+    )
+        .prop_map(|(first, more)| PortMatch::Range(first, first + more));
     let protocol = select(vec![Protocol::TCP, Protocol::TCP, Protocol::UDP, Protocol::SCTP]);
     let of_selector = prop_oneof![3 => narrow_selector(), 1 => select(&SELECTORS[..]).prop_map(constant)];
     let of_selector = of_selector
@@ -392,6 +400,17 @@ fn pool() -> impl Strategy<Value = IpPool> {
     )
 }
 
+/// The networks of services, two of three kinds.
+fn services() -> impl Strategy<Value = BgpConfiguration> {
+    let network = || select(&["10.0.1.0/24", "172.16.0.0/16", "fd01::/64"][..]);
+    let network = || network().prop_map(|cidr| ServiceNetwork { cidr: constant(cidr) });
+    (vec(network(), 0..3), vec(network(), 0..2)).prop_map(|(cluster, external)| BgpConfiguration {
+        service_cluster_ips: cluster,
+        service_external_ips: external,
+        ..BgpConfiguration::default()
+    })
+}
+
 fn felix() -> impl Strategy<Value = FelixConfiguration> {
     let actions = [EndpointToHostAction::Drop, EndpointToHostAction::Accept, EndpointToHostAction::Return];
     let flags = (any::<[Option<bool>; 3]>(), weighted(0.3, select(&[Switch::Enabled, Switch::Disabled][..])));
@@ -400,17 +419,27 @@ fn felix() -> impl Strategy<Value = FelixConfiguration> {
         flags,
         weighted(0.6, Just("cali,tap")),
         (failsafes(), failsafes()),
+        (
+            weighted(0.2, Just(LoopPrevention::Disabled)),
+            weighted(0.3, Just(NatExclusions::PoolsAndHosts)),
+            weighted(0.1, select(&["eth0", "eth+", "cali1"][..])),
+        ),
     )
-        .prop_map(|(action, ([vxlan, ipip, invalid], flows), prefix, failsafes)| FelixConfiguration {
-            default_endpoint_to_host_action: action,
-            allow_vxlan_packets_from_workloads: vxlan,
-            allow_ipip_packets_from_workloads: ipip,
-            disable_conntrack_invalid_check: invalid,
-            flow_reevaluation: flows,
-            interface_prefix: prefix.map(str::to_owned),
-            failsafe_inbound_host_ports: failsafes.0,
-            failsafe_outbound_host_ports: failsafes.1,
-            ..FelixConfiguration::new()
+        .prop_map(|(action, ([vxlan, ipip, invalid], flows), prefix, failsafes, outgoing)| {
+            FelixConfiguration {
+                service_loop_prevention: outgoing.0,
+                nat_outgoing_exclusions: outgoing.1,
+                iptables_nat_outgoing_interface_filter: outgoing.2.map(str::to_owned),
+                default_endpoint_to_host_action: action,
+                allow_vxlan_packets_from_workloads: vxlan,
+                allow_ipip_packets_from_workloads: ipip,
+                disable_conntrack_invalid_check: invalid,
+                flow_reevaluation: flows,
+                interface_prefix: prefix.map(str::to_owned),
+                failsafe_inbound_host_ports: failsafes.0,
+                failsafe_outbound_host_ports: failsafes.1,
+                ..FelixConfiguration::new()
+            }
         })
 }
 

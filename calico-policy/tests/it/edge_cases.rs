@@ -1,8 +1,11 @@
 //! Edges that others got wrong, each by the id under which it is known. Both readers are asked every question.
 
-use calico_model::{Snapshot, Update, manifest};
+use calico_model::{NodeName, Snapshot, Update, manifest};
 use calico_policy::packet::{ConnectionState, Destination};
-use calico_policy::{Packet, Path, Transport, Verdict, compile, evaluate, simulate};
+use calico_policy::{
+    Compiler, Enforcers, Packet, Path, Transport, Verdict, compile, compile_with, evaluate, evaluate_with,
+    simulate, strategies,
+};
 use proptest::prelude::*;
 
 /// Two databases and a frontend on node-1, each allowed everything by its profile.
@@ -288,7 +291,43 @@ fn pe46_all_addresses_of_a_family_may_be_named() {
 fn an_http_rule_never_becomes_a_plain_allow() {
     let world = world(&policy("ingress: [{action: Allow, http: {methods: [GET]}}]"));
     assert!(!allows(&world, &from_web("10.0.0.1", Transport::tcp(80))));
-    assert_eq!(compile(&world, &"node-1".parse().unwrap()).warnings.len(), 1);
+    let node = "node-1".parse().unwrap();
+    assert_eq!(compile(&world, &node).warnings.len(), 1);
+}
+
+#[test]
+fn an_http_rule_lets_its_packets_through_to_an_enforcer_that_is_registered() {
+    let world = world(&policy("ingress: [{action: Allow, protocol: TCP, http: {methods: [GET]}}]"));
+    let node: NodeName = "node-1".parse().unwrap();
+    let enforcers = Enforcers { http: true };
+    let ruleset = compile_with(enforcers, &world, &node);
+    assert!(ruleset.warnings.is_empty());
+    let mut compiler = Compiler::new(node).with_enforcers(enforcers);
+    strategies::updates(&Snapshot::default(), &world).into_iter().for_each(|update| compiler.apply(update));
+    assert_eq!(*compiler.ruleset(), ruleset);
+    for (transport, verdict) in [(Transport::tcp(80), Verdict::Allow), (Transport::udp(80), Verdict::Deny)] {
+        let packet = from_web("10.0.0.1", transport);
+        assert_eq!(simulate(&ruleset, &packet).verdict, verdict);
+        assert_eq!(evaluate_with(enforcers, &world, &packet).outcome.verdict, verdict);
+    }
+}
+
+#[test]
+fn what_is_forwarded_to_an_address_of_services_that_no_service_has_is_dropped() {
+    let configured = |prevention: &str| {
+        world(&format!(
+            "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {{name: default}}\n\
+             spec: {{serviceClusterIPs: [{{cidr: 10.96.0.0/12}}]}}\n---\napiVersion: projectcalico.org/v3\n\
+             kind: FelixConfiguration\nmetadata: {{name: default}}\nspec: {{serviceLoopPrevention: {prevention}}}\n"
+        ))
+    };
+    let to_service = packet(forward("eth0", "eth1"), "192.0.2.1", "10.96.0.1", Transport::tcp(80));
+    let past_it = packet(forward("eth0", "eth1"), "192.0.2.1", "10.112.0.1", Transport::tcp(80));
+    for prevention in ["Drop", "Reject"] {
+        assert!(!allows(&configured(prevention), &to_service), "{prevention}");
+        assert!(allows(&configured(prevention), &past_it), "{prevention}");
+    }
+    assert!(allows(&configured("Disabled"), &to_service));
 }
 
 #[test]

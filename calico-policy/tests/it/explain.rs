@@ -44,6 +44,7 @@ proptest! {
                             | Reason::Withdrawn
                             | Reason::Invalid
                             | Reason::TunnelFromStranger
+                            | Reason::ServiceLoop
                     ),
                     "{}", step
                 ),

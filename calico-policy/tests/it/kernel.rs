@@ -1,9 +1,13 @@
 //! The kernel takes what is compiled, gives it back, and is mended when somebody else changes it.
 
-use calico_model::Snapshot;
-use calico_policy::nft::{Actual, Foreign, Nft, Transaction, Watch, plan, plan_change};
-use calico_policy::ruleset::ChainName;
-use calico_policy::{Changes, Compiler, Ruleset, compile, strategies};
+use calico_model::datastore::Entry;
+use calico_model::resource::{Kind, Object, ObjectId, ResourceKey, WorkloadEndpoint};
+use calico_model::{NodeName, Revision, Snapshot, Update};
+use calico_policy::nft::{Actual, Foreign, Nft, Operation, Transaction, Watch, plan, plan_change};
+use calico_policy::ruleset::{ChainName, SetKind};
+use calico_policy::{
+    Changes, Compiler, Packet, Path, Ruleset, Transport, Verdict, compile, simulate, strategies,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -185,5 +189,88 @@ fn pe80_tables_of_others_are_neither_read_nor_touched() {
         }
         nft.apply(&Transaction::removal()).unwrap();
         assert_eq!(namespace.exec("nft list ruleset"), before);
+    });
+}
+
+/// A stored policy for what is labelled `own`, as the datastore holds it: `port` is written as it is.
+fn stored(i: usize, port: &str) -> Update {
+    let key = ResourceKey {
+        kind: Kind::NetworkPolicy,
+        id: ObjectId {
+            namespace: Some("default".parse().unwrap()),
+            name: format!("default.p{i}").parse().unwrap(),
+        },
+    };
+    let value = format!(
+        r#"{{"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy",
+        "metadata": {{"name": "default.p{i}", "namespace": "default"}},
+        "spec": {{"selector": "own == '{i}'", "types": ["Ingress"], "ingress": [
+            {{"action": "Allow", "protocol": "TCP", "destination": {{"ports": [{port}]}}}}]}}}}"#
+    );
+    let entry = Entry { key: key.datastore_key(), value: value.into_bytes(), revision: Revision(1) };
+    Update::from_entry(&entry).unwrap()
+}
+
+#[test]
+fn pe96_one_bad_object_of_five_hundred_stops_none_of_the_others() {
+    const COUNT: usize = 500;
+    let namespace = Namespace::new("poison");
+    let node: NodeName = "node-1".parse().unwrap();
+    let mut compiler = Compiler::new(node.clone());
+    for i in 0..COUNT {
+        let mut endpoint = WorkloadEndpoint::on(node.clone());
+        // None of these devices exists.
+        endpoint.interface_name = Some(format!("cali{i}").parse().unwrap());
+        endpoint.ip_networks = vec![format!("10.0.{}.{}", i / 250, i % 250).parse().unwrap()];
+        let mut object = Object::new(format!("w{i}").parse().unwrap(), endpoint);
+        object.metadata.namespace = Some("default".parse().unwrap());
+        object.metadata.labels = [("own".to_owned(), i.to_string())].into_iter().collect();
+        compiler.apply(Update::Put(Box::new(object.into())));
+    }
+    let allows = |ruleset: &Ruleset, i: usize, port: u16| {
+        let path = Path::Forward { from: "eth0".parse().unwrap(), to: format!("cali{i}").parse().unwrap() };
+        let destination = format!("10.0.{}.{}", i / 250, i % 250).parse().unwrap();
+        let source = "192.0.2.1".parse().unwrap();
+        let packet = Packet::new(node.clone(), path, source, destination, Transport::tcp(port)).unwrap();
+        simulate(ruleset, &packet).verdict == Verdict::Allow
+    };
+    namespace.within(|| {
+        let mut nft = Nft::new();
+        assert_eq!(compiler.changes(), Changes::Everything);
+        nft.sync(compiler.ruleset()).unwrap();
+        // The first is bad from the beginning, another becomes so.
+        for (change, bad, port) in [("come", 0, 80), ("change", 7, 81)] {
+            for i in 0..COUNT {
+                let text = if i == bad { "\"no port: 1-\"".to_owned() } else { port.to_string() };
+                compiler.apply(stored(i, &text));
+            }
+            let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
+            nft.apply(&plan_change(&delta)).unwrap_or_else(|error| panic!("{change}: {error}"));
+            assert_eq!(nft.read().unwrap(), Actual::holding(compiler.ruleset()), "{change}");
+            let in_force = (0..COUNT).filter(|i| allows(compiler.ruleset(), *i, port)).count();
+            assert_eq!(in_force, COUNT - 1, "{change}");
+            assert_eq!(compiler.snapshot().invalid.len(), 1, "{change}: it is reported");
+        }
+        assert!(
+            !allows(compiler.ruleset(), 7, 81) && allows(compiler.ruleset(), 7, 80),
+            "its last good form"
+        );
+    });
+}
+
+#[test]
+fn pe96_what_the_kernel_refuses_leaves_what_was_in_force() {
+    let namespace = Namespace::new("refused");
+    let ruleset = compile(&golden::world("database"), &"node-1".parse().unwrap());
+    namespace.within(|| {
+        let mut nft = Nft::new();
+        nft.sync(&ruleset).unwrap();
+        let before = nft.read().unwrap();
+        let name = ruleset.chains.keys().next().unwrap().clone();
+        let twice = Operation::AddSet(ruleset.sets.keys().next().unwrap().clone(), SetKind::ProtocolPort);
+        let transaction = Transaction { operations: vec![Operation::FlushChain(name), twice] };
+        let refused = nft.apply(&transaction).unwrap_err();
+        assert!(refused.to_string().contains("the kernel refuses `add set inet calico"), "{refused}");
+        assert_eq!(nft.read().unwrap(), before);
     });
 }

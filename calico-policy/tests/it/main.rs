@@ -3,6 +3,7 @@
 
 mod compare;
 mod edge_cases;
+mod edges;
 mod explain;
 mod golden;
 mod incremental;

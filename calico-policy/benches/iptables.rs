@@ -11,6 +11,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use calico_model::Snapshot;
 use calico_model::Update;
 use calico_model::resource::Resource;
 use calico_policy::iptables::{Iptables, Leftover, Options, Transaction, Variant};
@@ -65,7 +66,9 @@ fn main() {
     // A namespace of this process alone, gone with it.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
     let size = Size { endpoints: 20_200, local: 200, policies: 2_000, rules: 5 };
-    let world = size.world();
+    let mut world = Snapshot::default();
+    (0..size.endpoints).for_each(|i| world.insert(size.endpoint(i, 0)));
+    (0..size.policies).for_each(|i| world.insert(size.policy(i, 8000)));
     for variant in Variant::ALL {
         let mut compiler = Compiler::new(node());
         world.workloads.values().for_each(|object| compiler.apply(put(object.as_ref().clone())));

@@ -9,6 +9,7 @@ pub mod input;
 pub mod ipam_check;
 pub mod ipam_report;
 pub mod ipam_use;
+pub mod migrate;
 pub mod node_status;
 pub mod plan;
 pub mod ruleset;

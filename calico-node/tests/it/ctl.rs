@@ -2,6 +2,7 @@
 
 mod explain;
 mod ipam;
+mod migrate;
 mod plan;
 mod selector;
 

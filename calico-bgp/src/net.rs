@@ -1,8 +1,8 @@
 //! The tokio driver: it owns the sockets and the clock, and decides nothing.
 //!
-//! One task owns the [`Speaker`]. Each connection has a task that reads and one that writes; they and the listeners
-//! report to the owner through one bounded channel, so a peer that floods us waits in its own socket. The owner's
-//! `select!` has only cancel-safe branches: two channel receivers and a sleep.
+//! One task owns the [`Speaker`] and every connection, which it serves in turn, so a peer that floods us waits in its
+//! own socket. Listeners and dialings report to it through a bounded channel. The owner's `select!` has only
+//! cancel-safe branches: two channel receivers, the list of ready connections and a sleep.
 //!
 //! Sockets are made on the threads of the runtime that [`spawn`] is called on, and so in their network namespace.
 
@@ -31,7 +31,7 @@ use crate::session::ConnectionId;
 use crate::speaker::{Action, DynamicPeers, Event, FeedId, Password, PeerConfig, Speaker, SpeakerConfig};
 use bfd::{Bfd, Wish};
 use bmp::Feeding;
-use connection::{Connection, Report};
+use connection::{Connection, Ready, Report, Sent};
 use handle::Command;
 use listen::Listening;
 
@@ -45,7 +45,7 @@ use listen::Listening;
 pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, ListenError> {
     // Commands are few and each replaces the last of its kind.
     let (commands, inbox) = mpsc::channel(16);
-    // 64 portions of at most 64 KiB bound what is read and not handled yet to 4 MiB for all peers together.
+    // Connections that are not taken up yet wait in the listener's backlog.
     let (reports, reported) = mpsc::channel(64);
     let listeners =
         listen.iter().map(|address| Listening::start(*address, &reports)).collect::<Result<Vec<_>, _>>()?;
@@ -64,6 +64,9 @@ pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, Lis
         hungry: BTreeMap::new(),
         statistics_due: None,
         commands: commands.downgrade(),
+        ready: Arc::default(),
+        incoming: vec![0; PORTION].into(),
+        outgoing: Vec::with_capacity(2 * PORTION),
         reports,
         publish: watch::Sender::new(None),
         publish_due: None,
@@ -79,6 +82,9 @@ fn clock() -> Instant {
     Instant::now()
 }
 
+/// How many octets are read from a connection before it is another one's turn.
+const PORTION: usize = 64 * 1024;
+
 struct Owner {
     speaker: Speaker,
     listeners: Vec<Listening>,
@@ -93,6 +99,10 @@ struct Owner {
     hungry: BTreeMap<FeedId, oneshot::Sender<Vec<u8>>>,
     statistics_due: Option<Instant>,
     commands: mpsc::WeakSender<Command>,
+    ready: Arc<Ready>,
+    /// What was read from a socket, and what goes to one: for all connections, one after the other.
+    incoming: Box<[u8]>,
+    outgoing: Vec<u8>,
     reports: mpsc::Sender<Report>,
     publish: watch::Sender<Option<Arc<LearnedRoutes>>>,
     /// When the choice is to be published, if it has changed, and not before when it may be again.
@@ -120,6 +130,11 @@ impl Owner {
                     None => return,
                 },
                 Some(report) = reported.recv() => self.report(report),
+                () = self.ready.some() => {
+                    self.serve();
+                    // Other connections, timers and tasks are looked at before those that have more to say.
+                    tokio::task::yield_now().await;
+                }
                 () = alarm => {}
             }
             let now = clock();
@@ -147,10 +162,11 @@ impl Owner {
         self.speaker.shut_down(text, clock());
         self.act();
         let rest = async {
-            while !self.connections.is_empty()
-                && let Some(report) = reported.recv().await
-            {
-                self.report(report);
+            while !self.connections.is_empty() {
+                tokio::select! {
+                    Some(report) = reported.recv() => self.report(report),
+                    () = self.ready.some() => self.serve(),
+                }
                 self.act();
             }
         };
@@ -260,9 +276,7 @@ impl Owner {
             Report::Incoming { stream, remote } => self.incoming(stream, remote, now),
             Report::Dialed { connection, stream, remote } => match stream.local_addr() {
                 Ok(local) => {
-                    let _works_without = stream.set_nodelay(true);
-                    let started = Connection::start(connection, stream, &self.reports);
-                    self.connections.insert(connection, started);
+                    self.start(connection, stream);
                     self.speaker.connected(connection, local.ip(), now);
                 }
                 Err(error) => {
@@ -270,23 +284,40 @@ impl Owner {
                 }
             },
             Report::Undialed { connection, why } => self.speaker.refused(connection, why, now),
-            Report::Received { connection, octets } => self.speaker.receive(connection, &octets, now),
-            Report::Written { connection, buffer } => {
-                if let Some(held) = self.connections.get_mut(&connection) {
-                    held.give_back(buffer);
-                    self.send(connection);
-                }
-            }
             Report::Path { peer, change } => self.speaker.path_changed(peer, change, now),
             Report::Unwatched { peer, why } => {
                 let _nobody_listens = self.events.send(Event::Warning(peer, why));
             }
-            Report::Closed { connection, why } => {
-                if self.connections.remove(&connection).is_some() {
-                    self.speaker.closed(connection, why, now);
+        }
+    }
+
+    fn start(&mut self, connection: ConnectionId, stream: TcpStream) {
+        self.connections.insert(connection, Connection::start(connection, stream, &self.ready));
+    }
+
+    /// Reads a portion of each connection that is ready, and goes on with sending where the socket was full.
+    fn serve(&mut self) {
+        for connection in self.ready.take() {
+            let Some(held) = self.connections.get_mut(&connection) else { continue };
+            if held.is_sending() {
+                self.send(connection);
+            }
+            let Some(held) = self.connections.get_mut(&connection) else { continue };
+            match held.receive(&mut self.incoming) {
+                Ok([]) => {}
+                Ok(octets) => {
+                    held.serve_again();
+                    self.speaker.receive(connection, octets, clock());
+                    self.act();
                 }
+                Err(error) => self.closed(connection, &error),
             }
         }
+    }
+
+    fn closed(&mut self, connection: ConnectionId, why: &std::io::Error) {
+        self.connections.remove(&connection);
+        self.speaker.closed(connection, why.to_string(), clock());
     }
 
     fn incoming(&mut self, stream: TcpStream, remote: SocketAddr, now: Instant) {
@@ -297,9 +328,7 @@ impl Owner {
             return;
         }
         if let Ok(connection) = self.speaker.accept(from, local.ip(), now) {
-            let _works_without = stream.set_nodelay(true);
-            let started = Connection::start(connection, stream, &self.reports);
-            self.connections.insert(connection, started);
+            self.start(connection, stream);
         }
     }
 
@@ -363,11 +392,24 @@ impl Owner {
         self.publish_rest = end + (end - now) * 9;
     }
 
+    /// Sends what waits for a connection, until the socket takes no more or others have waited long enough.
     fn send(&mut self, connection: ConnectionId) {
         let Some(held) = self.connections.get_mut(&connection) else { return };
-        let Some(mut buffer) = held.take_buffer() else { return };
-        self.speaker.transmit(connection, &mut buffer, clock());
-        let Some(held) = self.connections.get_mut(&connection) else { return };
-        if buffer.is_empty() { held.give_back(buffer) } else { held.send(buffer) }
+        let mut sent = held.send_left();
+        while let Ok(Sent::All) = sent {
+            self.outgoing.clear();
+            self.speaker.transmit(connection, &mut self.outgoing, clock());
+            if self.outgoing.is_empty() {
+                return;
+            }
+            sent = held.send(&self.outgoing);
+            if self.outgoing.len() >= PORTION {
+                held.send_later();
+                break;
+            }
+        }
+        if let Err(error) = sent {
+            self.closed(connection, &error);
+        }
     }
 }

@@ -1,15 +1,20 @@
-//! One TCP connection: a task that reads and a task that writes, each with its end of a bounded channel. Dropping the
-//! [`Connection`] ends both; what was handed to the writer still goes out.
+//! The TCP connections. All of them are served by the task that owns the speaker, through one buffer each way: a
+//! session costs what its routes cost, and nothing for a task, a channel or a buffer of its own.
+//!
+//! A socket that can be read or written again rings its [`Bell`], which puts the connection on the list of those to
+//! serve. Each is served one portion in turn, so that a peer that floods us waits for the others.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::sync::{Notify, mpsc};
 
 use super::socket;
 use crate::bfd::Change;
@@ -18,12 +23,8 @@ use crate::speaker::PeerConfig;
 
 /// How long a peer may take to answer a dial.
 const DIAL_PATIENCE: Duration = Duration::from_secs(15);
-/// How long a peer may take to hear why its connection ends.
-const GOODBYE: Duration = Duration::from_secs(5);
-/// How many octets are read at once.
-const PORTION: usize = 64 * 1024;
 
-/// What the tasks tell the owner of the speaker.
+/// What tasks tell the owner of the speaker.
 #[derive(Debug)]
 pub(super) enum Report {
     /// Somebody connected.
@@ -36,105 +37,131 @@ pub(super) enum Report {
     Path { peer: IpAddr, change: Change },
     /// BFD cannot watch a peer, with the cause in words.
     Unwatched { peer: IpAddr, why: String },
-    /// Octets came in.
-    Received { connection: ConnectionId, octets: Vec<u8> },
-    /// The writer has handed everything to the kernel; here is its buffer back.
-    Written { connection: ConnectionId, buffer: Vec<u8> },
-    /// The connection ended, with the cause in words.
-    Closed { connection: ConnectionId, why: String },
+}
+
+/// The connections that wait to be served.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    waiting: Mutex<Vec<Arc<Bell>>>,
+    some: Notify,
+}
+
+impl Ready {
+    /// Waits until there may be one.
+    pub(super) async fn some(&self) {
+        self.some.notified().await;
+    }
+
+    /// Hands out those that wait.
+    pub(super) fn take(&self) -> Vec<ConnectionId> {
+        let bells = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        bells.iter().for_each(|bell| bell.rung.store(false, Ordering::Release));
+        bells.iter().map(|bell| bell.connection).collect()
+    }
+}
+
+/// Puts its connection on the list, once until it is served.
+#[derive(Debug)]
+struct Bell {
+    connection: ConnectionId,
+    rung: AtomicBool,
+    ready: Arc<Ready>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        if self.rung.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let ready = self.ready.clone();
+        let mut waiting = ready.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.is_empty() {
+            ready.some.notify_one();
+        }
+        waiting.push(self);
+    }
+}
+
+/// How far a socket took what it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// It may take more.
+    All,
+    /// It rings when it takes more.
+    Part,
 }
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    writer: mpsc::Sender<Vec<u8>>,
-    reader: AbortHandle,
-    /// The buffer, while the writer does not have it.
-    buffer: Option<Vec<u8>>,
+    stream: TcpStream,
+    waker: Waker,
+    /// What the socket has not taken yet.
+    left: Vec<u8>,
+    sending: bool,
 }
 
 impl Connection {
-    pub(super) fn start(id: ConnectionId, stream: TcpStream, reports: &mpsc::Sender<Report>) -> Self {
-        let (from, to) = stream.into_split();
-        // One buffer goes round between the owner and the writer, so one place is enough.
-        let (writer, buffers) = mpsc::channel(1);
-        let reader = tokio::spawn(read(id, from, reports.clone())).abort_handle();
-        tokio::spawn(write(id, to, buffers, reports.clone()));
-        Self { writer, reader, buffer: Some(Vec::new()) }
+    pub(super) fn start(connection: ConnectionId, stream: TcpStream, ready: &Arc<Ready>) -> Self {
+        let _works_without = stream.set_nodelay(true);
+        let bell = Bell { connection, rung: AtomicBool::new(false), ready: ready.clone() };
+        let waker = Waker::from(Arc::new(bell));
+        waker.wake_by_ref();
+        Self { stream, waker, left: Vec::new(), sending: false }
     }
 
-    /// Takes the buffer to fill it, unless the writer has it.
-    pub(super) fn take_buffer(&mut self) -> Option<Vec<u8>> {
-        self.buffer.take()
+    /// Puts the connection on the list of those to serve.
+    pub(super) fn serve_again(&self) {
+        self.waker.wake_by_ref();
     }
 
-    pub(super) fn give_back(&mut self, buffer: Vec<u8>) {
-        self.buffer = Some(buffer);
+    /// Puts the connection on the list because more waits to be sent.
+    pub(super) fn send_later(&mut self) {
+        self.sending = true;
+        self.serve_again();
     }
 
-    /// Hands a filled buffer to the writer.
-    pub(super) fn send(&mut self, buffer: Vec<u8>) {
-        // The place is free because the one buffer was here; a writer that is gone has reported the end already.
-        let _gone = self.writer.try_send(buffer);
+    /// Reports whether more may wait to be sent.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending
     }
-}
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
-}
-
-async fn read(connection: ConnectionId, mut from: OwnedReadHalf, reports: mpsc::Sender<Report>) {
-    loop {
-        let mut octets = Vec::with_capacity(PORTION);
-        let why = match from.read_buf(&mut octets).await {
-            Ok(0) => "the peer closed the connection".to_owned(),
-            Err(error) => error.to_string(),
-            Ok(_) => {
-                octets.shrink_to_fit();
-                if reports.send(Report::Received { connection, octets }).await.is_err() {
-                    return;
-                }
-                continue;
-            }
+    /// Reads what is there into a buffer; nothing read means that it rings when something comes.
+    pub(super) fn receive<'b>(&mut self, octets: &'b mut [u8]) -> io::Result<&'b [u8]> {
+        let mut buffer = ReadBuf::new(octets);
+        let mut context = Context::from_waker(&self.waker);
+        let count = match Pin::new(&mut self.stream).poll_read(&mut context, &mut buffer) {
+            Poll::Pending => 0,
+            Poll::Ready(outcome) => match outcome.map(|()| buffer.filled().len())? {
+                0 => return Err(io::Error::other("the peer closed the connection")),
+                count => count,
+            },
         };
-        let _ended = reports.send(Report::Closed { connection, why }).await;
-        return;
+        Ok(&octets[..count])
     }
-}
 
-async fn write(
-    connection: ConnectionId,
-    mut to: OwnedWriteHalf,
-    mut buffers: mpsc::Receiver<Vec<u8>>,
-    reports: mpsc::Sender<Report>,
-) {
-    while let Some(mut buffer) = buffers.recv().await {
-        let written = {
-            let mut writing = pin!(to.write_all(&buffer));
-            tokio::select! {
-                written = &mut writing => written,
-                // Nothing follows while the only buffer is here, so this is the owner's end: what it said last still gets
-                // a moment, and a peer that takes nothing does not hold the socket.
-                _ = buffers.recv() => {
-                    let _cut_short = tokio::time::timeout(GOODBYE, writing).await;
-                    return;
+    /// Sends what the socket has not taken yet. Once it has everything, more may be sent.
+    pub(super) fn send_left(&mut self) -> io::Result<Sent> {
+        let left = std::mem::take(&mut self.left);
+        self.sending = false;
+        self.send(&left)
+    }
+
+    /// Sends octets; those that the socket does not take are kept, to go before all others.
+    pub(super) fn send(&mut self, mut octets: &[u8]) -> io::Result<Sent> {
+        while !octets.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(&mut Context::from_waker(&self.waker), octets) {
+                Poll::Ready(Ok(count)) => octets = &octets[count..],
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.left = octets.to_vec();
+                    self.sending = true;
+                    return Ok(Sent::Part);
                 }
             }
-        };
-        let report = match written {
-            Ok(()) => {
-                buffer.clear();
-                Report::Written { connection, buffer }
-            }
-            Err(error) => Report::Closed { connection, why: error.to_string() },
-        };
-        if reports.send(report).await.is_err() {
-            return;
         }
+        Ok(Sent::All)
     }
 }
-
 /// Dials a peer and reports how it went.
 pub(super) async fn dial(connection: ConnectionId, peer: Box<PeerConfig>, reports: mpsc::Sender<Report>) {
     let remote = SocketAddr::new(peer.address, peer.port);

@@ -84,6 +84,8 @@ pub(crate) struct Group {
     stream_limit: usize,
     base: u64,
     members: BTreeMap<PeerId, Member>,
+    /// The members that are too slow for the stream.
+    behind: BTreeSet<PeerId>,
     joining: BTreeMap<PeerId, (FamilySet, Ending)>,
 }
 
@@ -131,6 +133,7 @@ impl Group {
             stream_limit: STREAM_LIMIT,
             base: 0,
             members: BTreeMap::new(),
+            behind: BTreeSet::new(),
             joining: BTreeMap::new(),
         }
     }
@@ -148,6 +151,7 @@ impl Group {
         self.owe_differences::<Ipv4Addr>(old, &mut owed, world);
         self.owe_differences::<Ipv6Addr>(old, &mut owed, world);
         self.members.insert(member, Member { owed, ..Member::default() });
+        self.behind.insert(member);
     }
 
     fn owe_differences<A: Grouped>(&self, old: &GroupKey, owed: &mut Owed, world: &World<'_>) {
@@ -171,6 +175,7 @@ impl Group {
     pub(crate) fn leave(&mut self, member: PeerId) {
         self.joining.remove(&member);
         self.members.remove(&member);
+        self.behind.remove(&member);
     }
 
     /// Takes a member out whose session goes on in another group; returns what it has not been told, or `None` when it
@@ -195,7 +200,8 @@ impl Group {
 
     /// Reports whether a round would do something although no route has changed.
     pub(crate) fn has_work(&self) -> bool {
-        !self.joining.is_empty() || self.members.values().any(Member::has_caught_up)
+        let caught_up = |id| self.members.get(id).is_some_and(Member::has_caught_up);
+        !self.joining.is_empty() || self.behind.iter().any(caught_up)
     }
 
     /// Counts the prefixes or paths of a family that the members have been told.
@@ -291,8 +297,10 @@ impl Group {
         } else {
             self.best_path(changes, before, now)
         };
-        for member in self.members.values_mut().filter(|member| member.position.is_none()) {
-            A::owed(&mut member.owed).extend(&changed);
+        for id in &self.behind {
+            if let Some(member) = self.members.get_mut(id) {
+                A::owed(&mut member.owed).extend(&changed);
+            }
         }
         let mut items = Vec::new();
         draft.write(&self.key, now, &mut items);
@@ -374,14 +382,19 @@ impl Group {
     /// Lets members that were too slow go on with the stream once they have taken all they had.
     fn catch_up(&mut self, world: &World<'_>) {
         let end = self.end();
-        for (id, member) in self.members.iter_mut().filter(|(_, member)| member.has_caught_up()) {
+        self.behind.retain(|id| {
+            let Some(member) = self.members.get_mut(id) else { return false };
+            if !member.has_caught_up() {
+                return true;
+            }
             let owed = std::mem::take(&mut member.owed);
             let mut items = Vec::new();
             stand(&self.key, *id, &owed.v4, world, &mut items);
             stand(&self.key, *id, &owed.v6, world, &mut items);
             member.backlog.push_back(items.into());
             member.position = Some(end);
-        }
+            false
+        });
     }
 
     /// Gives members that join everything told so far.
@@ -445,6 +458,7 @@ impl Group {
             }
             for (id, member) in self.members.iter_mut().filter(|(_, m)| m.position == Some(self.base)) {
                 member.position = None;
+                self.behind.insert(*id);
                 member.owed.add_told(self.stream.iter().filter(|item| item.is_for(*id)), &self.key);
             }
         }

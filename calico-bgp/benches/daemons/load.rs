@@ -63,6 +63,21 @@ impl Load {
         .to_vec()
     }
 
+    /// Returns the first load and the reflector's in five sizes each, with what grows: the routes of one peer, or the
+    /// clients that are told 8,000 routes.
+    pub(crate) fn growing(scale: usize) -> [(&'static str, Vec<(f64, Load)>); 2] {
+        let sizes = |whole: usize| [5, 25, 50, 75, 100].map(|part| (whole * scale / 100 * part / 100).max(1));
+        let one = |routes| (routes as f64, Load { name: "one", kind: Kind::Split { peers: 1, routes } });
+        let reflector = |clients| {
+            let kind = Kind::Reflector { clients, blocks: (8_000 * scale / 100 / clients).max(1) };
+            (clients as f64, Load { name: "reflector", kind })
+        };
+        [
+            ("routes from one peer, passed to one other", sizes(1_000_000).map(one).to_vec()),
+            ("clients told 8,000 routes by a reflector", sizes(2_000).map(reflector).to_vec()),
+        ]
+    }
+
     pub(crate) fn name(&self) -> &str {
         self.name
     }

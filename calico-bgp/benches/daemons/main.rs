@@ -2,18 +2,19 @@
 //! generator. `make bench-bgp` builds our daemon (`examples/bgpd.rs`), installs the others and runs this.
 //!
 //! ```text
-//! daemons --ours PATH [--load NAME]... [--daemon NAME]... [--runs N] [--scale PERCENT] [--json FILE]
+//! daemons --ours PATH [--load NAME]... [--daemon NAME]... [--runs N] [--scale PERCENT] [--json FILE] [--grow SVG]
 //! ```
 //!
 //! Everything happens in a network namespace of the process's own, on its loopback interface, so that nothing is left
 //! behind and real routes and ports are never touched. The figures that count are the daemon's CPU seconds (user and
 //! system) from the first route on, and its peak resident memory; the wall time is there beside them, but shares two
 //! cores with the generator. Of several runs the median is shown; a run in which a session was lost or a route never
-//! came is shown as such.
+//! came is shown as such. With `--grow` two loads are run in five sizes each, and drawn.
 
 mod daemon;
 mod generator;
 mod load;
+mod plot;
 mod session;
 
 use std::path::PathBuf;
@@ -28,7 +29,9 @@ struct Options {
     loads: Vec<Load>,
     daemons: Vec<Daemon>,
     runs: usize,
+    scale: usize,
     json: Option<PathBuf>,
+    grow: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -36,7 +39,10 @@ fn main() -> Result<()> {
     enter_namespace()?;
     let folder = std::env::temp_dir().join(format!("bench-bgp-{}", std::process::id()));
     std::fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let outcome = run(&options, &folder);
+    let outcome = match &options.grow {
+        Some(file) => grow(&options, &folder, file),
+        None => run(&options, &folder),
+    };
     std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     outcome
 }
@@ -82,6 +88,34 @@ fn run(options: &Options, folder: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
+/// Draws how the costs of the daemons grow.
+fn grow(options: &Options, folder: &std::path::Path, file: &std::path::Path) -> Result<()> {
+    let mut panels = Vec::new();
+    for (across, sizes) in Load::growing(options.scale) {
+        let (mut cpu, mut memory) = (Vec::new(), Vec::new());
+        for daemon in &options.daemons {
+            let mut figures = Vec::new();
+            for (size, load) in &sizes {
+                let run = || load.run(*daemon, &options.ours, folder).map_err(|error| format!("{error:#}"));
+                let runs = (0..options.runs).map(|_| run()).collect();
+                let median = median(runs).map_err(|why| anyhow::anyhow!("{daemon}: {why}"))?;
+                println!("{daemon}: {size} {across}: {:.2} s, {:.0} MB", median.cpu, median.memory);
+                figures.push((*size, median));
+            }
+            let line = |of: fn(&Figures) -> f64| plot::Line {
+                name: daemon.to_string(),
+                points: figures.iter().map(|(size, figures)| (*size, of(figures))).collect(),
+            };
+            cpu.push(line(|figures| figures.cpu));
+            memory.push(line(|figures| figures.memory));
+        }
+        for (title, up, lines) in [("CPU time", "seconds", cpu), ("Peak memory", "MB", memory)] {
+            panels.push(plot::Panel { title: title.to_owned(), across, up, lines });
+        }
+    }
+    std::fs::write(file, plot::svg(&panels)).with_context(|| format!("cannot write {}", file.display()))
+}
+
 /// Returns the run with the median CPU time; one that failed makes the whole worthless.
 fn median(runs: Vec<Result<Figures, String>>) -> Result<Figures, String> {
     let mut figures = runs.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -90,9 +124,15 @@ fn median(runs: Vec<Result<Figures, String>>) -> Result<Figures, String> {
 }
 
 fn options() -> Result<Options> {
-    let mut options =
-        Options { ours: PathBuf::new(), loads: Vec::new(), daemons: Vec::new(), runs: 3, json: None };
-    let mut scale = 100;
+    let mut options = Options {
+        ours: PathBuf::new(),
+        loads: Vec::new(),
+        daemons: Vec::new(),
+        runs: 3,
+        scale: 100,
+        json: None,
+        grow: None,
+    };
     let mut names = Vec::new();
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     while let Some(option) = arguments.next() {
@@ -102,9 +142,12 @@ fn options() -> Result<Options> {
             "--load" => names.push(value),
             "--daemon" => options.daemons.push(value.parse()?),
             "--runs" => options.runs = value.parse().with_context(|| format!("--runs {value}"))?,
-            "--scale" => scale = value.parse().with_context(|| format!("--scale {value}"))?,
+            "--scale" => options.scale = value.parse().with_context(|| format!("--scale {value}"))?,
             "--json" => options.json = Some(value.into()),
-            _ => bail!("{option} is not an option: --ours, --load, --daemon, --runs, --scale, --json"),
+            "--grow" => options.grow = Some(value.into()),
+            _ => {
+                bail!("{option} is not an option: --ours, --load, --daemon, --runs, --scale, --json, --grow")
+            }
         }
     }
     if options.daemons.is_empty() {
@@ -115,7 +158,7 @@ fn options() -> Result<Options> {
             "--ours must be the path of our daemon: cargo build --release -p calico-examples --example bgpd"
         );
     }
-    let all = Load::all(scale);
+    let all = Load::all(options.scale);
     for name in &names {
         if !all.iter().any(|load| load.name() == name) {
             let known: Vec<&str> = all.iter().map(Load::name).collect();

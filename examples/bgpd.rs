@@ -96,7 +96,8 @@ impl Peer {
     }
 }
 
-#[tokio::main]
+// One thread: the speaker is one task, which then wakes no other.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let path = std::env::args().skip_while(|argument| argument != "--config").nth(1);
     let path = path.ok_or("usage: bgpd --config FILE")?;

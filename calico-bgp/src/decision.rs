@@ -14,7 +14,7 @@ use calico_model::RouterId;
 
 use crate::rib::{Path, PeerId};
 use crate::session::Peering;
-use crate::wire::{Attributes, Origin};
+use crate::wire::Origin;
 
 /// The LOCAL_PREF of a path that carries none.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -152,11 +152,10 @@ pub fn best(paths: &[Path], sources: &Sources) -> Option<usize> {
 }
 
 /// What the steps before [`Reason::Med`] compare, in their order.
-fn merit(path: &Path) -> (bool, bool, u32, usize, Origin) {
+fn merit(path: &Path) -> (bool, bool, u32, u16, Origin) {
     let attributes = &path.attributes;
-    let preference = u32::MAX - attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF);
-    let stale = attributes.is_long_lived_stale();
-    (path.peer() != PeerId::LOCAL, stale, preference, attributes.as_path.hops(), attributes.origin)
+    let (stale, preference) = (attributes.is_long_lived_stale(), u32::MAX - attributes.preference);
+    (path.peer() != PeerId::LOCAL, stale, preference, attributes.hops, attributes.origin)
 }
 
 /// Reports whether a path loses to another before [`Reason::Med`]: then it neither wins nor changes who does, whatever
@@ -208,20 +207,19 @@ fn take_step(
         });
     };
     if step == Reason::Med {
-        let first = alive.first().map(|at| paths[*at].attributes.med.unwrap_or(0));
-        if alive.iter().all(|at| Some(paths[*at].attributes.med.unwrap_or(0)) == first) {
+        let first = alive.first().map(|at| paths[*at].attributes.med);
+        if alive.iter().all(|at| Some(paths[*at].attributes.med) == first) {
             return;
         }
         let mut lowest = BTreeMap::new();
         for at in &*alive {
             let attributes = &paths[*at].attributes;
-            let med = attributes.med.unwrap_or(0);
-            let held = lowest.entry(attributes.as_path.neighbor()).or_insert(med);
-            *held = med.min(*held);
+            let held = lowest.entry(attributes.neighbor).or_insert(attributes.med);
+            *held = attributes.med.min(*held);
         }
         keep(alive, &|at| {
             let attributes = &paths[at].attributes;
-            lowest.get(&attributes.as_path.neighbor()) == Some(&attributes.med.unwrap_or(0))
+            lowest.get(&attributes.neighbor) == Some(&attributes.med)
         });
     } else if let Some(least) = alive.iter().map(|at| burden(step, &paths[*at], sources)).min() {
         keep(alive, &|at| burden(step, &paths[at], sources) == least);
@@ -230,21 +228,21 @@ fn take_step(
 
 /// What one step compares, as a number of which the lowest wins.
 fn burden(step: Reason, path: &Path, sources: &Sources) -> u128 {
-    let attributes: &Attributes = &path.attributes;
+    let attributes = &path.attributes;
     let source = || sources.get(path.peer());
     match step {
         Reason::NotLocal => u128::from(path.peer() != PeerId::LOCAL),
         Reason::LongLivedStale => u128::from(attributes.is_long_lived_stale()),
-        Reason::LocalPref => u128::from(u32::MAX - attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)),
-        Reason::AsPathLength => attributes.as_path.hops() as u128,
+        Reason::LocalPref => u128::from(u32::MAX - attributes.preference),
+        Reason::AsPathLength => u128::from(attributes.hops),
         Reason::Origin => attributes.origin as u128,
-        Reason::Med => u128::from(attributes.med.unwrap_or(0)),
+        Reason::Med => u128::from(attributes.med),
         Reason::Internal => u128::from(source().is_none_or(|s| s.peering == Peering::Internal)),
         Reason::RouterId => {
-            let id = attributes.extra().originator_id.or(source().map(|s| s.router_id.addr()));
+            let id = attributes.originator.or(source().map(|s| s.router_id.addr()));
             u128::from(id.map_or(u32::MAX, u32::from))
         }
-        Reason::ClusterList => attributes.extra().cluster_list.len() as u128,
+        Reason::ClusterList => u128::from(attributes.clusters),
         Reason::PeerAddress => match source().map(|s| s.address) {
             Some(IpAddr::V4(v4)) => u128::from(u32::from(v4)),
             Some(IpAddr::V6(v6)) => u128::from(v6),

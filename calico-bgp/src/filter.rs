@@ -16,6 +16,7 @@
 mod compile;
 mod trie;
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,12 +42,12 @@ pub enum Teller {
 }
 
 /// A route, as a program sees it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Route<'a> {
     /// The destination.
     pub prefix: Cidr,
     /// What it is.
-    pub attributes: &'a Attributes,
+    pub attributes: Cow<'a, Attributes>,
     /// Who told it.
     pub teller: Teller,
 }
@@ -61,7 +62,7 @@ pub enum Verdict {
 }
 
 /// Names one of a program's changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ChangeId(u32);
 
 impl ChangeId {
@@ -260,7 +261,7 @@ impl Program {
                     && match route.teller {
                         Teller::Ourselves => true,
                         Teller::Peer if own.covers_strictly(route.prefix) => {
-                            metric(route.attributes) < normal[route.prefix.family()]
+                            metric(&route.attributes) < normal[route.prefix.family()]
                         }
                         Teller::Peer => open.covers(route.prefix),
                     };

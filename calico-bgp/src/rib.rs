@@ -1,16 +1,18 @@
 //! The tables of routes: every accepted path once (Adj-RIB-In and Loc-RIB in one), prefixes by family, attributes
 //! shared. What was told to whom (Adj-RIB-Out) is kept by the update groups in [`crate::speaker`].
 
+mod blocks;
 pub mod intern;
 pub mod names;
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use blocks::Blocks;
+pub use intern::Packed;
+
 use crate::decision::{self, Sources};
-use crate::wire::{Address, Attributes, Prefix};
+use crate::wire::{Address, Prefix};
 
 /// Names the speaker that told a path; the numbers are not used again while paths of theirs exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,7 +36,7 @@ pub enum Freshness {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
     /// What it is.
-    pub attributes: Arc<Attributes>,
+    pub attributes: Arc<Packed>,
     /// Which of the peer's paths for the prefix it is (RFC 7911); 0 without identifiers.
     pub path_id: u32,
     /// The peer's number, and in the last bit whether the path is stale.
@@ -44,7 +46,7 @@ pub struct Path {
 impl Path {
     /// Makes a fresh path that a peer told.
     #[must_use]
-    pub fn new(attributes: Arc<Attributes>, peer: PeerId, path_id: u32) -> Self {
+    pub fn new(attributes: Arc<Packed>, peer: PeerId, path_id: u32) -> Self {
         Self { attributes, path_id, teller: peer.0 << 1 }
     }
 
@@ -132,12 +134,12 @@ pub enum Choice {
 /// The routes of one family.
 #[derive(Debug)]
 pub struct Table<A> {
-    routes: BTreeMap<Prefix<A>, Paths>,
+    routes: Blocks<Prefix<A>, Paths>,
 }
 
 impl<A> Default for Table<A> {
     fn default() -> Self {
-        Self { routes: BTreeMap::new() }
+        Self { routes: Blocks::default() }
     }
 }
 
@@ -151,7 +153,7 @@ impl<A: Address> Table<A> {
     /// Reports whether there are no destinations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
+        self.routes.len() == 0
     }
 
     /// Returns the best path to a destination.
@@ -163,27 +165,27 @@ impl<A: Address> Table<A> {
     /// Returns all paths to a destination, the best one first and the others in no order.
     #[must_use]
     pub fn paths(&self, prefix: Prefix<A>) -> &[Path] {
-        self.routes.get(&prefix).map(Paths::as_slice).unwrap_or_default()
+        self.routes.get(prefix).map(Paths::as_slice).unwrap_or_default()
     }
 
     /// Returns the path of a peer to a destination, by its identifier.
     #[must_use]
     pub fn path(&self, prefix: Prefix<A>, peer: PeerId, path_id: u32) -> Option<&Path> {
-        let paths = self.routes.get(&prefix)?;
+        let paths = self.routes.get(prefix)?;
         Some(&paths.as_slice()[paths.find(peer, path_id)?])
     }
 
     /// Returns all destinations with their paths, the best path first, in the order of the prefixes.
     pub fn iter(&self) -> impl Iterator<Item = (Prefix<A>, &[Path])> {
-        self.routes.iter().map(|(prefix, paths)| (*prefix, paths.as_slice()))
+        self.routes.iter().map(|(prefix, paths)| (prefix, paths.as_slice()))
     }
 
     /// Puts a path in the place of the one with the same peer and identifier.
     pub fn insert(&mut self, prefix: Prefix<A>, path: Path, sources: &Sources) -> Effect {
-        let paths = match self.routes.entry(prefix) {
-            Entry::Occupied(paths) => paths.into_mut(),
-            Entry::Vacant(vacant) => {
-                vacant.insert(Paths::One(path));
+        let paths = match self.routes.find(prefix) {
+            Ok(place) => self.routes.at_mut(place),
+            Err(place) => {
+                self.routes.insert(place, prefix, Paths::One(path));
                 return Effect { held: 1, replaced: None, choice: Choice::Changed { before: None } };
             }
         };
@@ -202,19 +204,20 @@ impl<A: Address> Table<A> {
 
     /// Takes a path out.
     pub fn remove(&mut self, prefix: Prefix<A>, peer: PeerId, path_id: u32, sources: &Sources) -> Effect {
-        let Entry::Occupied(mut entry) = self.routes.entry(prefix) else { return Effect::NOTHING };
-        let Some(at) = entry.get().find(peer, path_id) else { return Effect::NOTHING };
-        let before = entry.get().as_slice().first().cloned();
-        let gone = match entry.get_mut() {
+        let Ok(place) = self.routes.find(prefix) else { return Effect::NOTHING };
+        let paths = self.routes.at_mut(place);
+        let Some(at) = paths.find(peer, path_id) else { return Effect::NOTHING };
+        let before = paths.as_slice().first().cloned();
+        let gone = match paths {
             Paths::One(path) => {
                 let gone = path.clone();
-                entry.remove();
+                self.routes.remove(place);
                 return Effect { held: -1, replaced: Some(gone), choice: Choice::Changed { before } };
             }
             Paths::Many(all) => {
                 let gone = all.swap_remove(at);
                 if let [last] = &all[..] {
-                    *entry.get_mut() = Paths::One(last.clone());
+                    *paths = Paths::One(last.clone());
                 }
                 gone
             }
@@ -223,7 +226,7 @@ impl<A: Address> Table<A> {
         let choice = if loses {
             Choice::SameOfMore
         } else {
-            choose(entry.get_mut(), sources);
+            choose(paths, sources);
             Choice::Changed { before }
         };
         Effect { held: -1, replaced: Some(gone), choice }

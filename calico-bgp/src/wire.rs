@@ -6,14 +6,14 @@
 
 pub mod as_path;
 pub mod attribute;
-mod decode;
+pub(crate) mod decode;
 pub mod error;
 pub mod nlri;
 pub mod notification;
 pub mod open;
 mod reader;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod update;
 
 use calico_model::Family;

@@ -1,10 +1,9 @@
-use std::sync::Arc;
-
 use calico_model::AsNumber;
 use proptest::prelude::*;
 
 use super::*;
 use crate::rib::Table;
+use crate::rib::intern::Interner;
 use crate::wire::{AsPath, Attributes, Origin, Prefix};
 
 /// Small domains, so that paths are equal in many respects.
@@ -52,7 +51,7 @@ fn path(candidate: &Candidate) -> Path {
             extra.communities = [0xffff_0006].into();
         }
     });
-    Path::new(Arc::new(attributes), PeerId(candidate.peer), candidate.path_id)
+    Path::new(Interner::default().intern(&attributes), PeerId(candidate.peer), candidate.path_id)
 }
 
 /// Peers 1 and 2 are in our AS, the others are not; 3 and 4 share an identifier.
@@ -83,26 +82,29 @@ fn naive(paths: &[Path], sources: &Sources) -> usize {
     let source = |p: &Path| sources.get(p.peer());
     let id = |p: &Path| {
         let own = source(p).map(|s| s.router_id.addr());
-        p.attributes.extra().originator_id.or(own).map_or(u32::MAX, u32::from)
+        p.attributes.attributes().extra().originator_id.or(own).map_or(u32::MAX, u32::from)
     };
     let addr = |p: &Path| source(p).map(|s| s.address);
     type Beats<'a> = Box<dyn Fn(&Path, &Path) -> bool + 'a>;
-    let preference = |p: &Path| p.attributes.local_pref.unwrap_or(100);
-    let stale = |p: &Path| p.attributes.communities().contains(&calico_model::Community::Standard(0xffff, 6));
+    let preference = |p: &Path| p.attributes.attributes().local_pref.unwrap_or(100);
+    let stale = |p: &Path| {
+        let communities = p.attributes.attributes().communities();
+        communities.contains(&calico_model::Community::Standard(0xffff, 6))
+    };
+    let as_path = |p: &Path| p.attributes.attributes().as_path;
+    let med = |p: &Path| p.attributes.attributes().med.unwrap_or(0);
+    let reflections = |p: &Path| p.attributes.attributes().extra().cluster_list.len();
     let external = |p: &Path| source(p).is_some_and(|s| s.peering == Peering::External);
     let steps: Vec<Beats<'_>> = vec![
         Box::new(|a, b| a.peer() == PeerId::LOCAL && b.peer() != PeerId::LOCAL),
         Box::new(|a, b| !stale(a) && stale(b)),
         Box::new(|a, b| preference(a) > preference(b)),
-        Box::new(|a, b| a.attributes.as_path.hops() < b.attributes.as_path.hops()),
+        Box::new(|a, b| as_path(a).hops() < as_path(b).hops()),
         Box::new(|a, b| a.attributes.origin < b.attributes.origin),
-        Box::new(|a, b| {
-            a.attributes.as_path.neighbor() == b.attributes.as_path.neighbor()
-                && a.attributes.med.unwrap_or(0) < b.attributes.med.unwrap_or(0)
-        }),
+        Box::new(|a, b| as_path(a).neighbor() == as_path(b).neighbor() && med(a) < med(b)),
         Box::new(|a, b| external(a) && !external(b)),
         Box::new(|a, b| id(a) < id(b)),
-        Box::new(|a, b| a.attributes.extra().cluster_list.len() < b.attributes.extra().cluster_list.len()),
+        Box::new(|a, b| reflections(a) < reflections(b)),
         Box::new(|a, b| addr(a).is_some_and(|a| addr(b).is_none_or(|b| a < b))),
         Box::new(|a, b| a.path_id < b.path_id),
     ];

@@ -147,7 +147,11 @@ fn reflectors_leave_the_mesh_and_their_clients_peer_back() {
 fn told(peer: &PeerConfig, prefix: &str) -> Option<Vec<Community>> {
     let Exchange::Filtered(policy) = &peer.export else { panic!("resources decide") };
     let mut attributes = Attributes::originated("172.16.6.9".parse().unwrap());
-    let route = Route { prefix: prefix.parse().unwrap(), attributes: &attributes, teller: Teller::Ourselves };
+    let route = Route {
+        prefix: prefix.parse().unwrap(),
+        attributes: std::borrow::Cow::Borrowed(&attributes),
+        teller: Teller::Ourselves,
+    };
     match policy.program().decide(&route, &PrefixSet::default()) {
         Verdict::LeaveOut => None,
         Verdict::Pass(change) => {

@@ -64,14 +64,13 @@ fn collect<A: Tabled>(rib: &Rib, live: &mut BTreeSet<(PeerId, u32)>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::rib::intern::Interner;
     use crate::wire::Attributes;
 
     #[test]
     fn every_path_of_every_peer_has_an_identifier_of_its_own_and_used_up_ones_are_forgotten() {
-        let attributes = Arc::new(Attributes::originated("10.0.0.1".parse().unwrap()));
+        let attributes = Interner::default().intern(&Attributes::originated("10.0.0.1".parse().unwrap()));
         let path = |peer, id| Path::new(attributes.clone(), PeerId(peer), id);
         let mut names = PathNames::default();
         let paths: Vec<Path> =

@@ -1,52 +1,20 @@
 //! What a group is about to say, and the messages that say it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::export::{GroupKey, World};
+use super::run::{Audience, Runs};
 use crate::filter::ChangeId;
-use crate::rib::{Path, PeerId, Tabled};
-use crate::wire::{Attributes, Nlri, update};
-
-/// Who a message is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Audience {
-    All,
-    AllBut(PeerId),
-    Only(PeerId),
-}
-
-/// One message.
-#[derive(Debug, Clone)]
-pub(super) struct Item {
-    audience: Audience,
-    pub(super) bytes: Arc<[u8]>,
-}
-
-impl Item {
-    fn new(audience: Audience, bytes: Vec<u8>) -> Self {
-        Self { audience, bytes: bytes.into() }
-    }
-
-    pub(super) fn for_all(bytes: Vec<u8>) -> Self {
-        Self::new(Audience::All, bytes)
-    }
-
-    pub(super) fn is_for(&self, member: PeerId) -> bool {
-        match self.audience {
-            Audience::All => true,
-            Audience::AllBut(peer) => peer != member,
-            Audience::Only(peer) => peer == member,
-        }
-    }
-}
+use crate::rib::{Packed, Path, PeerId, Tabled};
+use crate::wire::{Nlri, update};
 
 /// Destinations that share messages: one source, one set of attributes, one change of them.
 #[derive(Debug)]
 struct Batch<A> {
     source: PeerId,
     change: ChangeId,
-    attributes: Arc<Attributes>,
+    attributes: Arc<Packed>,
     prefixes: Vec<Nlri<A>>,
 }
 
@@ -57,20 +25,14 @@ pub(super) struct Draft<A> {
     gone_for: BTreeMap<PeerId, Vec<Nlri<A>>>,
     batches: Vec<Batch<A>>,
     /// Where the batch of a source, a change and an address of attributes is.
-    at: BTreeMap<(PeerId, ChangeId, usize), usize>,
+    at: HashMap<(PeerId, ChangeId, usize), usize>,
     /// The batch used last: most destinations come in runs.
     last: usize,
 }
 
 impl<A: Tabled> Draft<A> {
     pub(super) fn new() -> Self {
-        Self {
-            gone: Vec::new(),
-            gone_for: BTreeMap::new(),
-            batches: Vec::new(),
-            at: BTreeMap::new(),
-            last: 0,
-        }
+        Self { gone: Vec::new(), gone_for: BTreeMap::new(), batches: Vec::new(), at: HashMap::new(), last: 0 }
     }
 
     /// Takes a destination away from everybody.
@@ -102,23 +64,23 @@ impl<A: Tabled> Draft<A> {
 
     /// Makes the messages: withdrawals first, then announcements in the order in which they were begun. Routes that
     /// cannot be told in the group's words are withdrawn.
-    pub(super) fn write(self, key: &GroupKey, world: &World<'_>, items: &mut Vec<Item>) {
+    pub(super) fn write(self, key: &GroupKey, world: &World<'_>, runs: &mut Runs) {
         let dialect = key.dialect();
-        let withdraw = |audience, prefixes: &[Nlri<A>], items: &mut Vec<Item>| {
-            update::withdraw(prefixes, &dialect, |bytes, _| items.push(Item::new(audience, bytes)));
+        let withdraw = |audience, prefixes: &[Nlri<A>], runs: &mut Runs| {
+            update::withdraw(prefixes, &dialect, |message, _| runs.push(audience, &message));
         };
-        withdraw(Audience::All, &self.gone, items);
+        withdraw(Audience::All, &self.gone, runs);
         for (member, prefixes) in self.gone_for {
-            withdraw(Audience::Only(member), &prefixes, items);
+            withdraw(Audience::Only(member), &prefixes, runs);
         }
         for Batch { source, change, attributes, prefixes } in self.batches {
             let audience = if source == PeerId::LOCAL { Audience::All } else { Audience::AllBut(source) };
-            let emit = |bytes: Vec<u8>, _: &[Nlri<A>]| items.push(Item::new(audience, bytes));
+            let emit = |message: Vec<u8>, _: &[Nlri<A>]| runs.push(audience, &message);
             let told = key
                 .fit(&attributes, A::FAMILY, (source, change), world)
                 .is_some_and(|fit| update::announce(&fit, &prefixes, &dialect, emit).is_ok());
             if !told {
-                withdraw(audience, &prefixes, items);
+                withdraw(audience, &prefixes, runs);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What a group of peers is told of a path, if anything (RFC 4271 section 9.2, RFC 4456, RFC 1997).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,7 +11,7 @@ use crate::decision::{Source, Sources};
 use crate::family::{FamilySet, PerFamily};
 use crate::filter::{ChangeId, PrefixSet, Route, Teller, Verdict};
 use crate::rib::names::PathNames;
-use crate::rib::{Path, PeerId, Rib};
+use crate::rib::{Packed, Path, PeerId, Rib};
 use crate::session::{Negotiated, Peering};
 use crate::wire::open::{Feature, Role};
 use crate::wire::{self, Address, AsWidth, Attributes, Dialect, Nlri, PathIds, Prefix};
@@ -99,10 +100,6 @@ pub(crate) struct World<'w> {
     pub(crate) default_local_pref: u32,
 }
 
-const NO_EXPORT: u32 = 0xffff_ff01;
-const NO_ADVERTISE: u32 = 0xffff_ff02;
-const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
-
 impl GroupKey {
     /// Decides whether a path to a destination is told to this group, and with which change: first what the RFCs say
     /// (RFC 4271 section 9.2, RFC 4456 section 6, RFC 1997), then the policy.
@@ -118,7 +115,7 @@ impl GroupKey {
         let ours = path.peer() == PeerId::LOCAL;
         let route = || Route {
             prefix: prefix.cidr(),
-            attributes: &path.attributes,
+            attributes: Cow::Owned(path.attributes.attributes()),
             teller: if ours { Teller::Ourselves } else { Teller::Peer },
         };
         match self.export.decide(self.peering, route, world.own) {
@@ -129,7 +126,7 @@ impl GroupKey {
 
     fn may_tell(&self, path: &Path, world: &World<'_>) -> bool {
         let attributes = &path.attributes;
-        if attributes.has_community(NO_ADVERTISE) {
+        if attributes.is_for_nobody() {
             return false;
         }
         if attributes.is_long_lived_stale() && !self.long_lived {
@@ -137,13 +134,11 @@ impl GroupKey {
         }
         // What came from a provider, a peer or a route server goes to customers only (RFC 9234 section 5).
         let upwards = matches!(self.role, Some(Role::Customer | Role::Peer | Role::RouteServerClient));
-        if upwards && attributes.extra().only_to_customer.is_some() {
+        if upwards && attributes.is_for_customers() {
             return false;
         }
         match self.peering {
-            Peering::External => {
-                !attributes.has_community(NO_EXPORT) && !attributes.has_community(NO_EXPORT_SUBCONFED)
-            }
+            Peering::External => !attributes.is_for_own_as(),
             Peering::Internal => {
                 path.peer() == PeerId::LOCAL
                     || world.sources.get(path.peer()).is_some_and(|s| s.peering == Peering::External)
@@ -173,18 +168,18 @@ impl GroupKey {
     /// Makes attributes fit for the group, or `None` when there is no next hop to tell.
     pub(super) fn fit(
         &self,
-        attributes: &Attributes,
+        attributes: &Packed,
         family: Family,
         (source, change): (PeerId, ChangeId),
         world: &World<'_>,
     ) -> Option<Attributes> {
-        let mut fit = attributes.clone();
+        let mut fit = attributes.attributes();
         self.export.apply(change, &mut fit);
         let from: Option<&Source> = world.sources.get(source).filter(|_| source != PeerId::LOCAL);
         let reflected =
             self.peering == Peering::Internal && from.is_some_and(|s| s.peering == Peering::Internal);
         let own = match self.next_hop {
-            _ if attributes.next_hop.is_unspecified() => true,
+            _ if fit.next_hop.is_unspecified() => true,
             NextHopMode::Keep => false,
             NextHopMode::Own => !reflected,
             NextHopMode::Auto => self.peering == Peering::External,

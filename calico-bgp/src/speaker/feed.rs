@@ -17,9 +17,9 @@ use super::peer::{Peer, Up};
 use super::{Action, Speaker};
 use crate::bmp::{self, PeerDown, PeerHeader, Statistic};
 use crate::family::PerFamily;
-use crate::rib::{Path, PeerId, Tabled};
+use crate::rib::{Packed, Path, PeerId, Tabled};
 use crate::session::Ended;
-use crate::wire::{self, Attributes, Dialect, MAX_EXTENDED_MESSAGE, Nlri, update};
+use crate::wire::{self, Dialect, MAX_EXTENDED_MESSAGE, Nlri, update};
 
 /// Names one feed of one speaker, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -231,7 +231,7 @@ impl Speaker {
     ) {
         let table = A::table(&self.tables.rib);
         let path = |nlri: Nlri<A>| table.path(nlri.prefix, id, nlri.path_id).map(|path| &path.attributes);
-        let same = |a: Option<&Arc<Attributes>>, b: Option<&Arc<Attributes>>| match (a, b) {
+        let same = |a: Option<&Arc<Packed>>, b: Option<&Arc<Packed>>| match (a, b) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             (a, b) => a.is_none() && b.is_none(),
         };
@@ -261,6 +261,7 @@ impl Speaker {
             Some(attributes) => {
                 let long = Dialect { max_len: MAX_EXTENDED_MESSAGE, ..dialect };
                 // Attributes that fill even the long form came in one message with a prefix: LOCAL_PREF is all we add.
+                let attributes = &attributes.attributes();
                 let _told = update::announce(attributes, &batch, &dialect, &mut emit)
                     .or_else(|_| update::announce(attributes, &batch, &long, &mut emit));
             }

@@ -19,9 +19,10 @@ use std::sync::Arc;
 
 use calico_model::Family;
 
-use super::draft::{Draft, Item};
+use super::draft::Draft;
 use super::export::{GroupKey, World};
 use super::journal::{Changes, Journal, PathChange};
+use super::run::{Audience, Run, Runs};
 use crate::family::FamilySet;
 use crate::filter::ChangeId;
 use crate::rib::{Path, PeerId, Tabled};
@@ -32,10 +33,10 @@ use crate::wire::{self, MessageType, Nlri, Prefix, Refresh, Update, update};
 #[derive(Debug, Default)]
 struct Member {
     /// What it gets before it goes on with the stream; a part may be shared with others.
-    backlog: VecDeque<Arc<[Item]>>,
-    /// How much of the first part it has.
+    backlog: VecDeque<Arc<Run>>,
+    /// How many messages of the run it is in, of the backlog or else of the stream, it has.
     taken: usize,
-    /// Its place in the stream; none while it is too slow for it.
+    /// Its run in the stream; none while it is too slow for it.
     position: Option<u64>,
     /// What it must be told of once it has taken its backlog, because it was too slow.
     owed: Owed,
@@ -50,9 +51,9 @@ pub(super) struct Owed {
 
 impl Owed {
     /// Adds everything that was told in some messages.
-    fn add_told<'i>(&mut self, items: impl Iterator<Item = &'i Item>, key: &GroupKey) {
-        for item in items {
-            let Ok(Some(frame)) = wire::frame(&item.bytes, key.max_len) else { continue };
+    fn add_told<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>, key: &GroupKey) {
+        for message in messages {
+            let Ok(Some(frame)) = wire::frame(message, key.max_len) else { continue };
             if frame.kind != MessageType::Update {
                 continue;
             }
@@ -79,7 +80,7 @@ const STREAM_LIMIT: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Group {
     key: GroupKey,
-    stream: VecDeque<Item>,
+    stream: VecDeque<Arc<Run>>,
     stream_len: usize,
     stream_limit: usize,
     base: u64,
@@ -183,10 +184,12 @@ impl Group {
     pub(crate) fn hand_over(&mut self, member: PeerId) -> Option<Owed> {
         let unread = self.unread(member);
         self.joining.remove(&member);
+        self.behind.remove(&member);
         let state = self.members.remove(&member)?;
         let mut owed = state.owed;
-        let held = state.backlog.iter().flat_map(|part| part.iter()).skip(state.taken);
-        owed.add_told(held.chain(&unread).filter(|item| item.is_for(member)), &self.key);
+        let runs = state.backlog.iter().chain(&unread).enumerate();
+        let taken = |at| if at == 0 { state.taken } else { 0 };
+        owed.add_told(runs.flat_map(|(at, run)| run.messages(taken(at), member)), &self.key);
         Some(owed)
     }
 
@@ -252,26 +255,22 @@ impl Group {
         let Some(state) = self.members.get_mut(&member) else { return 0 };
         let mut count = 0;
         while out.len() < enough {
-            let item = if let Some(part) = state.backlog.front() {
-                state.taken += 1;
-                match part.get(state.taken - 1) {
-                    Some(item) => item,
-                    None => {
-                        state.backlog.pop_front();
-                        state.taken = 0;
-                        continue;
-                    }
-                }
-            } else if let Some(position) = &mut state.position {
-                let Some(item) = self.stream.get((*position - self.base) as usize) else { break };
-                *position += 1;
-                item
-            } else {
+            let in_stream = |position: u64| self.stream.get((position - self.base) as usize);
+            let Some(run) = state.backlog.front().or_else(|| state.position.and_then(in_stream)) else {
                 break;
             };
-            if item.is_for(member) {
-                out.extend_from_slice(&item.bytes);
-                count += 1;
+            match run.message(state.taken, member) {
+                Some(message) => {
+                    state.taken += 1;
+                    count += u64::from(!message.is_empty());
+                    out.extend_from_slice(message);
+                }
+                None => {
+                    state.taken = 0;
+                    if state.backlog.pop_front().is_none() {
+                        state.position = state.position.map(|position| position + 1);
+                    }
+                }
             }
         }
         count
@@ -281,10 +280,10 @@ impl Group {
         self.base + self.stream.len() as u64
     }
 
-    fn unread(&self, member: PeerId) -> Vec<Item> {
+    /// Returns the runs of the stream that a member has not, or not wholly, taken.
+    fn unread(&self, member: PeerId) -> Vec<Arc<Run>> {
         let Some(position) = self.members.get(&member).and_then(|m| m.position) else { return Vec::new() };
-        let unread = self.stream.range((position - self.base) as usize..);
-        unread.filter(|item| item.is_for(member)).cloned().collect()
+        self.stream.range((position - self.base) as usize..).cloned().collect()
     }
 
     fn tell<A: Grouped>(&mut self, journal: &Journal, before: &World<'_>, now: &World<'_>) {
@@ -302,10 +301,12 @@ impl Group {
                 A::owed(&mut member.owed).extend(&changed);
             }
         }
-        let mut items = Vec::new();
-        draft.write(&self.key, now, &mut items);
-        self.stream_len += items.iter().map(|item| item.bytes.len()).sum::<usize>();
-        self.stream.extend(items);
+        let mut runs = Runs::default();
+        draft.write(&self.key, now, &mut runs);
+        for run in runs.finish() {
+            self.stream_len += run.len();
+            self.stream.push_back(run);
+        }
     }
 
     /// Returns a path with the change it is told with, if it is.
@@ -388,10 +389,10 @@ impl Group {
                 return true;
             }
             let owed = std::mem::take(&mut member.owed);
-            let mut items = Vec::new();
-            stand(&self.key, *id, &owed.v4, world, &mut items);
-            stand(&self.key, *id, &owed.v6, world, &mut items);
-            member.backlog.push_back(items.into());
+            let mut runs = Runs::default();
+            stand(&self.key, *id, &owed.v4, world, &mut runs);
+            stand(&self.key, *id, &owed.v6, world, &mut runs);
+            member.backlog.extend(runs.finish());
             member.position = Some(end);
             false
         });
@@ -400,47 +401,46 @@ impl Group {
     /// Gives members that join everything told so far.
     fn admit(&mut self, world: &World<'_>) {
         let end = self.end();
-        let mut shared: BTreeMap<(FamilySet, Ending), Arc<[Item]>> = BTreeMap::new();
+        let mut shared: BTreeMap<(FamilySet, Ending), Vec<Arc<Run>>> = BTreeMap::new();
         for (id, (families, ending)) in std::mem::take(&mut self.joining) {
             let everything = shared.entry((families, ending)).or_insert_with(|| {
-                let mut items = Vec::new();
+                let mut runs = Runs::default();
                 for family in families.iter() {
                     if ending == Ending::RefreshMarks {
-                        items.push(Item::for_all(wire::refresh(Refresh::Begin(family))));
+                        runs.push(Audience::All, &wire::refresh(Refresh::Begin(family)));
                     }
                     match family {
-                        Family::V4 => self.tell_all::<Ipv4Addr>(world, &mut items),
-                        Family::V6 => self.tell_all::<Ipv6Addr>(world, &mut items),
+                        Family::V4 => self.tell_all::<Ipv4Addr>(world, &mut runs),
+                        Family::V6 => self.tell_all::<Ipv6Addr>(world, &mut runs),
                     }
-                    items.push(Item::for_all(match ending {
+                    let end = match ending {
                         Ending::EndOfRib => update::end_of_rib(family),
                         Ending::RefreshMarks => wire::refresh(Refresh::End(family)),
-                    }));
+                    };
+                    runs.push(Audience::All, &end);
                 }
-                items.into()
+                runs.finish()
             });
-            let everything = everything.clone();
+            let everything: Vec<Arc<Run>> = everything.clone();
             let unread = self.unread(id);
             let is_new = !self.members.contains_key(&id);
             let member = self.members.entry(id).or_default();
-            if !unread.is_empty() {
-                member.backlog.push_back(unread.into());
-            }
-            member.backlog.push_back(everything);
+            member.backlog.extend(unread);
+            member.backlog.extend(everything);
             if is_new || member.position.is_some() {
                 member.position = Some(end);
             }
         }
     }
 
-    fn tell_all<A: Grouped>(&self, world: &World<'_>, items: &mut Vec<Item>) {
+    fn tell_all<A: Grouped>(&self, world: &World<'_>, runs: &mut Runs) {
         let mut draft = Draft::<A>::new();
         for (prefix, paths) in A::table(world.rib).iter() {
             for told in self.key.told(prefix, paths, world) {
                 draft.announce(told, self.key.nlri(prefix, told.0, world.names));
             }
         }
-        draft.write(&self.key, world, items);
+        draft.write(&self.key, world, runs);
     }
 
     /// Drops what every member has, and leaves the slowest behind when the stream is too long.
@@ -448,9 +448,9 @@ impl Group {
         loop {
             let reached = self.members.values().filter_map(|m| m.position).min().unwrap_or(self.end());
             while self.base < reached
-                && let Some(item) = self.stream.pop_front()
+                && let Some(run) = self.stream.pop_front()
             {
-                self.stream_len -= item.bytes.len();
+                self.stream_len -= run.len();
                 self.base += 1;
             }
             if self.stream_len <= self.stream_limit {
@@ -459,7 +459,11 @@ impl Group {
             for (id, member) in self.members.iter_mut().filter(|(_, m)| m.position == Some(self.base)) {
                 member.position = None;
                 self.behind.insert(*id);
-                member.owed.add_told(self.stream.iter().filter(|item| item.is_for(*id)), &self.key);
+                // It may be in the middle of the first run, unless it is still at its backlog.
+                let taken = if member.backlog.is_empty() { std::mem::take(&mut member.taken) } else { 0 };
+                let runs = self.stream.iter().enumerate();
+                let taken = |at| if at == 0 { taken } else { 0 };
+                member.owed.add_told(runs.flat_map(|(at, run)| run.messages(taken(at), *id)), &self.key);
             }
         }
     }
@@ -495,7 +499,7 @@ fn stand<A: Grouped>(
     member: PeerId,
     owed: &BTreeSet<Nlri<A>>,
     world: &World<'_>,
-    items: &mut Vec<Item>,
+    runs: &mut Runs,
 ) {
     let mut draft = Draft::<A>::new();
     for nlri in owed {
@@ -507,7 +511,7 @@ fn stand<A: Grouped>(
             None => draft.withdraw(*nlri),
         }
     }
-    draft.write(key, world, items);
+    draft.write(key, world, runs);
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! From UPDATE messages to the tables: what is refused, what is taken, and who has to hear of it.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use calico_model::{AsNumber, Family};
 
@@ -81,7 +81,7 @@ impl Speaker {
             Some(MpUnreach::V6(list)) if families.contains(Family::V6) => self.withdraw_all(id, list),
             _ => {}
         }
-        let attributes = update.attributes.filter(|attributes| match self.refusal(id, attributes) {
+        let mut attributes = update.attributes.filter(|attributes| match self.refusal(id, attributes) {
             None => true,
             Some(why) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
@@ -91,8 +91,10 @@ impl Speaker {
                 false
             }
         });
+        if let Some(attributes) = &mut attributes {
+            self.complete(id, attributes);
+        }
         if !update.announced.is_empty() && families.contains(Family::V4) {
-            let attributes = attributes.clone().map(|a| self.taken(id, a));
             self.announce_all(id, &update.announced, attributes.as_ref());
         }
         let mp = |next_hop: IpAddr| {
@@ -103,12 +105,10 @@ impl Speaker {
         };
         match &update.mp_announced {
             Some(MpReach::V4(list, next_hop)) if families.contains(Family::V4) => {
-                let attributes = mp(*next_hop).map(|a| self.taken(id, a));
-                self.announce_all(id, list, attributes.as_ref());
+                self.announce_all(id, list, mp(*next_hop).as_ref());
             }
             Some(MpReach::V6(list, next_hop)) if families.contains(Family::V6) => {
-                let attributes = mp(*next_hop).map(|a| self.taken(id, a));
-                self.announce_all(id, list, attributes.as_ref());
+                self.announce_all(id, list, mp(*next_hop).as_ref());
             }
             _ => {}
         }
@@ -145,7 +145,7 @@ impl Speaker {
     }
 
     /// Puts on a route what is ours to say of one from another AS.
-    fn taken(&mut self, id: PeerId, mut attributes: Attributes) -> Arc<Attributes> {
+    fn complete(&self, id: PeerId, attributes: &mut Attributes) {
         let peer = self.peers.get(&id).filter(|peer| peer.config.peering() == Peering::External);
         if let Some(peer) = peer {
             let leaving = attributes.has_community(GRACEFUL_SHUTDOWN);
@@ -159,65 +159,93 @@ impl Speaker {
                 });
             }
         }
-        self.interner.intern(attributes)
     }
 
     fn withdraw_all<A: Fed>(&mut self, id: PeerId, list: &Prefixes<'_, A>) {
+        let detail = self.detail();
+        let mut held = 0;
         for nlri in list.iter() {
-            self.withdraw_one(id, nlri);
+            held += self.withdraw_one(id, nlri, detail);
         }
+        self.count::<A>(id, held);
     }
 
-    fn withdraw_one<A: Fed>(&mut self, id: PeerId, nlri: Nlri<A>) {
+    fn withdraw_one<A: Fed>(&mut self, id: PeerId, nlri: Nlri<A>, detail: Option<Detail>) -> i32 {
         let table = A::table_mut(&mut self.tables.rib);
         let effect = table.remove(nlri.prefix, id, nlri.path_id, &self.tables.sources);
-        self.note(id, nlri.prefix, nlri.path_id, effect);
+        let held = effect.held;
+        self.take_down((id, nlri.path_id), nlri.prefix, effect, detail);
+        held
     }
 
     /// Takes announced prefixes; without attributes they are treated as withdrawn.
-    fn announce_all<A: Fed>(
-        &mut self,
-        id: PeerId,
-        list: &Prefixes<'_, A>,
-        attributes: Option<&Arc<Attributes>>,
-    ) {
+    fn announce_all<A: Fed>(&mut self, id: PeerId, list: &Prefixes<'_, A>, attributes: Option<&Attributes>) {
         let Some(attributes) = attributes else { return self.withdraw_all(id, list) };
         let Some(config) = self.peers.get(&id).map(|peer| &peer.config) else { return };
         let (import, peering) = (config.import.clone(), config.peering());
-        let mut changed = (ChangeId::NONE, attributes.clone());
+        let mut changed = (ChangeId::NONE, self.interner.intern(attributes));
+        let detail = self.detail();
+        let mut held = 0;
         for nlri in list.iter() {
-            let route = || Route { prefix: nlri.prefix.cidr(), attributes, teller: Teller::Peer };
+            let route = || Route {
+                prefix: nlri.prefix.cidr(),
+                attributes: Cow::Borrowed(attributes),
+                teller: Teller::Peer,
+            };
             let Verdict::Pass(change) = import.decide(peering, route, &self.tables.own) else {
-                self.withdraw_one(id, nlri);
+                held += self.withdraw_one(id, nlri, detail);
                 continue;
             };
             if change != changed.0 {
-                let mut others = Attributes::clone(attributes);
+                let mut others = attributes.clone();
                 import.apply(change, &mut others);
-                changed = (change, self.interner.intern(others));
+                changed = (change, self.interner.intern(&others));
             }
             let path = Path::new(changed.1.clone(), id, nlri.path_id);
             self.tables.names.give(id, nlri.path_id);
             let effect = A::table_mut(&mut self.tables.rib).insert(nlri.prefix, path, &self.tables.sources);
-            self.note(id, nlri.prefix, nlri.path_id, effect);
+            held += effect.held;
+            self.take_down((id, nlri.path_id), nlri.prefix, effect, detail);
         }
+        self.count::<A>(id, held);
     }
 
     pub(super) fn note<A: Fed>(&mut self, id: PeerId, prefix: Prefix<A>, path_id: u32, effect: Effect) {
+        self.count::<A>(id, effect.held);
+        let detail = self.detail();
+        self.take_down((id, path_id), prefix, effect, detail);
+    }
+
+    /// Counts paths that a peer told or took back.
+    fn count<A: Noted>(&mut self, id: PeerId, held: i32) {
         if let Some(peer) = self.peers.get_mut(&id) {
-            let held = &mut peer.held[A::FAMILY];
-            *held = held.saturating_add_signed(effect.held);
+            let all = &mut peer.held[A::FAMILY];
+            *all = all.saturating_add_signed(held);
         }
+    }
+
+    /// Returns how much must be known of what changes. While nothing is told, nothing need be known of what was;
+    /// whoever joins is told everything.
+    fn detail(&self) -> Option<Detail> {
+        let tells = self.deferral.is_none() && !self.groups.is_empty();
+        let each = tells && self.groups.values().any(Group::tells_every_path);
+        tells.then_some(if each { Detail::EachPath } else { Detail::BestPath })
+    }
+
+    fn take_down<A: Fed>(
+        &mut self,
+        path: (PeerId, u32),
+        prefix: Prefix<A>,
+        effect: Effect,
+        detail: Option<Detail>,
+    ) {
         if effect.choice == Choice::Same {
             return;
         }
-        self.feed_change(id, Nlri { prefix, path_id });
+        self.feed_change(path.0, Nlri { prefix, path_id: path.1 });
         self.choice_changed |= effect.choice != Choice::SameOfMore;
-        // While nothing is told, nothing need be known of what was; whoever joins is told everything.
-        if self.deferral.is_none() && !self.groups.is_empty() {
-            let each = self.groups.values().any(Group::tells_every_path);
-            let detail = if each { Detail::EachPath } else { Detail::BestPath };
-            A::changes(&mut self.journal).note(prefix, (id, path_id), effect, detail);
+        if let Some(detail) = detail {
+            A::changes(&mut self.journal).note(prefix, path, effect, detail);
         }
     }
 
@@ -238,7 +266,7 @@ impl Speaker {
     }
 
     fn make_long_lived_of<A: Fed>(&mut self, id: PeerId) {
-        self.drop_paths_of::<A>(id, |path| path.attributes.has_community(NO_LLGR));
+        self.drop_paths_of::<A>(id, |path| path.attributes.attributes().has_community(NO_LLGR));
         let of_peer = |(prefix, paths): (Prefix<A>, &'_ [Path])| {
             let path =
                 paths.iter().filter(|path| path.peer() == id && !path.attributes.is_long_lived_stale());
@@ -246,11 +274,11 @@ impl Speaker {
         };
         let paths: Vec<_> = A::table(&self.tables.rib).iter().flat_map(of_peer).collect();
         for (prefix, path) in paths {
-            let mut attributes = Attributes::clone(&path.attributes);
+            let mut attributes = path.attributes.attributes();
             attributes.change_extra(|extra| {
                 extra.communities = extra.communities.iter().copied().chain([LLGR_STALE]).collect();
             });
-            let marked = Path::new(self.interner.intern(attributes), id, path.path_id);
+            let marked = Path::new(self.interner.intern(&attributes), id, path.path_id);
             let effect = A::table_mut(&mut self.tables.rib).insert(prefix, marked, &self.tables.sources);
             self.note(id, prefix, path.path_id, effect);
         }

@@ -147,7 +147,7 @@ impl Speaker {
         let status = |(path, lost_to): (&Path, Option<Reason>)| RouteStatus {
             prefix: prefix.cidr(),
             peer: self.peers.get(&path.peer()).map(|peer| peer.config.address),
-            attributes: path.attributes.clone(),
+            attributes: path.attributes.attributes().into(),
             lost_to,
             won_by: last.filter(|_| lost_to.is_none()),
         };
@@ -171,11 +171,11 @@ impl Speaker {
             let best = paths.first().filter(|best| best.peer() != PeerId::LOCAL)?;
             let next_hops = decision::equally_good(paths, &self.tables.sources)
                 .into_iter()
-                .map(|at| paths[at].attributes.next_hop)
+                .map(|at| paths[at].attributes.next_hop())
                 .collect();
             let internal =
                 self.tables.sources.get(best.peer()).is_some_and(|s| s.peering == Peering::Internal);
-            let priority = best.attributes.local_pref.filter(|_| internal);
+            let priority = best.attributes.local_pref().filter(|_| internal);
             let priority = priority.and_then(|preference| METRIC_BASE.checked_sub(preference));
             Some((prefix.cidr(), LearnedRoute { next_hops, priority }))
         };

@@ -351,7 +351,7 @@ fn any_as() -> impl Strategy<Value = AsNumber> {
     prop_oneof![1..=70_000u32, Just(u32::MAX)].prop_map(|n| AsNumber::new(n).unwrap())
 }
 
-fn any_attributes(next_hop: std::net::IpAddr) -> impl Strategy<Value = Attributes> {
+pub(crate) fn any_attributes(next_hop: std::net::IpAddr) -> impl Strategy<Value = Attributes> {
     let first = (0..3u8, vec(any_as(), 1..5), any::<Option<u32>>(), any::<Option<u32>>());
     let second = (
         any::<Option<u32>>(),

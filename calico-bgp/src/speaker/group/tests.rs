@@ -8,6 +8,7 @@ use crate::decision::Source;
 use crate::family::PerFamily;
 use crate::filter::{Facts, Import, Policy, Program};
 use crate::rib::Path;
+use crate::rib::intern::Interner;
 use crate::session::Peering;
 use crate::speaker::SpeakerConfig;
 use crate::speaker::config::{Exchange, NextHopMode, Reflection};
@@ -143,7 +144,7 @@ impl Bench {
             Step::Announce { peer, prefix: number, path_id, med } => {
                 let mut attributes = Attributes::originated("10.0.0.9".parse().unwrap());
                 attributes.med = Some(med + 10 * peer + 100 * path_id);
-                let path = Path::new(Arc::new(attributes), PeerId(peer), path_id);
+                let path = Path::new(Interner::default().intern(&attributes), PeerId(peer), path_id);
                 self.tables.names.give(PeerId(peer), path_id);
                 let table = V4::table_mut(&mut self.tables.rib);
                 let effect = table.insert(prefix(number), path, &self.tables.sources);
@@ -205,7 +206,7 @@ impl Bench {
             let paths = if self.several { paths } else { &paths[..1] };
             let others = paths.iter().filter(|path| path.peer() != PeerId(member));
             for path in others.filter(|path| key.telling(prefix, path, &world).is_some()) {
-                truth.insert(key.nlri(prefix, path, world.names), path.attributes.med.unwrap());
+                truth.insert(key.nlri(prefix, path, world.names), path.attributes.attributes().med.unwrap());
             }
         }
         truth

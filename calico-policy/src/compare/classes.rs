@@ -264,6 +264,7 @@ fn reduce(snapshot: &Snapshot, kept: &BTreeSet<ResourceKey>) -> Snapshot {
     reduced.profiles.clone_from(&snapshot.profiles);
     reduced.tiers.clone_from(&snapshot.tiers);
     reduced.felix_configurations.clone_from(&snapshot.felix_configurations);
+    reduced.bgp_configurations.clone_from(&snapshot.bgp_configurations);
     reduced
 }
 

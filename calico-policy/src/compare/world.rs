@@ -13,7 +13,7 @@ use super::traffic::Cuts;
 use crate::active::selects;
 use crate::compile::{inbound, outbound};
 use crate::labels::{self, SystemLabels};
-use crate::local::{is_workload_interface, prefixes};
+use crate::local::{is_workload_interface, prefixes, told_service_networks};
 use crate::order::{PolicyRef, policy, tiers};
 use crate::peer::peer;
 use crate::way::{Home, Homes};
@@ -24,6 +24,8 @@ pub(super) struct Standing {
     site: Site,
     /// The address itself, where it is like no other.
     unique: Option<IpAddr>,
+    /// Whether it is an address of services.
+    service: bool,
     /// The policies that are asked, in order, and the profiles.
     pub(super) asked: Vec<ResourceKey>,
     profiles: Vec<Name>,
@@ -62,6 +64,7 @@ pub(super) struct World<'s> {
     holders: BTreeMap<Cidr, Vec<Holder<'s>>>,
     lengths: BTreeSet<(Family, u8)>,
     selecting: BTreeMap<Labelled<'s>, Vec<ResourceKey>>,
+    services: Vec<Cidr>,
 }
 
 impl<'s> World<'s> {
@@ -77,6 +80,7 @@ impl<'s> World<'s> {
             holders: BTreeMap::new(),
             lengths: BTreeSet::new(),
             selecting: BTreeMap::new(),
+            services: told_service_networks(snapshot),
         };
         for host in snapshot.hosts.values() {
             world.hosts.entry(host.spec.node.clone()).or_default().push(host);
@@ -124,6 +128,7 @@ impl<'s> World<'s> {
     /// Every network that something tells apart.
     pub(super) fn networks(&self) -> BTreeSet<Cidr> {
         let mut nets: BTreeSet<Cidr> = self.holders.keys().copied().collect();
+        nets.extend(&self.services);
         for node in self.snapshot.nodes.values() {
             nets.extend(
                 Family::ALL
@@ -165,7 +170,8 @@ impl<'s> World<'s> {
     }
 
     pub(super) fn standing(&mut self, addr: IpAddr) -> Standing {
-        let alone = |site| Standing { site, unique: None, asked: Vec::new(), profiles: Vec::new() };
+        let alone =
+            |site| Standing { site, unique: None, service: false, asked: Vec::new(), profiles: Vec::new() };
         let several =
             self.holders(addr).iter().filter(|holder| !matches!(holder, Holder::Set(..))).count() > 1;
         let mut standing = match self.home(addr) {
@@ -182,6 +188,7 @@ impl<'s> World<'s> {
         if several {
             standing.unique = Some(addr);
         }
+        standing.service = self.services.iter().any(|network| network.contains(addr));
         standing
     }
 
@@ -203,7 +210,7 @@ impl<'s> World<'s> {
             selects(policy, &SystemLabels::of_workload(snapshot, owner))
         });
         let unique = (!is_its_own).then_some(addr);
-        let mut standing = Standing { site, unique, asked, profiles: profiles.to_vec() };
+        let mut standing = Standing { site, unique, service: false, asked, profiles: profiles.to_vec() };
         if guarded {
             self.ask_hosts(&node.clone(), &mut standing);
         }
@@ -256,7 +263,9 @@ impl<'s> World<'s> {
 
     /// Reports whether nothing but policies and profiles decides about an address, wherever the other end is.
     pub(super) fn is_plain(standing: &Standing) -> bool {
-        matches!(standing.site, Site::Outside | Site::Plain { .. }) && standing.unique.is_none()
+        matches!(standing.site, Site::Outside | Site::Plain { .. })
+            && standing.unique.is_none()
+            && !standing.service
     }
 
     /// Hands over the rules that may be asked about an address, each with the namespace of its policy.

@@ -13,18 +13,14 @@ use crate::lower::lower;
 use crate::optimise::{Layout, optimise};
 
 impl Compilation<'_> {
-    /// Makes the chain of a workload that has these policies and profiles in one direction: that of its only tier, where no
-    /// packet returns from it.
+    /// Makes the chain of a workload that has these policies and profiles in one direction.
     pub(super) fn workload_chain(
         &mut self,
         direction: PolicyType,
         tiers: &[ActiveTier<'_, '_>],
         profiles: &[Name],
     ) -> ChainName {
-        let mut stops = self.tier_and_profile_chains(direction, tiers, profiles);
-        if stops.len() == 1 && tiers.first().is_some_and(|tier| decides_all(tier, direction)) {
-            return stops.remove(0);
-        }
+        let stops = self.tier_and_profile_chains(direction, tiers, profiles);
         let name = ChainName::digest(word(direction, "to", "from"), stops.iter().map(ChainName::as_str));
         if self.dirty.everything || !self.sets.out.has_chain(&name) {
             let jumps = stops.into_iter().map(|chain| Rule::always(Action::Jump(chain)));

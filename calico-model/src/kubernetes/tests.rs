@@ -24,9 +24,10 @@ fn a_namespace_and_a_service_account_become_profiles() {
 }
 
 #[test]
-fn a_name_that_is_longer_than_a_label_makes_a_profile_that_can_be_stored() {
+fn names_and_labels_that_are_as_long_as_can_be_make_profiles_that_can_be_stored() {
     let name = "builder.".repeat(20) + "bot";
-    let meta = json!({"metadata": {"name": name, "namespace": "ns"}});
+    let labels = json!({"k".repeat(63): "longest", format!("{}/k", "prefix.".repeat(36) + "p"): "all"});
+    let meta = json!({"metadata": {"name": name, "namespace": "ns", "labels": labels}});
     for profile in [namespace(&meta).unwrap(), service_account(&meta).unwrap()] {
         let stored = Document::from(&crate::resource::Resource::from(profile.clone()));
         assert_eq!(stored.check().unwrap(), profile.into());

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{FromWire, Path, Report, Schemas, ToWire};
 use crate::label::Labels;
+use crate::selector::{NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX};
 
 impl FromWire for Labels {
     /// Checks keys and values by the rules of Kubernetes labels.
@@ -13,7 +14,7 @@ impl FromWire for Labels {
         let before = report.faults.len();
         let map = BTreeMap::<String, String>::in_part(value, at, report);
         for (key, text) in &map {
-            if !is_label_key(key) {
+            if !is_label_key(key) && !is_key_of_kubernetes(key) {
                 report.fault(at.key(key), Some(&Value::from(key.as_str())), LABEL_KEY);
             }
             if !is_label_value(text) && !is_name_of_kubernetes(key, text) {
@@ -57,6 +58,13 @@ fn is_name_of_kubernetes(key: &str, text: &str) -> bool {
     let made =
         ["pcns.projectcalico.org/name", "pcsa.projectcalico.org/name", "projectcalico.org/serviceaccount"];
     made.contains(&key) && text.parse::<crate::name::Name>().is_ok()
+}
+
+/// Reports whether a key is one that Calico makes of a namespace's or service account's: its prefix counts for nothing.
+fn is_key_of_kubernetes(key: &str) -> bool {
+    [NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX]
+        .iter()
+        .any(|prefix| key.strip_prefix(prefix).is_some_and(is_label_key))
 }
 
 fn is_label_value(text: &str) -> bool {

@@ -29,7 +29,7 @@
 //!
 //! let ruleset: Ruleset = compile(&Snapshot::default(), &"node-1".parse()?);
 //! let program = lower(&ruleset, &Options::default());
-//! assert!(program.to_string().contains("-A FORWARD -m comment"));
+//! assert!(program.to_string().contains("-I FORWARD 1 -m comment"));
 //! print!("{}", plan(&program, &Actual::default()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

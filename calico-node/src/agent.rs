@@ -213,21 +213,7 @@ impl Agent {
         for change in changes {
             self.tunnels.observe(&change);
             self.requests.observe(&change);
-            let update = match change {
-                Change::Put(entry) => Update::from_entry(&entry),
-                Change::Deleted(key) => Update::from_deletion(&key),
-                Change::InSync => Some(Update::InSync),
-                Change::Trouble(error) => {
-                    self.report.datastore_trouble(Some(&error));
-                    None
-                }
-                Change::Recovered => {
-                    self.report.datastore_trouble(None);
-                    None
-                }
-                _ => None,
-            };
-            if let Some(update) = update {
+            if let Some(update) = self.report.heard(change) {
                 let in_sync = update == Update::InSync;
                 self.desired.apply(&update);
                 self.compiler.apply(update);

@@ -13,7 +13,7 @@ use calico_model::datastore::{Change, Syncer};
 use calico_model::name::{Name, NodeName};
 use calico_model::resource::block::all_blocks_prefix;
 use calico_model::resource::{Kind, Node, NodeBgp, Object, ObjectId};
-use calico_model::{AsNumber, Datastore, Family, InterfaceAddr, RouterId, Snapshot, Update};
+use calico_model::{AsNumber, Datastore, Family, InterfaceAddr, RouterId, Snapshot};
 use tokio::sync::watch;
 
 use crate::agent::report::Report;
@@ -96,21 +96,7 @@ struct Reflector {
 impl Reflector {
     fn learn(&mut self, changes: Vec<Change>) {
         for change in changes {
-            let update = match change {
-                Change::Put(entry) => Update::from_entry(&entry),
-                Change::Deleted(key) => Update::from_deletion(&key),
-                Change::InSync => Some(Update::InSync),
-                Change::Trouble(error) => {
-                    self.report.datastore_trouble(Some(&error));
-                    None
-                }
-                Change::Recovered => {
-                    self.report.datastore_trouble(None);
-                    None
-                }
-                _ => None,
-            };
-            if let Some(update) = update {
+            if let Some(update) = self.report.heard(change) {
                 self.snapshot.apply(update);
             }
         }

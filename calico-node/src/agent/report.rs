@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use calico_model::NodeName;
-use calico_model::datastore::StoreError;
+use calico_model::datastore::{Change, StoreError};
+use calico_model::{NodeName, Update};
 
 use crate::startup::VERSION;
 use crate::status::{BgpStatus, NodeStatus};
@@ -39,7 +39,25 @@ impl Report {
         NodeStatus { problems, ..self.status.clone() }
     }
 
-    pub(crate) fn datastore_trouble(&mut self, error: Option<&StoreError>) {
+    /// Notes whether the datastore answers, and returns what it says of the resources, if that is what it says.
+    pub(crate) fn heard(&mut self, change: Change) -> Option<Update> {
+        match change {
+            Change::Put(entry) => Update::from_entry(&entry),
+            Change::Deleted(key) => Update::from_deletion(&key),
+            Change::InSync => Some(Update::InSync),
+            Change::Trouble(error) => {
+                self.datastore_trouble(Some(&error));
+                None
+            }
+            Change::Recovered => {
+                self.datastore_trouble(None);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn datastore_trouble(&mut self, error: Option<&StoreError>) {
         let trouble = error.map(|error| with_causes(error));
         match (&self.trouble, &trouble) {
             (before, Some(now)) if before.as_ref() != Some(now) => tracing::warn!("{now}; trying again"),

@@ -25,6 +25,7 @@ mod selector;
 mod session;
 mod validate;
 mod version;
+mod write;
 
 use std::process::ExitCode;
 

@@ -5,10 +5,10 @@ use calico_model::manifest;
 use calico_model::resource::{Document, Kind};
 use serde_json::Value;
 
-use crate::apply::may_be_written;
 use crate::batch::{Batch, InNamespace};
 use crate::outcome::Outcome;
 use crate::session::{Config, key};
+use crate::write::may_be_written;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

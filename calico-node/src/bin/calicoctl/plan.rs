@@ -21,10 +21,10 @@ use calico_node::{flows, stamp};
 use calico_policy::Flow;
 use calico_route::netlink::Netlink;
 
-use crate::apply::may_be_written;
 use crate::batch::{Files, InNamespace, Order};
 use crate::outcome::{Outcome, Output};
 use crate::session::{Config, Session, now, read_text};
+use crate::write::may_be_written;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -12,14 +12,15 @@
 //! networks = ["10.1.0.0/16"]
 //! socket = "/run/bgpd.sock"
 //! peer = [{ address = "10.0.0.2", port = 179, as = 65002, families = ["ipv4"], add_path = "both", password = "secret",
-//!           passive = false, reflector_client = false }]
+//!           passive = false, reflector_client = false, export = "all" }]
 //! ```
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
+use calico_bgp::filter::{Policy, Program};
 use calico_bgp::net::{self, Handle};
 use calico_bgp::session::Initiation;
-use calico_bgp::speaker::{Password, Reflection};
+use calico_bgp::speaker::{Exchange, Password, Reflection};
 use calico_bgp::wire::open::AddPath;
 use calico_bgp::{Origination, PeerConfig, PeerStatus, RouteStatus, SpeakerConfig};
 use calico_model::{AsNumber, Cidr, Family, RouterId};
@@ -59,6 +60,16 @@ struct Peer {
     password: Option<String>,
     #[serde(default, with = "Paths")]
     add_path: AddPath,
+    #[serde(default)]
+    export: Export,
+}
+
+#[derive(Deserialize, Default, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Export {
+    None,
+    #[default]
+    All,
 }
 
 #[derive(Deserialize)]
@@ -88,6 +99,9 @@ impl Peer {
         config.reflection = if self.reflector_client { Reflection::Client } else { Reflection::NonClient };
         config.initiation = if self.passive { Initiation::Passive } else { Initiation::Active };
         config.add_path = self.add_path;
+        if self.export == Export::None {
+            config.export = Exchange::Filtered(Policy::new(Program::closed()));
+        }
         if let Some(text) = &self.password {
             let key = Password::new(text).ok_or_else(|| fault("a password has 1 to 80 octets"))?;
             config.password = Some(key);

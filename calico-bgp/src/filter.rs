@@ -16,15 +16,17 @@
 mod compile;
 mod trie;
 
-use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use calico_model::resource::filter::{FilterRule, PeerType};
 use calico_model::{AsNumber, Cidr, Community, Family};
 
 use crate::family::PerFamily;
+use crate::rib::Packed;
 use crate::session::Peering;
 use crate::speaker::METRIC_BASE;
 use crate::wire::Attributes;
@@ -47,9 +49,42 @@ pub struct Route<'a> {
     /// The destination.
     pub prefix: Cidr,
     /// What it is.
-    pub attributes: Cow<'a, Attributes>,
+    pub attributes: Seen<'a>,
     /// Who told it.
     pub teller: Teller,
+}
+
+/// The attributes of a route. Those of a table are unpacked when a rule asks for them, which few do.
+#[derive(Debug, Clone)]
+pub struct Seen<'a>(Held<'a>);
+
+#[derive(Debug, Clone)]
+enum Held<'a> {
+    Whole(&'a Attributes),
+    Packed(&'a Packed, OnceCell<Attributes>),
+}
+
+impl<'a> From<&'a Attributes> for Seen<'a> {
+    fn from(attributes: &'a Attributes) -> Self {
+        Self(Held::Whole(attributes))
+    }
+}
+
+impl<'a> From<&'a Packed> for Seen<'a> {
+    fn from(attributes: &'a Packed) -> Self {
+        Self(Held::Packed(attributes, OnceCell::new()))
+    }
+}
+
+impl Deref for Seen<'_> {
+    type Target = Attributes;
+
+    fn deref(&self) -> &Attributes {
+        match &self.0 {
+            Held::Whole(attributes) => attributes,
+            Held::Packed(packed, unpacked) => unpacked.get_or_init(|| packed.attributes()),
+        }
+    }
 }
 
 /// What becomes of a route.

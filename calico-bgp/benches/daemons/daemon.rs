@@ -51,6 +51,14 @@ impl FromStr for Daemon {
 pub(crate) struct Neighbour {
     pub(crate) address: Ipv4Addr,
     pub(crate) asn: u32,
+    pub(crate) export: Export,
+}
+
+/// Which routes the daemon tells a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Export {
+    All,
+    None,
 }
 
 /// A daemon at work. Dropping it ends it.
@@ -137,11 +145,13 @@ fn toml(neighbours: &[Neighbour], folder: &Path) -> String {
         "local_as = {ASN}\nrouter_id = \"{ADDRESS}\"\nlisten = [\"{ADDRESS}:179\"]\nsocket = \"{}\"\n",
         folder.join("ours.sock").display()
     );
-    for Neighbour { address, asn } in neighbours {
+    for Neighbour { address, asn, export } in neighbours {
         let client = *asn == ASN;
+        let export = if *export == Export::All { "all" } else { "none" };
         let _ = write!(
             text,
-            "[[peer]]\naddress = \"{address}\"\nas = {asn}\npassive = true\nreflector_client = {client}\n"
+            "[[peer]]\naddress = \"{address}\"\nas = {asn}\npassive = true\nreflector_client = {client}\n\
+             export = \"{export}\"\n"
         );
     }
     text
@@ -149,12 +159,13 @@ fn toml(neighbours: &[Neighbour], folder: &Path) -> String {
 
 fn bird(neighbours: &[Neighbour]) -> String {
     let mut text = format!("router id {ADDRESS};\nprotocol device {{}}\n");
-    for (at, Neighbour { address, asn }) in neighbours.iter().enumerate() {
+    for (at, Neighbour { address, asn, export }) in neighbours.iter().enumerate() {
         let kind = if *asn == ASN { "rr client; " } else { "" };
+        let export = if *export == Export::All { "all" } else { "none" };
         let _ = writeln!(
             text,
             "protocol bgp p{at} {{ local {ADDRESS} as {ASN}; neighbor {address} as {asn}; multihop; passive; {kind}\
-             ipv4 {{ import all; export all; }}; }}"
+             ipv4 {{ import all; export {export}; }}; }}"
         );
     }
     text
@@ -166,7 +177,7 @@ fn frr(neighbours: &[Neighbour]) -> String {
          bgp disable-ebgp-connected-route-check\n neighbor inside peer-group\n neighbor inside remote-as {ASN}\n \
          neighbor inside passive\n neighbor inside update-source {ADDRESS}\n"
     );
-    for Neighbour { address, asn } in neighbours {
+    for Neighbour { address, asn, .. } in neighbours {
         let _ = match *asn {
             ASN => writeln!(text, " neighbor {address} peer-group inside"),
             asn => writeln!(
@@ -176,9 +187,11 @@ fn frr(neighbours: &[Neighbour]) -> String {
             ),
         };
     }
-    text.push_str(
-        " address-family ipv4 unicast\n  neighbor inside route-reflector-client\n exit-address-family\n",
-    );
+    text.push_str(" address-family ipv4 unicast\n  neighbor inside route-reflector-client\n");
+    for Neighbour { address, .. } in neighbours.iter().filter(|n| n.export == Export::None) {
+        let _ = writeln!(text, "  neighbor {address} route-map nothing out");
+    }
+    text.push_str(" exit-address-family\nroute-map nothing deny 10\n");
     text
 }
 
@@ -186,7 +199,24 @@ fn gobgp(neighbours: &[Neighbour]) -> String {
     let mut text = format!(
         "[global.config]\nas = {ASN}\nrouter-id = \"{ADDRESS}\"\nlocal-address-list = [\"{ADDRESS}\"]\n"
     );
-    for Neighbour { address, asn } in neighbours {
+    let told_nothing: Vec<String> = neighbours
+        .iter()
+        .filter(|n| n.export == Export::None)
+        .map(|n| format!("\"{}/32\"", n.address))
+        .collect();
+    if !told_nothing.is_empty() {
+        let _ = write!(
+            text,
+            "[global.apply-policy.config]\nexport-policy-list = [\"nothing\"]\n\
+             default-export-policy = \"accept-route\"\n\
+             [[defined-sets.neighbor-sets]]\nneighbor-set-name = \"tellers\"\nneighbor-info-list = [{}]\n\
+             [[policy-definitions]]\nname = \"nothing\"\n[[policy-definitions.statements]]\n\
+             [policy-definitions.statements.conditions.match-neighbor-set]\nneighbor-set = \"tellers\"\n\
+             [policy-definitions.statements.actions]\nroute-disposition = \"reject-route\"\n",
+            told_nothing.join(", ")
+        );
+    }
+    for Neighbour { address, asn, .. } in neighbours {
         let _ = write!(
             text,
             "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {asn}\n\

@@ -40,13 +40,18 @@ impl Table {
         (len == self.prefix_len).then_some((offset / self.step()) as usize)
     }
 
-    /// Makes the UPDATEs in which a neighbour tells `count` prefixes from `first` on, in an order of its own.
-    pub(crate) fn announcements(self, from: Neighbour, first: usize, count: usize) -> Vec<u8> {
+    /// Makes the UPDATEs in which a neighbour tells `count` prefixes from `first` on.
+    pub(crate) fn announcements(
+        self,
+        from: Neighbour,
+        (first, count): (usize, usize),
+        order: Order,
+    ) -> Vec<u8> {
         let mut random = Random(u64::from(u32::from(from.address)));
-        let mut order: Vec<usize> = (first..first + count).collect();
-        for at in (1..order.len()).rev() {
-            order.swap(at, random.below(at as u64 + 1) as usize);
-        }
+        let order = match order {
+            Order::Common => shuffled(first, count, Random(first as u64)),
+            Order::Own => shuffled(first, count, Random(!random.0)),
+        };
         let mut octets = Vec::new();
         let mut rest = &order[..];
         while !rest.is_empty() {
@@ -59,6 +64,29 @@ impl Table {
         }
         octets
     }
+}
+
+/// In which order neighbours tell their prefixes: neighbouring ones often together, as they have one origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// All that tell the same prefixes tell them in one order.
+    Common,
+    /// Each in another.
+    Own,
+}
+
+fn shuffled(first: usize, count: usize, mut random: Random) -> Vec<usize> {
+    let mut runs = Vec::new();
+    let mut at = first;
+    while at < first + count {
+        let end = (at + 1 + random.below(4) as usize).min(first + count);
+        runs.push(at..end);
+        at = end;
+    }
+    for at in (1..runs.len()).rev() {
+        runs.swap(at, random.below(at as u64 + 1) as usize);
+    }
+    runs.into_iter().flatten().collect()
 }
 
 /// SplitMix64: the same numbers in every run.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::daemon::{ASN, Daemon, Neighbour};
-use super::generator::{Neighbours, Table, clock};
+use super::daemon::{ASN, Daemon, Export, Neighbour};
+use super::generator::{Neighbours, Order, Table, clock};
 use super::session::update;
 
 /// What a run cost.
@@ -24,10 +24,10 @@ pub(crate) struct Figures {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// Every peer tells its part of the routes; one more is told all.
+    /// Every peer tells its part of the routes; one more is told all, and nobody else anything.
     Split { peers: usize, routes: usize },
-    /// Every peer tells the same routes; one more is told all.
-    Same { peers: usize, routes: usize },
+    /// Every peer tells the same routes; one more is told the best, and nobody else anything.
+    Same { peers: usize, routes: usize, order: Order },
     /// A reflector: every client tells a few blocks and is told those of all others.
     Reflector { clients: usize, blocks: usize },
     /// Sessions that come up.
@@ -54,7 +54,8 @@ impl Load {
         [
             ("one", Kind::Split { peers: 1, routes: of(1_000_000) }),
             ("split", Kind::Split { peers: 50, routes: of(500_000) }),
-            ("same", Kind::Same { peers: 50, routes: of(100_000) }),
+            ("same", Kind::Same { peers: 50, routes: of(100_000), order: Order::Common }),
+            ("scattered", Kind::Same { peers: 50, routes: of(100_000), order: Order::Own }),
             ("reflector", Kind::Reflector { clients: of(2_000), blocks: 4 }),
             ("sessions", Kind::Sessions { count: of(2_000) }),
             ("flap", Kind::Flap { clients: of(2_000), times: of(1_000) }),
@@ -91,7 +92,7 @@ impl Load {
         let internet = Table { prefix_len: 24, per_set: 12 };
         let blocks = Table { prefix_len: 26, per_set: 4 };
         let (neighbours, table, total) = match self.kind {
-            Kind::Split { peers, routes } | Kind::Same { peers, routes } => {
+            Kind::Split { peers, routes } | Kind::Same { peers, routes, .. } => {
                 (outside(peers + 1), internet, routes)
             }
             Kind::Reflector { clients, blocks: each } => (inside(clients), blocks, clients * each),
@@ -124,10 +125,14 @@ impl Load {
             .map(|(at, from)| match self.kind {
                 Kind::Split { peers, routes } if at < peers => {
                     let (first, after) = (routes * at / peers, routes * (at + 1) / peers);
-                    table.announcements(*from, first, after - first)
+                    table.announcements(*from, (first, after - first), Order::Common)
                 }
-                Kind::Same { peers, routes } if at < peers => table.announcements(*from, 0, routes),
-                Kind::Reflector { blocks, .. } => table.announcements(*from, at * blocks, blocks),
+                Kind::Same { peers, routes, order } if at < peers => {
+                    table.announcements(*from, (0, routes), order)
+                }
+                Kind::Reflector { blocks, .. } => {
+                    table.announcements(*from, (at * blocks, blocks), Order::Common)
+                }
                 _ => Vec::new(),
             })
             .collect();
@@ -155,7 +160,7 @@ impl Load {
 
 /// One route comes and goes; a second one, told last, marks the end.
 async fn flap(generator: &Neighbours, neighbours: &[Neighbour], table: Table, times: usize) -> Result<()> {
-    let come = table.announcements(neighbours[0], 0, 1);
+    let come = table.announcements(neighbours[0], (0, 1), Order::Common);
     let go = update(&table.nlri(0), &[], &[]);
     for _ in 0..times {
         generator.send_from(0, &come).await?;
@@ -164,17 +169,22 @@ async fn flap(generator: &Neighbours, neighbours: &[Neighbour], table: Table, ti
         tokio::time::sleep(PACE).await;
     }
     generator.send_from(0, &come).await?;
-    generator.send_from(0, &table.announcements(neighbours[0], 1, 1)).await
+    generator.send_from(0, &table.announcements(neighbours[0], (1, 1), Order::Common)).await
 }
 
-/// Neighbours of ASes of their own.
+/// Neighbours of ASes of their own, of which only the last is told anything.
 fn outside(count: usize) -> Vec<Neighbour> {
-    numbered(1, count).zip(1..).map(|(address, at)| Neighbour { address, asn: ASN - 10_000 + at }).collect()
+    let neighbour = |(address, at)| Neighbour {
+        address,
+        asn: ASN - 10_000 + at as u32,
+        export: if at == count { Export::All } else { Export::None },
+    };
+    numbered(1, count).zip(1..).map(neighbour).collect()
 }
 
 /// Neighbours of the daemon's AS.
 fn inside(count: usize) -> Vec<Neighbour> {
-    numbered(2, count).map(|address| Neighbour { address, asn: ASN }).collect()
+    numbered(2, count).map(|address| Neighbour { address, asn: ASN, export: Export::All }).collect()
 }
 
 fn numbered(net: u8, count: usize) -> impl Iterator<Item = Ipv4Addr> {
@@ -189,7 +199,12 @@ impl fmt::Display for Load {
                 write!(f, "{routes} routes from one peer, passed to one other")
             }
             Kind::Split { peers, routes } => write!(f, "{routes} routes split over {peers} peers"),
-            Kind::Same { peers, routes } => write!(f, "the same {routes} routes from {peers} peers"),
+            Kind::Same { peers, routes, order: Order::Common } => {
+                write!(f, "the same {routes} routes from {peers} peers")
+            }
+            Kind::Same { peers, routes, order: Order::Own } => {
+                write!(f, "the same {routes} routes from {peers} peers, each in an order of its own")
+            }
             Kind::Reflector { clients, blocks } => {
                 write!(f, "a reflector with {clients} clients of {blocks} blocks, all told everything")
             }

@@ -56,7 +56,7 @@ fn passes(rules: &[FilterRule], prefix: &str) -> bool {
     let family = |family| rules.iter().filter(|_| family == Family::V4).collect();
     let program = Program::export(family, &facts(), Export::default());
     let attributes = attributes();
-    let route = Route { prefix: cidr(prefix), attributes: Cow::Borrowed(&attributes), teller: Teller::Peer };
+    let route = Route { prefix: cidr(prefix), attributes: (&attributes).into(), teller: Teller::Peer };
     program.decide(&route, &PrefixSet::default()) != Verdict::LeaveOut
 }
 
@@ -121,8 +121,7 @@ fn what_begins_here_was_told_by_no_peer_and_leaves_by_no_interface() {
     let rules = [from_peers, by_any];
     let program = Program::export(|_| rules.iter().collect(), &facts(), Export::default());
     let attributes = attributes();
-    let route =
-        |teller| Route { prefix: cidr("192.168.0.0/26"), attributes: Cow::Borrowed(&attributes), teller };
+    let route = |teller| Route { prefix: cidr("192.168.0.0/26"), attributes: (&attributes).into(), teller };
     let none = PrefixSet::default();
     assert_eq!(program.decide(&route(Teller::Ourselves), &none), Verdict::Pass(ChangeId::NONE));
     assert_eq!(program.decide(&route(Teller::Peer), &none), Verdict::LeaveOut);
@@ -147,8 +146,7 @@ fn the_first_rule_that_matches_decides_and_its_operations_are_done_in_order() {
     let program = Program::import(|_| rules.iter().collect(), &facts(), Import::default());
     let mut attributes = attributes();
     let decide = |prefix: &str, attributes: &Attributes| {
-        let route =
-            Route { prefix: cidr(prefix), attributes: Cow::Borrowed(attributes), teller: Teller::Peer };
+        let route = Route { prefix: cidr(prefix), attributes: attributes.into(), teller: Teller::Peer };
         program.decide(&route, &PrefixSet::default())
     };
     assert_eq!(
@@ -179,8 +177,8 @@ fn without_a_filter_the_order_of_the_export_decision_is_kept() {
     let decide = |prefix: &str, teller, priority| {
         let mut attributes = attributes();
         attributes.local_pref = Some(METRIC_BASE - priority);
-        let verdict = program
-            .decide(&Route { prefix: cidr(prefix), attributes: Cow::Borrowed(&attributes), teller }, &own);
+        let verdict =
+            program.decide(&Route { prefix: cidr(prefix), attributes: (&attributes).into(), teller }, &own);
         let Verdict::Pass(change) = verdict else { return None };
         let mut changed = Attributes::originated("172.16.6.9".parse().unwrap());
         program.apply(change, &mut changed);
@@ -211,8 +209,7 @@ fn nothing_is_taken_inside_networks_that_are_ours() {
     for (prefix, taken) in
         [("192.168.0.0/16", false), ("192.168.3.0/24", false), ("192.0.0.0/8", true), ("0.0.0.0/0", true)]
     {
-        let route =
-            Route { prefix: cidr(prefix), attributes: Cow::Borrowed(&attributes), teller: Teller::Peer };
+        let route = Route { prefix: cidr(prefix), attributes: (&attributes).into(), teller: Teller::Peer };
         let verdict = program.decide(&route, &PrefixSet::default());
         assert_eq!(verdict != Verdict::LeaveOut, taken, "{prefix}");
     }
@@ -251,7 +248,7 @@ proptest! {
         rules in proptest::collection::vec(rules(), 0..12), prefix in networks(),
     ) {
         let attributes = attributes();
-        let route = Route { prefix, attributes: Cow::Borrowed(&attributes), teller: Teller::Peer };
+        let route = Route { prefix, attributes: (&attributes).into(), teller: Teller::Peer };
         let verdict = |program: &Program| program.decide(&route, &PrefixSet::default()) != Verdict::LeaveOut;
         let import = Program::import(|_| rules.iter().collect(), &facts(), Import::default());
         let export = Program::export(|_| rules.iter().collect(), &facts(), Export::default());

@@ -149,7 +149,7 @@ fn told(peer: &PeerConfig, prefix: &str) -> Option<Vec<Community>> {
     let mut attributes = Attributes::originated("172.16.6.9".parse().unwrap());
     let route = Route {
         prefix: prefix.parse().unwrap(),
-        attributes: std::borrow::Cow::Borrowed(&attributes),
+        attributes: (&attributes).into(),
         teller: Teller::Ourselves,
     };
     match policy.program().decide(&route, &PrefixSet::default()) {

@@ -1,6 +1,5 @@
 //! What a group of peers is told of a path, if anything (RFC 4271 section 9.2, RFC 4456, RFC 1997).
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -115,7 +114,7 @@ impl GroupKey {
         let ours = path.peer() == PeerId::LOCAL;
         let route = || Route {
             prefix: prefix.cidr(),
-            attributes: Cow::Owned(path.attributes.attributes()),
+            attributes: (&*path.attributes).into(),
             teller: if ours { Teller::Ourselves } else { Teller::Peer },
         };
         match self.export.decide(self.peering, route, world.own) {

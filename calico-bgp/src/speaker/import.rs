@@ -1,6 +1,5 @@
 //! From UPDATE messages to the tables: what is refused, what is taken, and who has to hear of it.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use calico_model::{AsNumber, Family};
@@ -187,11 +186,8 @@ impl Speaker {
         let detail = self.detail();
         let mut held = 0;
         for nlri in list.iter() {
-            let route = || Route {
-                prefix: nlri.prefix.cidr(),
-                attributes: Cow::Borrowed(attributes),
-                teller: Teller::Peer,
-            };
+            let route =
+                || Route { prefix: nlri.prefix.cidr(), attributes: attributes.into(), teller: Teller::Peer };
             let Verdict::Pass(change) = import.decide(peering, route, &self.tables.own) else {
                 held += self.withdraw_one(id, nlri, detail);
                 continue;

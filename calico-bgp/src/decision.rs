@@ -6,6 +6,7 @@
 //!
 //! Paths that get as far as [`Reason::RouterId`] are equally good: packets may be spread over them.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -158,10 +159,10 @@ fn merit(path: &Path) -> (bool, bool, u32, u16, Origin) {
     (path.peer() != PeerId::LOCAL, stale, preference, attributes.hops, attributes.origin)
 }
 
-/// Reports whether a path loses to another before [`Reason::Med`]: then it neither wins nor changes who does, whatever
-/// other paths there are.
-pub(crate) fn loses_early(path: &Path, other: &Path) -> bool {
-    merit(path) > merit(other)
+/// Compares two paths in the steps before [`Reason::Med`]; the lesser is better. These steps look at one path at a time:
+/// what is greater than any other path neither wins nor changes which one does.
+pub(crate) fn compare_early(one: &Path, other: &Path) -> Ordering {
+    merit(one).cmp(&merit(other))
 }
 
 /// Returns for each path why it is not the best one; `None` for the best.

@@ -4,14 +4,16 @@
 mod blocks;
 pub mod intern;
 pub mod names;
+mod ranked;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use blocks::Blocks;
 pub use intern::Packed;
+use ranked::Ranked;
 
-use crate::decision::{self, Sources};
+use crate::decision::Sources;
 use crate::wire::{Address, Prefix};
 
 /// Names the speaker that told a path; the numbers are not used again while paths of theirs exist.
@@ -66,6 +68,10 @@ impl Path {
         self.teller |= 1;
     }
 
+    fn is(&self, peer: PeerId, path_id: u32) -> bool {
+        self.peer() == peer && self.path_id == path_id
+    }
+
     /// Reports whether both are the same path of the same peer, and say the same.
     pub(crate) fn says_the_same(&self, other: &Path) -> bool {
         self.peer() == other.peer()
@@ -78,27 +84,43 @@ impl Path {
 #[derive(Debug)]
 enum Paths {
     One(Path),
-    #[expect(clippy::box_collection, reason = "keeps the destinations that have one path at 16 octets")]
-    Many(Box<Vec<Path>>),
+    /// In a box, so that a destination with one path takes 16 octets.
+    Many(Box<Ranked>),
 }
 
 impl Paths {
     fn as_slice(&self) -> &[Path] {
         match self {
             Self::One(path) => std::slice::from_ref(path),
-            Self::Many(paths) => paths,
+            Self::Many(paths) => paths.as_slice(),
         }
     }
 
     fn as_mut_slice(&mut self) -> &mut [Path] {
         match self {
             Self::One(path) => std::slice::from_mut(path),
-            Self::Many(paths) => paths,
+            Self::Many(paths) => paths.as_mut_slice(),
         }
     }
 
     fn find(&self, peer: PeerId, path_id: u32) -> Option<usize> {
-        self.as_slice().iter().position(|path| path.peer() == peer && path.path_id == path_id)
+        match self {
+            Self::One(path) => path.is(peer, path_id).then_some(0),
+            Self::Many(paths) => paths.find(peer, path_id),
+        }
+    }
+
+    /// Adds a path of which there is none with the same peer and identifier.
+    fn add(&mut self, path: Path, sources: &Sources) -> Choice {
+        match self {
+            Self::Many(all) => all.add(path, sources),
+            Self::One(only) => {
+                let mut all = Ranked::of(only.clone());
+                let choice = all.add(path, sources);
+                *self = Self::Many(Box::new(all));
+                choice
+            }
+        }
     }
 }
 
@@ -124,7 +146,9 @@ pub enum Choice {
     Same,
     /// The choice is what it was, but another path came or went: only peers that are told every path want to know.
     SameOfMore,
-    /// It may be another.
+    /// The best path is what it was, but the set of equally good ones may be another.
+    SameBest,
+    /// The best path is another.
     Changed {
         /// The best path until now.
         before: Option<Path>,
@@ -190,16 +214,21 @@ impl<A: Address> Table<A> {
             }
         };
         let Some(at) = paths.find(path.peer(), path.path_id) else {
-            return Effect { held: 1, replaced: None, choice: add(paths, path, sources) };
+            return Effect { held: 1, replaced: None, choice: paths.add(path, sources) };
         };
         let slot = &mut paths.as_mut_slice()[at];
-        let replaced = std::mem::replace(slot, path);
-        if Arc::ptr_eq(&slot.attributes, &replaced.attributes) {
+        if Arc::ptr_eq(&slot.attributes, &path.attributes) {
+            *slot = path;
             return Effect::NOTHING;
         }
-        let before = if at == 0 { Some(replaced.clone()) } else { paths.as_slice().first().cloned() };
-        choose(paths, sources);
-        Effect { held: 0, replaced: Some(replaced), choice: Choice::Changed { before } }
+        let (replaced, choice) = match paths {
+            Paths::One(only) => {
+                let before = std::mem::replace(only, path);
+                (before.clone(), Choice::Changed { before: Some(before) })
+            }
+            Paths::Many(all) => all.replace(at, path, sources),
+        };
+        Effect { held: 0, replaced: Some(replaced), choice }
     }
 
     /// Takes a path out.
@@ -207,27 +236,19 @@ impl<A: Address> Table<A> {
         let Ok(place) = self.routes.find(prefix) else { return Effect::NOTHING };
         let paths = self.routes.at_mut(place);
         let Some(at) = paths.find(peer, path_id) else { return Effect::NOTHING };
-        let before = paths.as_slice().first().cloned();
-        let gone = match paths {
-            Paths::One(path) => {
-                let gone = path.clone();
+        let (gone, choice) = match paths {
+            Paths::One(only) => {
+                let gone = only.clone();
                 self.routes.remove(place);
-                return Effect { held: -1, replaced: Some(gone), choice: Choice::Changed { before } };
+                (gone.clone(), Choice::Changed { before: Some(gone) })
             }
             Paths::Many(all) => {
-                let gone = all.swap_remove(at);
-                if let [last] = &all[..] {
+                let outcome = all.take(at, sources);
+                if let [last] = all.as_slice() {
                     *paths = Paths::One(last.clone());
                 }
-                gone
+                outcome
             }
-        };
-        let loses = before.as_ref().is_some_and(|best| decision::loses_early(&gone, best));
-        let choice = if loses {
-            Choice::SameOfMore
-        } else {
-            choose(paths, sources);
-            Choice::Changed { before }
         };
         Effect { held: -1, replaced: Some(gone), choice }
     }
@@ -252,35 +273,6 @@ impl<A: Address> Table<A> {
         for paths in self.routes.values_mut() {
             paths.as_mut_slice().iter_mut().filter(|p| p.peer() == peer).for_each(Path::make_stale);
         }
-    }
-}
-
-/// Adds a path of a peer that told none yet.
-fn add(paths: &mut Paths, path: Path, sources: &Sources) -> Choice {
-    let best = paths.as_slice().first().cloned();
-    let loses = best.as_ref().is_some_and(|best| decision::loses_early(&path, best));
-    match paths {
-        Paths::One(only) => *paths = Paths::Many(Box::new(vec![only.clone(), path])),
-        Paths::Many(all) => {
-            // Doubling would waste half of what a destination with many paths takes.
-            if all.len() == all.capacity() {
-                all.reserve_exact((all.len() / 4).max(2));
-            }
-            all.push(path);
-        }
-    }
-    if loses {
-        return Choice::SameOfMore;
-    }
-    choose(paths, sources);
-    Choice::Changed { before: best }
-}
-
-fn choose(paths: &mut Paths, sources: &Sources) {
-    if let Paths::Many(paths) = paths
-        && let Some(best) = decision::best(paths, sources)
-    {
-        paths.swap(0, best);
     }
 }
 

@@ -2,8 +2,8 @@ use calico_model::AsNumber;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rib::Table;
 use crate::rib::intern::Interner;
+use crate::rib::{Choice, Table};
 use crate::wire::{AsPath, Attributes, Origin, Prefix};
 
 /// Small domains, so that paths are equal in many respects.
@@ -159,6 +159,46 @@ proptest! {
                 table.remove(prefix, passing.peer(), passing.path_id, &sources);
             }
             prop_assert_eq!(table.best(prefix).map(name), Some(expected));
+        }
+    }
+
+    #[test]
+    fn every_change_of_a_table_says_what_it_did_to_the_choice(
+        changes in proptest::collection::vec((candidate(), any::<bool>()), 1..30),
+    ) {
+        let sources = sources();
+        let prefix = Prefix::<std::net::Ipv4Addr>::of("10.0.0.0/8".parse().unwrap()).unwrap();
+        let mut table = Table::default();
+        let mut held = BTreeMap::new();
+        let good = |table: &Table<_>| -> std::collections::BTreeSet<_> {
+            let paths = table.paths(prefix);
+            let address = |at: usize| (name(&paths[at]), std::sync::Arc::as_ptr(&paths[at].attributes) as usize);
+            equally_good(paths, &sources).into_iter().map(address).collect()
+        };
+        for (candidate, comes) in changes {
+            let path = path(&candidate);
+            let before = table.best(prefix).cloned();
+            let good_before = good(&table);
+            let replaced = held.get(&name(&path)).cloned();
+            let effect = if comes {
+                held.insert(name(&path), path.clone());
+                table.insert(prefix, path, &sources)
+            } else {
+                held.remove(&name(&path));
+                table.remove(prefix, path.peer(), path.path_id, &sources)
+            };
+            let all: Vec<Path> = held.values().cloned().collect();
+            prop_assert_eq!(all.len(), table.paths(prefix).len());
+            let best = table.best(prefix).map(name);
+            prop_assert_eq!(best, (!all.is_empty()).then(|| name(&all[naive(&all, &sources)])));
+            prop_assert_eq!(effect.held, i32::from(comes) - i32::from(replaced.is_some()));
+            prop_assert_eq!(effect.replaced, replaced);
+            if let Choice::Changed { before: told } = effect.choice {
+                prop_assert_eq!(told, before);
+            } else {
+                prop_assert_eq!(table.best(prefix), before.as_ref());
+                prop_assert!(effect.choice == Choice::SameBest || good(&table) == good_before);
+            }
         }
     }
 }

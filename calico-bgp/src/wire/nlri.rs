@@ -5,6 +5,7 @@
 //! [path identifier, 4 octets, only with ADD-PATH] [length in bits, 1 octet] [ceil(length / 8) octets]
 //! ```
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -30,6 +31,12 @@ pub trait Address: Copy + Ord + Hash + fmt::Debug + fmt::Display + Into<IpAddr> 
 
     /// Calls `take` with the octets.
     fn with_octets<R>(self, take: impl FnOnce(&[u8]) -> R) -> R;
+
+    /// What prefixes are compared by: one number where that is possible, because tables compare them all the time.
+    type Rank: Ord;
+
+    /// Returns the rank of the prefix with this first address and length: by address, then by length.
+    fn rank(self, len: u8) -> Self::Rank;
 }
 
 fn mask(octets: &mut [u8], len: u8) {
@@ -61,6 +68,12 @@ impl Address for Ipv4Addr {
     fn with_octets<R>(self, take: impl FnOnce(&[u8]) -> R) -> R {
         take(&self.octets())
     }
+
+    type Rank = u64;
+
+    fn rank(self, len: u8) -> u64 {
+        u64::from(u32::from(self)) << 8 | u64::from(len)
+    }
 }
 
 impl Address for Ipv6Addr {
@@ -85,13 +98,31 @@ impl Address for Ipv6Addr {
     fn with_octets<R>(self, take: impl FnOnce(&[u8]) -> R) -> R {
         take(&self.octets())
     }
+
+    type Rank = (u128, u8);
+
+    fn rank(self, len: u8) -> (u128, u8) {
+        (u128::from(self), len)
+    }
 }
 
 /// A destination of one family, in 5 or 17 octets; the bits after its length are zero.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Prefix<A> {
     addr: A,
     len: u8,
+}
+
+impl<A: Address> Ord for Prefix<A> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.addr.rank(self.len).cmp(&other.addr.rank(other.len))
+    }
+}
+
+impl<A: Address> PartialOrd for Prefix<A> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl<A: Address> Prefix<A> {
@@ -138,12 +169,24 @@ impl<A: fmt::Debug> fmt::Debug for Prefix<A> {
 }
 
 /// A prefix with the identifier of the path meant; 0 where the sides did not agree on identifiers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Nlri<A> {
     /// The destination.
     pub prefix: Prefix<A>,
     /// The path identifier (RFC 7911), or 0.
     pub path_id: u32,
+}
+
+impl<A: Address> Ord for Nlri<A> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.prefix.cmp(&other.prefix).then(self.path_id.cmp(&other.path_id))
+    }
+}
+
+impl<A: Address> PartialOrd for Nlri<A> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// Whether each prefix has a path identifier before it.

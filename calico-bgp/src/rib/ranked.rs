@@ -1,0 +1,140 @@
+//! Several paths to one destination, ranked as far as changes need it.
+//!
+//! ```text
+//! [the best] [its rivals, which lose to it only from MULTI_EXIT_DISC on] [the others, in no order]
+//! ```
+//!
+//! A path that joins or leaves the others changes no choice, and one that beats the best makes it alone: each is
+//! compared with the best and with nothing else. Only among rivals, which are few, all are looked at.
+
+use std::cmp::Ordering;
+
+use super::{Choice, Path, PeerId};
+use crate::decision::{self, Sources};
+
+/// Paths to one destination, at least one.
+#[derive(Debug)]
+pub(super) struct Ranked {
+    paths: Vec<Path>,
+    /// For each path the bit of its peer's number, modulo 64: a peer whose bit is not there need not be looked for.
+    tellers: u64,
+}
+
+fn bit(peer: PeerId) -> u64 {
+    1 << (peer.0 % 64)
+}
+
+impl Ranked {
+    pub(super) fn of(path: Path) -> Self {
+        let tellers = bit(path.peer());
+        let mut paths = Vec::with_capacity(2);
+        paths.push(path);
+        Self { paths, tellers }
+    }
+
+    pub(super) fn find(&self, peer: PeerId, path_id: u32) -> Option<usize> {
+        if self.tellers & bit(peer) == 0 {
+            return None;
+        }
+        self.paths.iter().position(|path| path.is(peer, path_id))
+    }
+
+    pub(super) fn as_slice(&self) -> &[Path] {
+        &self.paths
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [Path] {
+        &mut self.paths
+    }
+
+    /// Adds a path of which there is none with the same peer and identifier.
+    pub(super) fn add(&mut self, path: Path, sources: &Sources) -> Choice {
+        self.tellers |= bit(path.peer());
+        // Doubling would waste half of what a destination with many paths takes.
+        if self.paths.len() == self.paths.capacity() {
+            self.paths.reserve_exact((self.paths.len() / 4).max(2));
+        }
+        let end = self.paths.len();
+        let ordering = decision::compare_early(&path, &self.paths[0]);
+        if ordering == Ordering::Greater {
+            self.paths.push(path);
+            return Choice::SameOfMore;
+        }
+        let before = self.paths[0].clone();
+        let rivals = if ordering == Ordering::Less { 0 } else { self.rivals() };
+        self.paths.push(path);
+        self.paths.swap(rivals, end);
+        self.choose(rivals + 1, sources, before)
+    }
+
+    /// Takes out the path at an index; there must be another one.
+    pub(super) fn take(&mut self, at: usize, sources: &Sources) -> (Path, Choice) {
+        let before = self.paths[0].clone();
+        if at > 0 && decision::compare_early(&self.paths[at], &before) == Ordering::Greater {
+            return (self.drop_at(at), Choice::SameOfMore);
+        }
+        let left = self.rivals() - 1;
+        self.paths.swap(at, left);
+        let gone = self.drop_at(left);
+        let rivals = if left == 0 { self.gather_rivals() } else { left };
+        (gone, self.choose(rivals, sources, before))
+    }
+
+    /// Takes out a path, and puts the last one in its place.
+    fn drop_at(&mut self, at: usize) -> Path {
+        let gone = self.paths.swap_remove(at);
+        self.tellers = self.paths.iter().fold(0, |tellers, path| tellers | bit(path.peer()));
+        gone
+    }
+
+    /// Puts a path in the place of the one at an index, which has the same peer and identifier.
+    pub(super) fn replace(&mut self, at: usize, path: Path, sources: &Sources) -> (Path, Choice) {
+        let (replaced, left) = self.take(at, sources);
+        let joined = self.add(path, sources);
+        // What was best before both is what counts.
+        let choice = match (left, joined) {
+            (Choice::Changed { before }, _) | (_, Choice::Changed { before }) => Choice::Changed { before },
+            (Choice::SameBest, _) | (_, Choice::SameBest) => Choice::SameBest,
+            (left, _) => left,
+        };
+        (replaced, choice)
+    }
+
+    /// Returns how many paths are the best one and its rivals.
+    fn rivals(&self) -> usize {
+        let best = &self.paths[0];
+        let is_rival = |path: &&Path| decision::compare_early(path, best) == Ordering::Equal;
+        1 + self.paths[1..].iter().take_while(is_rival).count()
+    }
+
+    /// Brings the paths to the front that no other beats before MULTI_EXIT_DISC; returns how many.
+    fn gather_rivals(&mut self) -> usize {
+        let mut count = 1;
+        for at in 1..self.paths.len() {
+            match decision::compare_early(&self.paths[at], &self.paths[0]) {
+                Ordering::Greater => {}
+                Ordering::Equal => {
+                    self.paths.swap(at, count);
+                    count += 1;
+                }
+                Ordering::Less => {
+                    self.paths.swap(at, 0);
+                    count = 1;
+                }
+            }
+        }
+        count
+    }
+
+    /// Brings the best of the rivals, of which there are so many, to the front.
+    fn choose(&mut self, rivals: usize, sources: &Sources, before: Path) -> Choice {
+        if let Some(best) = decision::best(&self.paths[..rivals], sources) {
+            self.paths.swap(0, best);
+        }
+        if self.paths[0].says_the_same(&before) {
+            Choice::SameBest
+        } else {
+            Choice::Changed { before: Some(before) }
+        }
+    }
+}

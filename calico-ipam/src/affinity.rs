@@ -214,11 +214,16 @@ impl Ipam {
         let cooldown = self.cooldown(now).await?;
         let mut last = block_key(cidr);
         let mut attempts = self.attempts();
+        let mut given_back = false;
         for _ in 0..MAX_ATTEMPTS {
             let affinity = self.read_affinity(owner, cidr).await?;
             let block = self.read_block(cidr, now).await?;
             let thawed = block.value.as_ref().filter(|block| block.owner() == Some(owner));
             let thawed = thawed.map(|block| block.thawed(now, cooldown));
+            if given_back && thawed.is_some() {
+                // It was claimed anew, and is not to be taken away again: two could go on like this for ever.
+                return Ok(());
+            }
             let used = thawed.as_ref().filter(|block| !block.is_empty());
             if let Some(held) = used.map(Block::held)
                 && emptiness == Emptiness::Required
@@ -231,10 +236,21 @@ impl Ipam {
             if step.is_empty() {
                 return Ok(());
             }
-            if let Outcome::Again(key) | Outcome::Unknown(key) = self.commit(step, now).await? {
-                last = key;
-                attempts.pause().await;
+            let gives_back = step.iter().any(|write| write.key == block_key(cidr));
+            match self.commit(step, now).await? {
+                Outcome::Done(_) if gives_back || thawed.is_none() => return Ok(()),
+                Outcome::Done(_) => continue,
+                Outcome::Again(key) => {
+                    // In order, the block's write comes before that of an affinity which exists.
+                    given_back |= gives_back
+                        && self.store.atomicity() == Atomicity::InOrder
+                        && affinity.revision.is_some()
+                        && key == affinity_key(owner, cidr);
+                    last = key;
+                }
+                Outcome::Unknown(key) => last = key,
             }
+            attempts.pause().await;
         }
         Err(AccessError::Contended { key: last, attempts: MAX_ATTEMPTS }.into())
     }

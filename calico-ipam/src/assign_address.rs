@@ -63,7 +63,8 @@ impl Ipam {
                 return Err(taken(&candidate, &request, settings.config.ip_cooldown_seconds));
             };
             match self.carry_out_address(&request.owner, plan, &holder, now).await? {
-                Ok(allocation) => return Ok(allocation),
+                Ok(Some(allocation)) => return Ok(allocation),
+                Ok(None) => {}
                 Err((key, unknown)) => {
                     last = key;
                     limbo.extend(unknown);
@@ -92,14 +93,15 @@ impl Ipam {
         Ok(Ok(Candidate { pool, cidr, block, affinity, role }))
     }
 
-    /// Commits; otherwise returns the key that stood in the way, and the allocation when it may have happened.
+    /// Commits, and returns the allocation, none when the block was only made; otherwise the key that stood in the way, and
+    /// the allocation when it may have happened.
     async fn carry_out_address(
         &self,
         owner: &Owner,
         plan: Plan,
         holder: &Holder,
         now: SystemTime,
-    ) -> Result<Result<Allocation, (Key, Option<Allocation>)>, AccessError> {
+    ) -> Result<Result<Option<Allocation>, (Key, Option<Allocation>)>, AccessError> {
         let in_order = self.store.atomicity() == Atomicity::InOrder;
         let allocation = plan.allocations.first().cloned();
         match self.commit(plan.writes, now).await? {
@@ -108,7 +110,7 @@ impl Ipam {
                 for cidr in plan.confirm {
                     self.confirm(owner, &cidr, now).await?;
                 }
-                Ok(allocation.ok_or_else(|| unreachable!("a plan for an address has one")))
+                Ok(Ok(allocation))
             }
             Outcome::Again(key) => {
                 if in_order {

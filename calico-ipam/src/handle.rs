@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use calico_model::Cidr;
-use calico_model::datastore::{Atomicity, Write};
+use calico_model::datastore::Write;
 use calico_model::resource::block::{StoredBlock, StoredHandle, block_from_key, block_key, handle_key};
 
 use crate::block::Block;
@@ -33,8 +33,8 @@ pub(crate) fn set_count(counts: &mut StoredHandle, cidr: Cidr, held: u64) {
 impl Ipam {
     /// Makes a handle count for one block what the block holds, after a write that was counted did not happen.
     ///
-    /// The block is written first, unchanged, so that a write that is still on its way fails. For a block that does not
-    /// exist that means to make it for a moment, marked as deleted.
+    /// The block is written first, unchanged, so that a write that is still on its way fails. Where there is no block every
+    /// such write fails already: addresses are only ever added to a block that exists.
     pub(crate) async fn recount(
         &self,
         handle: &str,
@@ -51,7 +51,7 @@ impl Ipam {
                 break;
             }
             set_count(&mut counts, *cidr, held);
-            let fence = self.fence(cidr, &block, now);
+            let fence = self.fence(cidr, &block);
             let writes = fence.into_iter().chain(handle_write(&read, &counts)).collect();
             match self.commit(writes, now).await? {
                 Outcome::Again(key) if block_from_key(&key).is_some() => attempts.pause().await,
@@ -61,44 +61,23 @@ impl Ipam {
             }
         }
         self.cache().forget_handle(handle);
-        self.remove_tombstone(cidr, now).await
+        Ok(())
     }
 
     /// Makes sure that a write to a block that is still on its way fails, where the block exists.
     pub(crate) async fn void(&self, cidr: &Cidr, now: SystemTime) -> Result<(), AccessError> {
         let block = self.read_block(cidr, now).await?;
-        if let (Some(_), Some(write)) = (&block.value, self.fence(cidr, &block, now)) {
+        if let Some(write) = self.fence(cidr, &block) {
             // A conflict is as good: somebody else changed the block.
             self.commit(vec![write], now).await?;
         }
         Ok(())
     }
 
-    /// Makes the write that fails whatever else is about to change a block.
-    pub(crate) fn fence(&self, cidr: &Cidr, block: &Versioned<Block>, now: SystemTime) -> Option<Write> {
+    /// Makes the write that fails whatever else is about to change a block that exists.
+    fn fence(&self, cidr: &Cidr, block: &Versioned<Block>) -> Option<Write> {
         self.cache().forget_block(cidr);
-        let stored = match (&block.value, self.store.atomicity()) {
-            (Some(block), _) => StoredBlock::from(block),
-            // Writes that are decided together happen together: the handle's revision is fence enough.
-            (None, Atomicity::Atomic) => return None,
-            (None, Atomicity::InOrder) => {
-                StoredBlock { deleted: true, ..StoredBlock::from(&Block::new(*cidr, None, now)) }
-            }
-        };
+        let stored = StoredBlock::from(block.value.as_ref()?);
         Some(block.put(block_key(cidr), to_json(&stored)))
-    }
-
-    /// Deletes a block that is marked as deleted.
-    pub(crate) async fn remove_tombstone(&self, cidr: &Cidr, now: SystemTime) -> Result<(), AccessError> {
-        if self.store.atomicity() == Atomicity::Atomic {
-            return Ok(());
-        }
-        let block = self.read_block(cidr, now).await?;
-        if block.value.is_none()
-            && let Some(write) = block.delete(block_key(cidr))
-        {
-            self.commit(vec![write], now).await?;
-        }
-        Ok(())
     }
 }

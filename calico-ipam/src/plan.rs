@@ -12,6 +12,10 @@
 //! A claim's affinity is confirmed by a second commit on a store that applies in order. On an atomic store it is written
 //! as confirmed at once, because there no prefix of the commit is ever seen.
 //!
+//! In order, a new block is written empty, and addresses are taken from it by a later plan. So a block with addresses is
+//! always written over a revision, and none comes twice. *Absent* does come twice: between the handle's write and the
+//! block's, a block can be made and deleted and the handle's count be lowered.
+//!
 //! Every write names the revision that was read, blocks included, so whatever was decided here from old knowledge fails
 //! as a conflict and changes nothing.
 
@@ -101,7 +105,7 @@ pub struct Plan {
     pub affinities: Vec<(Cidr, StoredAffinity)>,
     /// The handle as it will be.
     pub handle: Option<StoredHandle>,
-    /// Whether there was more to take than fits into one commit.
+    /// Whether there was more to take than this commit takes.
     pub full: bool,
 }
 
@@ -137,19 +141,29 @@ pub fn plan(view: &View<'_>, wanted: PerFamily<usize>, holder: &Holder, now: Sys
             break;
         }
         *wanted -= addrs.len();
-        draft.assign(candidate, &before, after, &addrs);
+        if draft.claims_first(candidate) {
+            draft.take(candidate, before);
+            draft.plan.full = true;
+        } else {
+            draft.assign(candidate, &before, after, &addrs);
+        }
     }
     draft.finish()
 }
 
-/// Takes one given address from the only candidate; `None` when it is not free.
+/// Takes one given address from the only candidate; `None` when it is not free. The plan has no allocation yet when the
+/// block must be there first.
 #[must_use]
 pub fn plan_address(view: &View<'_>, addr: IpAddr, holder: &Holder, now: SystemTime) -> Option<Plan> {
     let mut draft = Draft::new(view, holder);
     let candidate = view.candidates.first()?;
     let before = candidate.block_before(view, now);
     let after = before.assign_address(addr, holder, now, view.cooldown)?;
-    draft.assign(candidate, &before, after, &[addr]);
+    if draft.claims_first(candidate) {
+        draft.take(candidate, before);
+    } else {
+        draft.assign(candidate, &before, after, &[addr]);
+    }
     Some(draft.finish())
 }
 
@@ -204,6 +218,11 @@ impl<'a> Draft<'a> {
     fn without_handle(view: &'a View<'a>) -> Self {
         let plan = Plan::default();
         Self { view, counts: None, plan, pending: Vec::new(), blocks: Vec::new(), last: Vec::new() }
+    }
+
+    /// Reports whether the block must be there before addresses are taken from it.
+    fn claims_first(&self, candidate: &Candidate) -> bool {
+        self.view.atomicity == Atomicity::InOrder && candidate.block.value.is_none()
     }
 
     fn assign(&mut self, candidate: &Candidate, before: &Block, after: Block, addrs: &[IpAddr]) {
@@ -280,6 +299,7 @@ impl<'a> Draft<'a> {
         if plan.blocks.is_empty() {
             return plan;
         }
+        let counts = counts.filter(|_| !plan.allocations.is_empty());
         let handle = counts.as_ref().and_then(|counts| handle_write(view.handle, counts));
         plan.writes = pending.into_iter().chain(handle).chain(blocks).chain(last).collect();
         plan.handle = counts;

@@ -1,7 +1,7 @@
-//! A store whose operations happen one at a time, when the explorer says so.
+//! What is stored, and two stores over it: one that answers at once, and one that answers by a script.
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
@@ -16,59 +16,26 @@ use calico_model::resource::block::config_key;
 use super::Scenario;
 use crate::common::{pool, put};
 
-/// What can become of a commit whose answer never arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// It happened.
-    AnswerLost,
-    /// It did not happen.
-    RequestLost,
-    /// It will happen later, or its preconditions will keep it away.
-    RequestLate,
+/// The value of a key, and its revision.
+#[derive(Debug, Clone, Hash)]
+pub(crate) struct Stored {
+    pub(crate) value: Arc<[u8]>,
+    revision: u64,
 }
 
-impl Fault {
-    pub(crate) const ALL: [Fault; 3] = [Fault::AnswerLost, Fault::RequestLost, Fault::RequestLate];
-}
-
-#[derive(Clone)]
+/// Everything that is stored.
+#[derive(Debug, Clone)]
 pub(crate) struct Model {
-    entries: BTreeMap<Key, (Vec<u8>, Revision)>,
+    pub(crate) entries: Arc<BTreeMap<Key, Stored>>,
     /// The last revision of every key that ever was: none is used twice. Commits that share no key get the revisions they
     /// would get in the other order too, which makes their states equal.
-    versions: BTreeMap<Key, u64>,
-    atomicity: Atomicity,
-    late: Vec<Vec<Write>>,
-    pub(crate) fault: Option<Fault>,
-    /// By process: whether its next operation is a commit.
-    committing: BTreeMap<usize, bool>,
-    /// By process: a hash of every answer it got.
-    answers: BTreeMap<usize, u64>,
-}
-
-impl Hash for Model {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.entries.hash(hasher);
-        self.versions.hash(hasher);
-        self.committing.hash(hasher);
-        self.answers.hash(hasher);
-        for write in self.late.iter().flatten() {
-            (&write.key, &write.value, format!("{:?}", write.precondition)).hash(hasher);
-        }
-    }
+    pub(crate) versions: Arc<BTreeMap<Key, u64>>,
+    pub(crate) atomicity: Atomicity,
 }
 
 impl Model {
     pub(crate) fn new(scenario: &Scenario, atomicity: Atomicity) -> Self {
-        let mut model = Self {
-            entries: BTreeMap::new(),
-            versions: BTreeMap::new(),
-            atomicity,
-            late: Vec::new(),
-            fault: None,
-            committing: BTreeMap::new(),
-            answers: BTreeMap::new(),
-        };
+        let mut model = Self { entries: Arc::default(), versions: Arc::default(), atomicity };
         let (cidr, block_size) = scenario.pool;
         model.apply(&put(pool("p", cidr, block_size)), 1);
         if scenario.strict {
@@ -78,201 +45,204 @@ impl Model {
         model
     }
 
-    pub(crate) fn hash_entries(&self, hasher: &mut impl Hasher) {
-        self.entries.hash(hasher);
-    }
-
-    pub(crate) fn entries(&self) -> Vec<Entry> {
+    pub(crate) fn all(&self) -> Vec<Entry> {
         self.inside(&Prefix::new("/").unwrap())
     }
 
     fn inside(&self, prefix: &Prefix) -> Vec<Entry> {
         let inside = self.entries.iter().filter(|(key, _)| prefix.contains(key));
-        inside
-            .map(|(key, (value, revision))| Entry {
-                key: key.clone(),
-                value: value.clone(),
-                revision: *revision,
-            })
-            .collect()
+        inside.map(|(key, stored)| entry(key, stored)).collect()
     }
 
-    pub(crate) fn atomicity(&self) -> Atomicity {
-        self.atomicity
+    /// Answers an operation that is no commit, or a commit as a whole.
+    pub(crate) fn answer(&mut self, asked: &Asked) -> Answer {
+        match asked {
+            Asked::Get(key) => Answer::Got(self.entries.get(key).map(|stored| entry(key, stored))),
+            Asked::List(prefix) => Answer::Listed(self.inside(prefix)),
+            Asked::Commit(writes) => self.commit(writes),
+        }
     }
 
-    pub(crate) fn is_committing(&self, task: usize) -> bool {
-        self.committing.get(&task).copied().unwrap_or(false)
+    /// On a store that applies in order what comes before a conflict is done.
+    pub(crate) fn commit(&mut self, writes: &[Write]) -> Answer {
+        if calico_model::datastore::check_commit(writes).is_err() {
+            return Answer::Refused;
+        }
+        if self.atomicity == Atomicity::Atomic
+            && let Some(conflict) = writes.iter().find_map(|write| self.conflict(write))
+        {
+            return conflict;
+        }
+        let last = writes.iter().filter_map(|write| self.versions.get(&write.key)).max();
+        let revision = last.copied().unwrap_or(0) + 1;
+        for write in writes {
+            if let Some(conflict) = self.conflict(write) {
+                return conflict;
+            }
+            self.apply(write, revision);
+        }
+        Answer::Done(revision)
     }
 
-    pub(crate) fn late(&self) -> usize {
-        self.late.len()
-    }
-
-    pub(crate) fn land(&mut self, commit: usize) {
-        let writes = self.late.remove(commit);
-        let _ = self.commit(&writes);
-    }
-
-    fn check(&self, write: &Write) -> Result<(), CommitError> {
-        let actual = self.entries.get(&write.key).map(|(_, revision)| *revision);
+    fn conflict(&self, write: &Write) -> Option<Answer> {
+        let actual = self.entries.get(&write.key).map(|stored| stored.revision);
         let holds = match write.precondition {
             Precondition::Any => true,
             Precondition::Absent => actual.is_none(),
-            Precondition::At(revision) => actual == Some(revision),
+            Precondition::At(Revision(revision)) => actual == Some(revision),
         };
-        if holds { Ok(()) } else { Err(CommitError::Conflict { key: write.key.clone(), actual }) }
-    }
-
-    fn next_revision(&self, writes: &[Write]) -> u64 {
-        writes.iter().filter_map(|write| self.versions.get(&write.key)).max().copied().unwrap_or(0) + 1
+        (!holds).then(|| Answer::Conflict(write.key.clone(), actual))
     }
 
     fn apply(&mut self, write: &Write, revision: u64) {
-        self.versions.insert(write.key.clone(), revision);
+        Arc::make_mut(&mut self.versions).insert(write.key.clone(), revision);
+        let entries = Arc::make_mut(&mut self.entries);
         match &write.value {
-            Some(value) => self.entries.insert(write.key.clone(), (value.clone(), Revision(revision))),
-            None => self.entries.remove(&write.key),
+            Some(value) => {
+                entries.insert(write.key.clone(), Stored { value: value.as_slice().into(), revision })
+            }
+            None => entries.remove(&write.key),
         };
     }
-
-    fn commit(&mut self, writes: &[Write]) -> Result<Revision, CommitError> {
-        calico_model::datastore::check_commit(writes)?;
-        if self.atomicity == Atomicity::Atomic {
-            for write in writes {
-                self.check(write)?;
-            }
-        }
-        let revision = self.next_revision(writes);
-        for write in writes {
-            self.check(write)?;
-            self.apply(write, revision);
-        }
-        Ok(Revision(revision))
-    }
-
-    fn answered(&mut self, task: usize, answer: impl Hash) {
-        let mut hasher = DefaultHasher::new();
-        self.answers.get(&task).hash(&mut hasher);
-        answer.hash(&mut hasher);
-        self.answers.insert(task, hasher.finish());
-        self.committing.insert(task, false);
-    }
 }
 
-/// One process's handle on the model.
-pub(crate) struct ModelStore {
-    model: Arc<Mutex<Model>>,
-    task: Option<usize>,
+fn entry(key: &Key, stored: &Stored) -> Entry {
+    Entry { key: key.clone(), value: stored.value.to_vec(), revision: Revision(stored.revision) }
 }
 
-impl ModelStore {
-    /// A store whose operations happen at once.
-    pub(crate) fn direct(model: &Arc<Mutex<Model>>) -> Self {
-        Self { model: model.clone(), task: None }
-    }
+/// What a process asks of its store.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Asked {
+    Get(Key),
+    List(Prefix),
+    Commit(Vec<Write>),
+}
 
-    /// A store whose operations wait until the process is polled again.
-    pub(crate) fn scheduled(model: &Arc<Mutex<Model>>, task: usize) -> Self {
-        Self { model: model.clone(), task: Some(task) }
-    }
-
-    async fn turn(&self, committing: bool) {
-        let Some(task) = self.task else { return };
-        let mut waited = false;
-        std::future::poll_fn(|_| {
-            if waited {
-                return Poll::Ready(());
-            }
-            waited = true;
-            self.model.lock().unwrap().committing.insert(task, committing);
-            Poll::Pending
-        })
-        .await;
-    }
-
-    fn answered(&self, answer: impl Hash) {
-        if let Some(task) = self.task {
-            self.model.lock().unwrap().answered(task, answer);
+impl Hash for Answer {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        std::mem::discriminant(self).hash(hasher);
+        let entry = |entry: &Entry| (&entry.key, &entry.value, entry.revision).hash(hasher);
+        match self {
+            Answer::Got(got) => got.iter().for_each(entry),
+            Answer::Listed(entries) => entries.iter().for_each(entry),
+            Answer::Done(revision) => revision.hash(hasher),
+            Answer::Conflict(key, actual) => (key, actual).hash(hasher),
+            Answer::Refused | Answer::Lost => {}
         }
     }
 }
 
-fn unknown() -> CommitError {
-    CommitError::OutcomeUnknown { store: "model".to_owned(), source: "the answer was lost".into() }
+/// What a process is told.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Answer {
+    Got(Option<Entry>),
+    Listed(Vec<Entry>),
+    Done(u64),
+    Conflict(Key, Option<u64>),
+    Refused,
+    /// The answer never arrives.
+    Lost,
+}
+
+impl Answer {
+    fn commit(self) -> Result<Revision, CommitError> {
+        match self {
+            Answer::Done(revision) => Ok(Revision(revision)),
+            Answer::Conflict(key, actual) => Err(CommitError::Conflict { key, actual: actual.map(Revision) }),
+            Answer::Lost => Err(CommitError::OutcomeUnknown {
+                store: "model".to_owned(),
+                source: "the answer was lost".into(),
+            }),
+            Answer::Refused => Err(CommitError::Refused { problem: "refused".to_owned() }),
+            Answer::Got(_) | Answer::Listed(_) => panic!("{self:?} is no answer to a commit"),
+        }
+    }
+}
+
+/// A store whose operations happen at once.
+pub(crate) struct Direct(pub(crate) Mutex<Model>);
+
+/// A store that answers by a script; what comes after its end stays open.
+pub(crate) struct Script {
+    /// Answers what never changes here: pools, reservations, configuration.
+    pub(crate) constant: Model,
+    pub(crate) answers: Mutex<VecDeque<(Asked, Answer)>>,
+    pub(crate) open: Mutex<Vec<Asked>>,
 }
 
 #[async_trait]
-impl Datastore for ModelStore {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        if *key != config_key() {
-            self.turn(false).await;
-        }
-        let found = self.model.lock().unwrap().entries.get(key).cloned();
-        self.answered(&found);
-        Ok(found.map(|(value, revision)| Entry { key: key.clone(), value, revision }))
-    }
+trait Ask: Send + Sync {
+    async fn ask(&self, asked: Asked) -> Answer;
+    fn atomicity(&self) -> Atomicity;
+}
 
-    async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
-        // Pools and reservations never change here.
-        if prefix.as_str().starts_with("/calico/ipam") {
-            self.turn(false).await;
-        }
-        let entries = self.model.lock().unwrap().inside(prefix);
-        for entry in &entries {
-            self.answered((&entry.key, &entry.value, entry.revision));
-        }
-        Ok(Listing { entries, revision: Revision(0) })
-    }
-
-    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, CommitError> {
-        self.turn(true).await;
-        let fault = self.model.lock().unwrap().fault;
-        let result = match fault {
-            Some(Fault::AnswerLost) => {
-                let _ = self.model.lock().unwrap().commit(&writes);
-                Err(unknown())
-            }
-            Some(Fault::RequestLost) => Err(unknown()),
-            Some(Fault::RequestLate) => {
-                self.model.lock().unwrap().late.push(writes);
-                Err(unknown())
-            }
-            None => self.one_by_one(writes).await,
-        };
-        let told = match &result {
-            Ok(revision) => revision.to_string(),
-            Err(error) => error.to_string(),
-        };
-        self.answered(told);
-        result
-    }
-
-    async fn watch(&self, _: &Prefix, from: Revision) -> Result<Box<dyn Watch>, WatchError> {
-        Err(WatchError::TooOld { from })
+#[async_trait]
+impl Ask for Direct {
+    async fn ask(&self, asked: Asked) -> Answer {
+        self.0.lock().unwrap().answer(&asked)
     }
 
     fn atomicity(&self) -> Atomicity {
-        self.model.lock().unwrap().atomicity
+        self.0.lock().unwrap().atomicity
     }
 }
 
-impl ModelStore {
-    /// Carries out a commit; in order, other processes have their turn between two writes.
-    async fn one_by_one(&self, writes: Vec<Write>) -> Result<Revision, CommitError> {
-        if self.atomicity() == Atomicity::Atomic {
-            return self.model.lock().unwrap().commit(&writes);
+#[async_trait]
+impl Ask for Script {
+    async fn ask(&self, asked: Asked) -> Answer {
+        let constant = match &asked {
+            Asked::Get(key) => *key == config_key(),
+            Asked::List(prefix) => !prefix.as_str().starts_with("/calico/ipam"),
+            Asked::Commit(_) => false,
+        };
+        if constant {
+            return self.constant.clone().answer(&asked);
         }
-        let mut last = Revision(0);
-        for (index, write) in writes.into_iter().enumerate() {
-            if index > 0 {
-                self.turn(true).await;
-                if self.model.lock().unwrap().fault.is_some() {
-                    return Err(unknown());
-                }
-            }
-            last = self.model.lock().unwrap().commit(&[write])?;
+        if let Some((expected, answer)) = self.answers.lock().unwrap().pop_front() {
+            assert_eq!(expected, asked, "a process does the same when it is told the same");
+            return answer;
         }
-        Ok(last)
+        self.open.lock().unwrap().push(asked);
+        std::future::poll_fn(|_| Poll::<Answer>::Pending).await
+    }
+
+    fn atomicity(&self) -> Atomicity {
+        self.constant.atomicity
     }
 }
+
+macro_rules! datastore {
+    ($store:ty) => {
+        #[async_trait]
+        impl Datastore for $store {
+            async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+                match self.ask(Asked::Get(key.clone())).await {
+                    Answer::Got(entry) => Ok(entry),
+                    other => panic!("{other:?} is no entry"),
+                }
+            }
+
+            async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
+                match self.ask(Asked::List(prefix.clone())).await {
+                    Answer::Listed(entries) => Ok(Listing { entries, revision: Revision(0) }),
+                    other => panic!("{other:?} is no listing"),
+                }
+            }
+
+            async fn commit(&self, writes: Vec<Write>) -> Result<Revision, CommitError> {
+                self.ask(Asked::Commit(writes)).await.commit()
+            }
+
+            async fn watch(&self, _: &Prefix, from: Revision) -> Result<Box<dyn Watch>, WatchError> {
+                Err(WatchError::TooOld { from })
+            }
+
+            fn atomicity(&self) -> Atomicity {
+                Ask::atomicity(self)
+            }
+        }
+    };
+}
+
+datastore!(Direct);
+datastore!(Script);

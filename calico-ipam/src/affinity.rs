@@ -315,7 +315,7 @@ impl Ipam {
                 kept: self.kept,
             };
             let plan = plan_claim(&view, now);
-            match self.commit(plan.writes, now).await? {
+            match self.commit(plan.writes(), now).await? {
                 Outcome::Done(_) => {
                     for cidr in plan.confirm {
                         self.confirm(owner, &cidr, now).await?;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use calico_model::datastore::{Atomicity, Key};
-use calico_model::resource::block::{Owner, StoredAffinity, block_from_key};
+use calico_model::resource::block::{Owner, block_from_key};
 use calico_model::resource::{IpPool, Object};
 use calico_model::{Cidr, Family, Labels, NodeName, Revision};
 
@@ -225,7 +225,7 @@ impl Effort<'_> {
                 return Box::pin(self.next_plan()).await;
             }
             // Those that gave nothing so far give nothing now.
-            let useful = |cidr: &Cidr| plan.blocks.iter().any(|block| block.cidr() == *cidr);
+            let useful = |cidr: &Cidr| plan.cidrs().any(|used| used == *cidr);
             self.tried.extend(candidates.iter().map(|candidate| candidate.cidr).filter(|cidr| !useful(cidr)));
             candidates.retain(|candidate| useful(&candidate.cidr));
             let missing = *short.of(family);
@@ -289,53 +289,53 @@ impl Effort<'_> {
 
     /// Commits a plan; returns the key that stood in the way, if one did.
     async fn carry_out(&mut self, plan: Plan) -> Result<Option<Key>, AssignError> {
-        let Plan { writes, confirm, allocations, blocks, bases, affinities, handle, full: _ } = plan;
         let in_order = self.ipam.store.atomicity() == Atomicity::InOrder;
-        let done = match self.ipam.commit(writes, self.now).await? {
+        let done = match self.ipam.commit(plan.writes(), self.now).await? {
             Outcome::Done(revision) => {
                 if in_order {
-                    self.ipam.forget_all(&self.request.owner, &blocks, &self.holder.handle);
+                    self.ipam.forget_all(&self.request.owner, &plan, &self.holder.handle);
                 } else {
-                    self.learn(revision, &blocks, affinities, handle);
+                    self.learn(revision, &plan);
                 }
-                self.count(allocations);
+                self.count(plan.allocations);
                 None
             }
             Outcome::Again(key) => {
                 self.met.extend(block_from_key(&key));
                 if in_order {
-                    self.suspects.extend(blocks.iter().map(Block::cidr));
-                    self.limbo.push(Limbo { allocations, bases, open: false });
+                    self.doubt(&plan, false);
                 }
                 Some(key)
             }
             Outcome::Unknown(key) => {
-                self.suspects.extend(blocks.iter().map(Block::cidr));
-                self.limbo.push(Limbo { allocations, bases, open: true });
+                self.doubt(&plan, true);
                 Some(key)
             }
         };
-        for cidr in confirm {
+        for cidr in plan.confirm {
             self.ipam.confirm(&self.request.owner, &cidr, self.now).await?;
         }
         Ok(done)
     }
 
-    fn learn(
-        &self,
-        revision: Revision,
-        blocks: &[Block],
-        affinities: Vec<(Cidr, StoredAffinity)>,
-        handle: Option<calico_model::resource::block::StoredHandle>,
-    ) {
+    /// Keeps in mind a plan that may be carried out in part, or, while it is `open`, later.
+    fn doubt(&mut self, plan: &Plan, open: bool) {
+        self.suspects.extend(plan.cidrs());
+        let bases = plan.cidrs().zip(plan.blocks.iter().map(|block| block.revision)).collect();
+        self.limbo.push(Limbo { allocations: plan.allocations.clone(), bases, open });
+    }
+
+    fn learn(&self, revision: Revision, plan: &Plan) {
         let mut cache = self.ipam.cache();
-        for (cidr, affinity) in affinities {
-            cache.note_affinity(&self.request.owner, cidr, Versioned::at(affinity, revision));
+        for change in plan.first.iter().chain(&plan.last) {
+            if let Some(affinity) = change.affinity.value.clone() {
+                cache.note_affinity(&change.owner, change.cidr, Versioned::at(affinity, revision));
+            }
         }
-        for block in blocks {
+        for block in plan.blocks.iter().filter_map(|block| block.value.as_ref()) {
             cache.note_block(block.cidr(), &Versioned::at(block.clone(), revision), self.now);
         }
-        if let Some(handle) = handle {
+        if let Some(handle) = plan.handle.as_ref().and_then(|handle| handle.value.clone()) {
             cache.note_handle(&self.holder.handle, Versioned::at(handle, revision));
         }
     }

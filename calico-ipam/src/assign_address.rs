@@ -104,9 +104,9 @@ impl Ipam {
     ) -> Result<Result<Option<Allocation>, (Key, Option<Allocation>)>, AccessError> {
         let in_order = self.store.atomicity() == Atomicity::InOrder;
         let allocation = plan.allocations.first().cloned();
-        match self.commit(plan.writes, now).await? {
+        match self.commit(plan.writes(), now).await? {
             Outcome::Done(_) => {
-                self.forget_all(owner, &plan.blocks, &holder.handle);
+                self.forget_all(owner, &plan, &holder.handle);
                 for cidr in plan.confirm {
                     self.confirm(owner, &cidr, now).await?;
                 }
@@ -114,8 +114,8 @@ impl Ipam {
             }
             Outcome::Again(key) => {
                 if in_order {
-                    for block in plan.blocks {
-                        self.recount(&holder.handle, &block.cidr(), now).await?;
+                    for cidr in plan.cidrs() {
+                        self.recount(&holder.handle, &cidr, now).await?;
                     }
                 }
                 // In order, the block may have been written before the key that stood in the way.

@@ -19,6 +19,7 @@ use crate::error::AccessError;
 use crate::index::Hint;
 use crate::join::join_all;
 use crate::kept::Kept;
+use crate::plan::Plan;
 use crate::pool::{Settings, node_labels};
 use crate::retry::Pauses;
 use crate::versioned::{Versioned, from_entry};
@@ -250,10 +251,10 @@ impl Ipam {
     }
 
     /// Forgets what a commit of unknown revisions changed.
-    pub(crate) fn forget_all(&self, owner: &Owner, blocks: &[Block], handle: &str) {
+    pub(crate) fn forget_all(&self, owner: &Owner, plan: &Plan, handle: &str) {
         let mut cache = self.cache();
-        for block in blocks {
-            cache.forget_block(&block.cidr());
+        for cidr in plan.cidrs() {
+            cache.forget_block(&cidr);
         }
         cache.forget_host(owner);
         cache.forget_handle(handle);

@@ -25,13 +25,12 @@ use std::time::{Duration, SystemTime};
 
 use calico_model::datastore::{Atomicity, Write};
 use calico_model::resource::block::{
-    AffinityState, Owner, StoredAffinity, StoredBlock, StoredHandle, affinity_key, block_key,
+    AffinityState, Owner, StoredAffinity, StoredBlock, StoredHandle, affinity_key, block_key, handle_key,
 };
-use calico_model::{Cidr, Name, Revision};
+use calico_model::{Cidr, Name};
 use serde_json::Map;
 
 use crate::block::{Block, Holder};
-use crate::handle::handle_write;
 use crate::kept::Kept;
 use crate::request::{Allocation, PerFamily};
 use crate::versioned::{Versioned, to_json};
@@ -88,23 +87,32 @@ pub struct View<'a> {
     pub kept: Kept,
 }
 
-/// What is to be written, and what it brings.
+/// An affinity as it is to be; absent is deleted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AffinityChange {
+    /// Whose it is.
+    pub owner: Owner,
+    /// The block.
+    pub cidr: Cidr,
+    /// What is to be written, and the revision it is written over.
+    pub affinity: Versioned<StoredAffinity>,
+}
+
+/// What is to be written in one commit, and what it brings. [`Plan::writes`] puts it into the form of the store.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// The writes of one commit, in an order whose every prefix is safe.
-    pub writes: Vec<Write>,
+    /// The affinities that are written before everything else.
+    pub first: Vec<AffinityChange>,
+    /// The handle as it will be, and the revision it is written over.
+    pub handle: Option<Versioned<StoredHandle>>,
+    /// The blocks as they will be, and the revisions they are written over.
+    pub blocks: Vec<Versioned<Block>>,
+    /// The affinities that are written after everything else.
+    pub last: Vec<AffinityChange>,
     /// The blocks whose pending affinity is to be confirmed after the commit.
     pub confirm: Vec<Cidr>,
     /// The addresses that are assigned once the commit is done.
     pub allocations: Vec<Allocation>,
-    /// The blocks as they will be.
-    pub blocks: Vec<Block>,
-    /// The revisions that the blocks must have for this to happen.
-    pub bases: Vec<(Cidr, Option<Revision>)>,
-    /// The owner's affinities as they will be.
-    pub affinities: Vec<(Cidr, StoredAffinity)>,
-    /// The handle as it will be.
-    pub handle: Option<StoredHandle>,
     /// Whether there was more to take than this commit takes.
     pub full: bool,
 }
@@ -177,6 +185,39 @@ pub fn plan_claim(view: &View<'_>, now: SystemTime) -> Plan {
     draft.finish()
 }
 
+impl Plan {
+    /// Returns the writes of one commit, in an order whose every prefix is safe.
+    #[must_use]
+    pub fn writes(&self) -> Vec<Write> {
+        let handle = self.handle.iter().filter_map(|handle| {
+            let counts = handle.value.as_ref()?;
+            Some(handle.put(handle_key(&counts.handle_id)?, to_json(counts)))
+        });
+        let blocks = self.blocks.iter().filter_map(|block| {
+            let stored = block.value.as_ref()?;
+            Some(block.put(block_key(&stored.cidr()), to_json(&StoredBlock::from(stored))))
+        });
+        let (first, last) = (self.first.iter(), self.last.iter());
+        let first = first.filter_map(AffinityChange::write);
+        first.chain(handle).chain(blocks).chain(last.filter_map(AffinityChange::write)).collect()
+    }
+
+    /// Walks the networks of the blocks.
+    pub(crate) fn cidrs(&self) -> impl Iterator<Item = Cidr> {
+        self.blocks.iter().filter_map(|block| block.value.as_ref().map(Block::cidr))
+    }
+}
+
+impl AffinityChange {
+    fn write(&self) -> Option<Write> {
+        let key = affinity_key(&self.owner, &self.cidr);
+        match &self.affinity.value {
+            Some(affinity) => Some(self.affinity.put(key, to_json(affinity))),
+            None => self.affinity.delete(key),
+        }
+    }
+}
+
 impl Candidate {
     pub(crate) fn host_bits(&self) -> u8 {
         self.cidr.family().bits() - self.cidr.prefix_len()
@@ -199,9 +240,6 @@ struct Draft<'a> {
     /// The handle as it will be, when addresses are assigned.
     counts: Option<StoredHandle>,
     plan: Plan,
-    pending: Vec<Write>,
-    blocks: Vec<Write>,
-    last: Vec<Write>,
 }
 
 impl<'a> Draft<'a> {
@@ -216,8 +254,7 @@ impl<'a> Draft<'a> {
     }
 
     fn without_handle(view: &'a View<'a>) -> Self {
-        let plan = Plan::default();
-        Self { view, counts: None, plan, pending: Vec::new(), blocks: Vec::new(), last: Vec::new() }
+        Self { view, counts: None, plan: Plan::default() }
     }
 
     /// Reports whether the block must be there before addresses are taken from it.
@@ -244,18 +281,17 @@ impl<'a> Draft<'a> {
     }
 
     fn take(&mut self, candidate: &Candidate, after: Block) {
-        let key = block_key(&candidate.cidr);
-        self.blocks.push(candidate.block.put(key, to_json(&StoredBlock::from(&after))));
-        self.plan.blocks.push(after);
-        self.plan.bases.push((candidate.cidr, candidate.block.revision));
+        self.plan.blocks.push(Versioned { value: Some(after), revision: candidate.block.revision });
         match &candidate.role {
             Role::Borrow => {}
             Role::Own => self.own(candidate),
             Role::Claim => self.claim(candidate),
             Role::TakeOver { from, affinity } => {
                 self.claim(candidate);
-                let former = from.as_ref().map(|from| affinity_key(from, &candidate.cidr));
-                self.last.extend(former.and_then(|key| affinity.delete(key)));
+                let affinity = Versioned { value: None, revision: affinity.revision };
+                let cidr = candidate.cidr;
+                let former = from.clone().map(|owner| AffinityChange { owner, cidr, affinity });
+                self.plan.last.extend(former);
             }
         }
     }
@@ -266,8 +302,8 @@ impl<'a> Draft<'a> {
             None => self.claim(candidate),
             Some(affinity) if affinity.state == AffinityState::Confirmed => {}
             Some(_) => {
-                let write = self.affinity(candidate, AffinityState::Confirmed);
-                self.last.push(write);
+                let change = self.affinity(candidate, AffinityState::Confirmed);
+                self.plan.last.push(change);
             }
         }
     }
@@ -282,27 +318,20 @@ impl<'a> Draft<'a> {
                 AffinityState::Pending
             }
         };
-        let write = self.affinity(candidate, state);
-        self.pending.push(write);
+        let change = self.affinity(candidate, state);
+        self.plan.first.push(change);
     }
 
-    fn affinity(&mut self, candidate: &Candidate, state: AffinityState) -> Write {
+    fn affinity(&self, candidate: &Candidate, state: AffinityState) -> AffinityChange {
         let affinity = StoredAffinity { state, ..candidate.affinity.value.clone().unwrap_or_default() };
-        let key = affinity_key(self.view.owner, &candidate.cidr);
-        let write = candidate.affinity.put(key, to_json(&affinity));
-        self.plan.affinities.push((candidate.cidr, affinity));
-        write
+        let affinity = Versioned { value: Some(affinity), revision: candidate.affinity.revision };
+        AffinityChange { owner: self.view.owner.clone(), cidr: candidate.cidr, affinity }
     }
 
     fn finish(self) -> Plan {
-        let Self { view, counts, mut plan, pending, blocks, last } = self;
-        if plan.blocks.is_empty() {
-            return plan;
-        }
+        let Self { view, counts, mut plan } = self;
         let counts = counts.filter(|_| !plan.allocations.is_empty());
-        let handle = counts.as_ref().and_then(|counts| handle_write(view.handle, counts));
-        plan.writes = pending.into_iter().chain(handle).chain(blocks).chain(last).collect();
-        plan.handle = counts;
+        plan.handle = counts.map(|counts| Versioned { value: Some(counts), revision: view.handle.revision });
         plan
     }
 }

@@ -8,6 +8,7 @@ use calico_ipam::plan::{Candidate, Role, View, plan};
 use calico_ipam::{Block, Holder, PerFamily, Versioned};
 use calico_model::Revision;
 use calico_model::datastore::Atomicity;
+use calico_model::resource::block::{AffinityState, StoredAffinity};
 
 use crate::measure::{Stopwatch, median};
 use crate::now;
@@ -45,40 +46,55 @@ pub(crate) fn algebra() {
             black_box(&block);
         }
     });
-    println!(
-        "a block's algebra: {one:.0} assignments per second and core, one at a time (at least 1,000,000)"
-    );
+    println!("a block's algebra: {one:.0} assignments per second and core, one at a time");
 }
 
-/// Whole plans: block, handle and writes with their JSON, of one address each and of a block at once.
+/// Whole assignments: planned, and applied to what they are planned from, one address at a time until the block is full;
+/// then the same together with the bytes that a store would be given.
 pub(crate) fn plans() {
-    let (block, holder) = (block(), holder());
+    let holder = holder();
     let owner = "host:n1".parse().unwrap();
-    let affinity = Versioned::at(calico_model::resource::block::StoredAffinity::default(), Revision(1));
-    let role = Role::Own;
-    let cidr = block.cidr();
-    let block = Versioned::at(block, Revision(1));
-    let candidate = Candidate { pool: "p".parse().unwrap(), cidr, block, affinity, role };
-    let view = View {
-        owner: &owner,
-        candidates: std::slice::from_ref(&candidate),
-        handle: &Versioned::absent(),
-        reserved: &[],
-        cooldown: Duration::ZERO,
-        atomicity: Atomicity::Atomic,
-        kept: calico_ipam::Kept::NONE,
+    let affinity = StoredAffinity { state: AffinityState::Confirmed, ..StoredAffinity::default() };
+    let affinity = Versioned::at(affinity, Revision(1));
+    let block = Versioned::at(block(), Revision(1));
+    let cidr = "10.0.0.0/26".parse().unwrap();
+    let empty = Candidate { pool: "p".parse().unwrap(), cidr, block, affinity, role: Role::Own };
+    let assign = |candidate: &Candidate, count| {
+        let view = View {
+            owner: &owner,
+            candidates: std::slice::from_ref(candidate),
+            handle: &Versioned::absent(),
+            reserved: &[],
+            cooldown: Duration::ZERO,
+            atomicity: Atomicity::Atomic,
+            kept: calico_ipam::Kept::NONE,
+        };
+        plan(&view, PerFamily { v4: count, v6: 0 }, &holder, now())
     };
-    let rounds = 5_000;
-    for count in [1u32, 64] {
-        let wanted = PerFamily { v4: count as usize, v6: 0 };
-        let rate = rate(rounds * count, || {
-            for _ in 0..rounds {
-                black_box(plan(&view, wanted, &holder, now()));
+    let rounds = 2_000;
+    let decided = rate(rounds * 64, || {
+        for _ in 0..rounds {
+            let mut candidate = empty.clone();
+            for revision in 2..66 {
+                let mut plan = assign(&candidate, 1);
+                let block = plan.blocks.pop().and_then(|block| block.value).unwrap();
+                candidate.block = Versioned::at(block, Revision(revision));
+                black_box(plan);
+            }
+        }
+    });
+    println!(
+        "planned and applied in memory: {decided:.0} assignments per second and core (at least 1,000,000)"
+    );
+    for count in [1, 64] {
+        let rate = rate(rounds * 64, || {
+            for _ in 0..rounds * 64 / count {
+                black_box(assign(&empty, count as usize).writes());
             }
         });
-        println!("whole plans with what they write, of {count}: {rate:.0} assignments per second and core");
+        println!("  planned and encoded for a store, {count} at a time: {rate:.0} per second and core");
     }
-    let writes = plan(&view, PerFamily { v4: 1, v6: 0 }, &holder, now()).writes;
+    let writes = assign(&empty, 1).writes();
     let values: Vec<serde_json::Value> =
         writes.iter().filter_map(|write| serde_json::from_slice(write.value.as_deref()?).ok()).collect();
     let json = rate(rounds, || {

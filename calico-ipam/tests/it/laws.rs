@@ -169,8 +169,9 @@ proptest! {
             let space: usize = candidates.iter()
                 .map(|c| c.block.value.as_ref().unwrap().thawed(at(1_000_000), COOLDOWN).free()).sum();
             prop_assert_eq!(made.allocations.len(), count.min(space));
-            for block in &made.blocks {
-                let counted = made.handle.as_ref().unwrap().block[&block.cidr()];
+            let counts = made.handle.and_then(|handle| handle.value);
+            for block in made.blocks.iter().filter_map(|block| block.value.as_ref()) {
+                let counted = counts.as_ref().unwrap().block[&block.cidr()];
                 prop_assert_eq!(counted, block.count_of(&holder.handle));
             }
         }

@@ -59,6 +59,8 @@ pub fn compute(snapshot: &Snapshot, node: &NodeName, learned: &LearnedRoutes) ->
 pub struct Computer {
     known: Known,
     learned: Arc<LearnedRoutes>,
+    /// The next hops of what was learned: routes are many, gateways few.
+    gateways: BTreeSet<IpAddr>,
     dirty: Dirty,
     laid: Laid,
 }
@@ -93,6 +95,7 @@ impl Computer {
         Self {
             known: Known::nothing(node),
             learned: Arc::default(),
+            gateways: BTreeSet::new(),
             dirty: Dirty { everything: true, places: BTreeSet::new() },
             laid: Laid::default(),
         }
@@ -114,11 +117,27 @@ impl Computer {
         for (prefix, _) in self.learned.iter().filter(differs).chain(gone) {
             self.dirty.prefix(*prefix);
         }
+        self.gateways = self.learned.values().flat_map(|route| &route.next_hops).copied().collect();
+    }
+
+    /// Adds the places that depend on places: a workload may be the gateway of what was learned.
+    fn spread(&self, dirty: &mut Dirty) {
+        let host = |place: &Place| match place {
+            Place::Prefix(prefix) if prefix.is_host() => Some(prefix.addr()),
+            Place::Prefix(_) | Place::Interface(_) | Place::Peer(_) => None,
+        };
+        let moved: BTreeSet<IpAddr> =
+            dirty.places.iter().filter_map(host).filter(|addr| self.gateways.contains(addr)).collect();
+        if !moved.is_empty() {
+            let behind = self.learned.iter().filter(|(_, route)| !moved.is_disjoint(&route.next_hops));
+            behind.for_each(|(prefix, _)| dirty.prefix(*prefix));
+        }
     }
 
     /// Works out what depends on the changes since the last time, and says what became different.
     pub fn settle(&mut self) -> Delta {
-        let dirty = mem::take(&mut self.dirty);
+        let mut dirty = mem::take(&mut self.dirty);
+        self.spread(&mut dirty);
         let view = View::new(&self.known, &self.learned);
         if dirty.everything {
             let before = mem::replace(&mut self.laid, Laid::out(&view));

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use calico_model::{Cidr, LearnedRoute};
 
 use super::Part;
+use super::local;
 use super::view::View;
 use crate::desired::Problem;
 use crate::encap::{Encap, Source};
@@ -40,6 +41,11 @@ fn next_hops(
     for gateway in learned.next_hops.iter().filter(|gateway| !view.is_own(**gateway)) {
         if is_link_local(*gateway) {
             part.problems.insert(Problem::LinkLocalNextHop { prefix, gateway: *gateway });
+            continue;
+        }
+        // A workload that peers with its node leads to what is behind it.
+        if let Some(device) = local::device_of(view, *gateway) {
+            next_hops.insert(NextHop { gateway: *gateway, reach: Reach::Onlink(device.clone()) });
             continue;
         }
         let route = view.travel(encap, *gateway, None);

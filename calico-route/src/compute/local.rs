@@ -25,6 +25,11 @@ pub(super) fn workload(view: &View<'_>, prefix: Cidr, part: &mut Part) {
     }
 }
 
+/// Returns the interface of the workload of this node that has an address.
+pub(super) fn device_of<'k>(view: &View<'k>, addr: IpAddr) -> Option<&'k InterfaceName> {
+    settle(view, addr, &mut Part::default()).map(|(_, device)| device)
+}
+
 /// Decides which of the endpoints that claim an address has it: the newest, because an address is given out again while
 /// what is left of its former owner may linger.
 fn settle<'k>(

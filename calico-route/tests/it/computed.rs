@@ -34,6 +34,17 @@ fn problems(desired: &Desired) -> Vec<String> {
 }
 
 #[test]
+fn what_a_workload_tells_its_node_of_is_reached_through_that_workload() {
+    let mut snapshot = three_nodes();
+    workload(&mut snapshot, "router", "node1", "cali1", "192.168.0.7/32");
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "10.77.0.0/24", &["192.168.0.7"]);
+    let desired = compute(&snapshot, &node_name("node1"), &learned);
+    let behind = via(Class::Learned, "192.168.0.7", Reach::Onlink("cali1".parse().unwrap()));
+    assert_eq!(desired.routes[&key("10.77.0.0/24")], behind);
+}
+
+#[test]
 fn cross_subnet_goes_straight_within_the_nodes_own_prefix_and_through_the_tunnel_beyond() {
     let desired = on_node1(&three_nodes());
     let straight = via(Class::VxlanSameSubnet, "172.16.6.2", Reach::NodeDevice);

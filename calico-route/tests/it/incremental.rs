@@ -190,7 +190,15 @@ fn configuration() -> impl Strategy<Value = Update> {
 }
 
 fn learned() -> impl Strategy<Value = LearnedRoutes> {
-    let hop = select(vec!["172.16.0.11", "172.16.1.12", "172.16.0.10", "169.254.0.9", "2001:db8::2"]);
+    let hop = select(vec![
+        "172.16.0.11",
+        "172.16.1.12",
+        "172.16.0.10",
+        "169.254.0.9",
+        "2001:db8::2",
+        WORKLOADS[0],
+        WORKLOADS[1],
+    ]);
     let route = (proptest::collection::btree_set(hop, 1..3), proptest::option::of(7..9u32));
     proptest::collection::btree_map(select(&LEARNED[..]), route, 0..4).prop_map(|routes| {
         let read = |(prefix, (hops, priority)): (&str, (BTreeSet<&str>, Option<u32>))| {

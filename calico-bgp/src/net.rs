@@ -189,6 +189,7 @@ impl Owner {
                 self.speaker.set_dynamic_peers(ranges, clock());
             }
             Command::Listen(addresses, answer) => drop(answer.send(self.listen(&addresses))),
+            Command::Config(config) => self.speaker.set_config(config, clock()),
             Command::Originate(prefixes) => self.speaker.set_originated(prefixes, clock()),
             Command::Status(answer) => drop(answer.send(self.speaker.status())),
             Command::Routes(answer) => drop(answer.send(self.speaker.routes())),

@@ -188,6 +188,39 @@ impl Speaker {
         &self.config
     }
 
+    /// Changes the speaker's own settings. What peers are told in an OPEN message resets sessions, and peers that do
+    /// graceful restart keep our routes meanwhile: a router id all of them, an AS number those whose
+    /// [`PeerConfig::local_as`] changes with it. A cluster id has routes told and asked for again. How it started, what
+    /// it waits for then, and its seed stay as they were.
+    pub fn set_config(&mut self, config: SpeakerConfig, now: Instant) {
+        let SpeakerConfig { start, deferral, deferral_unreached, seed, .. } = self.config;
+        let before = std::mem::replace(
+            &mut self.config,
+            SpeakerConfig { start, deferral, deferral_unreached, seed, ..config },
+        );
+        self.tables.cluster = self.config.cluster();
+        self.tables.default_local_pref = self.config.default_local_pref;
+        let told = |config: &SpeakerConfig| (config.cluster(), config.default_local_pref);
+        let renamed = before.router_id != self.config.router_id;
+        let tells_anew = told(&before) != told(&self.config);
+        let takes_anew = tells_anew || before.local_as != self.config.local_as;
+        for id in self.by_address.values().copied().collect::<Vec<_>>() {
+            self.renew_terms(id);
+            if renamed {
+                let why = Notification::new(Notification::CONFIGURATION_CHANGE);
+                self.session_input(id, Input::Reset(why), now);
+                continue;
+            }
+            if tells_anew {
+                self.tell_again(id);
+            }
+            if takes_anew {
+                self.ask_again(id, now);
+            }
+        }
+        self.advance(now);
+    }
+
     /// Makes these the peers: new ones start, missing ones stop, and a changed one has its session reset only when
     /// the change needs it. The others notice nothing. Of two peers with one address the first counts.
     pub fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) {

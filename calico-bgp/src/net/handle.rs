@@ -9,7 +9,9 @@ use calico_model::{Cidr, LearnedRoutes};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{ListenError, Station};
-use crate::speaker::{DynamicPeers, Event, FeedId, Origination, PeerConfig, PeerStatus, RouteStatus};
+use crate::speaker::{
+    DynamicPeers, Event, FeedId, Origination, PeerConfig, PeerStatus, RouteStatus, SpeakerConfig,
+};
 
 /// A speaker that is gone: its runtime has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +20,7 @@ pub struct Gone;
 
 /// What a handle asks of the owner of the speaker.
 pub(super) enum Command {
+    Config(SpeakerConfig),
     Peers(Vec<PeerConfig>),
     DynamicPeers(Vec<DynamicPeers>),
     Listen(Vec<SocketAddr>, oneshot::Sender<Result<(), ListenError>>),
@@ -45,6 +48,14 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Changes the speaker's own settings; see [`Speaker::set_config`](crate::Speaker::set_config).
+    ///
+    /// # Errors
+    /// [`Gone`] when the speaker has ended.
+    pub async fn set_config(&self, config: SpeakerConfig) -> Result<(), Gone> {
+        self.tell(Command::Config(config)).await
+    }
+
     /// Makes these the peers; see [`Speaker::set_peers`](crate::Speaker::set_peers).
     ///
     /// # Errors

@@ -58,8 +58,8 @@ pub(super) struct Tables {
     pub(super) clients: BTreeSet<PeerId>,
     /// The blocks of this node.
     pub(super) own: PrefixSet,
-    cluster: Ipv4Addr,
-    default_local_pref: u32,
+    pub(super) cluster: Ipv4Addr,
+    pub(super) default_local_pref: u32,
 }
 
 impl Tables {

@@ -19,6 +19,7 @@ use crate::filter::PrefixSet;
 use crate::rib::PeerId;
 use crate::session::{Input, Session, State};
 use crate::wire::Notification;
+use crate::wire::open::Feature;
 
 impl Speaker {
     pub(super) fn add_peer(&mut self, config: PeerConfig, now: Instant) {
@@ -172,6 +173,24 @@ impl Speaker {
         match owed {
             Some(owed) => group.take_over(id, &old, owed, &self.tables.world()),
             None => group.join(id, families, Ending::EndOfRib),
+        }
+    }
+
+    /// Has a peer told everything again, in the same words where nothing changed.
+    pub(super) fn tell_again(&mut self, id: PeerId) {
+        let Some(up) = self.peers.get(&id).and_then(|peer| peer.up.as_ref()) else { return };
+        for family in up.negotiated.families.iter() {
+            self.tell_family_again(id, family);
+        }
+    }
+
+    /// The same for one family, between marks where both sides know them (RFC 7313).
+    pub(super) fn tell_family_again(&mut self, id: PeerId, family: Family) {
+        let Some(up) = self.peers.get(&id).and_then(|peer| peer.up.as_ref()) else { return };
+        let marked = up.negotiated.features.contains(&Feature::EnhancedRouteRefresh);
+        let ending = if marked { Ending::RefreshMarks } else { Ending::EndOfRib };
+        if let Some(group) = self.groups.get_mut(&up.group) {
+            group.join(id, [family].into_iter().collect(), ending);
         }
     }
 

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::group::Ending;
 use super::peer::{Closing, Line};
 use super::{Action, PeerConfig, Speaker};
 use crate::rib::PeerId;
@@ -116,12 +115,7 @@ impl Speaker {
         let spoken = up.negotiated.families;
         let marked = up.negotiated.features.contains(&Feature::EnhancedRouteRefresh);
         match refresh {
-            Refresh::Request(family) if spoken.contains(family) => {
-                let ending = if marked { Ending::RefreshMarks } else { Ending::EndOfRib };
-                if let Some(group) = self.groups.get_mut(&up.group) {
-                    group.join(id, [family].into_iter().collect(), ending);
-                }
-            }
+            Refresh::Request(family) if spoken.contains(family) => self.tell_family_again(id, family),
             Refresh::Begin(family) if marked && spoken.contains(family) => {
                 self.refresh_begins(id, family, now)
             }

@@ -11,6 +11,7 @@ mod chaos;
 mod daemons;
 mod day;
 mod hostile;
+mod identity;
 #[cfg(feature = "net")]
 mod lab;
 mod limits;

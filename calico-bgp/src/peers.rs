@@ -25,7 +25,7 @@ use calico_model::resource::{BgpPeer, Node, Object};
 use calico_model::snapshot::Snapshot;
 use calico_model::{AsNumber, Cidr, Family, LearnedRoute, LearnedRoutes, RouterId};
 
-use crate::speaker::{METRIC_BASE, Origination, PeerConfig, SpeakerConfig};
+use crate::speaker::{DynamicPeers, METRIC_BASE, Origination, PeerConfig, SpeakerConfig};
 use configuration::Configuration;
 pub use originated::originated;
 pub use secrets::{Secrets, wanted_secrets};
@@ -42,12 +42,16 @@ pub const STANDALONE_REFLECTOR: &str = "projectcalico.org/standalone-route-refle
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Plan {
-    /// Its own settings, which cannot be changed without ending every session.
+    /// Its own settings.
     pub speaker: SpeakerConfig,
     /// Where it listens.
     pub listen: Vec<SocketAddr>,
     /// The sessions.
     pub peers: Vec<PeerConfig>,
+    /// The networks from which peers may come that nobody named.
+    pub dynamic: Vec<DynamicPeers>,
+    /// Where the monitoring stations listen.
+    pub stations: Vec<SocketAddr>,
     /// The prefixes that begin here.
     pub originated: BTreeMap<Cidr, Origination>,
     /// Routes to peers that are reached by a gateway of their own, for the route programmer.
@@ -59,11 +63,13 @@ pub struct Plan {
 /// Plans a node's speaker, or returns `None` while the node has no BGP address to be known by.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Option<Plan> {
-    let Sessions { peers, problems } = peers(snapshot, node, secrets);
+    let Sessions { peers, dynamic, problems } = peers(snapshot, node, secrets);
     Some(Plan {
         speaker: speaker(snapshot, node)?,
         listen: listen(snapshot, node),
         peers,
+        dynamic,
+        stations: Configuration::of(snapshot, node).stations(),
         originated: originated(snapshot, node),
         reachable: reachable(snapshot, node),
         problems,

@@ -119,6 +119,7 @@ pub struct Session {
     failures: u32,
     next: ConnectionId,
     send_hold: Option<Duration>,
+    keepalive: Option<Duration>,
 }
 
 impl Session {
@@ -137,6 +138,7 @@ impl Session {
             failures: 0,
             next: ConnectionId { peer, serial: 0 },
             send_hold: None,
+            keepalive: None,
         }
     }
 
@@ -251,6 +253,19 @@ impl Session {
     /// Changes how long the peer may take nothing, from the next time it takes something on.
     pub fn set_send_hold(&mut self, send_hold: Option<Duration>) {
         self.send_hold = send_hold;
+    }
+
+    /// Changes how often the peer hears that we are alive, from the next time on; without a time, and at the least, a
+    /// third of the hold time.
+    pub fn set_keepalive(&mut self, keepalive: Option<Duration>) {
+        self.keepalive = keepalive;
+    }
+
+    /// When the next KEEPALIVE is due on a session with these terms.
+    fn keepalive_due(&mut self, negotiated: &Negotiated, now: Instant) -> Option<Instant> {
+        let most = negotiated.keepalive()?;
+        let every = self.keepalive.map_or(most, |wanted| wanted.min(most));
+        Some(now + self.jitter.of(every))
     }
 
     fn allocate(&mut self) -> ConnectionId {
@@ -386,11 +401,11 @@ impl Session {
         if !self.wins_collisions(id, open, now) {
             return;
         }
+        let due = self.keepalive_due(&negotiated, now);
         let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) else { return };
-        let keepalive = negotiated.keepalive();
         connection.stage = Stage::OpenConfirm(negotiated);
         connection.hear(now);
-        connection.timers.set(Timer::Keepalive, keepalive.map(|every| now + self.jitter.of(every)));
+        connection.timers.set(Timer::Keepalive, due);
         self.transmit(id, wire::keepalive(), now);
     }
 
@@ -444,10 +459,11 @@ impl Session {
                     Timer::Hold => self.unexpected(id, Notification::HOLD_TIMER_EXPIRED, now),
                     Timer::SendHold => self.unexpected(id, Notification::SEND_HOLD_TIMER_EXPIRED, now),
                     Timer::Keepalive => {
-                        let every = connection.negotiated().and_then(|n| n.keepalive());
-                        connection
-                            .timers
-                            .set(Timer::Keepalive, every.map(|every| now + self.jitter.of(every)));
+                        let negotiated = connection.negotiated().cloned();
+                        let due = negotiated.and_then(|negotiated| self.keepalive_due(&negotiated, now));
+                        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
+                            connection.timers.set(Timer::Keepalive, due);
+                        }
                         self.transmit(id, wire::keepalive(), now);
                     }
                 }

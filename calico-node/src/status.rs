@@ -74,7 +74,8 @@ pub struct BgpStatus {
 pub struct PeerStatus {
     /// The peer's address.
     pub address: String,
-    /// Why there is a session: `node-to-node mesh`, `global`, `node specific` or `local workload`.
+    /// Why there is a session: `node-to-node mesh`, `global`, `node specific`, `dynamic` or
+    /// `local workload`.
     pub peer_type: String,
     /// `up`, `start` or `down`.
     pub state: String,

@@ -1,8 +1,10 @@
 //! The BGPConfiguration of a node: its own over the cluster's.
 
+use std::net::{IpAddr, SocketAddr};
+
 use calico_model::name::{Name, NodeName};
 use calico_model::resource::BgpConfiguration;
-use calico_model::resource::bgp::{BindMode, NamedCommunity, PrefixAdvertisement};
+use calico_model::resource::bgp::{BindMode, BmpStation, NamedCommunity, PrefixAdvertisement};
 use calico_model::snapshot::Snapshot;
 use calico_model::{AsNumber, Cidr, Community, Family};
 
@@ -68,11 +70,19 @@ impl<'s> Configuration<'s> {
             .unwrap_or_default()
     }
 
-    pub(super) fn local_workload_peering(&self, family: Family) -> Option<std::net::IpAddr> {
+    pub(super) fn local_workload_peering(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.first(|c| c.local_workload_peering_ipv4).map(Into::into),
             Family::V6 => self.first(|c| c.local_workload_peering_ipv6).map(Into::into),
         }
+    }
+
+    /// Where the monitoring stations listen.
+    pub(super) fn stations(&self) -> Vec<SocketAddr> {
+        let listed = self.first(|c| Some(&c.bmp_stations).filter(|stations| !stations.is_empty()));
+        let address =
+            |station: &BmpStation| Some(SocketAddr::new(station.address.addr, station.address.port?));
+        listed.into_iter().flatten().filter_map(address).collect()
     }
 
     /// The communities of routes inside networks.

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use calico_model::name::{Name, NodeName};
-use calico_model::resource::bgp::{self, ReversePeering, SourceAddress};
+use calico_model::resource::bgp::{self, FailureDetection, RestartMode, ReversePeering, SourceAddress};
 use calico_model::resource::{BgpPeer, GoDuration, Node, Object};
 use calico_model::snapshot::Snapshot;
-use calico_model::{AsNumber, Family};
+use calico_model::{AsNumber, Cidr, Family};
 
 use super::configuration::Configuration;
 use super::policy::{Policies, Standing, standing};
 use super::secrets::{Missing, Secrets};
 use super::{PORT, STANDALONE_REFLECTOR, applies, as_number, cluster_id, local_pref, object};
-use crate::session::Initiation;
-use crate::speaker::{Distance, NextHopMode, PeerConfig, Reflection};
+use crate::bfd::BfdConfig;
+use crate::session::{Initiation, Peering};
+use crate::speaker::{Distance, DynamicPeers, LongLived, NextHopMode, PeerConfig, Reflection};
+use crate::wire::HoldTime;
 use crate::wire::open::AddPath;
 
 /// Something that cannot be done as asked.
@@ -45,6 +47,8 @@ pub enum Problem {
 pub struct Sessions {
     /// The peers, in the order of their addresses.
     pub peers: Vec<PeerConfig>,
+    /// The networks from which peers may come that nobody named, in the order of the networks.
+    pub dynamic: Vec<DynamicPeers>,
     /// What cannot be done as asked.
     pub problems: Vec<Problem>,
 }
@@ -52,7 +56,7 @@ pub struct Sessions {
 /// Decides a node's sessions, in the order of the peers' addresses.
 #[must_use]
 pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Sessions {
-    let none = Sessions { peers: Vec::new(), problems: Vec::new() };
+    let none = Sessions { peers: Vec::new(), dynamic: Vec::new(), problems: Vec::new() };
     let Some(local) = object(snapshot, node) else { return none };
     let configuration = Configuration::of(snapshot, node);
     let here = Here { snapshot, local, configuration };
@@ -60,7 +64,7 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
     let mut resources: Vec<&BgpPeer> = snapshot.bgp_peers.values().map(|peer| &peer.spec).collect();
     resources.sort_by_key(|peer| scope(peer));
     let mut asked: Vec<Wanted<'_>> = here.mesh().collect();
-    for peer in resources {
+    for peer in resources.iter().copied() {
         if applies(peer, local) {
             asked.extend(here.named(peer));
         }
@@ -72,21 +76,33 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
     for session in asked {
         wanted.entry(session.config.address).or_insert(session);
     }
+    let mut ranges: BTreeMap<Cidr, (u32, Wanted<'_>)> = BTreeMap::new();
+    for peer in resources.iter().filter(|peer| applies(peer, local)) {
+        if let Some((network, limit, session)) = here.range(peer) {
+            ranges.entry(network).or_insert((limit, session));
+        }
+    }
     let mut policies = Policies::new(snapshot, local, configuration);
-    let mut sessions = none;
-    for Wanted { mut config, password, filters, standing } in wanted.into_values() {
+    let mut problems = Vec::new();
+    let mut finish = |Wanted { mut config, password, filters, standing }: Wanted<'_>| {
         match secrets.of(password) {
             Ok(password) => config.password = password,
             Err(Missing { name, key }) => {
-                sessions.problems.push(Problem::NoPassword { peer: config.name, name, key });
-                continue;
+                problems.push(Problem::NoPassword { peer: config.name, name, key });
+                return None;
             }
         }
-        (config.import, config.export) =
-            policies.of(filters, config.peering(), standing, &mut sessions.problems);
-        sessions.peers.push(config);
-    }
-    sessions
+        (config.import, config.export) = policies.of(filters, config.peering(), standing, &mut problems);
+        Some(config)
+    };
+    let peers = wanted.into_values().filter_map(&mut finish).collect();
+    let dynamic = ranges
+        .into_iter()
+        .filter_map(|(prefix, (limit, session))| {
+            Some(DynamicPeers { prefix, limit, settings: finish(session)? })
+        })
+        .collect();
+    Sessions { peers, dynamic, problems }
 }
 
 /// A session that something asks for, without what it is to keep secret and let pass.
@@ -179,14 +195,19 @@ impl<'s> Here<'s> {
         configs
             .map(|mut config| {
                 if let Some(own) = peer.local_as_number {
-                    config.local_as = own;
-                    if config.peering() == crate::session::Peering::External {
-                        config.reflection = Reflection::NonClient;
-                    }
+                    self.speak_as(own, &mut config);
                 }
                 self.with_settings(config, peer)
             })
             .collect()
+    }
+
+    /// Has a session use another AS number of ours; who is in another AS then is no client.
+    fn speak_as(self, own: AsNumber, config: &mut PeerConfig) {
+        config.local_as = own;
+        if config.peering() == Peering::External {
+            config.reflection = Reflection::NonClient;
+        }
     }
 
     /// The other side of a BGPPeer: nodes that it selects, or whose address it names, peer back.
@@ -261,6 +282,30 @@ impl<'s> Here<'s> {
             .collect()
     }
 
+    /// The network from which a BGPPeer lets peers come, how many, and their session.
+    fn range(self, peer: &'s BgpPeer) -> Option<(Cidr, u32, Wanted<'s>)> {
+        const USUAL: u32 = 100;
+        let (network, remote_as) = (peer.peer_cidr?, peer.as_number?);
+        let us = self.local.spec.addr(network.family())?.addr();
+        let mut config = self.with(network.addr(), remote_as, us);
+        config.name = format!("Dynamic_{network}");
+        config.initiation = Initiation::Passive;
+        reflect(&mut config, &self.local.spec, None);
+        if let Some(own) = peer.local_as_number {
+            self.speak_as(own, &mut config);
+        }
+        let limit = peer.max_peers.unwrap_or(USUAL);
+        Some((network, limit, Wanted { standing: Standing::Outside, ..self.with_settings(config, peer) }))
+    }
+
+    /// Reports whether packets to an address need no router: it is in a network of one of the node's interfaces.
+    fn is_adjacent(self, address: IpAddr) -> bool {
+        let local = &self.local.spec;
+        let own = Family::ALL.into_iter().filter_map(|family| local.addr(family));
+        let interfaces = local.interfaces.iter().flat_map(|interface| &interface.addresses).copied();
+        own.chain(interfaces).any(|own| own.subnet().covers(&Cidr::host(address)))
+    }
+
     /// Puts on a session what its BGPPeer says of it.
     fn with_settings(self, mut config: PeerConfig, peer: &'s BgpPeer) -> Wanted<'s> {
         config.next_hop = match peer.next_hop() {
@@ -275,6 +320,16 @@ impl<'s> Here<'s> {
             config.local_address = None;
         }
         config.restart_time = restart_time(peer.max_restart_time.as_ref(), &config);
+        if peer.restart_mode == Some(RestartMode::LongLived) {
+            config.long_lived = LongLived::For(stale_time(peer.long_lived_stale_time.as_ref()));
+        }
+        if peer.failure_detection_mode == Some(FailureDetection::Bfd) && self.is_adjacent(config.address) {
+            config.bfd = Some(BfdConfig::default());
+        }
+        config.keepalive = peer.keepalive_time.as_ref().map(GoDuration::get);
+        if let Some(time) = peer.hold_time.as_ref().and_then(hold_time) {
+            config.hold_time = time;
+        }
         let loops = peer.num_allowed_local_as_numbers.unwrap_or(0);
         config.allow_own_as = u8::try_from(loops).unwrap_or(u8::MAX);
         let inside = peer.local_workload_selector.is_some() && peer.peer_ip.is_none();
@@ -289,6 +344,16 @@ fn restart_time(configured: Option<&GoDuration>, usual: &PeerConfig) -> u16 {
     configured.map_or(usual.restart_time, |time| {
         u16::try_from(time.get().as_secs()).unwrap_or(LONGEST).min(LONGEST)
     })
+}
+
+/// For how many seconds a peer is asked to keep our routes after the restart time: an hour, as upstream's speaker does.
+fn stale_time(configured: Option<&GoDuration>) -> u32 {
+    const USUAL: u32 = 3600;
+    configured.and_then(|time| u32::try_from(time.get().as_secs()).ok()).unwrap_or(USUAL)
+}
+
+fn hold_time(time: &GoDuration) -> Option<HoldTime> {
+    HoldTime::new(u16::try_from(time.get().as_secs()).ok()?)
 }
 
 /// A node with a cluster id reflects for peers of its AS that are not of the same cluster; those are ordinary peers.

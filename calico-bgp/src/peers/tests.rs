@@ -10,6 +10,8 @@ use crate::wire::Attributes;
 use calico_model::Community;
 use calico_model::resource::bgp;
 
+mod settings;
+
 fn peers(snapshot: &Snapshot, node: &NodeName) -> Vec<PeerConfig> {
     super::peers(snapshot, node, &Secrets::default()).peers
 }

@@ -419,3 +419,26 @@ fn two_speakers_of_one_as_must_have_different_identifiers_and_others_need_not() 
         assert_eq!(refusal, refused.then_some(Notification::BAD_IDENTIFIER));
     }
 }
+
+#[test]
+fn keepalives_come_as_often_as_is_asked_for_and_at_least_three_in_a_hold_time() {
+    // The hold time of both sides is 90 seconds, and each wait takes 75 to 100 percent of the time between two.
+    for (wanted, fewest, most) in [(None, 10, 14), (Some(10), 30, 40), (Some(80), 10, 14)] {
+        let mut now = beginning();
+        let (mut session, id) = in_state(State::Established, now);
+        session.set_keepalive(wanted.map(Duration::from_secs));
+        // The time that runs already was set before.
+        for _ in 0..30 {
+            now += Duration::from_secs(1);
+            session.handle(Input::Timeout, now);
+        }
+        outputs(&mut session);
+        for _ in 0..300 {
+            now += Duration::from_secs(1);
+            session.handle(Input::Heard(id, Heard::Keepalive), now);
+            session.handle(Input::Timeout, now);
+        }
+        let sent = gist(&outputs(&mut session)).iter().filter(|output| *output == "KEEPALIVE").count();
+        assert!((fewest..=most).contains(&sent), "{wanted:?}: {sent} in 300 s");
+    }
+}

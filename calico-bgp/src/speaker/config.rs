@@ -219,6 +219,9 @@ pub struct PeerConfig {
     pub initiation: Initiation,
     /// The hold time we offer.
     pub hold_time: HoldTime,
+    /// How often an idle session says that it is alive; without a time, and at the least, a third of the hold time that
+    /// both sides agree on.
+    pub keepalive: Option<Duration>,
     /// The time between two dialings.
     pub connect_retry: Duration,
     /// The families we exchange.
@@ -278,6 +281,7 @@ impl PeerConfig {
             other_next_hop: None,
             initiation: Initiation::Active,
             hold_time: HoldTime::CALICO,
+            keepalive: None,
             connect_retry: Duration::from_secs(5),
             families: match address {
                 IpAddr::V4(_) => FamilySet::V4,
@@ -318,6 +322,7 @@ impl PeerConfig {
                 name: String::new(),
                 initiation: Initiation::Active,
                 connect_retry: Duration::ZERO,
+                keepalive: None,
                 max_prefixes: None,
                 allow_own_as: 0,
                 send_hold: None,

@@ -59,6 +59,7 @@ impl Speaker {
             came_by: None,
         };
         peer.session.set_send_hold(peer.config.send_hold);
+        peer.session.set_keepalive(peer.config.keepalive);
         self.peers.insert(id, peer);
         self.session_input(id, Input::Start, now);
     }
@@ -93,6 +94,7 @@ impl Speaker {
         let limit_changed = peer.config.max_prefixes != config.max_prefixes;
         peer.session.set_initiation(config.initiation, config.connect_retry);
         peer.session.set_send_hold(config.send_hold);
+        peer.session.set_keepalive(config.keepalive);
         peer.config = config;
         self.renew_terms(id);
         if limit_changed && !self.resume(id, now) {

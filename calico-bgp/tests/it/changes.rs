@@ -51,6 +51,7 @@ const CHANGES: &[Change] = &[
     ("restart_time", Reset, |peer| peer.restart_time = 60),
     ("long_lived", Reset, |peer| peer.long_lived = LongLived::For(3600)),
     ("send_hold", Soft, |peer| peer.send_hold = Some(Duration::from_secs(600))),
+    ("keepalive", Soft, |peer| peer.keepalive = Some(Duration::from_secs(7))),
     ("max_prefixes", Soft, |peer| peer.max_prefixes = Some(MaxPrefixes::new(10))),
     ("bfd", Soft, |peer| peer.bfd = Some(BfdConfig::default())),
     ("as_sets", Soft, |peer| peer.as_sets = AsSets::Accept),

@@ -4,8 +4,10 @@ mod configuration;
 mod peer;
 mod peer_address;
 
-pub use configuration::{BgpConfiguration, BindMode, NamedCommunity, PrefixAdvertisement, ServiceNetwork};
-pub use peer::{BgpPeer, NextHopMode, ReversePeering, SourceAddress};
+pub use configuration::{
+    BgpConfiguration, BindMode, BmpStation, NamedCommunity, PrefixAdvertisement, ServiceNetwork,
+};
+pub use peer::{BgpPeer, FailureDetection, NextHopMode, RestartMode, ReversePeering, SourceAddress};
 pub use peer_address::PeerAddress;
 
 use crate::wire::wire_struct;

@@ -243,6 +243,10 @@ rules! {
             r#"spec.prefixAdvertisements[0].communities[1] = "b": must be one of the names in communities, or a community such as 65000:1"#,
             r#"spec.prefixAdvertisements[0].communities[2] = "1:2:3:4": must be one of the names in communities, or a community such as 65000:1"#,
         ];
+        "BGPConfiguration" {"name": "default"} {"bmpStations": [{"address": "10.0.0.1:11019"}, {"address": "10.0.0.1"}, {}]} => [
+            r#"spec.bmpStations[2].address: is required"#,
+            r#"spec.bmpStations[1].address = "10.0.0.1": must have a port, such as 10.0.0.1:11019"#,
+        ];
         "BGPConfiguration" {"name": "default"} {"ignoredInterfaces": ["eth*", "*", "a b", "abcdefghijklmnop"]} => [
             r#"spec.ignoredInterfaces[2] = "a b": must be 1 to 15 letters, digits or '_', '.', '-', '*'"#,
             r#"spec.ignoredInterfaces[3] = "abcdefghijklmnop": must be 1 to 15 letters, digits or '_', '.', '-', '*'"#,
@@ -299,6 +303,29 @@ rules! {
         "BGPPeer" {"name": "x"} {"localWorkloadSelector": "all()", "peerSelector": "all()"} => [
             r#"spec.peerSelector = "all()": must be absent when localWorkloadSelector is given"#,
             r#"spec.asNumber: is required when localWorkloadSelector is given"#,
+        ];
+        "BGPPeer" {"name": "x"} {"peerCIDR": "10.0.0.0/24", "peerIP": "10.0.0.1", "peerSelector": "all()"} => [
+            r#"spec.peerSelector = "all()": must be absent when peerIP is given"#,
+            r#"spec.peerIP = "10.0.0.1": must be absent when peerCIDR is given"#,
+            r#"spec.peerSelector = "all()": must be absent when peerCIDR is given"#,
+            r#"spec.asNumber: is required when peerIP is given"#,
+            r#"spec.asNumber: is required when peerCIDR is given"#,
+        ];
+        "BGPPeer" {"name": "x"} {"peerCIDR": "10.0.0.0/24", "asNumber": 1, "localWorkloadSelector": "all()", "maxPeers": 0} => [
+            r#"spec.maxPeers = 0: must be from 1 to 65535"#,
+            r#"spec.localWorkloadSelector = "all()": must be absent when peerCIDR is given"#,
+        ];
+        "BGPPeer" {"name": "x"} {"peerCIDR": "10.0.0.0/24", "asNumber": 1, "maxPeers": 2000, "holdTime": "3s", "keepaliveTime": "1s", "restartMode": "LongLivedGracefulRestart", "longLivedStaleTime": "16777215s", "failureDetectionMode": "BFDIfDirectlyConnected"} => [];
+        "BGPPeer" {"name": "x"} {"maxPeers": 7, "longLivedStaleTime": "1h", "holdTime": "2s", "keepaliveTime": "500ms"} => [
+            r#"spec.maxPeers = 7: must be absent when peerCIDR is"#,
+            r#"spec.longLivedStaleTime = "1h": must be absent unless restartMode is LongLivedGracefulRestart"#,
+            r#"spec.keepaliveTime = "500ms": must be whole seconds from 1s to 21845s, a third of the longest hold time"#,
+            r#"spec.holdTime = "2s": must be 0s, or whole seconds from 3s to 65535s"#,
+        ];
+        "BGPPeer" {"name": "x"} {"restartMode": "LongLivedGracefulRestart", "longLivedStaleTime": "16777216s", "holdTime": "18h12m16s", "failureDetectionMode": "BFD"} => [
+            r#"spec.failureDetectionMode = "BFD": must be one of None, BFDIfDirectlyConnected"#,
+            r#"spec.holdTime = "18h12m16s": must be 0s, or whole seconds from 3s to 65535s"#,
+            r#"spec.longLivedStaleTime = "16777216s": must be whole seconds from 1s to 16777215s"#,
         ];
         "BGPPeer" {"name": "x"} {"peerSelector": "all()", "reachableBy": "10.0.0.1"} => [
             r#"spec.reachableBy = "10.0.0.1": must be absent when peerIP is"#,

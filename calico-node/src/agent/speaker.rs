@@ -1,9 +1,9 @@
-//! The BGP speaker as the agent drives it: started, told, asked, and started anew when its identity changes.
+//! The BGP speaker as the agent drives it: started, told and asked.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calico_bgp::net::{Gone, Handle, ListenError, spawn};
+use calico_bgp::net::{Gone, Handle, ListenError, Station, spawn};
 use calico_bgp::peers::Plan;
 use calico_bgp::session::State;
 use calico_bgp::{PeerStatus, Start};
@@ -44,8 +44,7 @@ impl Speaker {
         self.handles.subscribe()
     }
 
-    /// Makes the speaker do what is wanted. What did not change is not touched; sessions end only when the speaker's own
-    /// identity changes, or BGP is switched off.
+    /// Makes the speaker do what is wanted. What did not change is not touched.
     pub(crate) async fn apply(&mut self, desired: Option<Plan>) -> Result<(), ListenError> {
         let outcome = self.change(desired).await;
         self.handles.send_replace(self.running.as_ref().map(|running| running.handle.clone()));
@@ -60,13 +59,13 @@ impl Speaker {
             return Ok(());
         };
         let mut current = match self.running.take() {
-            Some(running) if running.is(&desired) => running,
-            Some(running) => {
-                let _ = running.handle.shut_down("this node's BGP identity changes").await;
-                Running::start(&desired).await?
-            }
+            Some(running) => running,
             None => Running::start(&desired).await?,
         };
+        // The speaker ends only with its runtime, and this task with it: of what it answers, nothing says more.
+        if current.desired.speaker != desired.speaker {
+            let _ = current.handle.set_config(desired.speaker.clone()).await;
+        }
         // Where it listens is nothing to sessions that are up; where it cannot listen, the old places stay.
         let mut listening = Ok(());
         let mut desired = desired;
@@ -77,11 +76,16 @@ impl Speaker {
             }
         }
         if current.desired.peers != desired.peers {
-            // The speaker ends only with its runtime, and this task with it.
             let _ = current.handle.set_peers(desired.peers.clone()).await;
         }
         if current.desired.originated != desired.originated {
             let _ = current.handle.set_originated(desired.originated.clone()).await;
+        }
+        if current.desired.dynamic != desired.dynamic {
+            let _ = current.handle.set_dynamic_peers(desired.dynamic.clone()).await;
+        }
+        if current.desired.stations != desired.stations {
+            let _ = current.handle.set_stations(stations(&desired)).await;
         }
         current.desired = desired;
         self.running = Some(current);
@@ -123,14 +127,17 @@ impl Running {
         let learned = handle.learned().await.unwrap_or_else(|Gone| watch::channel(None).1);
         // Both are told even when there are none: a speaker that recovers waits to hear what its node wants.
         let _ = handle.set_originated(desired.originated.clone()).await;
+        let _ = handle.set_dynamic_peers(desired.dynamic.clone()).await;
         let _ = handle.set_peers(desired.peers.clone()).await;
+        let _ = handle.set_stations(stations(desired)).await;
         Ok(Self { handle, desired: desired.clone(), learned, events })
     }
+}
 
-    /// Whether the speaker can become what is desired without ending its sessions.
-    fn is(&self, desired: &Plan) -> bool {
-        self.desired.speaker == desired.speaker
-    }
+/// The monitoring stations, which know the node by its BGP identifier too.
+fn stations(desired: &Plan) -> Vec<Station> {
+    let name = format!("calico-node {}", desired.speaker.router_id);
+    desired.stations.iter().map(|address| Station { address: *address, name: name.clone() }).collect()
 }
 
 fn log(event: calico_bgp::Event) {
@@ -156,6 +163,7 @@ fn shown(peer: &PeerStatus) -> ShownPeer {
             "Mesh" => "node-to-node mesh",
             "Node" => "node specific",
             "Local" => "local workload",
+            "Dynamic" => "dynamic",
             _ => "global",
         }
         .to_owned(),

@@ -5,6 +5,7 @@ mod agent;
 mod article;
 mod article_001;
 mod article_004;
+mod bgp;
 mod cluster;
 mod cni;
 mod conformance;

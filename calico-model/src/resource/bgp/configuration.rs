@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::Password;
+use super::{Password, PeerAddress};
 use crate::asn::{AsNumber, Community};
 use crate::net::Cidr;
 use crate::resource::duration::GoDuration;
@@ -52,6 +52,8 @@ wire_struct! {
         ipv4_normal_route_priority: Option<u32> = "ipv4NormalRoutePriority" optional(1024) [Limit::Range(1, MAX_ROUTE_PRIORITY)],
         /// The metric of ordinary IPv6 routes; `None` is 1024.
         ipv6_normal_route_priority: Option<u32> = "ipv6NormalRoutePriority" optional(1024) [Limit::Range(1, MAX_ROUTE_PRIORITY)],
+        /// The monitoring stations that are told of sessions and routes (BMP, RFC 7854). Ours: Calico has no name for them.
+        bmp_stations: Vec<BmpStation> = "bmpStations" empty [Limit::Items(0, 16)],
     }
     check = check;
 }
@@ -81,6 +83,14 @@ wire_struct! {
     pub struct ServiceNetwork {
         /// The network.
         cidr: Cidr = "cidr" required,
+    }
+}
+
+wire_struct! {
+    /// A monitoring station.
+    pub struct BmpStation {
+        /// Where it listens; the port must be given, because BMP has none of its own.
+        address: PeerAddress = "address" required,
     }
 }
 
@@ -121,6 +131,7 @@ impl BgpConfiguration {
             program_cluster_routes: None,
             ipv4_normal_route_priority: None,
             ipv6_normal_route_priority: None,
+            bmp_stations: Vec::new(),
         }
     }
 
@@ -171,6 +182,9 @@ fn check(configuration: &mut BgpConfiguration, mut rules: Rules<'_, '_, '_>) {
                 rules.broken(&at, &[&at, "communities"], rule);
             }
         }
+    }
+    for (i, _) in configuration.bmp_stations.iter().enumerate().filter(|(_, s)| s.address.port.is_none()) {
+        rules.wrong(&format!("bmpStations[{i}].address"), "must have a port, such as 10.0.0.1:11019");
     }
     for (i, _) in configuration.ignored_interfaces.iter().enumerate().filter(|(_, name)| *name == "*") {
         rules.wrong(&format!("ignoredInterfaces[{i}]"), "must not be every interface");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Password, PeerAddress};
 use crate::asn::AsNumber;
 use crate::name::{Name, NodeName};
-use crate::net::Family;
+use crate::net::{Cidr, Family};
 use crate::resource::duration::GoDuration;
 use crate::selector::Selector;
 use crate::wire::{Limit, Rules, wire_enum, wire_struct};
@@ -42,9 +42,31 @@ wire_enum! {
     }
 }
 
+wire_enum! {
+    /// How a peer that no longer answers is noticed before its hold time is over.
+    pub enum FailureDetection {
+        /// Not at all.
+        HoldTime = "None",
+        /// By BFD (RFC 5880), where the peer is in a network of one of the node's interfaces.
+        Bfd = "BFDIfDirectlyConnected",
+    }
+}
+
+wire_enum! {
+    /// For how long routes outlive a session that is lost.
+    pub enum RestartMode {
+        /// For the restart time (RFC 4724).
+        Graceful = "GracefulRestart",
+        /// For the long-lived stale time too, as a last resort (RFC 9494).
+        LongLived = "LongLivedGracefulRestart",
+    }
+}
+
 wire_struct! {
     /// A `BGPPeer`: a session with a peer outside the mesh, for all nodes, one, or those selected. One that says neither
     /// an address nor a selector is no session yet.
+    ///
+    /// `peerCIDR`, `maxPeers`, `holdTime` and `longLivedStaleTime` are ours: Calico has no names for what they say.
     pub struct BgpPeer {
         /// The node that peers; with no `nodeSelector` either, all do.
         node: Option<NodeName> = "node" optional [Limit::Length(253)],
@@ -52,6 +74,10 @@ wire_struct! {
         node_selector: Option<Selector> = "nodeSelector" optional [Limit::Length(1024)],
         /// The peer's address, with an optional port.
         peer_ip: Option<PeerAddress> = "peerIP" optional [Limit::Length(64)],
+        /// The network from which peers may come without being named one by one; nobody in it is dialed.
+        peer_cidr: Option<Cidr> = "peerCIDR" optional,
+        /// How many peers may come from `peerCIDR` at once; `None` is 100.
+        max_peers: Option<u32> = "maxPeers" optional(100) [Limit::Range(1, 65_535)],
         /// The peer's AS number.
         as_number: Option<AsNumber> = "asNumber" optional,
         /// This side's AS number in this session; `None` is the node's own.
@@ -70,8 +96,16 @@ wire_struct! {
         source_address: Option<SourceAddress> = "sourceAddress" optional("UseNodeIP"),
         /// For how long the peer may keep our routes when we restart (RFC 4724).
         max_restart_time: Option<GoDuration> = "maxRestartTime" optional("120s"),
-        /// How often an idle session says that it is alive.
+        /// Whether routes outlive the restart time; `None` is `GracefulRestart`.
+        restart_mode: Option<RestartMode> = "restartMode" optional("GracefulRestart"),
+        /// For how long the peer may keep our routes after the restart time, where `restartMode` says so.
+        long_lived_stale_time: Option<GoDuration> = "longLivedStaleTime" optional("1h"),
+        /// How a peer that no longer answers is noticed; `None` is by the hold time alone.
+        failure_detection_mode: Option<FailureDetection> = "failureDetectionMode" optional("None"),
+        /// How often the session says that it is alive; `None`, and at the least, is a third of the hold time.
         keepalive_time: Option<GoDuration> = "keepaliveTime" optional,
+        /// After which silence the session is over, if the peer does not ask for less; `0s` never ends it.
+        hold_time: Option<GoDuration> = "holdTime" optional("4m"),
         /// How often our own AS number may be in the path of a route that is taken.
         num_allowed_local_as_numbers: Option<u32> = "numAllowedLocalASNumbers" optional,
         /// The number of network hops that packets may take (RFC 5082); `None` does not check.
@@ -94,6 +128,8 @@ impl BgpPeer {
             node: None,
             node_selector: None,
             peer_ip: None,
+            peer_cidr: None,
+            max_peers: None,
             as_number: None,
             local_as_number: None,
             peer_selector: None,
@@ -103,7 +139,11 @@ impl BgpPeer {
             password: None,
             source_address: None,
             max_restart_time: None,
+            restart_mode: None,
+            long_lived_stale_time: None,
+            failure_detection_mode: None,
             keepalive_time: None,
+            hold_time: None,
             num_allowed_local_as_numbers: None,
             ttl_security: None,
             reachable_by: None,
@@ -140,6 +180,13 @@ fn check(peer: &mut BgpPeer, mut rules: Rules<'_, '_, '_>) {
             "peerSelector",
             "localWorkloadSelector",
         ),
+        (peer.peer_cidr.is_some() && peer.peer_ip.is_some(), "peerIP", "peerCIDR"),
+        (peer.peer_cidr.is_some() && peer.peer_selector.is_some(), "peerSelector", "peerCIDR"),
+        (
+            peer.peer_cidr.is_some() && peer.local_workload_selector.is_some(),
+            "localWorkloadSelector",
+            "peerCIDR",
+        ),
         (
             peer.next_hop_mode.is_some() && peer.keep_original_next_hop.is_some(),
             "keepOriginalNextHop",
@@ -154,11 +201,20 @@ fn check(peer: &mut BgpPeer, mut rules: Rules<'_, '_, '_>) {
         let needed = [
             ("peerIP", peer.peer_ip.is_some()),
             ("localWorkloadSelector", peer.local_workload_selector.is_some()),
+            ("peerCIDR", peer.peer_cidr.is_some()),
         ];
         for (key, _) in needed.into_iter().filter(|(_, given)| *given) {
             rules.broken("asNumber", &[], format!("is required when {key} is given"));
         }
     }
+    if peer.max_peers.is_some() && peer.peer_cidr.is_none() {
+        rules.broken("maxPeers", &[], "must be absent when peerCIDR is");
+    }
+    if peer.long_lived_stale_time.is_some() && peer.restart_mode != Some(RestartMode::LongLived) {
+        let rule = "must be absent unless restartMode is LongLivedGracefulRestart";
+        rules.broken("longLivedStaleTime", &["restartMode"], rule);
+    }
+    check_times(peer, &mut rules);
     if let Some(gateway) = peer.reachable_by {
         match &peer.peer_ip {
             None => rules.broken("reachableBy", &[], "must be absent when peerIP is"),
@@ -168,5 +224,26 @@ fn check(peer: &mut BgpPeer, mut rules: Rules<'_, '_, '_>) {
             }
             Some(_) => {}
         }
+    }
+}
+
+/// BGP's messages carry whole seconds, in so many bits.
+fn check_times(peer: &BgpPeer, rules: &mut Rules<'_, '_, '_>) {
+    let whole_within = |time: &Option<GoDuration>, least: u64, most: u64| {
+        time.as_ref().is_none_or(|time| {
+            time.get().subsec_nanos() == 0 && (least..=most).contains(&time.get().as_secs())
+        })
+    };
+    if !whole_within(&peer.keepalive_time, 1, 21_845) {
+        rules.wrong(
+            "keepaliveTime",
+            "must be whole seconds from 1s to 21845s, a third of the longest hold time",
+        );
+    }
+    if !whole_within(&peer.hold_time, 3, 65_535) && !whole_within(&peer.hold_time, 0, 0) {
+        rules.wrong("holdTime", "must be 0s, or whole seconds from 3s to 65535s");
+    }
+    if !whole_within(&peer.long_lived_stale_time, 1, 16_777_215) {
+        rules.wrong("longLivedStaleTime", "must be whole seconds from 1s to 16777215s");
     }
 }

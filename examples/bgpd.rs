@@ -1,8 +1,7 @@
 //! A stand-alone BGP daemon for labs and load tests: the library behind a TOML file and a Unix socket.
 //!
-//! `cargo run --release --example bgpd -- --config FILE`, then `echo peers | nc -U /run/bgpd.sock` (or `routes`, `counters`,
-//! `learned`): each line asked is answered with a line of JSON. Of what a file says, below, `local_as`, `router_id`, `socket`
-//! and each peer's `address` and `as` must be there:
+//! `cargo run --release --example bgpd -- --config FILE` runs it; `echo peers | nc -U /run/bgpd.sock` (or `routes`, or
+//! `counters`) asks it. A file must say `local_as`, `router_id`, `socket`, and each peer's `address` and `as`:
 //!
 //! ```toml
 //! local_as = 65001
@@ -11,8 +10,8 @@
 //! listen = ["0.0.0.0:179"]
 //! networks = ["10.1.0.0/16"]
 //! socket = "/run/bgpd.sock"
-//! peer = [{ address = "10.0.0.2", port = 179, as = 65002, families = ["ipv4"], add_path = "both", password = "secret",
-//!           passive = false, reflector_client = false, export = "all" }]
+//! peer = [{ address = "10.0.0.2", port = 179, as = 65002, families = ["ipv4"], add_path = true, password = "secret",
+//!           passive = false, reflector_client = false, export = true }]
 //! ```
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -53,32 +52,11 @@ struct Peer {
     port: Option<u16>,
     r#as: NonZeroU32,
     families: Option<Vec<String>>,
-    #[serde(default)]
-    reflector_client: bool,
-    #[serde(default)]
-    passive: bool,
+    reflector_client: Option<bool>,
+    passive: Option<bool>,
     password: Option<String>,
-    #[serde(default, with = "Paths")]
-    add_path: AddPath,
-    #[serde(default)]
-    export: Export,
-}
-
-#[derive(Deserialize, Default, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum Export {
-    None,
-    #[default]
-    All,
-}
-
-#[derive(Deserialize)]
-#[serde(remote = "AddPath", rename_all = "lowercase")]
-enum Paths {
-    Neither,
-    Send,
-    Receive,
-    Both,
+    add_path: Option<bool>,
+    export: Option<bool>,
 }
 
 fn asn(number: NonZeroU32) -> AsNumber {
@@ -91,30 +69,27 @@ impl Peer {
         let mut config = PeerConfig::new(self.address, asn(self.r#as), local_as);
         config.port = self.port.unwrap_or(config.port);
         if let Some(names) = &self.families {
-            let family =
-                |name: &String| Family::ALL.into_iter().find(|f| f.to_string().to_lowercase() == *name);
-            let families = names.iter().map(family).collect::<Option<_>>();
+            let of = |name: &String| Family::ALL.into_iter().find(|f| f.to_string().to_lowercase() == *name);
+            let families = names.iter().map(of).collect::<Option<_>>();
             config.families = families.ok_or_else(|| fault("families are ipv4 and ipv6"))?;
         }
-        config.reflection = if self.reflector_client { Reflection::Client } else { Reflection::NonClient };
-        config.initiation = if self.passive { Initiation::Passive } else { Initiation::Active };
-        config.add_path = self.add_path;
-        if self.export == Export::None {
+        config.reflection =
+            if self.reflector_client == Some(true) { Reflection::Client } else { Reflection::NonClient };
+        config.initiation = if self.passive == Some(true) { Initiation::Passive } else { Initiation::Active };
+        config.add_path = if self.add_path == Some(true) { AddPath::Both } else { AddPath::Neither };
+        if self.export == Some(false) {
             config.export = Exchange::Filtered(Policy::new(Program::closed()));
         }
         if let Some(text) = &self.password {
-            let key = Password::new(text).ok_or_else(|| fault("a password has 1 to 80 octets"))?;
-            config.password = Some(key);
+            config.password = Some(Password::new(text).ok_or_else(|| fault("passwords: 1 to 80 octets"))?);
         }
         Ok(config)
     }
 }
 
-// One thread: the speaker is one task, which then wakes no other.
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main(flavor = "current_thread")] // The speaker is one task, which then wakes no other thread.
 async fn main() -> Result<(), Failure> {
-    let path = std::env::args().skip_while(|argument| argument != "--config").nth(1);
-    let path = path.ok_or("usage: bgpd --config FILE")?;
+    let path = std::env::args().skip_while(|w| w != "--config").nth(1).ok_or("usage: bgpd --config FILE")?;
     let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
     let file: File = toml::from_str(&text).map_err(|error| format!("{path}: {error}"))?;
     let peers = file.peer.iter().map(|peer| peer.config(asn(file.local_as))).collect::<Result<_, _>>()?;
@@ -126,8 +101,8 @@ async fn main() -> Result<(), Failure> {
     speaker.set_originated(networks.collect()).await?;
     speaker.set_peers(peers).await?;
     let _absent = std::fs::remove_file(&file.socket);
-    let questions = UnixListener::bind(&file.socket)
-        .map_err(|error| format!("cannot listen on {}: {error}", file.socket.display()))?;
+    let questions =
+        UnixListener::bind(&file.socket).map_err(|e| format!("{}: {e}", file.socket.display()))?;
     let mut events = speaker.events();
     loop {
         tokio::select! {
@@ -148,10 +123,7 @@ async fn answer(stream: UnixStream, speaker: Handle) -> Result<(), Failure> {
             "peers" => speaker.status().await?.iter().map(peer).collect(),
             "counters" => speaker.status().await?.iter().map(counters).collect(),
             "routes" => speaker.routes().await?.iter().map(route).collect(),
-            "learned" => json!(speaker.learned().await?.borrow().as_ref().map(|routes| {
-                routes.iter().map(|(to, route)| (to.to_string(), &route.next_hops)).collect::<Vec<_>>()
-            })),
-            other => json!({ "error": format!("{other:?} is not peers, routes, counters or learned") }),
+            other => json!({ "error": format!("{other:?} is not peers, routes or counters") }),
         };
         to.write_all(format!("{answer}\n").as_bytes()).await?;
     }
@@ -159,7 +131,7 @@ async fn answer(stream: UnixStream, speaker: Handle) -> Result<(), Failure> {
 }
 
 fn peer(p: &PeerStatus) -> Value {
-    json!({ "address": p.address, "as": p.remote_as, "state": p.state.to_string(), "lastError": p.last_error,
+    json!({ "address": p.address, "as": p.remote_as.get(), "state": p.state.to_string(), "lastError": p.last_error,
             "seconds": p.since.elapsed().as_secs(), "prefixesIn": p.prefixes_in.v4 + p.prefixes_in.v6,
             "prefixesOut": p.prefixes_out.v4 + p.prefixes_out.v6 })
 }

@@ -147,11 +147,11 @@ fn toml(neighbours: &[Neighbour], folder: &Path) -> String {
     );
     for Neighbour { address, asn, export } in neighbours {
         let client = *asn == ASN;
-        let export = if *export == Export::All { "all" } else { "none" };
+        let export = *export == Export::All;
         let _ = write!(
             text,
             "[[peer]]\naddress = \"{address}\"\nas = {asn}\npassive = true\nreflector_client = {client}\n\
-             export = \"{export}\"\n"
+             export = {export}\n"
         );
     }
     text

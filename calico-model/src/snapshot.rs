@@ -212,7 +212,9 @@ impl Snapshot {
         match update {
             Update::Put(mut resource) => {
                 self.shared.share(&mut resource);
-                self.invalid.remove(&resource.key().datastore_key());
+                if !self.invalid.is_empty() {
+                    self.invalid.remove(&resource.key().datastore_key());
+                }
                 self.put(*resource);
             }
             Update::Removed(key) => {

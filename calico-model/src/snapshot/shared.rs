@@ -1,7 +1,8 @@
 //! What many objects have alike, held once: pods of one deployment have the same labels, those of one namespace the
 //! same profiles, and there may be a hundred thousand.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::label::Labels;
@@ -40,7 +41,7 @@ impl PartialEq for Shared {
 
 #[derive(Debug, Clone, Default)]
 struct Pool<T> {
-    values: BTreeSet<T>,
+    values: HashSet<T>,
     /// At this many values those that nobody has any more are let go.
     limit: usize,
 }
@@ -61,7 +62,7 @@ impl<T: Counted> Pool<T> {
 }
 
 /// A value of which a clone is another handle.
-trait Counted: Ord + Clone {
+trait Counted: Eq + Hash + Clone {
     /// Reports whether there is another handle.
     fn is_shared(&self) -> bool;
 }

@@ -112,7 +112,7 @@ const AFTER_SERVICES: i32 = 110;
 impl Compilation<'_> {
     fn base(&mut self, words: &str, kind: ChainKind, hook: Hook, priority: i32, rules: Vec<Rule>) {
         let name = ChainName::fixed(words);
-        self.sets.out.put_chain(&name, Chain { base: Some(Base { kind, hook, priority }), rules });
+        self.sets.put_chain(&name, Chain { base: Some(Base { kind, hook, priority }), rules });
         self.bases.insert(name);
     }
 
@@ -121,7 +121,7 @@ impl Compilation<'_> {
     }
 
     fn chain(&mut self, name: &ChainName, rules: Vec<Rule>) {
-        self.sets.out.put_chain(name, Chain { base: None, rules });
+        self.sets.put_chain(name, Chain { base: None, rules });
     }
 
     /// Makes one rule for each prefix of workloads' interfaces.

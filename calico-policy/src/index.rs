@@ -26,11 +26,23 @@ type Word = Arc<str>;
 
 /// Names something that is indexed, as long as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ItemId(usize);
+pub(crate) struct ItemId(u32);
 
 /// Names a selector, as long as it is indexed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct SelectorId(usize);
+pub(crate) struct SelectorId(u32);
+
+impl ItemId {
+    fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl SelectorId {
+    fn at(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// What something carries: its own labels and the names of those it inherits from, in order.
 #[derive(Debug, Clone)]
@@ -53,7 +65,7 @@ pub(crate) struct Index<P> {
     items: Slab<Item<P>>,
     by_key: HashMap<ResourceKey, ItemId>,
     /// What carries a label itself: by key, then by value.
-    carriers: HashMap<Word, BTreeMap<Word, BTreeSet<ItemId>>>,
+    carriers: HashMap<Word, (Word, Values)>,
     parents: BTreeMap<Name, Parent>,
     selectors: Slab<Entry>,
     by_selector: HashMap<Selector, SelectorId>,
@@ -61,6 +73,9 @@ pub(crate) struct Index<P> {
     looking_at: HashMap<Word, BTreeSet<SelectorId>>,
     buckets: Buckets,
 }
+
+/// What carries each value of one label; each value with its word again, which a lookup does not give.
+type Values = HashMap<Word, (Word, BTreeSet<ItemId>)>;
 
 #[derive(Debug)]
 struct Item<P> {
@@ -82,6 +97,7 @@ struct Entry {
     selector: Selector,
     place: Place,
     users: usize,
+    matching: BTreeSet<ItemId>,
 }
 
 /// Something that was replaced or removed.
@@ -91,6 +107,9 @@ pub(crate) struct Former<P> {
     pub(crate) matched: Vec<SelectorId>,
     pub(crate) payload: P,
 }
+
+/// Up to this many things it costs less to ask each than to look for candidates.
+const FEW: usize = 8;
 
 impl<P> Default for Index<P> {
     fn default() -> Self {
@@ -118,29 +137,41 @@ impl<P> Index<P> {
         let (id, former) = match self.by_key.get(key).copied() {
             Some(id) => {
                 self.carry(id, carried);
-                let item = &mut self.items[id.0];
-                let matched = std::mem::take(&mut item.matched);
-                (id, Some(Former { matched, payload: std::mem::replace(&mut item.payload, payload) }))
+                (id, Some(std::mem::replace(&mut self.items[id.at()].payload, payload)))
             }
             None => {
                 let item = Item { own: [].into(), parents: [].into(), matched: Vec::new(), payload };
-                let id = ItemId(self.items.insert(item));
+                let id = ItemId(place(self.items.insert(item)));
                 self.by_key.insert(key.clone(), id);
                 self.carry(id, carried);
                 (id, None)
             }
         };
         let matched = self.find_selectors(id);
-        self.items[id.0].matched = matched;
-        (id, former)
+        let before = self.matches(id, matched);
+        (id, former.map(|payload| Former { matched: before, payload }))
     }
 
     /// Removes something; `None` when nothing has the key.
     pub(crate) fn remove(&mut self, key: &ResourceKey) -> Option<Former<P>> {
         let id = self.by_key.remove(key)?;
         self.carry(id, &Carried { own: Vec::new(), parents: &[] });
-        let Item { matched, payload, .. } = self.items.remove(id.0);
+        let matched = self.matches(id, Vec::new());
+        let Item { payload, .. } = self.items.remove(id.at());
         Some(Former { matched, payload })
+    }
+
+    /// Makes something match these selectors, sorted, and no others; returns those it matched before.
+    fn matches(&mut self, id: ItemId, matched: Vec<SelectorId>) -> Vec<SelectorId> {
+        let before = std::mem::take(&mut self.items[id.at()].matched);
+        for lost in before.iter().filter(|selector| matched.binary_search(selector).is_err()) {
+            self.selectors[lost.at()].matching.remove(&id);
+        }
+        for won in matched.iter().filter(|selector| before.binary_search(selector).is_err()) {
+            self.selectors[won.at()].matching.insert(id);
+        }
+        self.items[id.at()].matched = matched;
+        before
     }
 
     pub(crate) fn id(&self, key: &ResourceKey) -> Option<ItemId> {
@@ -148,12 +179,24 @@ impl<P> Index<P> {
     }
 
     pub(crate) fn payload(&self, item: ItemId) -> &P {
-        &self.items[item.0].payload
+        &self.items[item.at()].payload
     }
 
     /// Returns the selectors that match something, sorted.
     pub(crate) fn matched(&self, item: ItemId) -> &[SelectorId] {
-        &self.items[item.0].matched
+        &self.items[item.at()].matched
+    }
+
+    fn is_matched(&self, item: ItemId, selector: &Selector) -> bool {
+        selector.matches(&self.labels(item))
+    }
+
+    /// Reports whether a selector, known or not, matches any of these.
+    pub(crate) fn matches_any(&self, selector: &Selector, of: &BTreeSet<ItemId>) -> bool {
+        if of.len() <= FEW {
+            return of.iter().any(|item| self.is_matched(*item, selector));
+        }
+        self.candidates(selector).iter().any(|item| of.contains(item) && self.is_matched(*item, selector))
     }
 
     /// Returns what inherits from a parent.
@@ -164,41 +207,43 @@ impl<P> Index<P> {
     /// Adds a use of a selector. Its matches are found when it is new.
     pub(crate) fn use_selector(&mut self, selector: &Selector) -> SelectorId {
         if let Some(id) = self.by_selector.get(selector).copied() {
-            self.selectors[id.0].users += 1;
+            self.selectors[id.at()].users += 1;
             return id;
         }
-        let place = self.buckets.place(selector);
-        let id = SelectorId(self.selectors.insert(Entry {
+        let filed = self.buckets.place(selector);
+        let mut matching = self.candidates(selector);
+        matching.retain(|item| self.is_matched(*item, selector));
+        let id = SelectorId(place(self.selectors.vacant_key()));
+        for item in &matching {
+            let matched = &mut self.items[item.at()].matched;
+            let at = matched.partition_point(|other| *other < id);
+            matched.insert(at, id);
+        }
+        self.buckets.file(id, &filed);
+        self.selectors.insert(Entry {
             selector: selector.clone(),
-            place: place.clone(),
+            place: filed,
             users: 1,
-        }));
-        self.buckets.file(id, &place);
+            matching: matching.into_iter().collect(),
+        });
         self.by_selector.insert(selector.clone(), id);
         for key in selector.keys() {
             entry(&mut self.looking_at, key).insert(id);
-        }
-        for item in self.candidates(selector) {
-            if selector.matches(&self.labels(item)) {
-                let matched = &mut self.items[item.0].matched;
-                let at = matched.partition_point(|other| *other < id);
-                matched.insert(at, id);
-            }
         }
         id
     }
 
     /// Takes back a use of a selector, which is forgotten with its last.
     pub(crate) fn release_selector(&mut self, id: SelectorId) {
-        let entry = &mut self.selectors[id.0];
+        let entry = &mut self.selectors[id.at()];
         entry.users -= 1;
         if entry.users > 0 {
             return;
         }
-        for item in self.matching(id) {
-            self.items[item.0].matched.retain(|other| *other != id);
+        let Entry { selector, place, matching, .. } = self.selectors.remove(id.at());
+        for item in matching {
+            self.items[item.at()].matched.retain(|other| *other != id);
         }
-        let Entry { selector, place, .. } = self.selectors.remove(id.0);
         self.buckets.unfile(id, &place);
         self.by_selector.remove(&selector);
         for key in selector.keys() {
@@ -206,10 +251,9 @@ impl<P> Index<P> {
         }
     }
 
-    /// Returns what a selector matches, sorted.
-    pub(crate) fn matching(&self, id: SelectorId) -> Vec<ItemId> {
-        let matches = |item: &ItemId| self.items[item.0].matched.binary_search(&id).is_ok();
-        self.candidates(&self.selectors[id.0].selector).into_iter().filter(matches).collect()
+    /// Returns what a selector matches.
+    pub(crate) fn matching(&self, id: SelectorId) -> &BTreeSet<ItemId> {
+        &self.selectors[id.at()].matching
     }
 
     /// Sets the labels that a parent gives to its children, `None` when it is gone. Returns whose matches changed.
@@ -233,13 +277,17 @@ impl<P> Index<P> {
         let mut changed = Vec::new();
         for item in children {
             for selector in &looking {
-                let matches = self.selectors[selector.0].selector.matches(&self.labels(item));
-                let matched = &mut self.items[item.0].matched;
+                let matches = self.is_matched(item, &self.selectors[selector.at()].selector);
+                let matched = &mut self.items[item.at()].matched;
                 match (matched.binary_search(selector), matches) {
                     (Ok(at), false) => {
                         matched.remove(at);
+                        self.selectors[selector.at()].matching.remove(&item);
                     }
-                    (Err(at), true) => matched.insert(at, *selector),
+                    (Err(at), true) => {
+                        matched.insert(at, *selector);
+                        self.selectors[selector.at()].matching.insert(item);
+                    }
                     (Ok(_), true) | (Err(_), false) => continue,
                 }
                 changed.push(Changed { item, selector: *selector, matches });
@@ -250,12 +298,18 @@ impl<P> Index<P> {
 
     /// Makes something carry these labels and no others.
     fn carry(&mut self, id: ItemId, carried: &Carried<'_>) {
-        let own: Box<[(Word, Word)]> =
-            carried.own.iter().map(|(key, value)| (self.word(key), self.value(key, value))).collect();
-        let before = std::mem::replace(&mut self.items[id.0].own, own.clone());
+        let before = std::mem::take(&mut self.items[id.at()].own);
+        let own: Box<[(Word, Word)]> = carried
+            .own
+            .iter()
+            .map(|(key, value)| {
+                let same = before.iter().find(|(k, v)| **k == **key && **v == **value);
+                same.cloned().unwrap_or_else(|| self.file(id, key, value))
+            })
+            .collect();
         for (key, value) in before.iter().filter(|label| !own.contains(label)) {
-            let values = self.carriers.get_mut(key).expect("what was carried is filed");
-            let carriers = values.get_mut(value).expect("what was carried is filed");
+            let (_, values) = self.carriers.get_mut(key).expect("what was carried is filed");
+            let (_, carriers) = values.get_mut(value).expect("what was carried is filed");
             carriers.remove(&id);
             if carriers.is_empty() {
                 values.remove(value);
@@ -264,11 +318,9 @@ impl<P> Index<P> {
                 self.carriers.remove(key);
             }
         }
-        for (key, value) in own.iter().filter(|label| !before.contains(label)) {
-            self.carriers.entry(key.clone()).or_default().entry(value.clone()).or_default().insert(id);
-        }
-        if *self.items[id.0].parents != *carried.parents {
-            let before = std::mem::replace(&mut self.items[id.0].parents, carried.parents.into());
+        self.items[id.at()].own = own;
+        if *self.items[id.at()].parents != *carried.parents {
+            let before = std::mem::replace(&mut self.items[id.at()].parents, carried.parents.into());
             for name in &before {
                 if let Some(parent) = self.parents.get_mut(name) {
                     parent.children.remove(&id);
@@ -287,26 +339,39 @@ impl<P> Index<P> {
         }
     }
 
-    fn word(&self, key: &str) -> Word {
-        self.carriers.get_key_value(key).map_or_else(|| key.into(), |(word, _)| word.clone())
-    }
-
-    fn value(&self, key: &str, value: &str) -> Word {
-        let values = self.carriers.get(key);
-        let shared = values.and_then(|values| values.get_key_value(value)).map(|(word, _)| word.clone());
-        shared.unwrap_or_else(|| value.into())
+    /// Files something under a label, and returns the label's words.
+    fn file(&mut self, id: ItemId, key: &str, value: &str) -> (Word, Word) {
+        let (key, values) = match self.carriers.get_mut(key) {
+            Some(known) => known,
+            None => {
+                let word = Word::from(key);
+                self.carriers.entry(word.clone()).or_insert((word, Values::new()))
+            }
+        };
+        let (value, carriers) = match values.get_mut(value) {
+            Some(known) => known,
+            None => {
+                let word = Word::from(value);
+                values.entry(word.clone()).or_insert((word, BTreeSet::new()))
+            }
+        };
+        carriers.insert(id);
+        (key.clone(), value.clone())
     }
 
     /// Returns the selectors that match something, sorted.
     fn find_selectors(&self, id: ItemId) -> Vec<SelectorId> {
-        let item = &self.items[id.0];
+        if self.selectors.is_empty() {
+            return Vec::new();
+        }
+        let item = &self.items[id.at()];
         let own = item.own.iter().map(|(key, value)| (&**key, &**value));
         let parents = item.parents.iter().filter_map(|name| self.parents.get(name));
         let inherited = parents.flat_map(|parent| parent.labels.iter());
         let mut found = Vec::new();
         let labels = self.labels(id);
         self.buckets.candidates(own.chain(inherited), |candidate| {
-            if self.selectors[candidate.0].selector.matches(&labels) {
+            if self.selectors[candidate.at()].selector.matches(&labels) {
                 found.push(candidate);
             }
         });
@@ -316,21 +381,24 @@ impl<P> Index<P> {
     }
 
     fn labels(&self, id: ItemId) -> ItemLabels<'_, P> {
-        ItemLabels { index: self, item: &self.items[id.0] }
+        ItemLabels { index: self, item: &self.items[id.at()] }
     }
 
-    /// Returns everything that a selector may match: the fewest that any of its restrictions leaves.
-    fn candidates(&self, selector: &Selector) -> BTreeSet<ItemId> {
-        let Restrictions::Labels(restrictions) = selector.restrictions() else { return BTreeSet::new() };
+    /// Returns everything that a selector may match, sorted: the fewest that any of its restrictions leaves.
+    fn candidates(&self, selector: &Selector) -> Vec<ItemId> {
+        let Restrictions::Labels(restrictions) = selector.restrictions() else { return Vec::new() };
         let positive = |restriction: &Restriction<'_>| *restriction != Restriction::Absent;
         let fewest = restrictions
             .iter()
             .filter(|(_, restriction)| positive(restriction))
             .min_by_key(|(key, restriction)| self.having(key, restriction).map(BTreeSet::len).sum::<usize>());
-        match fewest {
-            Some((key, restriction)) => self.having(key, restriction).flatten().copied().collect(),
-            None => self.items.iter().map(|(id, _)| ItemId(id)).collect(),
-        }
+        let Some((key, restriction)) = fewest else {
+            return self.items.iter().map(|(id, _)| ItemId(place(id))).collect();
+        };
+        let mut candidates: Vec<ItemId> = self.having(key, restriction).flatten().copied().collect();
+        candidates.sort_unstable();
+        candidates.dedup();
+        candidates
     }
 
     /// Walks what carries or inherits a label that meets a restriction.
@@ -339,13 +407,14 @@ impl<P> Index<P> {
         key: &'i str,
         restriction: &'i Restriction<'i>,
     ) -> impl Iterator<Item = &'i BTreeSet<ItemId>> {
-        let values = self.carriers.get(key);
+        let values = self.carriers.get(key).map(|(_, values)| values);
         let of_value = move |value: &&str| values.and_then(|values| values.get(*value));
         let (named, any): (&[&str], _) = match restriction {
             Restriction::OneOf(values) => (values, None),
             Restriction::Present | Restriction::Absent => (&[], values),
         };
-        let carriers = named.iter().filter_map(of_value).chain(any.into_iter().flat_map(BTreeMap::values));
+        let carriers = named.iter().filter_map(of_value).chain(any.into_iter().flat_map(HashMap::values));
+        let carriers = carriers.map(|(_, carriers)| carriers);
         let parents = self.parents.values().filter(move |parent| {
             parent.labels.get(key).is_some_and(|value| restriction.allows(Some(value)))
         });
@@ -368,6 +437,11 @@ impl<P> LabelSource for ItemLabels<'_, P> {
         };
         own.or_else(inherited)
     }
+}
+
+/// Slabs number from zero on, and hold fewer than fit into memory four bytes at a time.
+fn place(key: usize) -> u32 {
+    u32::try_from(key).expect("fewer than four billion")
 }
 
 fn entry<'m, V: Default>(map: &'m mut HashMap<Word, V>, key: &str) -> &'m mut V {

@@ -122,7 +122,7 @@ fn dispatched(
         let rules = merged(rules, sets);
         let texts: Vec<String> = rules.iter().map(Rule::to_string).collect();
         let chain = ChainName::digest("port", texts.iter().map(String::as_str));
-        sets.out.put_chain(&chain, Chain { base: None, rules });
+        sets.put_chain(&chain, Chain { base: None, rules });
         elements.insert(key, chain);
     }
     let map = SetName::digest("ports-of", [owner.as_str(), &place.to_string()]);

@@ -1,19 +1,22 @@
 //! The sets that rules look things up in: one for each meaning, however many rules share it.
 //!
+//! A set is made when a chain that looks at it is put in place: of those that rules name while they are lowered and merged,
+//! most are merged into others.
+//!
 //! What selectors select is kept as it changes: an endpoint that comes, goes or changes its labels adds and removes its own
 //! addresses in the sets whose selectors it matches, and no other set is looked at.
 
 mod addresses;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use calico_model::resource::{EndpointPort, ResourceKey};
 use calico_model::{Cidr, Family, Labels, Name, Selector};
 use slab::Slab;
 
-use crate::index::{Carried, Index, SelectorId};
-use crate::output::Output;
-use crate::ruleset::{Element, Elements, PortSet, Set, SetKind, SetName};
+use crate::index::{Carried, Index, ItemId, SelectorId};
+use crate::output::{Output, Part, parts};
+use crate::ruleset::{Chain, ChainName, Element, Elements, PortSet, Set, SetKind, SetName};
 use addresses::Addresses;
 
 /// Something that selectors in rules select: a workload, a host endpoint or a network set.
@@ -41,6 +44,15 @@ struct Live {
     holdings: Holdings,
 }
 
+/// What members hold of a family.
+#[derive(Debug, Default)]
+struct Held {
+    /// How many hold something.
+    members: usize,
+    /// Those that hold a network which is no single address.
+    wide: BTreeSet<ItemId>,
+}
+
 /// What several members may hold at once.
 #[derive(Debug)]
 enum Holdings {
@@ -54,6 +66,9 @@ enum Holdings {
 pub(crate) struct Sets {
     pub(crate) out: Output,
     members: Index<Member>,
+    held: BTreeMap<Family, Held>,
+    /// The sets that rules of this pass name, and that no chain looks at yet.
+    wanted: HashMap<SetName, Meaning>,
     live: Slab<Live>,
     by_meaning: HashMap<Meaning, usize>,
     by_name: HashMap<SetName, usize>,
@@ -65,8 +80,13 @@ pub(crate) struct Sets {
 impl Sets {
     /// Adds a member, or replaces it.
     pub(crate) fn put(&mut self, key: &ResourceKey, carried: &Carried<'_>, member: Member) {
-        let (id, former) = self.members.put(key, carried, member.clone());
+        let (id, former) = self.members.put(key, carried, member);
+        count(&mut self.held, id, former.as_ref().map(|f| &f.payload), Some(self.members.payload(id)));
         let matched = self.members.matched(id).to_vec();
+        if former.is_none() && matched.is_empty() {
+            return;
+        }
+        let member = self.members.payload(id).clone();
         let Some(former) = former else { return self.change(&matched, &member, Change::Added) };
         if former.payload == member {
             let lost: Vec<_> = former.matched.iter().copied().filter(|s| !matched.contains(s)).collect();
@@ -82,7 +102,9 @@ impl Sets {
 
     /// Removes a member, if there is one of that key.
     pub(crate) fn remove(&mut self, key: &ResourceKey) {
+        let Some(id) = self.members.id(key) else { return };
         if let Some(former) = self.members.remove(key) {
+            count(&mut self.held, id, Some(&former.payload), None);
             self.change(&former.matched, &former.payload, Change::Removed);
         }
     }
@@ -159,19 +181,19 @@ impl Sets {
     /// Returns the set of the addresses that belong to what a selector selects, empty or not.
     pub(crate) fn selected(&mut self, selector: &Selector, family: Family) -> SetName {
         let selectors = [selector.clone()].into();
-        self.live(Meaning::Addresses { family, selectors, nets: BTreeSet::new() })
+        self.want(Meaning::Addresses { family, selectors, nets: BTreeSet::new() })
     }
 
     /// Returns the set of some networks of a family.
     pub(crate) fn networks(&mut self, cidrs: &[Cidr], family: Family) -> SetName {
         let nets = cidrs.iter().copied().filter(|net| net.family() == family).collect();
-        self.live(Meaning::Addresses { family, selectors: BTreeSet::new(), nets })
+        self.want(Meaning::Addresses { family, selectors: BTreeSet::new(), nets })
     }
 
     /// Returns the set of the sockets that have a named port, of what a selector selects or of everything.
     pub(crate) fn sockets(&mut self, selector: Option<&Selector>, port: &str, family: Family) -> SetName {
         let selector = selector.cloned().unwrap_or_default();
-        self.live(Meaning::Sockets { family, selector, port: port.into() })
+        self.want(Meaning::Sockets { family, selector, port: port.into() })
     }
 
     /// Returns the set of some networks and of the addresses that belong to what any of some selectors selects.
@@ -181,12 +203,13 @@ impl Sets {
         selectors: BTreeSet<Selector>,
         nets: BTreeSet<Cidr>,
     ) -> SetName {
-        self.live(Meaning::Addresses { family, selectors, nets })
+        self.want(Meaning::Addresses { family, selectors, nets })
     }
 
     /// Returns what is in a set of addresses; `None` for any other set.
     pub(crate) fn addresses(&self, name: &SetName) -> Option<(&BTreeSet<Selector>, &BTreeSet<Cidr>)> {
-        match &self.live[*self.by_name.get(name)?].meaning {
+        let live = || self.by_name.get(name).map(|id| &self.live[*id].meaning);
+        match self.wanted.get(name).or_else(live)? {
             Meaning::Addresses { selectors, nets, .. } => Some((selectors, nets)),
             Meaning::Sockets { .. } => None,
         }
@@ -217,19 +240,63 @@ impl Sets {
         name
     }
 
-    /// Returns the set of a meaning, which is made when it is new.
-    fn live(&mut self, meaning: Meaning) -> SetName {
+    /// Puts a chain in place, and makes the sets that it looks at.
+    pub(crate) fn put_chain(&mut self, name: &ChainName, chain: Chain) {
+        for part in parts(&chain.rules) {
+            if let Part::Set(set) = part
+                && let Some(meaning) = self.wanted.remove(&set)
+            {
+                self.make(meaning);
+            }
+        }
+        self.out.put_chain(name, chain);
+    }
+
+    /// Forgets the sets that were named and that no chain came to look at.
+    pub(crate) fn forget_wanted(&mut self) {
+        self.wanted.clear();
+    }
+
+    /// Returns the name of the set of a meaning, which is made once a chain looks at it.
+    fn want(&mut self, meaning: Meaning) -> SetName {
         if let Some(id) = self.by_meaning.get(&meaning) {
             return self.live[*id].name.clone();
         }
-        let wanted: Vec<&Selector> = match &meaning {
-            Meaning::Addresses { selectors, .. } => selectors.iter().collect(),
-            Meaning::Sockets { selector, .. } => vec![selector],
+        let name = meaning.name(self.kind(&meaning));
+        self.wanted.insert(name.clone(), meaning);
+        name
+    }
+
+    /// Returns which kind of set a meaning takes now.
+    fn kind(&self, meaning: &Meaning) -> SetKind {
+        match meaning {
+            Meaning::Sockets { family, .. } => SetKind::Socket(*family),
+            Meaning::Addresses { family, selectors, nets } => {
+                let is_wide = |net: &Cidr| net.family() == *family && !net.is_host();
+                let selects_wide = |held: &Held| {
+                    selectors.iter().any(|selector| self.members.matches_any(selector, &held.wide))
+                };
+                if nets.iter().any(is_wide) || self.held.get(family).is_some_and(selects_wide) {
+                    SetKind::Network(*family)
+                } else {
+                    SetKind::Address(*family)
+                }
+            }
+        }
+    }
+
+    /// Makes the set of a meaning.
+    fn make(&mut self, meaning: Meaning) {
+        let (family, wanted): (Family, Vec<&Selector>) = match &meaning {
+            Meaning::Addresses { family, selectors, .. } => (*family, selectors.iter().collect()),
+            Meaning::Sockets { family, selector, .. } => (*family, vec![selector]),
         };
         let selectors: Vec<SelectorId> =
             wanted.into_iter().map(|selector| self.members.use_selector(selector)).collect();
-        let matching = selectors.iter().flat_map(|selector| self.members.matching(*selector));
-        let members: Vec<&Member> = matching.map(|item| self.members.payload(item)).collect();
+        let is_held = self.held.get(&family).is_some_and(|held| held.members > 0);
+        let selecting = selectors.iter().filter(|_| is_held);
+        let matching = selecting.flat_map(|selector| self.members.matching(*selector));
+        let members: Vec<&Member> = matching.map(|item| self.members.payload(*item)).collect();
         let (holdings, set) = match &meaning {
             Meaning::Addresses { family, nets, .. } => {
                 let held = members.iter().flat_map(|member| member.nets.iter());
@@ -256,8 +323,25 @@ impl Sets {
             self.of_selector.entry(*selector).or_default().push(id);
         }
         self.by_meaning.insert(meaning, id);
-        self.by_name.insert(name.clone(), id);
-        name
+        self.by_name.insert(name, id);
+    }
+}
+
+/// Counts what a member holds now, and no more what it held.
+fn count(held: &mut BTreeMap<Family, Held>, id: ItemId, was: Option<&Member>, is: Option<&Member>) {
+    for family in Family::ALL {
+        let of_family = |member: Option<&Member>| {
+            let mut nets = member.into_iter().flat_map(|m| m.nets.iter()).filter(|n| n.family() == family);
+            (nets.clone().next().is_some(), nets.any(|net| !net.is_host()))
+        };
+        let ((was_held, was_wide), (is_held, is_wide)) = (of_family(was), of_family(is));
+        let held = held.entry(family).or_default();
+        held.members = held.members + usize::from(is_held) - usize::from(was_held);
+        if is_wide {
+            held.wide.insert(id);
+        } else if was_wide {
+            held.wide.remove(&id);
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 //! tier, configuration                                               every chain
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use calico_model::resource::{Kind, Metadata, ObjectId, ResourceKey};
@@ -62,7 +62,7 @@ pub(super) struct Dirty {
 pub(super) struct Locals {
     endpoints: Index<ResourceKey>,
     /// The interface of each workload.
-    workloads: BTreeMap<ObjectId, Option<InterfaceName>>,
+    workloads: HashMap<ObjectId, Option<InterfaceName>>,
     claims: BTreeMap<InterfaceName, BTreeSet<ObjectId>>,
     hosts: BTreeSet<ObjectId>,
     selectors: BTreeMap<ResourceKey, SelectorId>,
@@ -240,7 +240,8 @@ impl Machine {
             None => self.locals.selectors.remove(key),
         };
         for selector in [old, new].into_iter().flatten() {
-            self.touch(&self.locals.endpoints.matching(selector));
+            let touched: Vec<ItemId> = self.locals.endpoints.matching(selector).iter().copied().collect();
+            self.touch(&touched);
         }
         if let Some(old) = old {
             if new != Some(old)
@@ -320,6 +321,7 @@ impl Machine {
             }
             self.bases = bases;
         }
+        self.sets.forget_wanted();
         for part in self.sets.out.sweep() {
             match part {
                 Part::Chain(name) => drop(self.chain_warnings.remove(&name)),

@@ -36,6 +36,7 @@ pub struct Compiler {
 }
 
 /// What changed since somebody last asked.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changes {
     /// Nobody asked before: all of [`Compiler::ruleset`] is new.

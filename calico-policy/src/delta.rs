@@ -1,6 +1,6 @@
 //! What changed in a ruleset, as a value.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ruleset::{ChainName, Element, Elements, Ruleset, Set, SetName, VerdictMap};
 
@@ -15,6 +15,8 @@ pub struct Delta {
     pub before: Ruleset,
     /// What is, of what changed.
     pub after: Ruleset,
+    /// How many elements each set of `after` holds in all.
+    pub sizes: BTreeMap<SetName, usize>,
 }
 
 impl Delta {
@@ -70,14 +72,13 @@ impl Delta {
                 delta.chain(name, was.cloned(), is);
             }
         }
-        delta.settle();
-        delta.after.warnings.clone_from(&after.warnings);
+        delta.settle(after);
         delta
     }
 
     /// Makes the change in a copy of what it was taken from.
     pub fn apply_to(&self, ruleset: &mut Ruleset) {
-        let Delta { before, after } = self;
+        let Delta { before, after, .. } = self;
         for (name, gone) in &before.sets {
             match (after.sets.get(name), ruleset.sets.get_mut(name)) {
                 (Some(_), Some(set)) => set.elements.retain(|element| !gone.elements.contains(element)),
@@ -217,9 +218,10 @@ impl Delta {
         self.before.maps.insert(name.clone(), was);
     }
 
-    /// Leaves out what is the same again.
-    pub(crate) fn settle(&mut self) {
-        let Delta { before, after } = self;
+    /// Leaves out what is the same again, and tells what holds of all that is now.
+    pub(crate) fn settle(&mut self, all: &Ruleset) {
+        let Delta { before, after, sizes } = self;
+        after.warnings.clone_from(&all.warnings);
         before.chains.retain(|name, was| {
             let same = after.chains.get(name) == Some(was);
             if same {
@@ -243,6 +245,8 @@ impl Delta {
             }
             !same
         });
+        let size = |name: &SetName| all.sets.get(name).map(|set| (name.clone(), set.elements.len()));
+        *sizes = after.sets.keys().filter_map(size).collect();
     }
 }
 

@@ -42,8 +42,7 @@ impl Output {
     pub(crate) fn take_delta(&mut self) -> Option<Delta> {
         let delta = self.delta.replace(Delta::default());
         delta.map(|mut delta| {
-            delta.settle();
-            delta.after.warnings.clone_from(&self.ruleset.warnings);
+            delta.settle(&self.ruleset);
             delta
         })
     }

@@ -19,7 +19,8 @@ impl Actual {
     #[must_use]
     pub fn holding(ruleset: &Ruleset) -> Self {
         let sets = ruleset.sets.iter().map(|(name, set)| {
-            (name.clone(), ActualSet { kind: Some(set.kind), elements: Some(set.elements.clone()) })
+            let elements = Some(set.elements.clone());
+            (name.clone(), ActualSet { kind: Some(set.kind), room: None, elements })
         });
         let maps = ruleset.maps.iter().map(|(name, map)| (name.clone(), Some(map.clone())));
         let chains = ruleset.chains.iter().map(|(name, chain)| {
@@ -63,6 +64,8 @@ pub struct Table {
 pub struct ActualSet {
     /// What its elements are; `None` when we never make such sets.
     pub kind: Option<SetKind>,
+    /// How many elements it takes; `None` when there is no bound, or it is not known.
+    pub room: Option<u32>,
     /// The elements; `None` when one of them is nothing that we write.
     pub elements: Option<Elements>,
 }

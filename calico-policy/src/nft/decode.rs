@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::actual::{ActualChain, ActualRule, Digest, ForeignBase};
 use super::element::{Bytes, Key, Shape, exact};
-use super::encode::{COMMENT, MAP, TABLE, VERDICTS, chain_type, hook_number};
+use super::encode::{COMMENT, DESCRIPTION, MAP, ROOM, TABLE, VERDICTS, chain_type, hook_number};
 use super::wire::{Attributes, until_nul};
 use crate::ruleset::{Base, ChainKind, ChainName, Hook, SetKind, SetName, VerdictMap};
 
@@ -54,7 +54,7 @@ fn comment(mut userdata: &[u8]) -> Option<&str> {
 
 /// What a set turns out to be.
 pub(super) enum Found {
-    Set(Option<SetKind>),
+    Set(Option<SetKind>, Option<u32>),
     Map(Option<SetKind>),
 }
 
@@ -66,7 +66,8 @@ pub(super) fn set(set: Attributes<'_>) -> Option<(SetName, Found)> {
         let ours = flags == MAP && set.number(6) == Some(VERDICTS);
         Found::Map(kind.filter(|_| ours))
     } else {
-        Found::Set(kind)
+        let description = set.nested(DESCRIPTION);
+        Found::Set(kind, description.and_then(|description| description.number(ROOM)))
     };
     Some((SetName::read(set.text(2)?), found))
 }

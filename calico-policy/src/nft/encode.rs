@@ -35,6 +35,9 @@ pub(super) const CONCATENATION: u32 = 0x80;
 pub(super) const MAP: u32 = 8;
 /// The type of a map's values that are verdicts.
 pub(super) const VERDICTS: u32 = 0xffff_ff00;
+/// What a set is like, and in it how many elements it takes.
+pub(super) const DESCRIPTION: u16 = 9;
+pub(super) const ROOM: u16 = 1;
 /// The comment of a rule among what userspace keeps with it.
 pub(super) const COMMENT: u8 = 0;
 /// An attribute holds less than 64 KiB, so elements go in pieces.
@@ -63,8 +66,8 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
         Operation::DeleteTable => {
             out.message(kind::DEL_TABLE, 0, |out| out.text(1, TABLE));
         }
-        Operation::AddSet(name, kind) => add_set(out, name, *kind, 0, set_id),
-        Operation::AddMap(name, kind) => add_set(out, name, *kind, MAP, set_id),
+        Operation::AddSet(name, kind, room) => add_set(out, name, *kind, 0, *room, set_id),
+        Operation::AddMap(name, kind) => add_set(out, name, *kind, MAP, None, set_id),
         Operation::AddChain(name, base) => add_chain(out, name, *base),
         Operation::FlushSet(name) => {
             out.message(kind::DEL_ELEMENTS, 0, |out| set_of_elements(out, name));
@@ -117,7 +120,7 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
 }
 
 /// Makes a set, or with the flag [`MAP`] a map to verdicts.
-fn add_set(out: &mut Messages, name: &SetName, kind: SetKind, map: u32, set_id: &mut u32) {
+fn add_set(out: &mut Messages, name: &SetName, kind: SetKind, map: u32, room: Option<u32>, set_id: &mut u32) {
     *set_id += 1;
     let shape = Shape::of(kind);
     let flags = shape.flags() | map;
@@ -130,10 +133,13 @@ fn add_set(out: &mut Messages, name: &SetName, kind: SetKind, map: u32, set_id: 
         if map != 0 {
             out.number(6, VERDICTS);
         }
-        if !shape.fields.is_empty() {
-            out.nest(9, |out| {
-                let field = |out: &mut Messages, length: &u32| out.nest(1, |out| out.number(1, *length));
-                out.nest(2, |out| shape.fields.iter().for_each(|length| field(out, length)));
+        if !shape.fields.is_empty() || room.is_some() {
+            out.nest(DESCRIPTION, |out| {
+                room.into_iter().for_each(|room| out.number(ROOM, room));
+                if !shape.fields.is_empty() {
+                    let field = |out: &mut Messages, length: &u32| out.nest(1, |out| out.number(1, *length));
+                    out.nest(2, |out| shape.fields.iter().for_each(|length| field(out, length)));
+                }
             });
         }
         out.number(10, *set_id);

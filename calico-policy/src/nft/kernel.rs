@@ -9,8 +9,9 @@ use nix::sys::time::TimeVal;
 
 use super::actual::{ActualSet, Table};
 use super::encode::{self, TABLE, kind};
+use super::plan::{plan, plan_anew};
 use super::wire::{self, Attributes, Messages, Received};
-use super::{Actual, ApplyError, Foreign, Transaction, decode, element, plan};
+use super::{Actual, ApplyError, Foreign, Transaction, decode, element};
 use crate::ruleset::{Ruleset, VerdictMap};
 
 /// A way to the kernel's tables, in the network namespace of the thread that first uses it.
@@ -88,8 +89,15 @@ impl Nft {
         let mut actual = self.read()?;
         foreign.into_iter().for_each(|foreign| actual.distrust(foreign));
         let transaction = plan(desired, &actual);
-        self.apply(&transaction)?;
-        Ok(transaction)
+        match self.apply(&transaction) {
+            // A kernel before 6.5 gives no set that exists more room.
+            Err(ApplyError::Refused { source, .. }) if source.raw_os_error() == Some(nix::libc::ENFILE) => {
+                let anew = plan_anew(desired);
+                self.apply(&anew)?;
+                Ok(anew)
+            }
+            applied => applied.map(|()| transaction),
+        }
     }
 
     fn read_once(&mut self) -> Result<Actual, Trouble> {
@@ -121,14 +129,14 @@ impl Nft {
             };
             match found {
                 // What is in a set that we never make is of no interest: it goes.
-                decode::Found::Set(None) => {
-                    table.sets.insert(name, ActualSet { kind: None, elements: None });
+                decode::Found::Set(None, room) => {
+                    table.sets.insert(name, ActualSet { kind: None, room, elements: None });
                 }
-                decode::Found::Set(Some(kind)) => {
+                decode::Found::Set(Some(kind), room) => {
                     let mut keys = BTreeSet::new();
                     self.dump(kind::GET_ELEMENTS, of_set, |found| decode::keys(found, &mut keys))?;
                     let elements = element::elements(kind, keys);
-                    table.sets.insert(name, ActualSet { kind: Some(kind), elements });
+                    table.sets.insert(name, ActualSet { kind: Some(kind), room, elements });
                 }
                 decode::Found::Map(kind) => {
                     let mut map = kind.map(|kind| VerdictMap { kind, elements: BTreeMap::new() });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::actual::{ActualChain, ActualSet, Table};
 use super::{Actual, Digest, Operation, Transaction};
 use crate::delta::Delta;
-use crate::ruleset::{Chain, ChainName, Ruleset, Set, SetName, VerdictMap};
+use crate::ruleset::{Chain, ChainName, Ruleset, Set, SetKind, SetName, VerdictMap};
 
 /// Returns the changes that make `actual` hold `desired` and nothing else: none at all when it does already.
 ///
@@ -15,12 +15,20 @@ use crate::ruleset::{Chain, ChainName, Ruleset, Set, SetName, VerdictMap};
 #[must_use]
 pub fn plan(desired: &Ruleset, actual: &Actual) -> Transaction {
     let empty = Table { sound: true, ..Table::default() };
-    let operations = match &actual.table {
-        None => [vec![Operation::AddTable], changes(desired, &empty)].concat(),
-        Some(table) if mendable(desired, table) => changes(desired, table),
-        Some(_) => [vec![Operation::DeleteTable, Operation::AddTable], changes(desired, &empty)].concat(),
+    let (mut operations, table) = match &actual.table {
+        None => (vec![Operation::AddTable], &empty),
+        Some(table) if mendable(desired, table) => (Vec::new(), table),
+        Some(_) => (vec![Operation::DeleteTable, Operation::AddTable], &empty),
     };
+    operations.append(&mut changes(desired, table));
     Transaction { operations }
+}
+
+/// Returns the changes that replace the table, which one transaction does without a moment between.
+pub(super) fn plan_anew(desired: &Ruleset) -> Transaction {
+    let empty = Table { sound: true, ..Table::default() };
+    let replaced = vec![Operation::DeleteTable, Operation::AddTable];
+    Transaction { operations: [replaced, changes(desired, &empty)].concat() }
 }
 
 /// Returns the changes that a change of the ruleset asks for, where the kernel holds what it held before. What did not change
@@ -28,7 +36,29 @@ pub fn plan(desired: &Ruleset, actual: &Actual) -> Transaction {
 #[must_use]
 pub fn plan_change(delta: &Delta) -> Transaction {
     let held = Actual::holding(&delta.before).table.unwrap_or_default();
-    Transaction { operations: changes(&delta.after, &held) }
+    let mut operations = Vec::new();
+    for (name, set) in &delta.after.sets {
+        let Some(was) = delta.before.sets.get(name) else { continue };
+        let now = delta.sizes.get(name).copied().unwrap_or(set.elements.len());
+        let before = room(set.kind, (now + was.elements.len()).saturating_sub(set.elements.len()));
+        let wanted = room(set.kind, now);
+        if before.is_some() && wanted > before {
+            operations.push(Operation::AddSet(name.clone(), set.kind, wanted));
+        }
+    }
+    operations.append(&mut changes(&delta.after, &held));
+    Transaction { operations }
+}
+
+/// From how many addresses on a set gets a bound: the kernel then makes its hash table as large as it has to be, where it else
+/// makes larger ones as elements come, which takes it three times as long.
+const WORTH_ROOM: usize = 1_000;
+
+/// Returns how many elements a set of so many is to take: half as many again at least, so that the bound seldom has to move,
+/// and it moves long before it is reached.
+fn room(kind: SetKind, elements: usize) -> Option<u32> {
+    let bounded = matches!(kind, SetKind::Address(_)) && elements >= WORTH_ROOM;
+    bounded.then(|| u32::try_from(elements + elements / 2).ok()?.checked_next_power_of_two()).flatten()
 }
 
 fn mendable(desired: &Ruleset, table: &Table) -> bool {
@@ -70,10 +100,16 @@ fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
 fn set_changes(operations: &mut Vec<Operation>, name: &SetName, set: &Set, actual: Option<&ActualSet>) {
     let held = match actual {
         None => {
-            operations.push(Operation::AddSet(name.clone(), set.kind));
+            operations.push(Operation::AddSet(name.clone(), set.kind, room(set.kind, set.elements.len())));
             None
         }
-        Some(ActualSet { elements: Some(held), .. }) => Some(held),
+        Some(ActualSet { elements: Some(held), room: bound, .. }) => {
+            let wanted = room(set.kind, set.elements.len());
+            if bound.is_some() && wanted > *bound {
+                operations.push(Operation::AddSet(name.clone(), set.kind, wanted));
+            }
+            Some(held)
+        }
         Some(ActualSet { elements: None, .. }) => {
             operations.push(Operation::FlushSet(name.clone()));
             None

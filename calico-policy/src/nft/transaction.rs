@@ -20,8 +20,8 @@ pub enum Operation {
     DeleteTable,
     /// The table is made, unless it exists.
     AddTable,
-    /// A set is made.
-    AddSet(SetName, SetKind),
+    /// A set is made, with room for so many elements; without bound when that is `None`. One that exists gets the room.
+    AddSet(SetName, SetKind, Option<u32>),
     /// A map from keys of a kind to chains is made.
     AddMap(SetName, SetKind),
     /// A chain is made.
@@ -74,7 +74,10 @@ impl fmt::Display for Operation {
         match self {
             Operation::DeleteTable => write!(f, "delete table {TABLE}"),
             Operation::AddTable => write!(f, "add table {TABLE}"),
-            Operation::AddSet(name, kind) => write!(f, "add set {TABLE} {name} {{ {kind} }}"),
+            Operation::AddSet(name, kind, None) => write!(f, "add set {TABLE} {name} {{ {kind} }}"),
+            Operation::AddSet(name, kind, Some(room)) => {
+                write!(f, "add set {TABLE} {name} {{ {kind} size {room}; }}")
+            }
             Operation::AddMap(name, kind) => write!(f, "add map {TABLE} {name} {{ {} }}", MapType(*kind)),
             Operation::AddChain(name, None) => write!(f, "add chain {TABLE} {name}"),
             Operation::AddChain(name, Some(base)) => write!(f, "add chain {TABLE} {name} {{ {base} }}"),

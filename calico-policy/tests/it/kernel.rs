@@ -1,7 +1,11 @@
 //! The kernel takes what is compiled, gives it back, and is mended when somebody else changes it.
 
 use calico_model::datastore::Entry;
-use calico_model::resource::{Kind, Object, ObjectId, ResourceKey, WorkloadEndpoint};
+use calico_model::resource::policy::GlobalPart;
+use calico_model::resource::{
+    GlobalNetworkPolicy, GlobalNetworkSet, Kind, Object, ObjectId, Policy, PolicyType, ResourceKey, Rule,
+    WorkloadEndpoint,
+};
 use calico_model::{NodeName, Revision, Snapshot, Update};
 use calico_policy::nft::{Actual, Foreign, Nft, Operation, Transaction, Watch, plan, plan_change};
 use calico_policy::ruleset::{ChainName, SetKind};
@@ -267,10 +271,61 @@ fn pe96_what_the_kernel_refuses_leaves_what_was_in_force() {
         nft.sync(&ruleset).unwrap();
         let before = nft.read().unwrap();
         let name = ruleset.chains.keys().next().unwrap().clone();
-        let twice = Operation::AddSet(ruleset.sets.keys().next().unwrap().clone(), SetKind::ProtocolPort);
+        let twice =
+            Operation::AddSet(ruleset.sets.keys().next().unwrap().clone(), SetKind::ProtocolPort, None);
         let transaction = Transaction { operations: vec![Operation::FlushChain(name), twice] };
         let refused = nft.apply(&transaction).unwrap_err();
         assert!(refused.to_string().contains("the kernel refuses `add set inet calico"), "{refused}");
         assert_eq!(nft.read().unwrap(), before);
+    });
+}
+
+/// A set of `count` addresses, which a policy of the golden world's database lets in.
+fn crowd(count: u16) -> Update {
+    let nets = (0..count).map(|i| format!("10.9.{}.{}/32", i >> 8, i & 255).parse().unwrap()).collect();
+    let mut crowd = Object::new("crowd".parse().unwrap(), GlobalNetworkSet { nets });
+    crowd.metadata.labels = [("crowd".to_owned(), "yes".to_owned())].into_iter().collect();
+    Update::Put(Box::new(crowd.into()))
+}
+
+#[test]
+fn a_large_set_has_a_bound_that_moves_before_it_is_reached() {
+    let mut world = golden::world("database");
+    let mut policy = Policy::selecting("all()".parse().unwrap(), vec![PolicyType::Ingress]);
+    let mut rule = Rule::allow();
+    rule.source.selector = Some("crowd == 'yes'".parse().unwrap());
+    policy.ingress.push(rule);
+    let policy = GlobalNetworkPolicy { policy, global: GlobalPart::plain() };
+    world.insert(Object::new("crowd".parse().unwrap(), policy));
+    world.apply(crowd(1_200));
+    let mut compiler = Compiler::new("node-1".parse().unwrap());
+    strategies::updates(&Snapshot::default(), &world).into_iter().for_each(|update| compiler.apply(update));
+    let namespace = Namespace::new("bound");
+    namespace.within(|| {
+        let mut nft = Nft::new();
+        assert_eq!(compiler.changes(), Changes::Everything);
+        nft.sync(compiler.ruleset()).unwrap();
+        let held = |nft: &mut Nft| {
+            let sets = nft.read().unwrap().table.unwrap().sets;
+            let bounded = sets.into_values().find(|set| set.room.is_some()).unwrap();
+            (bounded.room.unwrap(), bounded.elements.unwrap().len())
+        };
+        assert_eq!(held(&mut nft), (2_048, 1_200));
+        for (count, room) in [(1_300, 2_048), (1_500, 4_096), (3_000, 8_192), (1_100, 8_192)] {
+            compiler.apply(crowd(count));
+            let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
+            nft.apply(&plan_change(&delta)).unwrap_or_else(|error| panic!("{count}: {error}"));
+            assert_eq!(held(&mut nft), (room, usize::from(count)));
+            assert!(nft.sync(compiler.ruleset()).unwrap().is_empty(), "{count}: a fresh process is content");
+        }
+        // More at once than there is room for: the kernel refuses it, and who reads again has the table replaced.
+        compiler.apply(crowd(20_000));
+        let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
+        let refused = nft.apply(&plan_change(&delta));
+        if refused.is_err() {
+            nft.sync(compiler.ruleset()).unwrap();
+        }
+        assert_eq!(held(&mut nft), (32_768, 20_000), "{refused:?}");
+        assert!(nft.sync(compiler.ruleset()).unwrap().is_empty());
     });
 }

@@ -164,7 +164,7 @@ impl Lab {
         setns(&server, CloneFlags::CLONE_NEWNET).expect("its own namespace");
         // Nothing answers at the open ports, not even that nothing is there.
         nft_program(&format!(
-            "table inet t {{ chain c {{ type filter hook prerouting priority -400; udp dport {OPEN}-65535 drop; }} }}"
+            "table inet t {{\nchain c {{ type filter hook prerouting priority -400; udp dport {OPEN}-65535 drop; }}\n}}"
         ));
         let echo = UdpSocket::bind(("10.0.0.2", ECHO)).expect("a free port");
         std::thread::spawn(move || {

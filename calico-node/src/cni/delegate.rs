@@ -3,11 +3,30 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::{AddResult, CniError};
+
+/// Where the IPAM plugin is told which process calls it.
+const CALLER: &str = "CALICO_CNI_CALLER";
+
+/// Binds this process to the life of the plugin that called it, if one says so. Who is killed is not waited for: a DEL that
+/// comes next must not meet an ADD that still goes on.
+///
+/// # Errors
+/// When the caller is gone already, or the kernel refuses.
+pub(super) fn die_with_caller(var: &dyn Fn(&str) -> Option<String>) -> std::io::Result<()> {
+    let Some(caller) = var(CALLER) else { return Ok(()) };
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // It may have died before that.
+    if nix::unistd::getppid().to_string() == caller {
+        return Ok(());
+    }
+    Err(std::io::Error::other("the plugin that called this one is gone"))
+}
 
 /// The IPAM plugin of a request.
 #[derive(Debug, Clone)]
@@ -61,6 +80,7 @@ impl<'a> Delegate<'a> {
         let failed = |error: std::io::Error| self.broken(error.to_string());
         let mut child = Command::new(&self.path)
             .env("CNI_COMMAND", command)
+            .env(CALLER, std::process::id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::plugin::Plugin;
-use super::{CniError, Config, Request, SpecVersion, add, check, config, del, gc, ipam, log};
+use super::{CniError, Config, Request, SpecVersion, add, check, config, del, delegate, gc, ipam, log};
 
 /// Which of the two plugins a program is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,9 @@ pub fn main(program: Program) -> ExitCode {
 }
 
 fn run(program: Program, var: &dyn Fn(&str) -> Option<String>, input: &mut Vec<u8>) -> Result<(), CniError> {
+    if program == Program::Ipam {
+        delegate::die_with_caller(var).map_err(CniError::Unheard)?;
+    }
     // Before anything is read: who tries the program at a terminal is told at once what it wants.
     let request = Request::from_vars(var)?;
     std::io::stdin().read_to_end(input).map_err(CniError::Input)?;

@@ -1,7 +1,7 @@
 //! Chaos: client processes on one store, killed at random, over a network that loses, delays and repeats.
 //!
 //! ```text
-//! OPERATIONS=1000000 DURATION=3600 SEED=7 cargo run --release -p calico-ipam --example chaos
+//! TMPDIR=/dev/shm OPERATIONS=1000000 DURATION=3600 SEED=7 cargo run --release -p calico-ipam --example chaos
 //! ```
 //!
 //! Eight clients share one SQLite file; then sixteen share a real etcd of three members, whose leader is killed every ten

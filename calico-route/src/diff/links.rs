@@ -42,7 +42,14 @@ pub(super) fn changes(
         let actual = resolver.host.links.get(&device);
         match (desired.vxlan.get(&family), actual) {
             (Some(wanted), _) => match wanted.settle(family, desired, resolver) {
-                Ok((params, mtu)) => links.vxlan(&device, wanted, params, mtu, actual),
+                Ok((params, mtu)) => {
+                    if actual.is_none()
+                        && let Some(renamed) = renamed(wanted, &resolver.host.links)
+                    {
+                        links.remove(renamed);
+                    }
+                    links.vxlan(&device, wanted, params, mtu, actual);
+                }
                 Err(problem) => {
                     waiting.insert(problem);
                     resolver.hindered.insert(device);
@@ -118,6 +125,11 @@ impl Links {
         !self.lost.contains(device) && !self.doomed.contains(device)
     }
 
+    fn remove(&mut self, device: &InterfaceName) {
+        self.first.push(Change::RemoveLink { device: device.clone() });
+        self.lost.insert(device.clone());
+    }
+
     fn vxlan(
         &mut self,
         device: &InterfaceName,
@@ -129,8 +141,7 @@ impl Links {
         let kept = actual.filter(|link| link.kind == LinkKind::Vxlan(params.clone()));
         if kept.is_none() {
             if actual.is_some() {
-                self.first.push(Change::RemoveLink { device: device.clone() });
-                self.lost.insert(device.clone());
+                self.remove(device);
             }
             let (device, mac, pools) = (device.clone(), wanted.mac, wanted.pools.clone());
             self.first.push(Change::AddVxlan { device, params, mac, mtu, pools });
@@ -184,6 +195,16 @@ impl Links {
     fn add_address(&mut self, device: &InterfaceName, address: InterfaceAddr, label: Option<String>) {
         self.first.push(Change::AddAddress { device: device.clone(), address, label });
     }
+}
+
+/// Finds our device under a name that somebody else gave it. Its MAC address is no one's but this node's, and while it is
+/// there the kernel refuses another one of its network and port.
+fn renamed<'l>(wanted: &VxlanDevice, links: &'l BTreeMap<InterfaceName, Link>) -> Option<&'l InterfaceName> {
+    let is_ours = |link: &Link| {
+        let LinkKind::Vxlan(params) = &link.kind else { return false };
+        link.mac == Some(wanted.mac) && params.vni == wanted.vni && params.port == wanted.port
+    };
+    links.iter().find(|(_, link)| is_ours(link)).map(|(device, _)| device)
 }
 
 /// Our addresses on the IP-in-IP device, but for the one that is wanted.

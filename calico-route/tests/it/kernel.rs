@@ -135,6 +135,23 @@ async fn a_vxlan_device_with_another_number_or_port_or_that_learns_is_made_anew(
 }
 
 #[tokio::test]
+async fn a_vxlan_device_that_was_renamed_is_made_anew_and_one_of_others_stays() {
+    let machine = machine();
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    machine.ip("link add theirs type vxlan id 4097 dstport 4789 nolearning local 172.16.6.1 dev eth0");
+    settle(&mut netlink, &desired).await;
+    let (routes, device) = (machine.ip("route show"), machine.ip("-br link show vxlan.calico"));
+    machine.ip("link set vxlan.calico down");
+    machine.ip("link set vxlan.calico name mislaid");
+    machine.ip("link set mislaid up");
+    let changes = settle(&mut netlink, &desired).await;
+    assert_eq!(changes[0].to_string(), "link del mislaid", "{changes:?}");
+    assert_eq!((machine.ip("route show"), machine.ip("-br link show vxlan.calico")), (routes, device));
+    contains(&machine.ip("-br link"), "theirs");
+}
+
+#[tokio::test]
 async fn a_destination_that_stays_is_replaced_in_one_step() {
     let machine = machine();
     let mut snapshot = three_nodes();

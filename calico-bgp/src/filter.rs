@@ -281,6 +281,11 @@ impl Program {
         Self { rules: PerFamily::default(), rest: Rest::Nothing, changes: Vec::new() }
     }
 
+    /// Reports whether nothing passes, whatever it is.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.rest == Rest::Nothing && Family::ALL.into_iter().all(|family| self.rules[family].all.is_empty())
+    }
+
     /// Decides about a route. `own` holds the blocks of this node.
     #[must_use]
     pub fn decide(&self, route: &Route<'_>, own: &PrefixSet) -> Verdict {

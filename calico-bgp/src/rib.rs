@@ -186,6 +186,15 @@ impl<A: Address> Table<A> {
         self.paths(prefix).first()
     }
 
+    /// Returns the best paths to destinations that come in ascending order.
+    pub(crate) fn bests<I>(
+        &self,
+        prefixes: impl Iterator<Item = (Prefix<A>, I)>,
+    ) -> impl Iterator<Item = (Prefix<A>, I, Option<&Path>)> {
+        let found = self.routes.get_ascending(prefixes);
+        found.map(|(prefix, item, paths)| (prefix, item, paths.and_then(|paths| paths.as_slice().first())))
+    }
+
     /// Returns all paths to a destination, the best one first and the others in no order.
     #[must_use]
     pub fn paths(&self, prefix: Prefix<A>) -> &[Path] {

@@ -15,9 +15,13 @@ const STEP: usize = 16;
 /// A sorted map.
 #[derive(Debug)]
 pub(crate) struct Blocks<K, V> {
-    /// The first key of each block.
+    /// The first key of each block, in order.
     firsts: Vec<K>,
+    /// Where in `blocks` each block is, in the same order: one that is split moves numbers, not blocks.
+    order: Vec<u32>,
     blocks: Vec<Block<K, V>>,
+    /// The empty ones among `blocks`.
+    free: Vec<u32>,
     len: usize,
 }
 
@@ -36,7 +40,7 @@ pub(crate) struct Place {
 
 impl<K, V> Default for Blocks<K, V> {
     fn default() -> Self {
-        Self { firsts: Vec::new(), blocks: Vec::new(), len: 0 }
+        Self { firsts: Vec::new(), order: Vec::new(), blocks: Vec::new(), free: Vec::new(), len: 0 }
     }
 }
 
@@ -48,7 +52,25 @@ impl<K: Copy + Ord, V> Blocks<K, V> {
     /// Finds a key: `Ok` where it is, `Err` where it would be.
     pub(crate) fn find(&self, key: K) -> Result<Place, Place> {
         let block = self.firsts.partition_point(|first| *first <= key).saturating_sub(1);
-        let found = self.blocks.get(block).map_or(Err(0), |block| block.keys.binary_search(&key));
+        self.find_in(block, key)
+    }
+
+    /// Finds a key that is not before those of an earlier place: near it, the search is short.
+    fn find_after(&self, earlier: Place, key: K) -> Result<Place, Place> {
+        let mut low = earlier.block;
+        let mut step = 1;
+        while self.firsts.get(low + step).is_some_and(|first| *first <= key) {
+            low += step;
+            step *= 2;
+        }
+        let end = self.firsts.len().min(low + step);
+        let beyond = self.firsts.get(low..end).unwrap_or_default().partition_point(|first| *first <= key);
+        self.find_in(low + beyond.saturating_sub(1), key)
+    }
+
+    fn find_in(&self, block: usize, key: K) -> Result<Place, Place> {
+        let found =
+            self.order.get(block).map_or(Err(0), |at| self.blocks[*at as usize].keys.binary_search(&key));
         found.map(|at| Place { block, at }).map_err(|at| Place { block, at })
     }
 
@@ -56,60 +78,102 @@ impl<K: Copy + Ord, V> Blocks<K, V> {
         self.find(key).ok().map(|place| self.at(place))
     }
 
+    /// Finds keys that come in ascending order.
+    pub(crate) fn get_ascending<I>(
+        &self,
+        keys: impl Iterator<Item = (K, I)>,
+    ) -> impl Iterator<Item = (K, I, Option<&V>)> {
+        let mut last = Place { block: 0, at: 0 };
+        keys.map(move |(key, item)| {
+            let found = self.find_after(last, key);
+            last = found.unwrap_or_else(|place| place);
+            (key, item, found.ok().map(|place| self.at(place)))
+        })
+    }
+
+    fn block(&mut self, number: usize) -> &mut Block<K, V> {
+        &mut self.blocks[self.order[number] as usize]
+    }
+
     /// Returns the value at a place where [`Blocks::find`] found a key.
     pub(crate) fn at(&self, place: Place) -> &V {
-        &self.blocks[place.block].values[place.at]
+        &self.blocks[self.order[place.block] as usize].values[place.at]
     }
 
     pub(crate) fn at_mut(&mut self, place: Place) -> &mut V {
-        &mut self.blocks[place.block].values[place.at]
+        &mut self.block(place.block).values[place.at]
     }
 
     /// Puts a key where [`Blocks::find`] did not find it.
     pub(crate) fn insert(&mut self, place: Place, key: K, value: V) {
         self.len += 1;
-        let Some(block) = self.blocks.get_mut(place.block) else {
-            self.firsts.push(key);
-            self.blocks.push(Block::of(vec![key], vec![value]));
-            return;
-        };
-        if block.keys.len() < MOST {
-            block.insert(place.at, key, value);
-            self.firsts[place.block] = block.keys[0];
-            return;
+        if place.block == self.order.len() {
+            return self.add_block(place.block, Block { keys: vec![key], values: vec![value] });
         }
         // Keys that come in ascending order leave full blocks behind.
-        let last = place.block + 1 == self.blocks.len() && place.at == MOST;
+        let last = place.block + 1 == self.order.len() && place.at == MOST;
         let middle = if last { MOST } else { MOST / 2 };
-        let block = &mut self.blocks[place.block];
-        let mut upper = Block::of(block.keys.split_off(middle), block.values.split_off(middle));
-        match place.at.cmp(&middle) {
-            Ordering::Less => block.insert(place.at, key, value),
-            Ordering::Equal | Ordering::Greater => upper.insert(place.at - middle, key, value),
+        let block = self.block(place.block);
+        let upper = if block.keys.len() < MOST {
+            block.insert(place.at, key, value);
+            None
+        } else {
+            let mut upper =
+                Block { keys: block.keys.split_off(middle), values: block.values.split_off(middle) };
+            match place.at.cmp(&middle) {
+                Ordering::Less => block.insert(place.at, key, value),
+                Ordering::Equal | Ordering::Greater => upper.insert(place.at - middle, key, value),
+            }
+            block.shrink();
+            Some(upper)
+        };
+        self.firsts[place.block] = self.block(place.block).keys[0];
+        if let Some(upper) = upper {
+            self.add_block(place.block + 1, upper);
         }
-        block.shrink();
-        self.firsts[place.block] = block.keys[0];
-        self.firsts.insert(place.block + 1, upper.keys[0]);
-        self.blocks.insert(place.block + 1, upper);
+    }
+
+    /// Puts a block that is not empty before the one with a number.
+    fn add_block(&mut self, number: usize, block: Block<K, V>) {
+        self.firsts.insert(number, block.keys[0]);
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.blocks[at as usize] = block;
+                at
+            }
+            None => {
+                self.blocks.push(block);
+                self.blocks.len() as u32 - 1
+            }
+        };
+        self.order.insert(number, at);
+    }
+
+    /// Takes out the block with a number.
+    fn remove_block(&mut self, number: usize) -> Block<K, V> {
+        self.firsts.remove(number);
+        let at = self.order.remove(number);
+        self.free.push(at);
+        let empty = Block { keys: Vec::new(), values: Vec::new() };
+        std::mem::replace(&mut self.blocks[at as usize], empty)
     }
 
     /// Takes out what is at a place where [`Blocks::find`] found a key.
     pub(crate) fn remove(&mut self, place: Place) -> V {
         self.len -= 1;
-        let block = &mut self.blocks[place.block];
+        let block = self.block(place.block);
         block.keys.remove(place.at);
         let value = block.values.remove(place.at);
-        let Some(first) = block.keys.first() else {
-            self.blocks.remove(place.block);
-            self.firsts.remove(place.block);
+        let len = block.keys.len();
+        let Some(first) = block.keys.first().copied() else {
+            self.remove_block(place.block);
             return value;
         };
-        self.firsts[place.block] = *first;
-        let fits = |next: &Block<K, V>| next.keys.len() + self.blocks[place.block].keys.len() <= MOST / 2;
-        if self.blocks.get(place.block + 1).is_some_and(fits) {
-            let mut next = self.blocks.remove(place.block + 1);
-            self.firsts.remove(place.block + 1);
-            let block = &mut self.blocks[place.block];
+        self.firsts[place.block] = first;
+        let next = self.order.get(place.block + 1).map(|at| self.blocks[*at as usize].keys.len());
+        if next.is_some_and(|next| next + len <= MOST / 2) {
+            let mut next = self.remove_block(place.block + 1);
+            let block = self.block(place.block);
             block.keys.append(&mut next.keys);
             block.values.append(&mut next.values);
         }
@@ -118,19 +182,17 @@ impl<K: Copy + Ord, V> Blocks<K, V> {
 
     /// Returns everything, in the order of the keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
-        self.blocks.iter().flat_map(|block| block.keys.iter().copied().zip(&block.values))
+        let blocks = self.order.iter().map(|at| &self.blocks[*at as usize]);
+        blocks.flat_map(|block| block.keys.iter().copied().zip(&block.values))
     }
 
+    /// Returns all values to change them, in no order.
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.blocks.iter_mut().flat_map(|block| &mut block.values)
     }
 }
 
 impl<K, V> Block<K, V> {
-    fn of(keys: Vec<K>, values: Vec<V>) -> Self {
-        Self { keys, values }
-    }
-
     fn insert(&mut self, at: usize, key: K, value: V) {
         if self.keys.len() == self.keys.capacity() {
             self.keys.reserve_exact(STEP);
@@ -149,7 +211,7 @@ impl<K, V> Block<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -157,9 +219,15 @@ mod tests {
 
     impl<K: Copy + Ord, V> Blocks<K, V> {
         fn check(&self) {
-            assert_eq!(self.firsts.len(), self.blocks.len());
+            assert_eq!(self.firsts.len(), self.order.len());
+            let used: BTreeSet<u32> = self.order.iter().chain(&self.free).copied().collect();
+            assert_eq!(
+                (used.len(), self.order.len() + self.free.len()),
+                (self.blocks.len(), self.blocks.len())
+            );
             assert_eq!(self.len, self.blocks.iter().map(|block| block.keys.len()).sum::<usize>());
-            for (first, block) in self.firsts.iter().zip(&self.blocks) {
+            for (first, at) in self.firsts.iter().zip(&self.order) {
+                let block = &self.blocks[*at as usize];
                 assert!(block.keys.first() == Some(first));
                 assert_eq!(block.keys.len(), block.values.len());
                 assert!(block.keys.len() <= MOST);
@@ -196,6 +264,10 @@ mod tests {
             blocks.check();
             prop_assert!(blocks.iter().eq(map.iter().map(|(key, value)| (*key, value))));
             prop_assert_eq!(blocks.len(), map.len());
+            let asked = (0..1600u16).step_by(usize::from(1 + ascending % 7)).map(|key| (key, ()));
+            for (key, (), found) in blocks.get_ascending(asked) {
+                prop_assert_eq!(found, map.get(&key));
+            }
         }
     }
 }

@@ -238,6 +238,11 @@ impl Group {
         self.trim();
     }
 
+    /// Returns how many members there are.
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
     pub(crate) fn members(&self) -> impl Iterator<Item = PeerId> + '_ {
         self.members.keys().copied()
     }
@@ -288,7 +293,7 @@ impl Group {
 
     fn tell<A: Grouped>(&mut self, journal: &Journal, before: &World<'_>, now: &World<'_>) {
         let changes = A::changes(journal);
-        if self.members.is_empty() || !self.key.families.contains(A::FAMILY) {
+        if self.members.is_empty() || !self.key.families.contains(A::FAMILY) || self.key.export.is_closed() {
             return;
         }
         let (draft, changed) = if self.key.ids[A::FAMILY] {
@@ -328,10 +333,11 @@ impl Group {
     ) -> (Draft<A>, Vec<Nlri<A>>) {
         let mut draft = Draft::new();
         let mut changed = Vec::new();
-        for (prefix, old) in &changes.best {
-            let nlri = Nlri { prefix: *prefix, path_id: 0 };
-            let old = old.as_ref().and_then(|path| self.telling(*prefix, path, before));
-            let new = A::table(now.rib).best(*prefix).and_then(|path| self.telling(*prefix, path, now));
+        let changes = changes.best.iter().map(|(prefix, old)| (*prefix, old.as_ref()));
+        for (prefix, old, new) in A::table(now.rib).bests(changes) {
+            let nlri = Nlri { prefix, path_id: 0 };
+            let old = old.and_then(|path| self.telling(prefix, path, before));
+            let new = new.and_then(|path| self.telling(prefix, path, now));
             match (old, new) {
                 (None, None) => continue,
                 (Some(_), None) => draft.withdraw(nlri),

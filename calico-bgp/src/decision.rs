@@ -6,7 +6,6 @@
 //!
 //! Paths that get as far as [`Reason::RouterId`] are equally good: packets may be spread over them.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -15,7 +14,6 @@ use calico_model::RouterId;
 
 use crate::rib::{Path, PeerId};
 use crate::session::Peering;
-use crate::wire::Origin;
 
 /// The LOCAL_PREF of a path that carries none.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -128,21 +126,22 @@ pub fn best(paths: &[Path], sources: &Sources) -> Option<usize> {
         return (!paths.is_empty()).then_some(0);
     }
     // The steps before MULTI_EXIT_DISC are a total order: one pass settles most choices without a list.
-    let mut least = merit(&paths[0]);
+    let mut least = burden_before_med(&paths[0]);
     let mut first = 0;
     let mut rivals = 0;
     for (at, path) in paths.iter().enumerate().skip(1) {
-        let merit = merit(path);
-        if merit < least {
-            (least, first, rivals) = (merit, at, 0);
-        } else if merit == least {
+        let burden = burden_before_med(path);
+        if burden < least {
+            (least, first, rivals) = (burden, at, 0);
+        } else if burden == least {
             rivals += 1;
         }
     }
     if rivals == 0 {
         return Some(first);
     }
-    let mut alive: Vec<usize> = (first..paths.len()).filter(|at| merit(&paths[*at]) == least).collect();
+    let mut alive: Vec<usize> =
+        (first..paths.len()).filter(|at| burden_before_med(&paths[*at]) == least).collect();
     for step in Reason::STEPS.into_iter().filter(|step| *step >= Reason::Med) {
         if alive.len() == 1 {
             break;
@@ -152,17 +151,17 @@ pub fn best(paths: &[Path], sources: &Sources) -> Option<usize> {
     alive.first().copied()
 }
 
-/// What the steps before [`Reason::Med`] compare, in their order.
-fn merit(path: &Path) -> (bool, bool, u32, u16, Origin) {
+/// What the steps before [`Reason::Med`] compare, in their order, in one number of which the least is best. These steps
+/// look at one path at a time: a path with a greater number than another's neither wins nor changes which one does.
+///
+/// ```text
+/// [1 bit: not local] [1: long-lived stale] [32: lower LOCAL_PREF] [16: AS path length] [2: origin]
+/// ```
+pub(crate) fn burden_before_med(path: &Path) -> u64 {
     let attributes = &path.attributes;
-    let (stale, preference) = (attributes.is_long_lived_stale(), u32::MAX - attributes.preference);
-    (path.peer() != PeerId::LOCAL, stale, preference, attributes.hops, attributes.origin)
-}
-
-/// Compares two paths in the steps before [`Reason::Med`]; the lesser is better. These steps look at one path at a time:
-/// what is greater than any other path neither wins nor changes which one does.
-pub(crate) fn compare_early(one: &Path, other: &Path) -> Ordering {
-    merit(one).cmp(&merit(other))
+    let place = u64::from(path.peer() != PeerId::LOCAL) << 1 | u64::from(attributes.is_long_lived_stale());
+    let place = place << 32 | u64::from(u32::MAX - attributes.preference);
+    (place << 16 | u64::from(attributes.hops)) << 2 | attributes.origin as u64
 }
 
 /// Returns for each path why it is not the best one; `None` for the best.

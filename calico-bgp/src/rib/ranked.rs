@@ -7,10 +7,8 @@
 //! A path that joins or leaves the others changes no choice, and one that beats the best makes it alone: each is
 //! compared with the best and with nothing else. Only among rivals, which are few, all are looked at.
 
-use std::cmp::Ordering;
-
 use super::{Choice, Path, PeerId};
-use crate::decision::{self, Sources};
+use crate::decision::{self, Sources, burden_before_med};
 
 /// Paths to one destination, at least one.
 #[derive(Debug)]
@@ -18,6 +16,8 @@ pub(super) struct Ranked {
     paths: Vec<Path>,
     /// For each path the bit of its peer's number, modulo 64: a peer whose bit is not there need not be looked for.
     tellers: u64,
+    /// That of the best path: most paths that come or go are compared with nothing else.
+    burden: u64,
 }
 
 fn bit(peer: PeerId) -> u64 {
@@ -26,10 +26,10 @@ fn bit(peer: PeerId) -> u64 {
 
 impl Ranked {
     pub(super) fn of(path: Path) -> Self {
-        let tellers = bit(path.peer());
+        let (tellers, burden) = (bit(path.peer()), burden_before_med(&path));
         let mut paths = Vec::with_capacity(2);
         paths.push(path);
-        Self { paths, tellers }
+        Self { paths, tellers, burden }
     }
 
     pub(super) fn find(&self, peer: PeerId, path_id: u32) -> Option<usize> {
@@ -55,13 +55,14 @@ impl Ranked {
             self.paths.reserve_exact((self.paths.len() / 4).max(2));
         }
         let end = self.paths.len();
-        let ordering = decision::compare_early(&path, &self.paths[0]);
-        if ordering == Ordering::Greater {
+        let burden = burden_before_med(&path);
+        if burden > self.burden {
             self.paths.push(path);
             return Choice::SameOfMore;
         }
         let before = self.paths[0].clone();
-        let rivals = if ordering == Ordering::Less { 0 } else { self.rivals() };
+        let rivals = if burden < self.burden { 0 } else { self.rivals() };
+        self.burden = burden;
         self.paths.push(path);
         self.paths.swap(rivals, end);
         self.choose(rivals + 1, sources, before)
@@ -69,10 +70,10 @@ impl Ranked {
 
     /// Takes out the path at an index; there must be another one.
     pub(super) fn take(&mut self, at: usize, sources: &Sources) -> (Path, Choice) {
-        let before = self.paths[0].clone();
-        if at > 0 && decision::compare_early(&self.paths[at], &before) == Ordering::Greater {
+        if burden_before_med(&self.paths[at]) > self.burden {
             return (self.drop_at(at), Choice::SameOfMore);
         }
+        let before = self.paths[0].clone();
         let left = self.rivals() - 1;
         self.paths.swap(at, left);
         let gone = self.drop_at(left);
@@ -102,25 +103,21 @@ impl Ranked {
 
     /// Returns how many paths are the best one and its rivals.
     fn rivals(&self) -> usize {
-        let best = &self.paths[0];
-        let is_rival = |path: &&Path| decision::compare_early(path, best) == Ordering::Equal;
-        1 + self.paths[1..].iter().take_while(is_rival).count()
+        self.paths.iter().take_while(|path| burden_before_med(path) == self.burden).count()
     }
 
     /// Brings the paths to the front that no other beats before MULTI_EXIT_DISC; returns how many.
     fn gather_rivals(&mut self) -> usize {
-        let mut count = 1;
-        for at in 1..self.paths.len() {
-            match decision::compare_early(&self.paths[at], &self.paths[0]) {
-                Ordering::Greater => {}
-                Ordering::Equal => {
-                    self.paths.swap(at, count);
-                    count += 1;
-                }
-                Ordering::Less => {
-                    self.paths.swap(at, 0);
-                    count = 1;
-                }
+        self.burden = u64::MAX;
+        let mut count = 0;
+        for at in 0..self.paths.len() {
+            let burden = burden_before_med(&self.paths[at]);
+            if burden < self.burden {
+                (self.burden, count) = (burden, 0);
+            }
+            if burden == self.burden {
+                self.paths.swap(at, count);
+                count += 1;
             }
         }
         count

@@ -34,6 +34,7 @@ use crate::status::{NodeStatus, StatusServer};
 use dataplane::Dataplane;
 pub(crate) use dataplane::with_causes;
 pub use dataplane::{CleanupError, ConnectError};
+use interfaces::Interfaces;
 use node_status::Requests;
 use report::Report;
 use speaker::{News, Speaker};
@@ -42,6 +43,7 @@ use tunnel::Tunnels;
 mod dataplane;
 mod filter;
 mod flows;
+mod interfaces;
 mod marks;
 mod node_status;
 pub(crate) mod report;
@@ -86,6 +88,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let serving = tokio::spawn(server.serve(newest, speaker.handles()));
     let client = Client::new(Arc::clone(&store), crate::stamp::stamp);
     let seed = seed(&settings.node);
+    let interfaces = Interfaces::spawn(settings.node.clone(), client.clone(), seed);
     let tunnels = tunnel::spawn(settings.node.clone(), client, Arc::clone(&store), seed);
     let followed = vec![Kind::all_prefix(), all_blocks_prefix()];
     let mut agent = Agent {
@@ -98,6 +101,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         secrets: SecretFiles::new(paths.secrets_dir()),
         learned: Learned::Unknown,
         tunnels,
+        interfaces,
         requests,
         report,
         status,
@@ -153,6 +157,7 @@ struct Agent {
     secrets: SecretFiles,
     learned: Learned,
     tunnels: Tunnels,
+    interfaces: Interfaces,
     requests: Requests,
     report: Report,
     status: watch::Sender<NodeStatus>,
@@ -260,6 +265,9 @@ impl Agent {
                     .await;
                 failed |= pass.failed;
                 problems.extend(pass.problems);
+                if let Some(found) = pass.interfaces {
+                    self.interfaces.want(found, self.compiler.snapshot(), &self.settings.node);
+                }
                 problems.extend(self.dataplane.tidy_rules());
                 let settled = marks::settled(self.compiler.snapshot(), &self.settings.node);
                 if let Err(error) = marks::write(&self.paths, &settled, pass.workload_mtu) {

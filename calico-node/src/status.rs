@@ -64,6 +64,8 @@ pub struct BgpStatus {
     pub as_number: u32,
     /// The BGP identifier.
     pub router_id: String,
+    /// When the speaker was last told something else to do, in seconds since 1970.
+    pub reconfigured: u64,
     /// The sessions, sorted by address.
     pub peers: Vec<PeerStatus>,
 }

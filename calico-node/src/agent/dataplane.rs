@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use calico_model::NodeName;
+use calico_model::resource::NodeInterface;
 use calico_policy::Compiler;
 use calico_policy::nft::{self, Nft};
 use calico_route::actual::{Actual, Knowledge};
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::filter::{self, Filter};
 use super::flows::{Flows, Walked};
+use super::interfaces;
 
 /// A kernel that cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -77,15 +79,17 @@ pub(super) struct RoutePass {
     pub(super) problems: BTreeSet<String>,
     /// How large workloads' packets may be.
     pub(super) workload_mtu: Option<u32>,
+    /// The machine's own interfaces, where they were looked at.
+    pub(super) interfaces: Option<Vec<NodeInterface>>,
 }
 
 impl RoutePass {
     fn with_mtu(workload_mtu: u32) -> Self {
-        Self { failed: false, problems: BTreeSet::new(), workload_mtu: Some(workload_mtu) }
+        Self { failed: false, problems: BTreeSet::new(), workload_mtu: Some(workload_mtu), interfaces: None }
     }
 
     fn failed(problem: String) -> Self {
-        Self { failed: true, problems: [problem].into(), workload_mtu: None }
+        Self { failed: true, problems: [problem].into(), workload_mtu: None, interfaces: None }
     }
 
     fn note(&mut self, error: &WriteError) {
@@ -261,6 +265,7 @@ impl Dataplane {
             Err(error) => return RoutePass::failed(with_causes(&error)),
         };
         let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
+        pass.interfaces = Some(interfaces::of(&actual.host));
         let plan = calico_route::plan(desired, &actual);
         let planned = plan.changes.len();
         let mut changes = reconciler.admit(plan.changes, &actual.host, &desired.ownership, now);

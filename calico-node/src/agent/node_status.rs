@@ -156,12 +156,14 @@ fn describe(
     for class in classes {
         match class {
             NodeStatusClass::Agent => {
+                let at = |seconds| timestamp::format(UNIX_EPOCH + Duration::from_secs(seconds));
                 let daemon = |bgp: &BgpStatus| {
                     json!({
                         "state": if told.in_sync { "Ready" } else { "NotReady" },
                         "version": told.version,
                         "routerID": bgp.router_id,
-                        "lastBootTime": timestamp::format(UNIX_EPOCH + Duration::from_secs(told.started)),
+                        "lastBootTime": at(told.started),
+                        "lastReconfigurationTime": at(bgp.reconfigured),
                     })
                 };
                 let daemon = told.bgp.as_ref().map(daemon);
@@ -245,7 +247,12 @@ mod tests {
             programmed: true,
             kernel_overruns: 0,
             problems: Vec::new(),
-            bgp: Some(BgpStatus { as_number: 64_512, router_id: "10.0.0.1".to_owned(), peers: Vec::new() }),
+            bgp: Some(BgpStatus {
+                as_number: 64_512,
+                router_id: "10.0.0.1".to_owned(),
+                reconfigured: 86_430,
+                peers: Vec::new(),
+            }),
         }
     }
 
@@ -299,6 +306,8 @@ mod tests {
             UNIX_EPOCH + Duration::from_secs(90),
         );
         assert_eq!(status["agent"]["birdV4"]["state"], "Ready");
+        assert_eq!(status["agent"]["birdV4"]["lastBootTime"], "1970-01-02T00:00:00Z");
+        assert_eq!(status["agent"]["birdV4"]["lastReconfigurationTime"], "1970-01-02T00:00:30Z");
         assert_eq!(status["bgp"]["numberEstablishedV4"], 1);
         assert_eq!(status["bgp"]["peersV4"][0]["type"], "NodeMesh");
         assert_eq!(status["bgp"]["peersV4"][0]["since"], "1970-01-01T00:00:30Z");

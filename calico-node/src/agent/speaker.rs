@@ -33,6 +33,8 @@ pub(crate) struct Speaker {
 
 struct Running {
     handle: Handle,
+    /// When it was last told something else to do, in seconds since 1970.
+    reconfigured: u64,
     desired: Plan,
     learned: watch::Receiver<Option<Arc<LearnedRoutes>>>,
     events: broadcast::Receiver<calico_bgp::Event>,
@@ -87,6 +89,9 @@ impl Speaker {
         if current.desired.stations != desired.stations {
             let _ = current.handle.set_stations(stations(&desired)).await;
         }
+        if current.desired != desired {
+            current.reconfigured = seconds();
+        }
         current.desired = desired;
         self.running = Some(current);
         listening
@@ -111,6 +116,7 @@ impl Speaker {
         Some(BgpStatus {
             as_number: speaker.local_as.get(),
             router_id: speaker.router_id.to_string(),
+            reconfigured: running.reconfigured,
             peers: peers.iter().map(shown).collect(),
         })
     }
@@ -130,7 +136,7 @@ impl Running {
         let _ = handle.set_dynamic_peers(desired.dynamic.clone()).await;
         let _ = handle.set_peers(desired.peers.clone()).await;
         let _ = handle.set_stations(stations(desired)).await;
-        Ok(Self { handle, desired: desired.clone(), learned, events })
+        Ok(Self { handle, reconfigured: seconds(), desired: desired.clone(), learned, events })
     }
 }
 

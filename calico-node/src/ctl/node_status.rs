@@ -110,7 +110,12 @@ mod tests {
             programmed: true,
             kernel_overruns: 0,
             problems: vec!["ipipMode is set, and this kernel has no IP-in-IP".to_owned()],
-            bgp: Some(BgpStatus { as_number: 64_512, router_id: "10.0.0.1".to_owned(), peers }),
+            bgp: Some(BgpStatus {
+                as_number: 64_512,
+                router_id: "10.0.0.1".to_owned(),
+                reconfigured: 0,
+                peers,
+            }),
         }
     }
 

@@ -1,0 +1,82 @@
+//! The machine's own interfaces, made known in the Node: BGPFilters match by them, and BFD watches who is behind them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use calico_model::datastore::Backoff;
+use calico_model::datastore::client::{Client, ClientError};
+use calico_model::resource::{Node, NodeInterface, ObjectId};
+use calico_model::{Name, NodeName, Snapshot};
+use calico_route::actual::Host;
+use tokio::sync::watch;
+
+use super::dataplane::with_causes;
+
+/// Returns the interfaces that have addresses and are the machine's own: not loopback, nor any that Calico, or
+/// Kubernetes' service proxy, made. Pure.
+pub(super) fn of(host: &Host) -> Vec<NodeInterface> {
+    let is_ours =
+        |name: &str| name.starts_with("cali") || name.ends_with(".calico") || name.ends_with(".cali");
+    let is_own = |name: &str| !is_ours(name) && name != "tunl0" && !name.starts_with("kube-ipvs");
+    let links = host.links.iter().filter(|(name, _)| is_own(name.as_str()));
+    let described = links.map(|(name, link)| NodeInterface {
+        name: name.to_string(),
+        addresses: link.addresses.keys().copied().filter(|address| leads_somewhere(address.addr())).collect(),
+    });
+    described.filter(|interface| !interface.addresses.is_empty()).collect()
+}
+
+fn leads_somewhere(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
+        IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),
+    }
+}
+
+/// What a Node is to tell, and what it told when that was found.
+type Wanted = Option<(Vec<NodeInterface>, Vec<NodeInterface>)>;
+
+/// The agent's end of the task that keeps the Node up to date.
+pub(super) struct Interfaces(watch::Sender<Wanted>);
+
+impl Interfaces {
+    pub(super) fn spawn(node: NodeName, client: Client, seed: u64) -> Self {
+        let wanted = watch::Sender::new(None);
+        // It ends when the sender is dropped with the agent.
+        tokio::spawn(keep(wanted.subscribe(), node, client, seed));
+        Self(wanted)
+    }
+
+    /// Has the Node tell of these interfaces, unless it does.
+    pub(super) fn want(&self, interfaces: Vec<NodeInterface>, snapshot: &Snapshot, node: &NodeName) {
+        let Some(told) = snapshot.node(node).filter(|_| snapshot.in_sync).map(|node| &node.interfaces) else {
+            return;
+        };
+        let wanted = (*told != interfaces).then(|| (interfaces, told.clone()));
+        self.0.send_if_modified(|held| std::mem::replace(held, wanted.clone()) != wanted);
+    }
+}
+
+async fn keep(mut wanted: watch::Receiver<Wanted>, node: NodeName, client: Client, seed: u64) {
+    let id = ObjectId::from(Name::from(node));
+    let mut backoff = Backoff::new(seed, Duration::from_millis(500), Duration::from_secs(60));
+    while wanted.changed().await.is_ok() {
+        loop {
+            let newest = wanted.borrow_and_update().clone();
+            let Some((interfaces, _)) = newest else { break };
+            match tell(&client, &id, interfaces).await {
+                // A node that is deleted has nothing to tell.
+                Ok(()) | Err(ClientError::NotFound { .. }) => break,
+                Err(error) => {
+                    tracing::debug!(error = %with_causes(&error), "the Node does not tell of its interfaces yet");
+                    tokio::time::sleep(backoff.pause()).await;
+                }
+            }
+        }
+    }
+}
+
+async fn tell(client: &Client, id: &ObjectId, interfaces: Vec<NodeInterface>) -> Result<(), ClientError> {
+    let write = |_: &mut _, node: &mut Node| node.interfaces = interfaces.clone();
+    client.of::<Node>().modify(id, write).await.map(|_| ())
+}

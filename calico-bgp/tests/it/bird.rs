@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use calico_bgp::family::FamilySet;
 use calico_bgp::net::{self, Handle};
+use calico_bgp::peers::{self, Secrets};
 use calico_bgp::session::{Initiation, State};
 use calico_bgp::speaker::{Distance, Password, Reflection};
 use calico_bgp::wire::open::AddPath;
 use calico_bgp::{Origination, PeerConfig, SpeakerConfig, Start};
-use calico_model::{AsNumber, Community};
+use calico_model::resource::bgp::SourceAddress;
+use calico_model::resource::{BgpConfiguration, BgpPeer, IpPool, Node, NodeBgp, Object};
+use calico_model::{AsNumber, Community, Snapshot};
 
 use crate::lab::{Bird, Namespace, paths, wait_for_peer, wait_for_routes, wait_until_up};
 use crate::world::{asn, ip, settings};
@@ -218,6 +222,78 @@ protocol bgp calico {{
         assert_eq!(learned[&"fd05::/64".parse().unwrap()].next_hops, [ip("fd99::2")].into());
         let seen = bird.wait_for("show route all fd01::/122", "BGP.next_hop: fd99::1").await;
         assert!(seen.contains("BGP.local_pref: 2147482623"), "{seen}");
+    });
+}
+
+#[test]
+fn a_session_over_ipv6_carries_ipv4_routes_with_ipv6_next_hops() {
+    let (ours, theirs) = two();
+    let config = format!(
+        "router id {BIRD};
+protocol static {{ ipv4; route 10.5.0.0/16 blackhole; }}
+protocol bgp calico {{
+  local fd99::2 as 64512; neighbor fd99::1 as 64512;
+  direct; connect delay time 1; graceful restart on;
+  ipv4 {{ import all; export all; next hop self; extended next hop on; }};
+}}
+"
+    );
+    let bird = Bird::start(&theirs, &config);
+    ours.block_on(async {
+        let mut peer = PeerConfig::new(ip("fd99::2"), asn(64512), asn(64512));
+        peer.local_address = Some(ip("fd99::1"));
+        peer.connect_retry = Duration::from_secs(1);
+        peer.families = FamilySet::V4;
+        let handle = start(settings(US, 64512), peer, &["192.168.1.0/26"]).await;
+        wait_until_up(&handle, "fd99::2").await;
+        let learned = wait_for_routes(&handle, |routes| routes.len() == 1).await;
+        assert_eq!(learned[&"10.5.0.0/16".parse().unwrap()].next_hops, [ip("fd99::2")].into());
+        let seen = bird.wait_for("show route all 192.168.1.0/26", "BGP.next_hop: fd99::1").await;
+        assert!(seen.contains("via fd99::1"), "{seen}");
+    });
+}
+
+#[test]
+fn a_resource_has_the_original_next_hop_told_to_another_as() {
+    let (ours, one, two) = (Namespace::new(), Namespace::new(), Namespace::new());
+    ours.wire(&["10.99.1.1/24"], &one, &["10.99.1.2/24"]);
+    ours.wire(&["10.99.2.1/24"], &two, &["10.99.2.2/24"]);
+    two.ip("route add default via 10.99.2.1");
+    let bird = |number: u32, routes: &[&str]| {
+        bird_config(65000 + number, 64512, routes, "multihop 2;")
+            .replace(BIRD, &format!("10.99.{number}.2"))
+            .replace(US, &format!("10.99.{number}.1"))
+    };
+    let _first = Bird::start(&one, &bird(1, &["10.5.0.0/16"]));
+    let second = Bird::start(&two, &bird(2, &[]));
+    let plan = |keep: Option<bool>| {
+        let mut snapshot = Snapshot::default();
+        let mut node = Node::new();
+        node.bgp = Some(NodeBgp::at("10.99.1.1/24".parse().unwrap()));
+        snapshot.insert(Object::new("node1".parse().unwrap(), node));
+        snapshot.insert(Object::new("pool".parse().unwrap(), IpPool::new("10.5.0.0/16".parse().unwrap())));
+        let mesh = BgpConfiguration { node_to_node_mesh_enabled: Some(false), ..BgpConfiguration::new() };
+        snapshot.insert(Object::new("default".parse().unwrap(), mesh));
+        for (name, number, address) in [("one", 65001, "10.99.1.2"), ("two", 65002, "10.99.2.2")] {
+            let peer = BgpPeer {
+                peer_ip: Some(address.parse().unwrap()),
+                as_number: AsNumber::new(number),
+                source_address: Some(SourceAddress::Any),
+                keep_original_next_hop: keep,
+                ..BgpPeer::new()
+            };
+            snapshot.insert(Object::new(name.parse().unwrap(), peer));
+        }
+        peers::plan(&snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap()
+    };
+    ours.block_on(async {
+        let own = plan(None);
+        let handle = net::spawn(&own.listen, own.speaker).unwrap();
+        handle.set_peers(own.peers).await.unwrap();
+        second.wait_for("show route all 10.5.0.0/16", "BGP.next_hop: 10.99.2.1").await;
+        handle.set_peers(plan(Some(true)).peers).await.unwrap();
+        second.wait_for("show route all 10.5.0.0/16", "BGP.next_hop: 10.99.1.2").await;
+        assert_eq!(wait_until_up(&handle, "10.99.2.2").await.counters.established, 1, "on the same session");
     });
 }
 

@@ -11,7 +11,7 @@ use calico_bgp::speaker::{
 };
 use calico_bgp::wire::open::{AddPath, Feature, Role};
 use calico_bgp::wire::{self, Capabilities, HoldTime, MessageType, Open};
-use calico_bgp::{Action, PeerConfig, Speaker};
+use calico_bgp::{Action, PeerConfig, Speaker, SpeakerConfig};
 use calico_model::Community;
 
 use crate::world::{asn, beginning, ip, settings};
@@ -57,6 +57,7 @@ const CHANGES: &[Change] = &[
     ("as_sets", Soft, |peer| peer.as_sets = AsSets::Accept),
     ("allow_own_as", Soft, |peer| peer.allow_own_as = 1),
     ("add_communities", Soft, |peer| peer.add_communities = vec![Community::Standard(1, 2)]),
+    ("default_local_pref", Soft, |peer| peer.default_local_pref = Some(7)),
     ("import", Soft, |peer| peer.import = Exchange::Unsaid),
     ("export", Soft, |peer| peer.export = Exchange::Unsaid),
     ("role", Reset, |peer| peer.role = Some(Role::Customer)),
@@ -290,6 +291,40 @@ fn every_change_in_every_state_takes_effect_and_resets_only_what_it_must() {
             let refreshed =
                 script.kinds.iter().any(|(to, kind)| *to == ip(OTHER) && *kind != MessageType::Keepalive);
             assert!(!refreshed, "{stage:?} {name}: the other peer hears nothing of it: {:?}", script.kinds);
+        }
+    }
+}
+
+#[test]
+fn the_speakers_own_settings_change_in_every_state_and_reset_only_what_they_must() {
+    type Own = (&'static str, Effect, fn(&mut SpeakerConfig));
+    let changes: [Own; 5] = [
+        ("router_id", Reset, |own| own.router_id = "10.0.0.99".parse().unwrap()),
+        ("cluster_id", Soft, |own| own.cluster_id = Some([1, 0, 0, 1].into())),
+        ("local_as", Soft, |own| own.local_as = asn(65009)),
+        ("default_local_pref", Soft, |own| own.default_local_pref = 7),
+        ("batching", Soft, |own| own.batching = Duration::from_millis(50)),
+    ];
+    for stage in STAGES {
+        for (name, effect, change) in changes {
+            let mut script = Script::new();
+            script.reach(stage);
+            let mut own = script.speaker.config().clone();
+            change(&mut own);
+            script.speaker.set_config(own.clone(), script.now);
+            script.act();
+            assert_eq!(script.speaker.config(), &own, "{stage:?} {name}");
+            for (peer, connected) in
+                [(PEER, stage >= Stage::OpenSent && stage != Stage::Retained), (OTHER, true)]
+            {
+                let was_reset = script.closed.contains(&ip(peer));
+                assert_eq!(was_reset, effect == Reset && connected, "{stage:?} {name}: {peer}");
+            }
+            script.come_up();
+            if effect == Reset {
+                script.establish(OTHER);
+            }
+            assert_eq!(script.state(OTHER), State::Established, "{stage:?} {name}");
         }
     }
 }

@@ -107,6 +107,11 @@ pub(crate) trait Daemon: Sync {
     /// Writes its configuration into the folder, and returns the program to run and its arguments.
     fn prepare(&self, setup: &Setup, folder: &Path) -> Vec<String>;
 
+    /// Returns the program that it needs beside it, which goes on while it is killed and started again.
+    fn beside(&self, _: &Path) -> Option<Vec<String>> {
+        None
+    }
+
     /// The arguments of a start that recovers from a crash.
     fn recovering(&self) -> &'static [&'static str] {
         &[]
@@ -156,6 +161,7 @@ pub(crate) struct Running<'n> {
     pub(crate) setup: Setup,
     command: Vec<String>,
     process: Child,
+    beside: Option<Child>,
 }
 
 impl<'n> Running<'n> {
@@ -164,8 +170,9 @@ impl<'n> Running<'n> {
         let folder = std::env::temp_dir().join(format!("cbgp-peer-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for the daemon");
         let command = daemon.prepare(&setup, &folder);
+        let beside = daemon.beside(&folder).map(|command| spawn(namespace, &folder, &command, &[]));
         let process = spawn(namespace, &folder, &command, &[]);
-        let running = Self { daemon, namespace, folder, setup, command, process };
+        let running = Self { daemon, namespace, folder, setup, command, process, beside };
         daemon.begin(&running);
         running
     }
@@ -211,8 +218,10 @@ impl<'n> Running<'n> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        for process in [Some(&mut self.process), self.beside.as_mut()].into_iter().flatten() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -77,6 +77,18 @@ impl Namespace {
         other.ip(&format!("link set {b} up"));
     }
 
+    /// Waits until the kernel has a route to a network.
+    pub(crate) fn await_route(&self, network: &str) {
+        for _ in 0..200 {
+            let shown = self.command("ip").args(["route", "show", network]).output().expect("iproute2");
+            if !shown.stdout.is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        panic!("no route to {network}");
+    }
+
     /// Sends a stream of echo requests, a hundred a second, for some time.
     pub(crate) fn ping(&self, address: &str, time: Duration) -> Stream {
         let count = (time.as_millis() / 10).to_string();

@@ -12,13 +12,13 @@ use calico_bgp::session::{Negotiated, State};
 use calico_bgp::speaker::{Distance, MaxPrefixes, Password, Reflection};
 use calico_bgp::wire::open::{AddPath, Feature as Agreed};
 use calico_bgp::wire::{AsWidth, PathIds};
-use calico_bgp::{Origination, PeerConfig, SpeakerConfig, Start};
+use calico_bgp::{Origination, PeerConfig, PeerStatus, SpeakerConfig, Start};
 use calico_model::{Cidr, Community, Family};
 
 use crate::daemons::{
     Bird2, DAEMONS, Daemon, Exabgp, Feature, Frr, Gobgp, Running, Setup, TOLD, table, works,
 };
-use crate::lab::{Namespace, paths, wait_for_peer, wait_for_routes, wait_until_up};
+use crate::lab::{Namespace, Stream, paths, wait_for_peer, wait_for_routes, wait_until_up};
 use crate::world::{asn, ip, settings};
 
 /// Our namespace and the peer's, joined by a wire.
@@ -148,9 +148,8 @@ fn between_ases(daemon: &'static dyn Daemon) {
         us.max_prefixes = Some(MaxPrefixes::new(2));
         handle.set_peers(vec![us]).await.unwrap();
         handle.refresh_peer(ip("10.99.0.2")).await.unwrap();
-        let ended = wait_for_peer(&handle, "10.99.0.2", |status| status.last_error.is_some()).await;
-        let words = ended.last_error.unwrap_or_default();
-        assert!(words.contains("(6/1)"), "{words}");
+        let too_many = |status: &PeerStatus| status.last_error.as_ref().is_some_and(|w| w.contains("(6/1)"));
+        wait_for_peer(&handle, "10.99.0.2", too_many).await;
     });
 }
 
@@ -182,6 +181,10 @@ fn restarts(daemon: &'static dyn Daemon) {
         running.wait_for("192.168.1.0/26", true).await;
         wait_for_routes(&handle, |routes| routes.len() == 1).await;
 
+        let stream = forwards(daemon).then(|| {
+            theirs.await_route("192.168.1.0/26");
+            theirs.ping("192.168.1.1", Duration::from_secs(8))
+        });
         let mut learned = handle.learned().await.unwrap();
         running.kill();
         wait_for_peer(&handle, "10.99.0.2", |status| status.retained_until.is_some()).await;
@@ -202,6 +205,7 @@ fn restarts(daemon: &'static dyn Daemon) {
         drop(handle);
         let kept = lost.await.unwrap() > 0;
         assert!(kept || !works(daemon, Feature::TheirRestart), "{}: its routes were lost", daemon.name());
+        assert_no_loss(stream);
     });
     // The runtime is gone and with it the sockets, as if the agent had been killed.
     if !works(daemon, Feature::OurRestart) {
@@ -220,10 +224,12 @@ fn restarts(daemon: &'static dyn Daemon) {
         wait_for_routes(&handle, |routes| routes.len() == 1).await;
         assert!(running.heard("192.168.1.0/26").is_some(), "{}", running.log());
     });
-    if let Some(stream) = stream {
-        let report = stream.end();
-        assert!(report.contains(" 0% packet loss"), "{report}");
-    }
+    assert_no_loss(stream);
+}
+
+fn assert_no_loss(stream: Option<Stream>) {
+    let report = stream.map(Stream::end);
+    assert!(report.as_ref().is_none_or(|report| report.contains(" 0% packet loss")), "{report:?}");
 }
 
 /// Whether the daemon writes routes into its kernel in these tests.

@@ -1,4 +1,4 @@
-//! FRR's bgpd, without zebra.
+//! FRR's bgpd, with the zebra that keeps its routes in the kernel while it restarts.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,7 +15,7 @@ impl Daemon for Frr {
     }
 
     fn lacks(&self) -> &'static [(Feature, &'static str)] {
-        &[(Feature::TheirRestart, "only with its zebra")]
+        &[]
     }
 
     fn prepare(&self, setup: &Setup, folder: &Path) -> Vec<String> {
@@ -56,12 +56,12 @@ impl Daemon for Frr {
         let path = |name: &str| folder.join(name).display().to_string();
         let bgpd = program("bgpd", "frr");
         let socket = folder.display().to_string();
-        let (file, pid) = (path("frr.conf"), path("frr.pid"));
+        let (file, pid, zebra) = (path("frr.conf"), path("frr.pid"), path("zebra.api"));
         [
             bgpd.as_str(),
-            "--no_zebra",
+            "--socket",
+            &zebra,
             "--skip_runas",
-            "--no_kernel",
             "--vty_port",
             "0",
             "--log",
@@ -75,6 +75,30 @@ impl Daemon for Frr {
         ]
         .map(str::to_owned)
         .to_vec()
+    }
+
+    fn beside(&self, folder: &Path) -> Option<Vec<String>> {
+        let path = |name: &str| folder.join(name).display().to_string();
+        std::fs::write(folder.join("zebra.conf"), "").expect("zebra's configuration");
+        let words = [
+            program("zebra", "frr"),
+            "--skip_runas".to_owned(),
+            "--graceful_restart".to_owned(),
+            "60".to_owned(),
+            "--vty_port".to_owned(),
+            "0".to_owned(),
+            "--log".to_owned(),
+            "stdout".to_owned(),
+            "--vty_socket".to_owned(),
+            folder.display().to_string(),
+            "--socket".to_owned(),
+            path("zebra.api"),
+            "--config_file".to_owned(),
+            path("zebra.conf"),
+            "--pid_file".to_owned(),
+            path("zebra.pid"),
+        ];
+        Some(words.to_vec())
     }
 
     fn heard(&self, running: &Running<'_>, prefix: &str) -> Option<String> {

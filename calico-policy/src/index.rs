@@ -32,6 +32,10 @@ pub(crate) struct ItemId(u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SelectorId(u32);
 
+/// Names a label with a value, as long as something carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LabelId(u32);
+
 impl ItemId {
     fn at(self) -> usize {
         self.0 as usize
@@ -64,8 +68,8 @@ pub(crate) struct Changed {
 pub(crate) struct Index<P> {
     items: Slab<Item<P>>,
     by_key: HashMap<ResourceKey, ItemId>,
-    /// What carries a label itself: by key, then by value.
-    carriers: HashMap<Word, (Word, Values)>,
+    labels: Slab<Label>,
+    by_label: HashMap<Word, HashMap<Word, LabelId>>,
     parents: BTreeMap<Name, Parent>,
     selectors: Slab<Entry>,
     by_selector: HashMap<Selector, SelectorId>,
@@ -74,12 +78,17 @@ pub(crate) struct Index<P> {
     buckets: Buckets,
 }
 
-/// What carries each value of one label; each value with its word again, which a lookup does not give.
-type Values = HashMap<Word, (Word, BTreeSet<ItemId>)>;
+/// A label with a value, and what carries it itself.
+#[derive(Debug)]
+struct Label {
+    key: Word,
+    value: Word,
+    carriers: BTreeSet<ItemId>,
+}
 
 #[derive(Debug)]
 struct Item<P> {
-    own: Box<[(Word, Word)]>,
+    own: Box<[LabelId]>,
     parents: Box<[Name]>,
     /// The selectors that match, sorted.
     matched: Vec<SelectorId>,
@@ -116,7 +125,8 @@ impl<P> Default for Index<P> {
         Self {
             items: Slab::new(),
             by_key: HashMap::new(),
-            carriers: HashMap::new(),
+            labels: Slab::new(),
+            by_label: HashMap::new(),
             parents: BTreeMap::new(),
             selectors: Slab::new(),
             by_selector: HashMap::new(),
@@ -299,23 +309,26 @@ impl<P> Index<P> {
     /// Makes something carry these labels and no others.
     fn carry(&mut self, id: ItemId, carried: &Carried<'_>) {
         let before = std::mem::take(&mut self.items[id.at()].own);
-        let own: Box<[(Word, Word)]> = carried
-            .own
-            .iter()
-            .map(|(key, value)| {
-                let same = before.iter().find(|(k, v)| **k == **key && **v == **value);
-                same.cloned().unwrap_or_else(|| self.file(id, key, value))
+        let same = |index: &Self, key: &str, value: &str| {
+            before.iter().copied().find(|label| {
+                let label = index.label(*label);
+                *label.key == *key && *label.value == *value
             })
+        };
+        let labels = carried.own.iter();
+        let own: Box<[LabelId]> = labels
+            .map(|(key, value)| same(self, key, value).unwrap_or_else(|| self.file(id, key, value)))
             .collect();
-        for (key, value) in before.iter().filter(|label| !own.contains(label)) {
-            let (_, values) = self.carriers.get_mut(key).expect("what was carried is filed");
-            let (_, carriers) = values.get_mut(value).expect("what was carried is filed");
-            carriers.remove(&id);
-            if carriers.is_empty() {
-                values.remove(value);
-            }
-            if values.is_empty() {
-                self.carriers.remove(key);
+        for gone in before.iter().filter(|label| !own.contains(label)) {
+            let label = &mut self.labels[gone.0 as usize];
+            label.carriers.remove(&id);
+            if label.carriers.is_empty() {
+                let Label { key, value, .. } = self.labels.remove(gone.0 as usize);
+                let values = self.by_label.get_mut(&key).expect("what is carried is filed");
+                values.remove(&value);
+                if values.is_empty() {
+                    self.by_label.remove(&key);
+                }
             }
         }
         self.items[id.at()].own = own;
@@ -339,24 +352,23 @@ impl<P> Index<P> {
         }
     }
 
-    /// Files something under a label, and returns the label's words.
-    fn file(&mut self, id: ItemId, key: &str, value: &str) -> (Word, Word) {
-        let (key, values) = match self.carriers.get_mut(key) {
-            Some(known) => known,
-            None => {
-                let word = Word::from(key);
-                self.carriers.entry(word.clone()).or_insert((word, Values::new()))
-            }
-        };
-        let (value, carriers) = match values.get_mut(value) {
-            Some(known) => known,
-            None => {
-                let word = Word::from(value);
-                values.entry(word.clone()).or_insert((word, BTreeSet::new()))
-            }
-        };
-        carriers.insert(id);
-        (key.clone(), value.clone())
+    /// Files something under a label.
+    fn file(&mut self, id: ItemId, key: &str, value: &str) -> LabelId {
+        let known = self.by_label.get(key).and_then(|values| values.get(value)).copied();
+        let label = known.unwrap_or_else(|| {
+            let filed = self.by_label.get_key_value(key).map(|(word, _)| word.clone());
+            let (key, value) = (filed.unwrap_or_else(|| key.into()), Word::from(value));
+            let new = Label { key: key.clone(), value: value.clone(), carriers: BTreeSet::new() };
+            let label = LabelId(place(self.labels.insert(new)));
+            self.by_label.entry(key).or_default().insert(value, label);
+            label
+        });
+        self.labels[label.0 as usize].carriers.insert(id);
+        label
+    }
+
+    fn label(&self, label: LabelId) -> &Label {
+        &self.labels[label.0 as usize]
     }
 
     /// Returns the selectors that match something, sorted.
@@ -365,7 +377,8 @@ impl<P> Index<P> {
             return Vec::new();
         }
         let item = &self.items[id.at()];
-        let own = item.own.iter().map(|(key, value)| (&**key, &**value));
+        let own = item.own.iter().map(|label| self.label(*label));
+        let own = own.map(|Label { key, value, .. }| (&**key, &**value));
         let parents = item.parents.iter().filter_map(|name| self.parents.get(name));
         let inherited = parents.flat_map(|parent| parent.labels.iter());
         let mut found = Vec::new();
@@ -407,14 +420,14 @@ impl<P> Index<P> {
         key: &'i str,
         restriction: &'i Restriction<'i>,
     ) -> impl Iterator<Item = &'i BTreeSet<ItemId>> {
-        let values = self.carriers.get(key).map(|(_, values)| values);
+        let values = self.by_label.get(key);
         let of_value = move |value: &&str| values.and_then(|values| values.get(*value));
         let (named, any): (&[&str], _) = match restriction {
             Restriction::OneOf(values) => (values, None),
             Restriction::Present | Restriction::Absent => (&[], values),
         };
-        let carriers = named.iter().filter_map(of_value).chain(any.into_iter().flat_map(HashMap::values));
-        let carriers = carriers.map(|(_, carriers)| carriers);
+        let labels = named.iter().filter_map(of_value).chain(any.into_iter().flat_map(HashMap::values));
+        let carriers = labels.map(|label| &self.label(*label).carriers);
         let parents = self.parents.values().filter(move |parent| {
             parent.labels.get(key).is_some_and(|value| restriction.allows(Some(value)))
         });
@@ -430,7 +443,8 @@ struct ItemLabels<'i, P> {
 
 impl<P> LabelSource for ItemLabels<'_, P> {
     fn label(&self, key: &str) -> Option<&str> {
-        let own = self.item.own.iter().find(|(own, _)| **own == *key).map(|(_, value)| &**value);
+        let own = self.item.own.iter().map(|label| self.index.label(*label));
+        let own = own.filter(|label| *label.key == *key).map(|label| &*label.value).next();
         let inherited = || {
             let parents = self.item.parents.iter().filter_map(|name| self.index.parents.get(name));
             parents.into_iter().find_map(|parent| parent.labels.get(key))

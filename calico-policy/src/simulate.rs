@@ -188,7 +188,7 @@ impl<'r> Run<'r> {
                     .packet
                     .path
                     .from()
-                    .map(|interface| Element::InterfaceAddress(interface.clone(), packet.source));
+                    .map(|interface| Element::interface_address(interface.clone(), packet.source));
                 family == *wanted
                     && allowed.is_some_and(|allowed| {
                         self.set(set).is_some_and(|set| set.elements.contains(&allowed))

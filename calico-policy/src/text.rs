@@ -115,7 +115,7 @@ impl Display for Element {
             Element::Ports(first, last) if first == last => first.fmt(f),
             Element::Ports(first, last) => write!(f, "{first}-{last}"),
             Element::Interface(name) => write!(f, "\"{name}\""),
-            Element::InterfaceAddress(name, addr) => write!(f, "\"{name}\" . {addr}"),
+            Element::InterfaceAddress(both) => write!(f, "\"{}\" . {}", both.0, both.1),
         }
     }
 }

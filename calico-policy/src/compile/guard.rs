@@ -123,7 +123,7 @@ impl Compilation<'_> {
         new.spoofed.clone_from(&endpoint.spec.allow_spoofed_source_prefixes);
         for family in Family::ALL {
             for addr in endpoint.spec.addrs(family) {
-                let element = Element::InterfaceAddress(interface.clone(), addr);
+                let element = Element::interface_address(interface.clone(), addr);
                 self.sets.out.insert_element(&sources(family), element.clone());
                 new.sources.insert((family, element));
             }

@@ -174,7 +174,7 @@ fn element(kind: IpsetKind, words: &str) -> Option<Element> {
         IpsetKind::Interfaces(_) => {
             let (net, interface) = word.split_once(',')?;
             let net = network(net).filter(Cidr::is_host)?;
-            Some(Element::InterfaceAddress(interface.parse().ok()?, net.addr()))
+            Some(Element::interface_address(interface.parse().ok()?, net.addr()))
         }
     }
 }

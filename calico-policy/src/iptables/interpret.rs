@@ -162,7 +162,7 @@ impl Run<'_> {
                 Some(Element::Socket(self.addr(end, place), self.packet.protocol(), port))
             }
             Key::SourceAndInterface => {
-                Some(Element::InterfaceAddress(self.packet.path.from()?.clone(), self.packet.source))
+                Some(Element::interface_address(self.packet.path.from()?.clone(), self.packet.source))
             }
         }
     }

@@ -268,7 +268,7 @@ pub(super) fn element(element: &Element) -> String {
         Element::ProtocolPort(protocol, port) => format!("{}:{port}", protocol_word(*protocol)),
         Element::Ports(first, last) => format!("{first}-{last}"),
         Element::Interface(name) => name.to_string(),
-        Element::InterfaceAddress(name, addr) => format!("{addr},{name}"),
+        Element::InterfaceAddress(both) => format!("{},{}", both.1, both.0),
     }
 }
 

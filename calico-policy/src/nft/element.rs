@@ -162,7 +162,8 @@ pub(super) fn keys(element: &Element) -> impl Iterator<Item = Key> {
             (Bytes::of(&first.to_be_bytes()), None, after)
         }
         Element::Interface(name) => exact(interface(name)),
-        Element::InterfaceAddress(name, addr) => {
+        Element::InterfaceAddress(both) => {
+            let (name, addr) = &**both;
             let mut bytes = interface(name);
             bytes.extend(&octets(*addr));
             exact(bytes)
@@ -274,7 +275,7 @@ pub(super) fn exact(kind: SetKind, bytes: &[u8]) -> Option<Element> {
         SetKind::Interface => name(bytes).map(Element::Interface),
         SetKind::InterfaceAddress(_) => {
             let (interface, rest) = bytes.split_at_checked(16)?;
-            Some(Element::InterfaceAddress(name(interface)?, addr(rest)?))
+            Some(Element::interface_address(name(interface)?, addr(rest)?))
         }
         SetKind::Socket(_) => {
             let (addr, protocol, port) = unsocket(bytes)?;

@@ -45,8 +45,14 @@ pub enum Element {
     Ports(u16, u16),
     /// An interface.
     Interface(InterfaceName),
-    /// An interface and an address.
-    InterfaceAddress(InterfaceName, IpAddr),
+    /// An interface and an address; boxed, so that single addresses, of which there are most, take 24 bytes.
+    InterfaceAddress(Box<(InterfaceName, IpAddr)>),
+}
+
+impl Element {
+    pub(crate) fn interface_address(interface: InterfaceName, addr: IpAddr) -> Self {
+        Self::InterfaceAddress(Box::new((interface, addr)))
+    }
 }
 
 /// The elements of a set, sorted.
@@ -107,6 +113,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_element_is_small() {
+        assert_eq!(size_of::<Element>(), 24);
+    }
 
     proptest! {
         #[test]

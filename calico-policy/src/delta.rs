@@ -101,7 +101,7 @@ impl Delta {
             let map = ruleset
                 .maps
                 .entry(name.clone())
-                .or_insert_with(|| VerdictMap { elements: [].into(), ..new.clone() });
+                .or_insert_with(|| VerdictMap { kind: new.kind, elements: [].into() });
             map.elements.extend(new.elements.clone());
         }
         ruleset.chains.retain(|name, _| !before.chains.contains_key(name));
@@ -170,7 +170,7 @@ impl Delta {
 
     /// Notes that a map was made, with nothing in it yet.
     pub(crate) fn map_made(&mut self, name: &SetName, map: &VerdictMap) {
-        self.after.maps.insert(name.clone(), VerdictMap { elements: [].into(), ..map.clone() });
+        self.after.maps.insert(name.clone(), VerdictMap { kind: map.kind, elements: [].into() });
     }
 
     /// Notes where a map leads now, and where it led.
@@ -184,7 +184,7 @@ impl Delta {
     ) {
         let known = self.after.maps.contains_key(name);
         let is_new = known && !self.before.maps.contains_key(name);
-        let nothing = || VerdictMap { elements: [].into(), ..map.clone() };
+        let nothing = || VerdictMap { kind: map.kind, elements: [].into() };
         let after = &mut self.after.maps.entry(name.clone()).or_insert_with(nothing).elements;
         let touched_after = after.contains_key(key);
         match leads {

@@ -15,24 +15,8 @@ fn numbers(numbers: &[u32]) -> Vec<AsNumber> {
     numbers.iter().map(|n| AsNumber::new(*n).unwrap()).collect()
 }
 
-fn rule(action: FilterAction) -> FilterRule {
-    FilterRule {
-        cidr: None,
-        match_operator: None,
-        prefix_length: None,
-        source: None,
-        interface: None,
-        peer_type: None,
-        communities: None,
-        as_path_prefix: Vec::new(),
-        priority: None,
-        action,
-        operations: Vec::new(),
-    }
-}
-
 fn at(network: &str, operator: MatchOperator, action: FilterAction) -> FilterRule {
-    FilterRule { cidr: Some(cidr(network)), match_operator: Some(operator), ..rule(action) }
+    FilterRule { cidr: Some(cidr(network)), match_operator: Some(operator), ..FilterRule::new(action) }
 }
 
 fn facts() -> Facts {
@@ -87,7 +71,7 @@ fn each_operator_compares_as_its_name_says() {
 
 #[test]
 fn every_field_that_is_set_must_match() {
-    let accept = || rule(FilterAction::Accept);
+    let accept = || FilterRule::new(FilterAction::Accept);
     let carries =
         |text: &str| Some(CommunityMatch { values: vec![text.parse().expect("a community of the test")] });
     let cases = [
@@ -116,8 +100,9 @@ fn every_field_that_is_set_must_match() {
 
 #[test]
 fn what_begins_here_was_told_by_no_peer_and_leaves_by_no_interface() {
-    let from_peers = FilterRule { source: Some(RouteSource::RemotePeers), ..rule(FilterAction::Reject) };
-    let by_any = FilterRule { interface: Some("*".to_owned()), ..rule(FilterAction::Reject) };
+    let from_peers =
+        FilterRule { source: Some(RouteSource::RemotePeers), ..FilterRule::new(FilterAction::Reject) };
+    let by_any = FilterRule { interface: Some("*".to_owned()), ..FilterRule::new(FilterAction::Reject) };
     let rules = [from_peers, by_any];
     let program = Program::export(|_| rules.iter().collect(), &facts(), Export::default());
     let attributes = attributes();
@@ -141,8 +126,11 @@ fn the_first_rule_that_matches_decides_and_its_operations_are_done_in_order() {
         operation(None, &[9], None),
         operation(None, &[], Some(512)),
     ];
-    let rules =
-        [first, rule(FilterAction::Reject), at("10.0.0.0/8", MatchOperator::In, FilterAction::Accept)];
+    let rules = [
+        first,
+        FilterRule::new(FilterAction::Reject),
+        at("10.0.0.0/8", MatchOperator::In, FilterAction::Accept),
+    ];
     let program = Program::import(|_| rules.iter().collect(), &facts(), Import::default());
     let mut attributes = attributes();
     let decide = |prefix: &str, attributes: &Attributes| {
@@ -237,7 +225,7 @@ fn rules() -> impl Strategy<Value = FilterRule> {
     let action = prop_oneof![Just(FilterAction::Accept), Just(FilterAction::Reject)];
     (networks(), operator, action, proptest::bool::weighted(0.1)).prop_map(
         |(network, operator, action, all)| {
-            if all { rule(action) } else { at(&network.to_string(), operator, action) }
+            if all { FilterRule::new(action) } else { at(&network.to_string(), operator, action) }
         },
     )
 }

@@ -1,5 +1,4 @@
-use calico_model::SequenceNumber;
-use calico_model::resource::block::{Owner, StoredAttributes, StoredBlock};
+use calico_model::resource::block::{StoredAttributes, StoredBlock};
 use calico_model::resource::{BgpConfiguration, IpPool, NodeBgp, WorkloadEndpoint};
 
 use super::*;
@@ -37,18 +36,7 @@ fn cluster() -> Snapshot {
 }
 
 fn block(cidr: &str, owner: &str) -> StoredBlock {
-    StoredBlock {
-        cidr: cidr.parse().unwrap(),
-        affinity: Some(Owner::Host(named_node(owner))),
-        affinity_claim_time: None,
-        allocations: Vec::new(),
-        unallocated: Vec::new(),
-        attributes: Vec::new(),
-        sequence_number: SequenceNumber::default(),
-        sequence_number_for_allocation: BTreeMap::new(),
-        deleted: false,
-        unknown: Default::default(),
-    }
+    StoredBlock::on(cidr.parse().unwrap(), named_node(owner))
 }
 
 fn configure(snapshot: &mut Snapshot, change: impl FnOnce(&mut BgpConfiguration)) {
@@ -311,7 +299,6 @@ fn an_address_outside_the_nodes_blocks_is_told_by_itself_and_first_where_a_migra
         released_at: None,
         unknown: Default::default(),
     };
-    lender.allocations = vec![None; 64];
     (1..4).for_each(|at| lender.allocations[at] = Some(at - 1));
     lender.attributes = vec![owners("node1", None), owners("node2", None), owners("node2", Some("node1"))];
     snapshot.blocks.insert(lender.cidr, lender);

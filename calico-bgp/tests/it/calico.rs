@@ -8,13 +8,13 @@ use calico_bgp::peers::{self, Secrets};
 use calico_bgp::speaker::Password;
 use calico_model::name::{Name, NodeName};
 use calico_model::resource::bgp::{self, PrefixAdvertisement, SecretKey, ServiceNetwork};
-use calico_model::resource::block::{Owner, StoredBlock};
+use calico_model::resource::block::StoredBlock;
 use calico_model::resource::filter::{FilterAction, FilterRule, MatchOperator};
 use calico_model::resource::{
     BgpConfiguration, BgpFilter, BgpPeer, IpPool, IpReservation, Node, NodeBgp, Object, Resource,
 };
 use calico_model::snapshot::Snapshot;
-use calico_model::{AsNumber, Cidr, SequenceNumber};
+use calico_model::{AsNumber, Cidr};
 
 use crate::world::{World, asn, ip};
 
@@ -32,33 +32,14 @@ fn cidr(text: &str) -> Cidr {
 }
 
 fn block(network: &str, owner: &str) -> StoredBlock {
-    StoredBlock {
-        cidr: cidr(network),
-        affinity: Some(Owner::Host(owner.parse().unwrap())),
-        affinity_claim_time: None,
-        allocations: Vec::new(),
-        unallocated: Vec::new(),
-        attributes: Vec::new(),
-        sequence_number: SequenceNumber::default(),
-        sequence_number_for_allocation: BTreeMap::new(),
-        deleted: false,
-        unknown: Default::default(),
-    }
+    StoredBlock::on(cidr(network), owner.parse().unwrap())
 }
 
 fn rule(network: &str, action: FilterAction) -> FilterRule {
     FilterRule {
         cidr: Some(cidr(network)),
         match_operator: Some(MatchOperator::In),
-        prefix_length: None,
-        source: None,
-        interface: None,
-        peer_type: None,
-        communities: None,
-        as_path_prefix: Vec::new(),
-        priority: None,
-        action,
-        operations: Vec::new(),
+        ..FilterRule::new(action)
     }
 }
 

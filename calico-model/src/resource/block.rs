@@ -116,6 +116,25 @@ pub struct StoredAttributes {
 }
 
 impl StoredBlock {
+    /// Makes a block of a node in which nothing is allocated. The largest blocks have 4,096 addresses.
+    #[must_use]
+    pub fn on(cidr: Cidr, node: NodeName) -> Self {
+        let free: Vec<usize> =
+            (0..1 << 12).take_while(|ordinal| cidr.nth(*ordinal as u128).is_some()).collect();
+        Self {
+            cidr,
+            affinity: Some(Owner::Host(node)),
+            affinity_claim_time: None,
+            allocations: vec![None; free.len()],
+            unallocated: free,
+            attributes: Vec::new(),
+            sequence_number: SequenceNumber::default(),
+            sequence_number_for_allocation: BTreeMap::new(),
+            deleted: false,
+            unknown: Default::default(),
+        }
+    }
+
     /// Returns the node the block belongs to, unless it is being deleted.
     #[must_use]
     pub fn host(&self) -> Option<&NodeName> {

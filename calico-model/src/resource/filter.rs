@@ -147,6 +147,26 @@ wire_struct! {
     }
 }
 
+impl FilterRule {
+    /// Makes a rule that matches every route.
+    #[must_use]
+    pub fn new(action: FilterAction) -> Self {
+        Self {
+            cidr: None,
+            match_operator: None,
+            prefix_length: None,
+            source: None,
+            interface: None,
+            peer_type: None,
+            communities: None,
+            as_path_prefix: Vec::new(),
+            priority: None,
+            action,
+            operations: Vec::new(),
+        }
+    }
+}
+
 fn check_filter(filter: &mut BgpFilter, mut rules: Rules<'_, '_, '_>) {
     for (key, list, family) in [
         ("exportV4", &filter.export_v4, Family::V4),

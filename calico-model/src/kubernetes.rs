@@ -5,6 +5,8 @@
 //! | Namespace | [`Profile`] `kns.NAME`: allows everything, and gives its pods the labels `pcns.KEY` |
 //! | ServiceAccount | [`Profile`] `ksa.NAMESPACE.NAME`: gives its pods the labels `pcsa.KEY` |
 //! | Pod | [`WorkloadEndpoint`](crate::resource::WorkloadEndpoint) |
+//! | Service | [`KubernetesService`](crate::resource::KubernetesService) |
+//! | EndpointSlice (`discovery.k8s.io/v1`) | [`KubernetesEndpointSlice`](crate::resource::KubernetesEndpointSlice) |
 //! | NetworkPolicy (`networking.k8s.io/v1`, `extensions/v1beta1`) | [`NetworkPolicy`](crate::resource::NetworkPolicy) `knp.default.NAME`, order 1000 |
 //! | ClusterNetworkPolicy (`policy.networking.k8s.io/v1alpha2`) | [`GlobalNetworkPolicy`](crate::resource::GlobalNetworkPolicy) in tier `kube-admin` or `kube-baseline` |
 //!
@@ -19,6 +21,7 @@ mod object;
 mod pod;
 mod policy;
 mod selector;
+mod service;
 
 use serde_json::Value;
 
@@ -26,6 +29,7 @@ pub use cluster_policy::cluster_network_policy;
 pub use manifest::{is_kubernetes, to_v3};
 pub use pod::pod;
 pub use policy::network_policy;
+pub use service::{endpoint_slice, service};
 
 use crate::label::Labels;
 use crate::name::Name;

@@ -26,6 +26,7 @@ pub mod policy;
 mod pool;
 mod profile;
 mod schema;
+pub mod service;
 mod sets;
 pub mod severity;
 pub mod staged;
@@ -51,6 +52,7 @@ pub use policy::{
 };
 pub use pool::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation};
 pub use profile::{DEFAULT_ALLOW_PROFILE, Profile};
+pub use service::{KubernetesEndpointSlice, KubernetesService};
 pub use sets::{GlobalNetworkSet, NetworkSet};
 pub use severity::Severity;
 pub use staged::{

@@ -17,8 +17,9 @@ use crate::resource::block::{StoredBlock, block_from_key};
 use crate::resource::{
     BgpConfiguration, BgpFilter, BgpPeer, ClusterInformation, DEFAULT_ALLOW_PROFILE, Document,
     FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, IpReservation, Kind,
-    NetworkPolicy, NetworkSet, Node, Object, ObjectId, Profile, Resource, ResourceKey, Spec,
-    StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy, Tier, WorkloadEndpoint,
+    KubernetesEndpointSlice, KubernetesService, NetworkPolicy, NetworkSet, Node, Object, ObjectId, Profile,
+    Resource, ResourceKey, Spec, StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy,
+    StagedNetworkPolicy, Tier, WorkloadEndpoint,
 };
 use crate::selector::LabelSource;
 
@@ -189,6 +190,10 @@ snapshot! {
     network_sets: NetworkSet,
     /// The network sets of the cluster.
     global_network_sets: GlobalNetworkSet,
+    /// Kubernetes' services.
+    services: KubernetesService,
+    /// The endpoints of Kubernetes' services.
+    endpoint_slices: KubernetesEndpointSlice,
     /// The BGP configurations.
     bgp_configurations: BgpConfiguration,
     /// The BGP peers outside the mesh.

@@ -19,10 +19,10 @@ impl Enforcers {
 
 /// What a rule does, once it is clear how much of it can be enforced; `None` when it does nothing.
 ///
-/// A rule with a clause that cannot be looked at (HTTP, services) never lets anything pass: one that allows does nothing, and
-/// one that denies, or hands on to where something may be allowed, denies all that the rest of it matches.
+/// A rule with an HTTP clause that nobody asks never lets anything pass: one that allows does nothing, and one that denies, or
+/// hands on to where something may be allowed, denies all that the rest of it matches.
 pub(crate) fn enforced_action(rule: &Rule, enforcers: Enforcers) -> Option<Action> {
-    if !enforcers.leave_http(rule) && rule.source.services.is_none() && rule.destination.services.is_none() {
+    if !enforcers.leave_http(rule) {
         return Some(rule.action);
     }
     match rule.action {

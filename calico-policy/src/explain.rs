@@ -9,13 +9,13 @@ mod remedy;
 use std::net::IpAddr;
 
 use calico_model::resource::{Kind, PolicyType, ResourceKey};
-use calico_model::{InterfaceName, LabelSource, Selector, Snapshot};
+use calico_model::{InterfaceName, LabelSource, Snapshot};
 
 use crate::active::{Stage, active};
 use crate::labels::SystemLabels;
 use crate::order::{policy, tiers};
 use crate::packet::{Packet, Path, Transport, Verdict};
-use crate::trace::{Reason, Step, Subject, Trace};
+use crate::trace::{Meant, Reason, Step, Subject, Trace};
 use crate::{evaluate, way};
 pub use remedy::{Remedy, Tunnel};
 
@@ -37,19 +37,19 @@ pub struct Hop {
     pub packet: Packet,
     /// What becomes of it there, and why.
     pub trace: Trace,
-    /// For each step of the trace, whom selectors chose.
+    /// For each step of the trace, whom selectors and services chose.
     pub choices: Vec<Vec<Choice>>,
 }
 
-/// A selector that chose somebody, and the labels that made it.
+/// A selector that chose somebody, with the labels that made it, or a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// Whose selector it is, when it says whom a policy is for; `None` for a selector in a rule.
     pub policy: Option<ResourceKey>,
     /// Who is chosen.
     pub chosen: ResourceKey,
-    /// The selector.
-    pub selector: Selector,
+    /// The selector or service.
+    pub meant: Meant,
     /// The labels that it looks at: `None` for one that is not there.
     pub labels: Vec<(String, Option<String>)>,
 }
@@ -96,13 +96,13 @@ fn hop(snapshot: &Snapshot, packet: Packet) -> Hop {
 fn choices(snapshot: &Snapshot, packet: &Packet, step: &Step) -> Vec<Choice> {
     let Subject::Endpoint(subject, direction) = &step.subject else { return Vec::new() };
     let for_subject = |owner: &ResourceKey| {
-        let selector = &policy(snapshot, owner)?.policy.selector;
-        Some(choice(snapshot, Some(owner), subject, selector))
+        let meant = Meant::Selector(policy(snapshot, owner)?.policy.selector.clone());
+        Some(choice(snapshot, Some(owner), subject, &meant))
     };
     if let Reason::Rule { owner, facts, .. } = &step.reason {
-        let of_rule = facts.iter().flat_map(|fact| {
-            fact.selected.iter().map(|chosen| choice(snapshot, None, chosen, &fact.selector))
-        });
+        let of_rule = facts
+            .iter()
+            .flat_map(|fact| fact.selected.iter().map(|chosen| choice(snapshot, None, chosen, &fact.meant)));
         for_subject(owner).into_iter().chain(of_rule).collect()
     } else if let Reason::EndOfTier { tier, .. } = &step.reason {
         applying(snapshot, packet, subject, *direction, tier).iter().filter_map(for_subject).collect()
@@ -111,19 +111,15 @@ fn choices(snapshot: &Snapshot, packet: &Packet, step: &Step) -> Vec<Choice> {
     }
 }
 
-fn choice(
-    snapshot: &Snapshot,
-    policy: Option<&ResourceKey>,
-    chosen: &ResourceKey,
-    selector: &Selector,
-) -> Choice {
+fn choice(snapshot: &Snapshot, policy: Option<&ResourceKey>, chosen: &ResourceKey, meant: &Meant) -> Choice {
     let labels = labels(snapshot, chosen);
+    let keys = if let Meant::Selector(selector) = meant { selector.keys() } else { Default::default() };
     let value = |key: &str| labels.as_ref().and_then(|labels| labels.label(key)).map(str::to_owned);
     Choice {
         policy: policy.cloned(),
         chosen: chosen.clone(),
-        selector: selector.clone(),
-        labels: selector.keys().into_iter().map(|key| (key.to_owned(), value(key))).collect(),
+        meant: meant.clone(),
+        labels: keys.into_iter().map(|key| (key.to_owned(), value(key))).collect(),
     }
 }
 

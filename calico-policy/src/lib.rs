@@ -66,8 +66,10 @@
 //! - Sources in pools with `natOutgoing` are translated on the way to what is in no pool (with `natOutgoingExclusions`, to no node
 //!   either), by the interfaces that `iptablesNATOutgoingInterfaceFilter` names. `natOutgoingAddress` and `natPortRange` are not
 //!   looked at: it is always the node's own address, and any port.
+//! - A service is what its EndpointSlices hold, ready or not: as a source their addresses, as a destination their addresses, protocols
+//!   and ports. One without endpoints matches nothing.
 //! - What the system says of an endpoint (namespace, service account, orchestrator) is not taken from its labels.
-//! - What cannot be enforced here (HTTP without a proxy that is registered as one of the [`Enforcers`], services by name) never
+//! - What cannot be enforced here (HTTP without a proxy that is registered as one of the [`Enforcers`]) never
 //!   allows anything: see [`ruleset::Warning`].
 //!
 //! Edges that other implementations got wrong have ids (`PE-30`); the file `EDGES.md` of this crate says which test or which

@@ -4,6 +4,7 @@
 //! single matches. So a rule becomes one chain rule for each combination of alternatives, usually just one: lists of
 //! networks and ports are sets. What needs an address is written once for each family; the rest serves both.
 
+use calico_model::resource::service::ServiceId;
 use calico_model::resource::{EntityRule, Icmp, PortMatch, Rule};
 use calico_model::{Cidr, Family, Namespace, Protocol};
 
@@ -55,6 +56,7 @@ fn looks_at_family(rule: &Rule) -> bool {
                 || peer.not_selector.is_some()
                 || entity.namespace_selector.is_some()
                 || entity.service_accounts.is_some()
+                || entity.services.is_some()
                 || named(&entity.ports)
                 || named(&entity.not_ports)
         })
@@ -78,7 +80,9 @@ fn of_family(
             matches.extend(rule.icmp.iter().flat_map(|icmp| icmp_matches(icmp, family)));
         }
         for (end, entity) in [(End::Source, &rule.source), (End::Destination, &rule.destination)] {
-            let lists = PortLists { end, entity, selector: peer(entity, namespace).selector, family };
+            let peer = peer(entity, namespace);
+            let service = peer.service.filter(|_| end == End::Destination);
+            let lists = PortLists { end, entity, selector: peer.selector, service, family };
             cross(&mut alternatives, lists.alternatives(has_ports, sets));
         }
         if let (Some(icmp), Some(family)) = (&rule.not_icmp, family) {
@@ -127,7 +131,8 @@ fn protocol_cases(rule: &Rule) -> Vec<(Vec<Match>, bool)> {
     let with = |matches: Vec<Match>| [matches.as_slice(), not.as_slice()].concat();
     let uses_ports = [&rule.source, &rule.destination]
         .into_iter()
-        .any(|entity| !entity.ports.is_empty() || !entity.not_ports.is_empty());
+        .any(|entity| !entity.ports.is_empty() || !entity.not_ports.is_empty())
+        || rule.destination.services.is_some();
     match rule.protocol {
         Some(protocol) => vec![(with(vec![Match::Protocol(Op::Is, protocol)]), protocol.has_ports())],
         None if !uses_ports => vec![(not, false)],
@@ -157,6 +162,10 @@ fn addresses(
     }
     if let Some(selector) = &peer.not_selector {
         matches.push(Match::InSet(end, family, Op::IsNot, sets.selected(selector, family)));
+    }
+    if let Some(service) = peer.service.filter(|_| end == End::Source) {
+        let set = sets.service_addresses(service, family);
+        matches.push(Match::InSet(end, family, Op::Is, set));
     }
     matches
 }
@@ -201,13 +210,14 @@ fn not_icmp(icmp: &Icmp, protocol: Option<Protocol>, family: Family) -> Alternat
     alternatives
 }
 
-/// The ports and not-ports of one end.
+/// The ports and not-ports of one end, and the service whose ports they are.
 struct PortLists<'r> {
     end: End,
     entity: &'r EntityRule,
     /// Named ports are looked up among what this selects.
     selector: Option<calico_model::Selector>,
-    /// Known whenever a port is named.
+    service: Option<ServiceId>,
+    /// Known whenever a port or a service is named.
     family: Option<Family>,
 }
 
@@ -215,14 +225,19 @@ impl PortLists<'_> {
     fn alternatives(&self, has_ports: bool, sets: &mut Sets) -> Alternatives {
         if !has_ports {
             // Nothing is one of the ports, and none of the not-ports.
-            return if self.entity.ports.is_empty() { vec![Vec::new()] } else { Vec::new() };
+            let any = self.entity.ports.is_empty() && self.service.is_none();
+            return if any { vec![Vec::new()] } else { Vec::new() };
         }
-        let not: Vec<Match> = self.matches(Op::IsNot, &self.entity.not_ports, sets);
+        let mut others: Vec<Match> = self.matches(Op::IsNot, &self.entity.not_ports, sets);
+        others.extend(self.service.clone().zip(self.family).map(|(service, family)| {
+            let set = sets.service_sockets(service, family);
+            Match::SocketInSet(self.end, family, Op::Is, set)
+        }));
         if self.entity.ports.is_empty() {
-            return vec![not];
+            return vec![others];
         }
         let is = self.matches(Op::Is, &self.entity.ports, sets);
-        is.into_iter().map(|port| std::iter::once(port).chain(not.iter().cloned()).collect()).collect()
+        is.into_iter().map(|port| std::iter::once(port).chain(others.iter().cloned()).collect()).collect()
     }
 
     /// One match for all numeric ports, and one for each name.

@@ -87,11 +87,6 @@ pub enum Warning {
         /// The policy or profile.
         policy: ResourceKey,
     },
-    /// A rule names a service, which is not known here: it allows nothing, and denies whatever else of it matches.
-    ServiceRule {
-        /// The policy or profile.
-        policy: ResourceKey,
-    },
     /// Two endpoints of the node claim one interface: the first by name has it.
     SharedInterface {
         /// The endpoint that is left without.
@@ -144,11 +139,6 @@ impl std::fmt::Display for Warning {
             Warning::HttpRule { policy } => write!(
                 f,
                 "{} {} allows HTTP requests, which needs an application-layer enforcer: the rule allows nothing",
-                policy.kind, policy.id
-            ),
-            Warning::ServiceRule { policy } => write!(
-                f,
-                "{} {} names a service, which is not known here: the rule allows nothing",
                 policy.kind, policy.id
             ),
             Warning::SharedInterface { endpoint } => write!(

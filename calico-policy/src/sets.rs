@@ -7,10 +7,12 @@
 //! addresses in the sets whose selectors it matches, and no other set is looked at.
 
 mod addresses;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use calico_model::resource::{EndpointPort, ResourceKey};
+use calico_model::resource::service::ServiceId;
+use calico_model::resource::{EndpointPort, KubernetesEndpointSlice, Object, ResourceKey};
 use calico_model::{Cidr, Family, Labels, Name, Selector};
 use slab::Slab;
 
@@ -18,6 +20,7 @@ use crate::index::{Carried, Index, ItemId, SelectorId};
 use crate::output::{Output, Part, parts};
 use crate::ruleset::{Chain, ChainName, Element, Elements, PortSet, Set, SetKind, SetName};
 use addresses::Addresses;
+use services::{Services, Slice};
 
 /// Something that selectors in rules select: a workload, a host endpoint or a network set.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,6 +36,15 @@ enum Meaning {
     Addresses { family: Family, selectors: BTreeSet<Selector>, nets: BTreeSet<Cidr> },
     /// The sockets that have a named port, of what a selector selects.
     Sockets { family: Family, selector: Selector, port: Box<str> },
+    /// The endpoints of a service: their addresses, or their sockets.
+    Service { family: Family, service: ServiceId, ends: Ends },
+}
+
+/// What of a service's endpoints is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Ends {
+    Addresses,
+    Sockets,
 }
 
 /// A set whose elements follow what its selectors select.
@@ -73,6 +85,7 @@ pub(crate) struct Sets {
     by_meaning: HashMap<Meaning, usize>,
     by_name: HashMap<SetName, usize>,
     of_selector: HashMap<SelectorId, Vec<usize>>,
+    services: Services,
     /// The names of sets that have become another kind of set since [`take_renamed`](Self::take_renamed) was called.
     renamed: BTreeSet<SetName>,
 }
@@ -109,6 +122,20 @@ impl Sets {
         }
     }
 
+    /// Puts some endpoints of a service in place, or takes them away.
+    pub(crate) fn put_slice(&mut self, key: &ResourceKey, object: Option<&Object<KubernetesEndpointSlice>>) {
+        let (former, slice) = self.services.put(key, object);
+        let parts = |slice: &Slice| (slice.member.clone(), slice.service.clone());
+        let (new, old) = (slice.map(parts), former.as_ref().map(parts));
+        // What stays is added before it is removed, so that it never leaves.
+        for (part, change) in [(new, Change::Added), (old, Change::Removed)] {
+            let Some((member, service)) = part else { continue };
+            for set in self.services.sets.get(&service).cloned().unwrap_or_default() {
+                self.change_set(set, &member, change);
+            }
+        }
+    }
+
     /// Sets the labels that a profile gives to its members.
     pub(crate) fn set_parent(&mut self, name: &Name, labels: Option<&Labels>) {
         for changed in self.members.set_parent(name, labels) {
@@ -128,6 +155,9 @@ impl Sets {
         let Some(id) = self.by_name.remove(name) else { return };
         let live = self.live.remove(id);
         self.by_meaning.remove(&live.meaning);
+        if let Meaning::Service { service, .. } = &live.meaning {
+            self.services.forget(service, id);
+        }
         for selector in live.selectors {
             if let Some(live) = self.of_selector.get_mut(&selector) {
                 live.retain(|other| *other != id);
@@ -142,37 +172,41 @@ impl Sets {
     /// Adds or removes what a member holds in every set of some selectors.
     fn change(&mut self, selectors: &[SelectorId], member: &Member, change: Change) {
         for selector in selectors {
-            let Some(sets) = self.of_selector.get(selector) else { continue };
-            for id in sets {
-                let live = &mut self.live[*id];
-                match (&live.meaning, &mut live.holdings) {
-                    (Meaning::Addresses { family, .. }, Holdings::Addresses(addresses)) => {
-                        for net in member.nets.iter().filter(|net| net.family() == *family) {
-                            let renamed = match change {
-                                Change::Added => addresses.add(&live.name, *net, &mut self.out),
-                                Change::Removed => addresses.remove(&live.name, *net, &mut self.out),
-                            };
-                            if renamed {
-                                // Under its new name the set is another; under the old one it goes with the rules that look at it.
-                                let set = addresses.set(&live.name, &self.out);
-                                let name = live.meaning.name(set.kind);
-                                self.out.put_set(&name, set);
-                                self.by_name.remove(&live.name);
-                                self.by_name.insert(name.clone(), *id);
-                                self.renamed.insert(std::mem::replace(&mut live.name, name));
-                            }
-                        }
+            let Some(sets) = self.of_selector.get_mut(selector) else { continue };
+            let sets = std::mem::take(sets);
+            sets.iter().for_each(|id| self.change_set(*id, member, change));
+            self.of_selector.insert(*selector, sets);
+        }
+    }
+
+    /// Adds or removes what a member holds in a set.
+    fn change_set(&mut self, id: usize, member: &Member, change: Change) {
+        let live = &mut self.live[id];
+        let family = live.meaning.family();
+        match &mut live.holdings {
+            Holdings::Addresses(addresses) => {
+                for net in member.nets.iter().filter(|net| net.family() == family) {
+                    let renamed = match change {
+                        Change::Added => addresses.add(&live.name, *net, &mut self.out),
+                        Change::Removed => addresses.remove(&live.name, *net, &mut self.out),
+                    };
+                    if renamed {
+                        // Under its new name the set is another; under the old one it goes with the rules that look at it.
+                        let set = addresses.set(&live.name, &self.out);
+                        let name = live.meaning.name(set.kind);
+                        self.out.put_set(&name, set);
+                        self.by_name.remove(&live.name);
+                        self.by_name.insert(name.clone(), id);
+                        self.renamed.insert(std::mem::replace(&mut live.name, name));
                     }
-                    (Meaning::Sockets { family, port, .. }, Holdings::Sockets(more)) => {
-                        for socket in sockets(member, port, *family) {
-                            match change {
-                                Change::Added => add_socket(more, &live.name, socket, &mut self.out),
-                                Change::Removed => remove_socket(more, &live.name, &socket, &mut self.out),
-                            }
-                        }
+                }
+            }
+            Holdings::Sockets(more) => {
+                for socket in sockets(member, live.meaning.port(), family) {
+                    match change {
+                        Change::Added => add_socket(more, &live.name, socket, &mut self.out),
+                        Change::Removed => remove_socket(more, &live.name, &socket, &mut self.out),
                     }
-                    (Meaning::Addresses { .. }, Holdings::Sockets(_))
-                    | (Meaning::Sockets { .. }, Holdings::Addresses(_)) => {}
                 }
             }
         }
@@ -196,6 +230,16 @@ impl Sets {
         self.want(Meaning::Sockets { family, selector, port: port.into() })
     }
 
+    /// Returns the set of the addresses of a service's endpoints.
+    pub(crate) fn service_addresses(&mut self, service: ServiceId, family: Family) -> SetName {
+        self.want(Meaning::Service { family, service, ends: Ends::Addresses })
+    }
+
+    /// Returns the set of the sockets of a service's endpoints.
+    pub(crate) fn service_sockets(&mut self, service: ServiceId, family: Family) -> SetName {
+        self.want(Meaning::Service { family, service, ends: Ends::Sockets })
+    }
+
     /// Returns the set of some networks and of the addresses that belong to what any of some selectors selects.
     pub(crate) fn any_of(
         &mut self,
@@ -211,7 +255,7 @@ impl Sets {
         let live = || self.by_name.get(name).map(|id| &self.live[*id].meaning);
         match self.wanted.get(name).or_else(live)? {
             Meaning::Addresses { selectors, nets, .. } => Some((selectors, nets)),
-            Meaning::Sockets { .. } => None,
+            Meaning::Sockets { .. } | Meaning::Service { .. } => None,
         }
     }
 
@@ -270,7 +314,10 @@ impl Sets {
     /// Returns which kind of set a meaning takes now.
     fn kind(&self, meaning: &Meaning) -> SetKind {
         match meaning {
-            Meaning::Sockets { family, .. } => SetKind::Socket(*family),
+            Meaning::Sockets { family, .. } | Meaning::Service { family, ends: Ends::Sockets, .. } => {
+                SetKind::Socket(*family)
+            }
+            Meaning::Service { family, ends: Ends::Addresses, .. } => SetKind::Address(*family),
             Meaning::Addresses { family, selectors, nets } => {
                 let is_wide = |net: &Cidr| net.family() == *family && !net.is_host();
                 let selects_wide = |held: &Held| {
@@ -287,40 +334,47 @@ impl Sets {
 
     /// Makes the set of a meaning.
     fn make(&mut self, meaning: Meaning) {
-        let (family, wanted): (Family, Vec<&Selector>) = match &meaning {
-            Meaning::Addresses { family, selectors, .. } => (*family, selectors.iter().collect()),
-            Meaning::Sockets { family, selector, .. } => (*family, vec![selector]),
+        let family = meaning.family();
+        let wanted: Vec<&Selector> = match &meaning {
+            Meaning::Addresses { selectors, .. } => selectors.iter().collect(),
+            Meaning::Sockets { selector, .. } => vec![selector],
+            Meaning::Service { .. } => Vec::new(),
         };
         let selectors: Vec<SelectorId> =
             wanted.into_iter().map(|selector| self.members.use_selector(selector)).collect();
-        let is_held = self.held.get(&family).is_some_and(|held| held.members > 0);
-        let selecting = selectors.iter().filter(|_| is_held);
-        let matching = selecting.flat_map(|selector| self.members.matching(*selector));
-        let members: Vec<&Member> = matching.map(|item| self.members.payload(*item)).collect();
-        let (holdings, set) = match &meaning {
-            Meaning::Addresses { family, nets, .. } => {
-                let held = members.iter().flat_map(|member| member.nets.iter());
-                let all = held.chain(nets).copied().filter(|net| net.family() == *family);
-                let (addresses, set) = Addresses::of(all.collect(), *family);
-                (Holdings::Addresses(addresses), set)
+        let members: Vec<&Member> = match &meaning {
+            Meaning::Service { service, .. } => self.services.members(service),
+            Meaning::Addresses { .. } | Meaning::Sockets { .. } => {
+                let is_held = self.held.get(&family).is_some_and(|held| held.members > 0);
+                let selecting = selectors.iter().filter(|_| is_held);
+                let matching = selecting.flat_map(|selector| self.members.matching(*selector));
+                matching.map(|item| self.members.payload(*item)).collect()
             }
-            Meaning::Sockets { family, port, .. } => {
-                let (mut more, mut elements) = (HashMap::new(), Elements::new());
-                for socket in members.iter().flat_map(|member| sockets(member, port, *family)) {
-                    if elements.contains(&socket) {
-                        *more.entry(socket).or_default() += 1;
-                    } else {
-                        elements.insert(socket);
-                    }
+        };
+        let (holdings, set) = if meaning.holds_sockets() {
+            let (mut more, mut elements) = (HashMap::new(), Elements::new());
+            for socket in members.iter().flat_map(|member| sockets(member, meaning.port(), family)) {
+                if elements.contains(&socket) {
+                    *more.entry(socket).or_default() += 1;
+                } else {
+                    elements.insert(socket);
                 }
-                (Holdings::Sockets(more), Set { kind: SetKind::Socket(*family), elements })
             }
+            (Holdings::Sockets(more), Set { kind: SetKind::Socket(family), elements })
+        } else {
+            let held = members.iter().flat_map(|member| member.nets.iter());
+            let all = held.chain(meaning.nets()).copied().filter(|net| net.family() == family);
+            let (addresses, set) = Addresses::of(all.collect(), family);
+            (Holdings::Addresses(addresses), set)
         };
         let name = meaning.name(set.kind);
         self.out.put_set(&name, set);
         let id = self.live.insert(Live { meaning: meaning.clone(), name: name.clone(), selectors, holdings });
         for selector in &self.live[id].selectors {
             self.of_selector.entry(*selector).or_default().push(id);
+        }
+        if let Meaning::Service { service, .. } = &meaning {
+            self.services.sets.entry(service.clone()).or_default().push(id);
         }
         self.by_meaning.insert(meaning, id);
         self.by_name.insert(name, id);
@@ -357,6 +411,35 @@ enum Change {
 }
 
 impl Meaning {
+    fn family(&self) -> Family {
+        match self {
+            Meaning::Addresses { family, .. }
+            | Meaning::Sockets { family, .. }
+            | Meaning::Service { family, .. } => *family,
+        }
+    }
+
+    fn holds_sockets(&self) -> bool {
+        match self {
+            Meaning::Addresses { .. } | Meaning::Service { ends: Ends::Addresses, .. } => false,
+            Meaning::Sockets { .. } | Meaning::Service { ends: Ends::Sockets, .. } => true,
+        }
+    }
+
+    /// The name of the ports whose sockets it holds: those of a service have none.
+    fn port(&self) -> &str {
+        match self {
+            Meaning::Sockets { port, .. } => port,
+            Meaning::Addresses { .. } | Meaning::Service { .. } => "",
+        }
+    }
+
+    /// The networks that it holds whoever is selected.
+    fn nets(&self) -> impl Iterator<Item = &Cidr> {
+        let nets = if let Meaning::Addresses { nets, .. } = self { Some(nets) } else { None };
+        nets.into_iter().flatten()
+    }
+
     /// Names tell hash sets from interval sets, and the families apart.
     fn name(&self, kind: SetKind) -> SetName {
         let family = |family: &Family, v4, v6| if *family == Family::V4 { v4 } else { v6 };
@@ -373,6 +456,13 @@ impl Meaning {
             }
             Meaning::Sockets { family: of, selector, port } => {
                 SetName::digest(family(of, "port4", "port6"), [selector.id().as_str(), port])
+            }
+            Meaning::Service { family: of, service, ends } => {
+                let word = match ends {
+                    Ends::Addresses => family(of, "svcip4", "svcip6"),
+                    Ends::Sockets => family(of, "svc4", "svc6"),
+                };
+                SetName::digest(word, [&*service.to_string()])
             }
         }
     }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use calico_model::resource::{
     BgpConfiguration, FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool,
-    NetworkPolicy, NetworkSet, Node, Profile, Tier, WorkloadEndpoint,
+    KubernetesEndpointSlice, NetworkPolicy, NetworkSet, Node, Profile, Tier, WorkloadEndpoint,
 };
 use calico_model::snapshot::Held;
 use calico_model::{Cidr, Family, InterfaceName, Protocol, Snapshot, Update};
@@ -148,6 +148,7 @@ pub fn updates(from: &Snapshot, to: &Snapshot) -> Vec<Update> {
     between::<GlobalNetworkPolicy>(from, to, &mut updates);
     between::<NetworkSet>(from, to, &mut updates);
     between::<GlobalNetworkSet>(from, to, &mut updates);
+    between::<KubernetesEndpointSlice>(from, to, &mut updates);
     between::<BgpConfiguration>(from, to, &mut updates);
     between::<FelixConfiguration>(from, to, &mut updates);
     updates

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use calico_model::resource::service::ServiceId;
 use calico_model::resource::{Action, EndpointToHostAction, PolicyType, ResourceKey};
 use calico_model::{InterfaceName, Name, Selector};
 
@@ -78,7 +79,7 @@ pub enum Reason {
         index: usize,
         /// What the rule says.
         action: Action,
-        /// Why its selectors matched.
+        /// Why its selectors and services matched.
         facts: Vec<Fact>,
     },
     /// Policies of the tier apply, and none of their rules matched.
@@ -102,15 +103,33 @@ pub enum Reason {
     Masqueraded,
 }
 
-/// Why a selector of a rule matched, or did not match, one end of a packet.
+/// Why a rule matched one end of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
     /// Which end.
     pub end: End,
-    /// The selector, with what the policy's own place adds to it.
-    pub selector: Selector,
-    /// What has the address and is selected: none for a selector that must not match.
+    /// Whom the rule means.
+    pub meant: Meant,
+    /// What has the address and is meant: none for a selector that must not match.
     pub selected: Vec<ResourceKey>,
+}
+
+/// Whom a rule means by something other than an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meant {
+    /// What this selects, with what the policy's own place adds to it.
+    Selector(Selector),
+    /// The endpoints of this service: a destination by its port too.
+    Service(ServiceId),
+}
+
+impl fmt::Display for Meant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Meant::Selector(selector) => selector.fmt(f),
+            Meant::Service(service) => write!(f, "service {service}"),
+        }
+    }
 }
 
 impl fmt::Display for Trace {
@@ -206,10 +225,10 @@ impl fmt::Display for Fact {
             End::Destination => "destination",
         };
         if self.selected.is_empty() {
-            return write!(f, "{end}: nothing with this address is selected by {}", self.selector);
+            return write!(f, "{end}: nothing with this address is selected by {}", self.meant);
         }
         let selected: Vec<String> =
             self.selected.iter().map(|key| format!("{} {}", key.kind, key.id)).collect();
-        write!(f, "{end}: {} selects {}", self.selector, selected.join(", "))
+        write!(f, "{end}: {} selects {}", self.meant, selected.join(", "))
     }
 }

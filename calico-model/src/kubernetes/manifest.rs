@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    ConversionError, Converted, cluster_network_policy, namespace, network_policy, pod, service_account,
+    ConversionError, Converted, cluster_network_policy, endpoint_slice, namespace, network_policy, pod,
+    service, service_account,
 };
 use crate::resource::{Document, Object, ReadError, Resource, Spec};
 use crate::wire::{Fault, Faults, quoted};
@@ -35,6 +36,8 @@ pub fn to_v3(value: &Value) -> Result<Document, ReadError> {
         }
         ("v1", "Namespace") => Ok(document(namespace(value)?)),
         ("v1", "ServiceAccount") => Ok(document(service_account(value)?)),
+        ("v1", "Service") => Ok(document(service(value)?)),
+        ("discovery.k8s.io/v1", "EndpointSlice") => Ok(document(endpoint_slice(value)?)),
         ("v1", "Pod") => match pod(value)? {
             Some(endpoint) => Ok(document(endpoint)),
             None => {

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::net::Protocol;
 use crate::resource::Document;
 use crate::resource::policy::{Action, PolicyType};
 
@@ -218,4 +219,47 @@ fn what_a_pod_calls_its_container_and_ports_is_taken_only_when_an_endpoint_can_s
     let named = json!({"metadata": {"name": "p", "namespace": "ns"},
                        "spec": {"nodeName": "n1", "containers": [{"ports": ports}]}});
     assert_eq!(pod(&named).unwrap().unwrap().spec.ports.len(), 1);
+}
+
+#[test]
+fn a_service_and_its_slices_keep_their_addresses_and_what_else_they_say_is_left_out() {
+    let meta = json!({"name": "web", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}});
+    let value = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": meta,
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "externalIPs": ["192.0.2.1"],
+                 "externalTrafficPolicy": "Local", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}, {"hostname": "lb.example.org"}]}},
+    });
+    let made = service(&value).unwrap();
+    assert_eq!(
+        made.key().datastore_key().as_str(),
+        "/calico/resources/v3/projectcalico.org/kubernetesservices/shop/web"
+    );
+    assert_eq!(made.spec.cluster_ip, Some("10.96.0.1".parse().unwrap()));
+    assert_eq!(made.spec.load_balancer_ips, ["192.0.2.9".parse::<std::net::IpAddr>().unwrap()]);
+    let headless = json!({"metadata": meta, "spec": {"clusterIP": "None"}});
+    assert_eq!(service(&headless).unwrap().spec.cluster_ip, None);
+
+    let mut value = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta, "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": false, "serving": true}, "nodeName": "n", "zone": "z"},
+                      {"addresses": ["10.0.0.2"], "targetRef": {"kind": "Pod"}}],
+        "ports": [{"name": "http", "port": 8080}, {"protocol": "UDP"}, {"protocol": "SCTP", "port": 5}],
+    });
+    let slice = endpoint_slice(&value).unwrap();
+    assert_eq!(slice.service().unwrap().to_string(), "shop/web");
+    assert_eq!(
+        slice.spec.addresses().map(|addr| addr.to_string()).collect::<Vec<_>>(),
+        ["10.0.0.1", "10.0.0.2"]
+    );
+    assert_eq!(
+        slice.spec.numbered_ports().collect::<Vec<_>>(),
+        [(Protocol::TCP, 8_080), (Protocol::SCTP, 5)]
+    );
+    let stored = to_v3(&value).unwrap();
+    assert_eq!(stored.check_input().unwrap(), slice.into());
+    value["endpoints"] = json!([{"addresses": ["db.example.org"]}]);
+    assert!(endpoint_slice(&value).unwrap_err().to_string().contains("endpoints[0].addresses[0]"));
+    value["addressType"] = json!("FQDN");
+    assert_eq!(endpoint_slice(&value).unwrap().spec.endpoints, []);
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::{
     BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, CalicoNodeStatus, ClusterInformation,
     FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, IpPool, IpReservation,
-    IpamBlock, IpamConfiguration, IpamHandle, KubeControllersConfiguration, Metadata, NetworkPolicy,
-    NetworkSet, Node, Profile, StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy, StagedNetworkPolicy,
-    Tier, WorkloadEndpoint,
+    IpamBlock, IpamConfiguration, IpamHandle, KubeControllersConfiguration, KubernetesEndpointSlice,
+    KubernetesService, Metadata, NetworkPolicy, NetworkSet, Node, Profile, StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy, StagedNetworkPolicy, Tier, WorkloadEndpoint,
 };
 use crate::datastore::{Key, Prefix};
 use crate::name::{Name, Namespace};
@@ -268,6 +268,8 @@ kinds! {
     StagedKubernetesNetworkPolicy: "StagedKubernetesNetworkPolicy", "stagedkubernetesnetworkpolicies", Namespaced, ["stagedkubernetesnetworkpolicy", "stagedkubernetespolicy", "stagedkubernetespolicies", "sknp", "sknps", "skpol", "skpols"];
     NetworkSet: "NetworkSet", "networksets", Namespaced, ["networkset", "netset", "netsets"];
     GlobalNetworkSet: "GlobalNetworkSet", "globalnetworksets", Cluster, ["globalnetworkset", "gnetset", "gnetsets"];
+    KubernetesService: "KubernetesService", "kubernetesservices", Namespaced, ["kubernetesservice", "service", "services", "svc"];
+    KubernetesEndpointSlice: "KubernetesEndpointSlice", "kubernetesendpointslices", Namespaced, ["kubernetesendpointslice", "endpointslice", "endpointslices"];
     BgpConfiguration: "BGPConfiguration", "bgpconfigurations", Cluster, ["bgpconfiguration", "bgpconfig", "bgpconfigs"];
     BgpPeer: "BGPPeer", "bgppeers", Cluster, ["bgppeer", "bgpp", "bgpps", "bp", "bps"];
     BgpFilter: "BGPFilter", "bgpfilters", Cluster, ["bgpfilter", "bgpf", "bgpfs", "bf", "bfs"];

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use serde_json::Value;
 
 use super::Tier;
-use crate::name::Name;
+use crate::name::{Name, Namespace};
 use crate::net::{Cidr, Protocol};
 use crate::selector::Selector;
 use crate::wire::{
@@ -119,7 +119,7 @@ wire_struct! {
         /// The name.
         name: String = "name" required,
         /// The namespace; the policy's own when absent.
-        namespace: Option<String> = "namespace" optional,
+        namespace: Option<Namespace> = "namespace" optional,
     }
 }
 

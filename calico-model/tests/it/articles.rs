@@ -394,9 +394,8 @@ spec: {containers: []}
 fn an_object_of_kubernetes_that_means_nothing_to_calico_is_told_in_one_sentence() {
     let text = "\
 apiVersion: v1
-kind: Service
+kind: ConfigMap
 metadata: {name: redis}
-spec: {clusterIP: 10.1.66.66, ports: [{port: 1, targetPort: 6379}]}
 ---
 apiVersion: v1
 kind: ReplicationController
@@ -422,9 +421,9 @@ metadata: {name: policy-demo}
     assert_eq!(
         told,
         [
-            "document 1 (line 1): Service of v1 is a kind of Kubernetes' own and none of Calico's: give it to kubectl",
-            "document 2 (line 6): ReplicationController of v1 is a kind of Kubernetes' own and none of Calico's: give it to kubectl",
-            "document 3 (line 10): Deployment of apps/v1 is a kind of Kubernetes' own and none of Calico's: give it to kubectl",
+            "document 1 (line 1): ConfigMap of v1 is a kind of Kubernetes' own and none of Calico's: give it to kubectl",
+            "document 2 (line 5): ReplicationController of v1 is a kind of Kubernetes' own and none of Calico's: give it to kubectl",
+            "document 3 (line 9): Deployment of apps/v1 is a kind of Kubernetes' own and none of Calico's: give it to kubectl",
             "Profile kns.policy-demo",
         ]
     );

@@ -105,6 +105,14 @@ fn full() -> BTreeMap<Kind, Value> {
         })),
         (Kind::NetworkSet, json!({"nets": ["10.0.0.0/8", "10.0.0.1"]})),
         (Kind::GlobalNetworkSet, json!({"nets": ["fd00::/8"]})),
+        (Kind::KubernetesService, json!({
+            "type": "LoadBalancer", "clusterIP": "10.0.0.1", "externalIPs": ["192.0.2.1"], "externalTrafficPolicy": "Local",
+            "loadBalancerIP": "192.0.2.2", "loadBalancerIPs": ["192.0.2.2", "fd00::2"],
+        })),
+        (Kind::KubernetesEndpointSlice, json!({
+            "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "n", "conditions": {"ready": true}}],
+            "ports": [{"name": "web", "protocol": "TCP", "port": 80}],
+        })),
         (Kind::BgpConfiguration, json!({
             "nodeToNodeMeshEnabled": true, "asNumber": 64512, "listenPort": 179, "logSeverityScreen": "info",
             "communities": [{"name": "c", "value": "1:2"}], "prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": ["c", "1:2:3"]}],

@@ -241,6 +241,10 @@ fn of_kind(kind: Kind) -> (Table, Table) {
             &[NAME, ("NODE", At("spec/node", ""))],
             &[NAME, ("NODE", At("spec/node", "")), ("CLASSES", List("spec/classes"))],
         ),
+        Kind::KubernetesService => (
+            &[NAME, ("TYPE", At("spec/type", "ClusterIP")), ("CLUSTERIP", At("spec/clusterIP", "None"))],
+            &[],
+        ),
         Kind::BlockAffinity => (
             &[
                 NAME,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use calico_model::manifest;
 use calico_model::resource::{Document, Object, PolicyType, Profile, Resource, ResourceKey, Rule};
 use calico_policy::explain::{Choice, Cure, Explanation, Hop, Remedy, Tunnel};
-use calico_policy::trace::{Reason, Step, Subject};
+use calico_policy::trace::{Meant, Reason, Step, Subject};
 use serde_json::{Value, json};
 
 /// How wide a terminal is that nobody made wider.
@@ -105,12 +105,17 @@ fn step_to_json(step: &Step, choices: &[Choice]) -> Value {
 }
 
 fn choice_to_json(choice: &Choice) -> Value {
+    let (selector, service) = match &choice.meant {
+        Meant::Selector(selector) => (Some(selector.to_string()), None),
+        Meant::Service(service) => (None, Some(service.to_string())),
+    };
     let labels: serde_json::Map<String, Value> =
         choice.labels.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
     json!({
         "policy": choice.policy.as_ref().map(ResourceKey::to_string),
         "chosen": choice.chosen.to_string(),
-        "selector": choice.selector.to_string(),
+        "selector": selector,
+        "service": service,
         "labels": labels,
     })
 }
@@ -148,9 +153,9 @@ fn choice_line(choice: &Choice) -> String {
     let (kind, id) = (choice.chosen.kind, &choice.chosen.id);
     match &choice.policy {
         Some(policy) => {
-            format!("{} {} is for {}: {kind} {id}{labels}", policy.kind, policy.id, choice.selector)
+            format!("{} {} is for {}: {kind} {id}{labels}", policy.kind, policy.id, choice.meant)
         }
-        None => format!("{} selects {kind} {id}{labels}", choice.selector),
+        None => format!("{} selects {kind} {id}{labels}", choice.meant),
     }
 }
 

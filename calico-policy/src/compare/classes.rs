@@ -256,6 +256,7 @@ fn reduce(snapshot: &Snapshot, kept: &BTreeSet<ResourceKey>) -> Snapshot {
     reduced.workloads = of(snapshot, kept);
     reduced.network_sets = of(snapshot, kept);
     reduced.global_network_sets = of(snapshot, kept);
+    reduced.endpoint_slices = of(snapshot, kept);
     reduced.policies = of(snapshot, kept);
     reduced.global_policies = of(snapshot, kept);
     reduced.pools.clone_from(&snapshot.pools);
@@ -326,6 +327,11 @@ impl Differences {
         differing::<calico_model::resource::Profile>(before.snapshot, after.snapshot, &mut changed);
         differing::<calico_model::resource::WorkloadEndpoint>(before.snapshot, after.snapshot, &mut changed);
         differing::<calico_model::resource::HostEndpoint>(before.snapshot, after.snapshot, &mut changed);
+        differing::<calico_model::resource::KubernetesEndpointSlice>(
+            before.snapshot,
+            after.snapshot,
+            &mut changed,
+        );
         differing::<calico_model::resource::NetworkSet>(before.snapshot, after.snapshot, &mut changed);
         differing::<calico_model::resource::GlobalNetworkSet>(before.snapshot, after.snapshot, &mut changed);
         let labels = |snapshot: &Snapshot, key: &ResourceKey| {

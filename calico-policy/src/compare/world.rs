@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use calico_model::resource::service::ServiceId;
 use calico_model::resource::{
-    EncapMode, EndpointPort, FelixConfiguration, HostEndpoint, Kind, Object, ObjectId, PortMatch, ProtoPort,
-    ResourceKey, Rule, WorkloadEndpoint,
+    EncapMode, FelixConfiguration, HostEndpoint, Kind, KubernetesEndpointSlice, Object, ObjectId, PortMatch,
+    ProtoPort, ResourceKey, Rule, WorkloadEndpoint,
 };
 use calico_model::{Cidr, Family, InterfaceName, Name, Namespace, NodeName, Selector, Snapshot};
 
@@ -49,6 +50,7 @@ pub(super) enum Holder<'s> {
     Workload(&'s Object<WorkloadEndpoint>),
     Host(&'s Object<HostEndpoint>),
     Set(&'s calico_model::resource::Metadata, Kind),
+    Slice(&'s Object<KubernetesEndpointSlice>),
 }
 
 /// What the labels of an endpoint are made of.
@@ -103,6 +105,9 @@ impl<'s> World<'s> {
         for set in snapshot.global_network_sets.values() {
             let holder = Holder::Set(&set.metadata, Kind::GlobalNetworkSet);
             set.spec.nets.iter().for_each(|net| world.hold(*net, holder));
+        }
+        for slice in snapshot.endpoint_slices.values() {
+            slice.spec.addresses().for_each(|addr| world.hold(Cidr::host(addr), Holder::Slice(slice)));
         }
         let of_workloads = snapshot.workloads.values().map(|workload| workload.spec.node.clone());
         let named = snapshot.nodes.values().map(|node| NodeName::from(node.metadata.name.clone()));
@@ -172,8 +177,12 @@ impl<'s> World<'s> {
     pub(super) fn standing(&mut self, addr: IpAddr) -> Standing {
         let alone =
             |site| Standing { site, unique: None, service: false, asked: Vec::new(), profiles: Vec::new() };
-        let several =
-            self.holders(addr).iter().filter(|holder| !matches!(holder, Holder::Set(..))).count() > 1;
+        let several = self
+            .holders(addr)
+            .iter()
+            .filter(|holder| !matches!(holder, Holder::Set(..) | Holder::Slice(_)))
+            .count()
+            > 1;
         let mut standing = match self.home(addr) {
             Home::Outside => alone(Site::Outside),
             Home::Node(name) => {
@@ -311,6 +320,8 @@ impl<'s> World<'s> {
                 let peer = peer(end, namespace);
                 matchers.selectors.extend(peer.selector);
                 matchers.selectors.extend(peer.not_selector);
+                matchers.named |= peer.service.is_some();
+                matchers.services.extend(peer.service);
                 matchers.nets.extend(end.nets.iter().chain(&end.not_nets));
                 let ports = end.ports.iter().chain(&end.not_ports);
                 matchers.named |= ports.into_iter().any(|port| matches!(port, PortMatch::Named(_)));
@@ -329,11 +340,18 @@ impl<'s> World<'s> {
                 Holder::Workload(found) => selector.matches(&SystemLabels::of_workload(self.snapshot, found)),
                 Holder::Host(found) => selector.matches(&SystemLabels::of_host(self.snapshot, found)),
                 Holder::Set(metadata, _) => selector.matches(&SystemLabels::of_set(metadata)),
+                Holder::Slice(_) => false,
             })
         };
+        let serves = |service: &ServiceId| {
+            let of_it = |holder: &Holder<'_>| matches!(holder, Holder::Slice(slice) if slice.service().as_ref() == Some(service));
+            holders.iter().any(of_it)
+        };
+        let services = matchers.services.iter().enumerate().filter(|(_, service)| serves(service));
         let selectors = matchers.selectors.iter().enumerate().filter(|(_, selector)| is_selected(selector));
         let nets = matchers.nets.iter().enumerate().filter(|(_, net)| net.contains(addr));
         Membership {
+            services: services.map(|(index, _)| index as u32).collect(),
             selectors: selectors.map(|(index, _)| index as u32).collect(),
             nets: nets.map(|(index, _)| index as u32).collect(),
             ports: if matchers.named { named_ports(&holders) } else { Vec::new() },
@@ -341,14 +359,20 @@ impl<'s> World<'s> {
     }
 }
 
-/// Returns the named ports of whoever has an address.
+/// Returns the named ports of whoever has an address; those of a service are named as it is.
 pub(super) fn named_ports(holders: &[Holder<'_>]) -> Vec<(String, u8, u16)> {
     let mut ports = Vec::new();
     for holder in holders {
-        let named: &[EndpointPort] = match holder {
+        let named = match holder {
             Holder::Workload(found) => &found.spec.ports,
             Holder::Host(found) => &found.spec.ports,
-            Holder::Set(..) => &[],
+            Holder::Set(..) => continue,
+            Holder::Slice(slice) => {
+                let service = slice.service().map(|service| service.to_string()).unwrap_or_default();
+                let numbers = slice.spec.numbered_ports();
+                ports.extend(numbers.map(|(protocol, port)| (service.clone(), protocol.number(), port)));
+                continue;
+            }
         };
         ports.extend(named.iter().map(|port| (port.name.clone(), port.protocol.number(), port.port)));
     }
@@ -361,6 +385,7 @@ impl Holder<'_> {
         match self {
             Holder::Workload(found) => found.key(),
             Holder::Host(found) => found.key(),
+            Holder::Slice(found) => found.key(),
             Holder::Set(metadata, kind) => ResourceKey {
                 kind,
                 id: ObjectId { namespace: metadata.namespace.clone(), name: metadata.name.clone() },
@@ -372,7 +397,7 @@ impl Holder<'_> {
         match self {
             Holder::Workload(found) => &found.spec.profiles,
             Holder::Host(found) => &found.spec.profiles,
-            Holder::Set(..) => &[],
+            Holder::Set(..) | Holder::Slice(_) => &[],
         }
     }
 }
@@ -381,6 +406,7 @@ impl Holder<'_> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Matchers {
     selectors: BTreeSet<Selector>,
+    services: BTreeSet<ServiceId>,
     nets: BTreeSet<Cidr>,
     pub(super) named: bool,
 }
@@ -389,6 +415,7 @@ pub(super) struct Matchers {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Membership {
     selectors: Vec<u32>,
+    services: Vec<u32>,
     nets: Vec<u32>,
     ports: Vec<(String, u8, u16)>,
 }

@@ -176,14 +176,8 @@ impl Compilation<'_> {
     }
 
     /// Returns what cannot be enforced of a rule.
-    fn unenforced(
-        &self,
-        rule: &resource::Rule,
-        owner: &ResourceKey,
-    ) -> impl Iterator<Item = Warning> + use<> {
-        let http = self.enforcers.leave_http(rule).then(|| Warning::HttpRule { policy: owner.clone() });
-        let services = rule.source.services.is_some() || rule.destination.services.is_some();
-        http.into_iter().chain(services.then(|| Warning::ServiceRule { policy: owner.clone() }))
+    fn unenforced(&self, rule: &resource::Rule, owner: &ResourceKey) -> Option<Warning> {
+        self.enforcers.leave_http(rule).then(|| Warning::HttpRule { policy: owner.clone() })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! change of            at once                                      in the next pass
-//! endpoint, set        its addresses in the sets that select it     the chains of a local one that is selected otherwise
+//! endpoint, set, slice its addresses in the sets that select it     the chains of a local one that is selected otherwise
 //! profile              the members that inherit from it             its chains, and those of local endpoints that name it
 //! policy               what it selects of the local endpoints       the chains that hold it, and where those lead
 //! pool, node, host, BGP                                           the base chains
@@ -120,6 +120,7 @@ impl Machine {
         snapshot.hosts.values().for_each(|object| self.note(snapshot, &object.key()));
         snapshot.network_sets.values().for_each(|object| self.note(snapshot, &object.key()));
         snapshot.global_network_sets.values().for_each(|object| self.note(snapshot, &object.key()));
+        snapshot.endpoint_slices.values().for_each(|object| self.note(snapshot, &object.key()));
         snapshot.policies.values().for_each(|object| self.note(snapshot, &object.key()));
         snapshot.global_policies.values().for_each(|object| self.note(snapshot, &object.key()));
     }
@@ -137,6 +138,9 @@ impl Machine {
                 let object = snapshot.global_network_sets.get(&key.id);
                 self.network_set(key, object.map(|object| (&object.metadata, &*object.spec.nets)));
             }
+            Kind::KubernetesEndpointSlice => {
+                self.sets.put_slice(key, snapshot.endpoint_slices.get(&key.id).map(Arc::as_ref));
+            }
             Kind::Profile => self.profile(snapshot, key),
             Kind::NetworkPolicy | Kind::GlobalNetworkPolicy => self.policy(snapshot, key),
             Kind::IpPool | Kind::Node | Kind::BgpConfiguration => self.dirty.base = true,
@@ -150,6 +154,7 @@ impl Machine {
             | Kind::StagedNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy
             | Kind::StagedKubernetesNetworkPolicy
+            | Kind::KubernetesService
             | Kind::BgpPeer
             | Kind::BgpFilter
             | Kind::CalicoNodeStatus

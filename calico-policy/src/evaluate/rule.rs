@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use calico_model::resource::{EndpointPort, EntityRule, Icmp, PortMatch, ResourceKey, Rule};
+use calico_model::resource::service::ServiceId;
+use calico_model::resource::{
+    EndpointPort, EntityRule, Icmp, KubernetesEndpointSlice, PortMatch, ResourceKey, Rule,
+};
 use calico_model::{Cidr, Namespace, Selector, Snapshot};
 
 use super::Evaluation;
@@ -10,7 +13,7 @@ use crate::labels::SystemLabels;
 use crate::packet::{Packet, Transport, icmp_of};
 use crate::peer::peer;
 use crate::ruleset::End;
-use crate::trace::Fact;
+use crate::trace::{Fact, Meant};
 
 impl Evaluation<'_> {
     /// Returns why a rule of a policy in `namespace` matches, or `None` when it does not.
@@ -52,14 +55,21 @@ impl Evaluation<'_> {
             if selected.is_empty() {
                 return None;
             }
-            facts.push(Fact { end, selector: selector.clone(), selected });
+            facts.push(Fact { end, meant: Meant::Selector(selector.clone()), selected });
         }
         if let Some(selector) = &peer.not_selector {
             let selected = self.selected(selector, addr);
             if !selected.is_empty() {
                 return None;
             }
-            facts.push(Fact { end, selector: selector.clone(), selected });
+            facts.push(Fact { end, meant: Meant::Selector(selector.clone()), selected });
+        }
+        if let Some(service) = &peer.service {
+            let selected = self.endpoints_of(service, end);
+            if selected.is_empty() {
+                return None;
+            }
+            facts.push(Fact { end, meant: Meant::Service(service.clone()), selected });
         }
         Some(facts)
     }
@@ -101,6 +111,21 @@ impl Evaluation<'_> {
                     && is_named(&endpoint.spec.ports)
                     && is_selected(&SystemLabels::of_host(snapshot, endpoint))
             })
+    }
+
+    /// Returns the slices in which an end of the packet is an endpoint of a service: a destination by its port too.
+    fn endpoints_of(&self, service: &ServiceId, end: End) -> Vec<ResourceKey> {
+        let (addr, port) = self.end_of_packet(end);
+        let protocol = self.packet.protocol();
+        let at_port = |slice: &KubernetesEndpointSlice| {
+            end == End::Source
+                || port.is_some_and(|port| slice.numbered_ports().any(|p| p == (protocol, port)))
+        };
+        let slices = self.snapshot.endpoint_slices.values();
+        let own = slices.filter(|slice| slice.service().as_ref() == Some(service));
+        own.filter(|slice| slice.spec.addresses().any(|own| own == addr) && at_port(&slice.spec))
+            .map(|slice| slice.key())
+            .collect()
     }
 
     /// Returns everything that has the address and is selected.

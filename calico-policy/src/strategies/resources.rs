@@ -10,8 +10,8 @@ use calico_model::resource::policy::{GlobalPart, Http, ServiceMatch};
 use calico_model::resource::{
     Action, AllowedUse, BgpConfiguration, DefaultAction, EncapMode, EndpointPort, EndpointToHostAction,
     EntityRule, FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, Icmp, IpPool,
-    Metadata, NetworkPolicy, NetworkSet, Node, NodeBgp, Object, Policy, PolicyType, PortMatch, Profile,
-    ProtoPort, Rule, ServiceAccounts, Tier, WorkloadEndpoint,
+    KubernetesEndpointSlice, Metadata, NetworkPolicy, NetworkSet, Node, NodeBgp, Object, Policy, PolicyType,
+    PortMatch, Profile, ProtoPort, Rule, ServiceAccounts, Tier, WorkloadEndpoint,
 };
 use calico_model::{Cidr, Protocol, Selector, Snapshot};
 use proptest::collection::vec;
@@ -22,6 +22,7 @@ use proptest::sample::{select, subsequence};
 use super::{ADDRS_V4, ADDRS_V6, INTERFACES, NODES, PORTS};
 
 const NAMESPACES: [&str; 2] = ["ns1", "ns2"];
+const SERVICES: [&str; 2] = ["svc", "other"];
 const PROFILES: [&str; 4] = ["p1", "p2", "missing", "projectcalico-default-allow"];
 const TIERS: [&str; 4] = ["default", "t1", "t2", "kube-admin"];
 const NETS: [&str; 8] = [
@@ -60,14 +61,14 @@ fn constant<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 }
 
 pub(super) fn world() -> impl Strategy<Value = Snapshot> {
-    let endpoints =
-        (vec(workload(), 0..6), vec(host(), 0..4), vec(network_set(), 0..3), vec(network_set(), 0..3));
+    let sets = (vec(network_set(), 0..3), vec(network_set(), 0..3), vec(slice(), 0..4));
+    let endpoints = (vec(workload(), 0..6), vec(host(), 0..4), sets);
     let meaning =
         (vec(network_policy(), 0..4), vec(global_policy(), 0..4), vec(tier(), 3), vec(profile(), 2));
     let around = (vec(pool(), 0..3), felix(), any::<[bool; 2]>(), weighted(0.2, services()));
     (endpoints, meaning, around).prop_map(
         |(
-            (workloads, hosts, sets, global_sets),
+            (workloads, hosts, (sets, global_sets, slices)),
             (policies, globals, tiers, profiles),
             (pools, felix, nodes, services),
         )| {
@@ -89,6 +90,10 @@ pub(super) fn world() -> impl Strategy<Value = Snapshot> {
             for (i, (labels, nets)) in global_sets.into_iter().enumerate() {
                 let metadata = Metadata { labels, ..named("g", i) };
                 world.insert(Object { metadata, spec: GlobalNetworkSet { nets } });
+            }
+            for (i, (labels, namespace, spec)) in slices.into_iter().enumerate() {
+                let metadata = Metadata { labels, namespace: Some(constant(namespace)), ..named("es", i) };
+                world.insert(Object { metadata, spec });
             }
             for (i, (namespace, spec)) in policies.into_iter().enumerate() {
                 let metadata = Metadata { namespace: Some(constant(namespace)), ..named("np", i) };
@@ -252,6 +257,23 @@ fn network_set() -> impl Strategy<Value = (Labels, Vec<Cidr>)> {
     (labels(), nets(0..4))
 }
 
+/// Some endpoints of a service, or of none.
+fn slice() -> impl Strategy<Value = (Labels, &'static str, KubernetesEndpointSlice)> {
+    let protocol = select(&[Protocol::TCP, Protocol::UDP, Protocol::SCTP][..]);
+    let ports = vec((protocol, select(&PORTS[..])), 0..3);
+    let service = prop_oneof![8 => select(&SERVICES[..]).prop_map(Some), 1 => Just(None)];
+    (service, select(&NAMESPACES[..]), addrs(), ports).prop_map(|(service, namespace, addrs, ports)| {
+        let labels = service.map(|service| ("kubernetes.io/service-name", service)).into_iter().collect();
+        (labels, namespace, KubernetesEndpointSlice::new(addrs.iter().map(Cidr::addr), &ports))
+    })
+}
+
+fn service() -> impl Strategy<Value = ServiceMatch> {
+    (select(&SERVICES[..]), weighted(0.6, select(&NAMESPACES[..]))).prop_map(|(name, namespace)| {
+        ServiceMatch { name: name.to_owned(), namespace: namespace.map(constant) }
+    })
+}
+
 fn nets(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Cidr>> {
     subsequence(NETS.to_vec(), count).prop_map(|nets| nets.into_iter().map(constant).collect())
 }
@@ -344,15 +366,16 @@ fn entity() -> impl Strategy<Value = EntityRule> {
         (sometimes(nets(1..4)), sometimes(nets(1..3))),
         (weighted(0.3, selector()), weighted(0.15, selector()), weighted(0.2, selector())),
         (sometimes(ports()), sometimes(ports())),
-        (weighted(0.1, accounts()), proptest::bool::weighted(0.03)),
+        (weighted(0.1, accounts()), weighted(0.05, service())),
     );
     prop_oneof![
-        2 => Just(EntityRule::default()),
-        3 => entity.prop_map(|(nets, selectors, ports, (service_accounts, service))| EntityRule {
+        6 => Just(EntityRule::default()),
+        1 => service().prop_map(|service| EntityRule { services: Some(service), ..EntityRule::default() }),
+        9 => entity.prop_map(|(nets, selectors, ports, (service_accounts, services))| EntityRule {
             nets: nets.0,
             selector: selectors.0,
             namespace_selector: selectors.2,
-            services: service.then(|| ServiceMatch { name: "svc".to_owned(), namespace: None }),
+            services,
             ports: ports.0,
             not_nets: nets.1,
             not_selector: selectors.1,

@@ -82,7 +82,7 @@ fn changes_are_frequent_enough_to_be_worth_comparing() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut changes, mut none) = (0, 0);
-    for _ in 0..60 {
+    for _ in 0..120 {
         let (before, after, packets) = changed().new_tree(&mut runner).unwrap().current();
         for (source, destination, transport) in ends(&packets) {
             let is = |world| verdict(world, source, destination, transport);

@@ -167,16 +167,41 @@ spec: {node: node-2, ipNetworks: [10.0.0.3]}
 }
 
 #[test]
-fn pe17_a_peer_that_is_not_known_allows_nothing_and_denies_everything() {
-    for (action, allowed) in [("Allow", false), ("Deny", false)] {
-        let rules = format!(
-            "ingress: [{{action: {action}, source: {{services: {{name: s}}}}}}, {{action: Allow, protocol: TCP}}]"
-        );
-        let world = world(&policy(&rules));
+fn pe17_a_clause_that_nobody_can_ask_allows_nothing_and_denies_everything() {
+    use calico_model::resource::Action;
+    let rules =
+        "ingress: [{action: Allow, protocol: TCP, http: {methods: [GET]}}, {action: Allow, protocol: TCP}]";
+    for (action, allowed) in [(Action::Allow, true), (Action::Deny, false)] {
+        let mut world = world(&policy(rules));
+        for policy in world.policies.values_mut().map(std::sync::Arc::make_mut) {
+            policy.spec.0.ingress[0].action = action;
+        }
         let tcp = allows(&world, &from_web("10.0.0.1", Transport::tcp(80)));
-        assert_eq!(tcp, action == "Allow", "only the second rule can allow it");
-        assert_eq!(allows(&world, &from_web("10.0.0.1", Transport::udp(80))), allowed);
+        assert_eq!(tcp, allowed, "only the second rule can allow it");
+        assert!(!allows(&world, &from_web("10.0.0.1", Transport::udp(80))));
     }
+}
+
+#[test]
+fn a_service_is_its_endpoints_a_source_by_address_and_a_destination_by_port_too() {
+    let slice = |service: &str| {
+        format!(
+            "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: s-1, namespace: shop, labels: {{kubernetes.io/service-name: {service}}}}}
+addressType: IPv4
+endpoints: [{{addresses: [10.0.0.3], conditions: {{ready: false}}}}]
+ports: [{{name: web, port: 80}}]
+"
+        )
+    };
+    let from = |service: &str| {
+        let rules = "ingress: [{action: Allow, source: {services: {name: s}}}]";
+        let world = world(&(policy(rules) + &slice(service)));
+        allows(&world, &from_web("10.0.0.1", Transport::udp(5)))
+    };
+    assert_eq!([from("s"), from("t")], [true, false], "the port is not asked");
 }
 
 #[test]

@@ -282,3 +282,36 @@ fn pe92_connections_outlive_a_policy_written_anew_and_an_agent_that_starts_again
     lab.apply(&world);
     assert!(web.namespace.within(|| connect(db.socket(3306))).is_some());
 }
+
+#[test]
+fn a_service_is_reached_at_the_sockets_of_its_endpoints_alone() {
+    use calico_model::resource::policy::ServiceMatch;
+    use calico_model::resource::{KubernetesEndpointSlice, NetworkPolicy, Policy, PolicyType, Rule};
+    let mut world = golden::world("database");
+    let lab = Lab::of(&world);
+    let (db, other) = (lab.workload("cali0000000db1"), lab.workload("cali0000other1"));
+    let namespace = world.workloads.keys().next().unwrap().namespace.clone();
+    world.policies.clear();
+    world.global_policies.clear();
+    let mut rule = Rule::allow();
+    rule.destination.services = Some(ServiceMatch { name: "db".to_owned(), namespace: None });
+    let mut policy = Policy::selecting("all()".parse().unwrap(), vec![PolicyType::Egress]);
+    policy.egress.push(rule);
+    let mut policy = Object::new("to-db".parse().unwrap(), NetworkPolicy(policy));
+    policy.metadata.namespace.clone_from(&namespace);
+    world.insert(policy);
+    lab.apply(&world);
+    let reached = || {
+        let sockets = [db.socket(3306), db.socket6(3306), db.socket(80)];
+        sockets.map(|socket| other.namespace.within(|| connect(socket)).is_some())
+    };
+    assert_eq!(reached(), [false; 3], "a service without endpoints");
+    let addrs = [&db.addr, &db.addr6].map(|addr| addr.parse().unwrap());
+    let slice = KubernetesEndpointSlice::new(addrs, &[(calico_model::Protocol::TCP, 3306)]);
+    let mut slice = Object::new("db-1".parse().unwrap(), slice);
+    slice.metadata.namespace = namespace;
+    slice.metadata.labels.insert("kubernetes.io/service-name", "db");
+    world.insert(slice);
+    lab.apply(&world);
+    assert_eq!(reached(), [true, true, false]);
+}

@@ -3,6 +3,7 @@
 pub mod bgp;
 pub mod cascade;
 pub mod columns;
+pub mod events;
 pub mod explain;
 pub mod format;
 pub mod input;

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use calico_model::manifest;
-use calico_model::resource::{API_VERSION, Document, Kind};
+use calico_model::resource::{API_VERSION, Document, Kind, Scope};
 use serde_json::{Value, json};
 
 use super::columns::{Column, Context, NAMESPACE, Width, columns, custom};
@@ -49,6 +49,27 @@ impl FromStr for Format {
     }
 }
 
+impl Format {
+    /// The columns of a kind's table.
+    ///
+    /// # Errors
+    /// A sentence, when a custom heading is not one of the kind's.
+    pub(super) fn columns(&self, kind: Kind, namespaces: Namespaces) -> Result<Vec<Column>, String> {
+        let mut chosen = match self {
+            Self::Custom(headings) => custom(kind, headings).map_err(|known| {
+                format!("{kind} has no column {}: it has {}", headings.join(" or "), known.join(", "))
+            })?,
+            Self::Wide => columns(kind, Width::Wide),
+            Self::Ps | Self::Yaml | Self::Json | Self::Name => columns(kind, Width::Normal),
+        };
+        let named = chosen.iter().any(|column| column.heading == NAMESPACE.heading);
+        if kind.scope() == Scope::Namespaced && namespaces == Namespaces::Shown && !named {
+            chosen.insert(0, NAMESPACE);
+        }
+        Ok(chosen)
+    }
+}
+
 /// What was asked for, which decides whether one object or a list is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
@@ -80,29 +101,17 @@ pub fn render(
     namespaces: Namespaces,
     context: &Context,
 ) -> Result<String, String> {
-    let tables = |choose: &dyn Fn(Kind) -> Result<Vec<Column>, String>| {
-        let mut text = String::new();
-        for (kind, group) in groups(documents, shape) {
-            let mut chosen = choose(kind)?;
-            let in_namespace = kind.scope() == calico_model::resource::Scope::Namespaced;
-            if in_namespace
-                && namespaces == Namespaces::Shown
-                && chosen.iter().all(|c| c.heading != NAMESPACE.heading)
-            {
-                chosen.insert(0, NAMESPACE);
-            }
-            text.push_str(&in_columns(&group, &chosen, context));
-        }
-        Ok(text)
-    };
     match format {
-        Format::Ps => tables(&|kind| Ok(columns(kind, Width::Normal))),
-        Format::Wide => tables(&|kind| Ok(columns(kind, Width::Wide))),
-        Format::Custom(headings) => tables(&|kind| {
-            custom(kind, headings).map_err(|known| {
-                format!("{kind} has no column {}: it has {}", headings.join(" or "), known.join(", "))
-            })
-        }),
+        Format::Ps | Format::Wide | Format::Custom(_) => {
+            let mut text = String::new();
+            for (kind, group) in groups(documents, shape) {
+                let chosen = format.columns(kind, namespaces)?;
+                let headings: Vec<String> = chosen.iter().map(|column| column.heading.to_owned()).collect();
+                let rows: Vec<_> = group.iter().map(|document| cells(&chosen, document, context)).collect();
+                text.push_str(&table::plain(&headings, &rows));
+            }
+            Ok(text)
+        }
         Format::Yaml => Ok(manifest::to_yaml(&as_value(documents, shape))),
         Format::Json => Ok(format!("{:#}\n", as_value(documents, shape))),
         Format::Name => Ok(documents.iter().map(|document| format!("{}\n", short_name(document))).collect()),
@@ -138,11 +147,9 @@ fn groups<'d>(documents: &'d [Document], shape: &Shape) -> Vec<(Kind, Vec<&'d Do
     groups
 }
 
-fn in_columns(documents: &[&Document], columns: &[Column], context: &Context) -> String {
-    let headings: Vec<String> = columns.iter().map(|column| column.heading.to_owned()).collect();
-    let row = |document: &&Document| columns.iter().map(|column| column.cell(document, context)).collect();
-    let rows: Vec<Vec<String>> = documents.iter().map(row).collect();
-    table::plain(&headings, &rows)
+/// A resource's row.
+pub(super) fn cells(columns: &[Column], document: &Document, context: &Context) -> Vec<String> {
+    columns.iter().map(|column| column.cell(document, context)).collect()
 }
 
 fn as_value(documents: &[Document], shape: &Shape) -> Value {
@@ -159,7 +166,7 @@ fn as_value(documents: &[Document], shape: &Shape) -> Value {
     }
 }
 
-fn short_name(document: &Document) -> String {
+pub(super) fn short_name(document: &Document) -> String {
     format!("{}/{}", document.kind().as_str().to_lowercase(), document.metadata("name").unwrap_or_default())
 }
 

@@ -8,18 +8,23 @@ const TERMINAL: usize = 80;
 /// Lays out rows under headings in columns three spaces apart, as `calicoctl get` does, and ends with an empty line.
 #[must_use]
 pub fn plain(headings: &[String], rows: &[Vec<String>]) -> String {
-    let widths = widths(headings.len(), std::iter::once(headings).chain(rows.iter().map(Vec::as_slice)));
+    let rows: Vec<&[String]> = std::iter::once(headings).chain(rows.iter().map(Vec::as_slice)).collect();
+    aligned(&mut vec![0; headings.len()], &rows) + "\n"
+}
+
+/// Lays out rows that come below others, whose columns are so wide: `widths` grows with them.
+#[must_use]
+pub fn aligned(widths: &mut [usize], rows: &[&[String]]) -> String {
+    widen(widths, rows.iter().copied());
     let mut text = String::new();
-    for row in std::iter::once(headings).chain(rows.iter().map(Vec::as_slice)) {
+    for row in rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let width = (*width + 3).max(5);
-            pad(&mut line, &printable(cell), width);
+        for (cell, width) in row.iter().zip(&*widths) {
+            pad(&mut line, &printable(cell), (*width + 3).max(5));
         }
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    text.push('\n');
     text
 }
 
@@ -120,12 +125,16 @@ fn pad(line: &mut String, cell: &str, width: usize) {
 
 fn widths<'r>(columns: usize, rows: impl Iterator<Item = &'r [String]>) -> Vec<usize> {
     let mut widths = vec![0; columns];
+    widen(&mut widths, rows);
+    widths
+}
+
+fn widen<'r>(widths: &mut [usize], rows: impl Iterator<Item = &'r [String]>) {
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(printable(cell).chars().count());
         }
     }
-    widths
 }
 
 /// A cell without what would break the table or the terminal.

@@ -7,7 +7,7 @@ mod plan;
 mod selector;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -361,6 +361,47 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn a_watch_shows_what_there_is_and_then_each_change() {
+    let cluster = Cluster::new("watch");
+    cluster.apply(&pool("first", "10.1.0.0/16"));
+    let mut child = cluster.command(&["get", "ippools", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!(next(), "EVENT      NAME    CIDR          SELECTOR");
+    assert_eq!(next(), "ADDED      first   10.1.0.0/16   all()");
+    cluster.apply(&pool("second", "10.2.0.0/16"));
+    assert_eq!(next(), "ADDED      second   10.2.0.0/16   all()");
+    cluster.ok(&["patch", "ippool", "first", "-p", "spec: {nodeSelector: has(rack)}"]);
+    assert_eq!(next(), "MODIFIED   first    10.1.0.0/16   has(rack)");
+    cluster.ok(&["delete", "ippool", "second"]);
+    // A pool is disabled before it goes.
+    assert_eq!(next(), "MODIFIED   second   10.2.0.0/16   all()");
+    assert_eq!(next(), "DELETED    second   10.2.0.0/16   all()");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_watch_tells_only_of_what_is_asked_for_and_speaks_json() {
+    let cluster = Cluster::new("watch-json");
+    let mut child = cluster
+        .command(&["get", "ippool", "second", "-w", "-o", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    cluster.apply(&pool("first", "10.1.0.0/16"));
+    cluster.apply(&pool("second", "10.2.0.0/16"));
+    let events = serde_json::Deserializer::from_reader(child.stdout.take().unwrap()).into_iter::<Value>();
+    let mut events = events.map(|event| event.unwrap());
+    let came = events.next().unwrap();
+    assert_eq!((&came["type"], &came["object"]["metadata"]["name"]), (&"ADDED".into(), &"second".into()));
+    // A reader that goes away ends it with the next change.
+    drop(events);
+    cluster.ok(&["delete", "ippool", "second"]);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

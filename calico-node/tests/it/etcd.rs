@@ -1,5 +1,6 @@
 //! `calicoctl` over a real etcd server, chosen by the environment.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
 use calico_ipam::{AutoAssign, Ipam};
@@ -9,9 +10,14 @@ use calico_node::paths::Paths;
 
 /// Runs a program over the server.
 fn run(cluster: &LocalCluster, program: &str, arguments: &[&str]) -> Output {
+    command(cluster, program, arguments).output().unwrap()
+}
+
+fn command(cluster: &LocalCluster, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("DATASTORE_TYPE", "etcdv3");
-    command.env("ETCD_ENDPOINTS", cluster.urls().join(",")).stdin(Stdio::null()).output().unwrap()
+    command.env("ETCD_ENDPOINTS", cluster.urls().join(",")).stdin(Stdio::null());
+    command
 }
 
 #[test]
@@ -57,6 +63,26 @@ fn calicoctl_keeps_resources_in_etcd() {
     let released = calicoctl(&["ipam", "release", "--from-report", path]);
     std::fs::remove_file(&report).unwrap();
     assert_eq!(released, "Released 1 IPs and mended 0 handles.\n");
+}
+
+#[test]
+fn a_watch_shows_changes_in_etcd() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let etcd = runtime.block_on(LocalCluster::start(1, &[])).unwrap();
+    let calicoctl = env!("CARGO_BIN_EXE_calicoctl");
+    let mut watch = command(&etcd, calicoctl, &["get", "tiers", "-w", "-o", "name"]);
+    let mut child = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let file = std::env::temp_dir().join(format!("calico-node-watch-{}.yaml", std::process::id()));
+    std::fs::write(&file, "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: early}}").unwrap();
+    let applied = run(&etcd, calicoctl, &["apply", "-f", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    assert!(run(&etcd, calicoctl, &["delete", "tier", "early"]).status.success());
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let told: Vec<String> = lines.filter(|line| line.ends_with("/early")).take(2).collect();
+    assert_eq!(told, ["ADDED tier/early", "DELETED tier/early"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// Assigns an address to a pod that does not exist, on a node that does not.

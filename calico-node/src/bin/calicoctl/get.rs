@@ -1,13 +1,16 @@
 //! `calicoctl get`: show resources.
 
 use anyhow::{anyhow, bail};
+use calico_model::Namespace;
 use calico_model::resource::{Document, Kind, Scope};
 use calico_node::ctl::columns::Context;
+use calico_node::ctl::events::Events;
 use calico_node::ctl::format::{self, Format, Namespaces, Shape};
 
 use crate::batch::{Files, InNamespace, Order};
 use crate::outcome::Outcome;
 use crate::session::{Config, Session, key};
+use crate::watch;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,8 +28,11 @@ pub struct Args {
     /// Show resources of all namespaces.
     #[arg(short = 'A', long, short_alias = 'a', conflicts_with = "namespace")]
     all_namespaces: bool,
+    /// Go on showing what is changed, as events: ADDED, MODIFIED and DELETED.
+    #[arg(short = 'w', long, requires = "kind")]
+    watch: bool,
     /// Leave out what belongs to this cluster alone.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     export: bool,
     #[command(flatten)]
     namespace: InNamespace,
@@ -49,17 +55,17 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
         }
     };
     let session = args.config.open().await?;
+    let shown = args.all_namespaces || namespace.is_some();
+    let namespaces = if shown { Namespaces::Shown } else { Namespaces::Hidden };
+    let folder = args.kind.map(|kind| folder(kind, namespace, args.all_namespaces)).transpose()?.flatten();
+    if let (Some(kind), true) = (args.kind, args.watch) {
+        let context = context(&session, &[kind]).await?;
+        let events = Events::new(kind, args.output, namespaces, context).map_err(anyhow::Error::msg)?;
+        return watch::run(&session.client, watch::Asked { kind, folder, keys }, events).await;
+    }
     let (mut documents, shape) = match (args.kind, args.names.as_slice()) {
         (Some(kind), []) => {
-            if kind.scope() == Scope::Cluster && namespace.is_some() {
-                bail!("{kind} belongs to the whole cluster: leave out the namespace");
-            }
-            let default = calico_model::Namespace::default_namespace();
-            let folder = match kind.scope() {
-                Scope::Namespaced if !args.all_namespaces => Some(namespace.unwrap_or(&default)),
-                Scope::Namespaced | Scope::Cluster => None,
-            };
-            let listed = session.client.list(kind, folder).await?;
+            let listed = session.client.list(kind, folder.as_ref()).await?;
             errors.extend(
                 listed.corrupt.into_iter().map(|(key, error)| anyhow!("{key} cannot be read: {error}")),
             );
@@ -80,9 +86,8 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     if args.export {
         documents.iter_mut().for_each(format::strip_for_export);
     }
-    let shown = args.all_namespaces || namespace.is_some();
-    let namespaces = if shown { Namespaces::Shown } else { Namespaces::Hidden };
-    let context = context(&session, &documents).await?;
+    let kinds: Vec<Kind> = documents.iter().map(Document::kind).collect();
+    let context = context(&session, &kinds).await?;
     if documents.is_empty() && !errors.is_empty() {
         return Ok(Outcome { errors, ..Outcome::default() });
     }
@@ -91,10 +96,23 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     Ok(Outcome { text, errors, status: 0 })
 }
 
+/// The namespace whose resources of a kind are meant; none when all are, or when the kind has no namespaces.
+fn folder(kind: Kind, namespace: Option<&Namespace>, all: bool) -> anyhow::Result<Option<Namespace>> {
+    match kind.scope() {
+        Scope::Cluster if namespace.is_some() => {
+            bail!("{kind} belongs to the whole cluster: leave out the namespace")
+        }
+        Scope::Namespaced if !all => {
+            Ok(Some(namespace.cloned().unwrap_or_else(Namespace::default_namespace)))
+        }
+        Scope::Cluster | Scope::Namespaced => Ok(None),
+    }
+}
+
 /// What of the cluster the tables need, asked for only when one does.
-async fn context(session: &Session, documents: &[Document]) -> anyhow::Result<Context> {
+async fn context(session: &Session, kinds: &[Kind]) -> anyhow::Result<Context> {
     let mut cluster_as = calico_model::AsNumber::DEFAULT.to_string();
-    if documents.iter().any(|document| document.kind() == Kind::Node) {
+    if kinds.contains(&Kind::Node) {
         let listed = session.client.list(Kind::BgpConfiguration, None).await?;
         let default = listed.items.iter().find(|document| document.metadata("name") == Some("default"));
         if let Some(number) =

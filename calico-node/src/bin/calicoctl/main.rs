@@ -1,6 +1,7 @@
 //! `calicoctl`: look at and change the resources of a cluster.
 //!
-//! Each verb is a file. A verb returns what is to be printed and what went wrong; it prints nothing itself.
+//! Each verb is a file. A verb returns what is to be printed and what went wrong; it prints nothing itself, but for
+//! `get --watch`, which does not end.
 #![allow(unreachable_pub, reason = "a program's modules have no public face")]
 
 mod apply;
@@ -25,6 +26,7 @@ mod selector;
 mod session;
 mod validate;
 mod version;
+mod watch;
 mod write;
 
 use std::process::ExitCode;

@@ -408,7 +408,7 @@ fn a_watch_tells_only_of_what_is_asked_for_and_speaks_json() {
 fn schemas_are_shown_for_any_spelling_of_a_kind() {
     let cluster = Cluster::new("schema");
     let kinds = cluster.ok(&["schema"]);
-    assert!(kinds.lines().any(|kind| kind == "BGPPeer") && kinds.lines().count() == 25, "{kinds}");
+    assert!(kinds.lines().any(|kind| kind == "BGPPeer") && kinds.lines().count() == 27, "{kinds}");
     let json: Value = serde_json::from_str(&cluster.ok(&["schema", "bp"])).unwrap();
     assert_eq!(json["title"], "BGPPeer");
     assert_eq!(json["$schema"], "https://json-schema.org/draft/2020-12/schema");

@@ -42,6 +42,7 @@ use calico_model::{Cidr, Family, InterfaceName, Name, NodeName, Protocol, Snapsh
 use crate::closed::Enforcers;
 use crate::local::{LocalHosts, service_networks};
 use crate::optimise::Layout;
+use crate::packet::NewSource;
 use crate::ruleset::{
     Action, Base, Bound, Chain, ChainKind, ChainName, Element, End, Hook, Interface, Match, Op, PortSet,
     Rule, Ruleset, Set, SetKind, SetName, VerdictMap, Warning,
@@ -191,7 +192,13 @@ impl Compilation<'_> {
                 Match::InSet(End::Destination, family, Op::IsNot, to),
             ];
             matches.extend(outgoing);
-            rules.push(Rule::when(matches, Action::Masquerade));
+            if let Some(bound) = NewSource::bound(self.felix, family) {
+                for protocol in NewSource::BOUND {
+                    let matches = [&matches[..], &[Match::Protocol(Op::Is, protocol)]].concat();
+                    rules.push(Rule::when(matches, Action::SourceNat(bound)));
+                }
+            }
+            rules.push(Rule::when(matches, Action::SourceNat(NewSource::of(self.felix, family))));
         }
         self.base("postrouting", ChainKind::Nat, Hook::Postrouting, AFTER_SERVICES, rules);
     }

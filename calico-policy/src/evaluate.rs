@@ -21,7 +21,9 @@ use crate::local::{
     LOOPBACK, LocalHosts, LocalWorkload, local_hosts, local_workloads, prefixes, service_networks,
 };
 use crate::order::{OrderedTier, tiers};
-use crate::packet::{ConnectionState, Outcome, Packet, Path, PortProtocol, SourceNat, Transport, Verdict};
+use crate::packet::{
+    ConnectionState, NewSource, Outcome, Packet, Path, PortProtocol, SourceNat, Transport, Verdict,
+};
 use crate::trace::{Reason, Step, Subject, Trace};
 
 /// Returns what becomes of a packet, and why.
@@ -57,10 +59,10 @@ pub fn evaluate_with(enforcers: Enforcers, snapshot: &Snapshot, packet: &Packet)
         steps: Vec::new(),
     };
     let verdict = evaluation.verdict();
-    let masquerades = verdict == Verdict::Allow && evaluation.masquerades();
-    let source_nat = if masquerades { SourceNat::Masquerade } else { SourceNat::Keep };
-    if masquerades {
-        evaluation.steps.push(Step { subject: Subject::Host, reason: Reason::Masqueraded });
+    let translates = verdict == Verdict::Allow && evaluation.translates();
+    let source_nat = if translates { SourceNat::Change(evaluation.new_source()) } else { SourceNat::Keep };
+    if let SourceNat::Change(new) = source_nat {
+        evaluation.steps.push(Step { subject: Subject::Host, reason: Reason::Translated(new) });
     }
     Trace { outcome: Outcome { verdict, source_nat }, steps: evaluation.steps }
 }
@@ -258,7 +260,7 @@ impl<'e> Evaluation<'e> {
     }
 
     /// The first packet of a flow decides, on its way out.
-    fn masquerades(&self) -> bool {
+    fn translates(&self) -> bool {
         let first = self.state == ConnectionState::New;
         let leaves = !matches!(self.packet.path, Path::ToHost { .. });
         let pools = || self.snapshot.pools.values().map(|pool| &pool.spec);
@@ -278,6 +280,13 @@ impl<'e> Evaluation<'e> {
             && !pools()
                 .filter(|pool| pool.allowed_uses != [AllowedUse::LoadBalancer])
                 .any(|pool| pool.cidr.contains(self.packet.destination))
+    }
+
+    fn new_source(&self) -> NewSource {
+        let family = self.packet.family();
+        let bound = NewSource::bound(&self.felix, family);
+        let bound = bound.filter(|_| NewSource::BOUND.contains(&self.packet.protocol()));
+        bound.unwrap_or_else(|| NewSource::of(&self.felix, family))
     }
 
     fn is_tunnel_from_workload(&self) -> bool {

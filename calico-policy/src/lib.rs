@@ -64,8 +64,8 @@
 //! - What is forwarded to an address of services (those that BGP tells of) belongs to no service any more and is dropped, unless
 //!   `serviceLoopPrevention` is `Disabled`; `Reject` drops too.
 //! - Sources in pools with `natOutgoing` are translated on the way to what is in no pool (with `natOutgoingExclusions`, to no node
-//!   either), by the interfaces that `iptablesNATOutgoingInterfaceFilter` names. `natOutgoingAddress` and `natPortRange` are not
-//!   looked at: it is always the node's own address, and any port.
+//!   either), by the interfaces that `iptablesNATOutgoingInterfaceFilter` names: to the node's own address, or
+//!   those of IPv4 to `natOutgoingAddress`. `natPortRange` bounds the source ports of TCP and UDP; a name in it bounds nothing.
 //! - A service is what its EndpointSlices hold, ready or not: as a source their addresses, as a destination their addresses, protocols
 //!   and ports. One without endpoints matches nothing.
 //! - What the system says of an endpoint (namespace, service account, orchestrator) is not taken from its labels.

@@ -253,7 +253,7 @@ pub(crate) fn parts(rules: &[Rule]) -> impl Iterator<Item = Part> + '_ {
             | Action::Notrack
             | Action::MarkAccepted
             | Action::ClearMark
-            | Action::Masquerade => None,
+            | Action::SourceNat(_) => None,
         };
         sets.chain(led)
     })

@@ -1,8 +1,9 @@
 //! A packet as one node sees it, and what may become of it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use calico_model::resource::{FelixConfiguration, PortMatch};
 use calico_model::{Family, InterfaceName, NodeName, Protocol};
 
 /// The first or a later packet of a flow, on its way through one node.
@@ -157,8 +158,34 @@ pub enum Verdict {
 pub enum SourceNat {
     /// It stays.
     Keep,
-    /// The node's own address takes its place.
-    Masquerade,
+    /// Another takes its place.
+    Change(NewSource),
+}
+
+/// What a packet's source becomes where it leaves all pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NewSource {
+    /// The address (`natOutgoingAddress`); the node's own on the outgoing interface when none is set.
+    pub addr: Option<Ipv4Addr>,
+    /// From which port to which its own is chosen (`natPortRange`), both included; any when none is set.
+    pub ports: Option<(u16, u16)>,
+}
+
+impl NewSource {
+    /// The protocols whose source ports `natPortRange` bounds.
+    pub(crate) const BOUND: [Protocol; 2] = [Protocol::TCP, Protocol::UDP];
+
+    /// Returns what the configuration asks for of packets of a family that are of no [bound](Self::BOUND) protocol.
+    pub(crate) fn of(felix: &FelixConfiguration, family: Family) -> Self {
+        Self { addr: felix.nat_outgoing_address.filter(|_| family == Family::V4), ports: None }
+    }
+
+    /// The same of packets of the bound protocols; `None` when the configuration bounds no ports.
+    pub(crate) fn bound(felix: &FelixConfiguration, family: Family) -> Option<Self> {
+        let Some(PortMatch::Range(first, last)) = felix.nat_port_range else { return None };
+        // No packet comes from port zero.
+        (last > 0).then(|| Self { ports: Some((first.max(1), last)), ..Self::of(felix, family) })
+    }
 }
 
 /// Everything that policy decides about a packet.

@@ -116,8 +116,8 @@ impl<'r> Run<'r> {
                 Action::MarkAccepted => self.accepted = true,
                 Action::ClearMark => self.accepted = false,
                 Action::Notrack => self.state = ConnectionState::Untracked,
-                Action::Masquerade => {
-                    self.source_nat = SourceNat::Masquerade;
+                Action::SourceNat(new) => {
+                    self.source_nat = SourceNat::Change(*new);
                     return Fate::Accepted;
                 }
             }

@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Formatter};
 
 use calico_model::{Family, Protocol};
 
-use crate::packet::WITHDRAWN_MARK;
+use crate::packet::{NewSource, WITHDRAWN_MARK};
 use crate::ruleset::{
     Action, Base, Bound, Chain, ChainKind, Element, End, Hook, Interface, Match, Op, PortSet, Rule, Ruleset,
     Set, SetKind, VerdictMap,
@@ -168,7 +168,7 @@ impl Display for Action {
             Action::Notrack => f.write_str("notrack"),
             Action::MarkAccepted => write!(f, "meta mark set meta mark or {ACCEPTED:#010x}"),
             Action::ClearMark => write!(f, "meta mark set meta mark and {:#010x}", !ACCEPTED),
-            Action::Masquerade => f.write_str("masquerade fully-random"),
+            Action::SourceNat(new) => source_nat(f, *new),
         }
     }
 }
@@ -225,6 +225,18 @@ impl Display for Match {
             Match::Accepted => write!(f, "meta mark & {ACCEPTED:#010x} == {ACCEPTED:#010x}"),
         }
     }
+}
+
+fn source_nat(f: &mut Formatter<'_>, new: NewSource) -> fmt::Result {
+    match new.addr {
+        Some(addr) => write!(f, "snat ip to {addr}")?,
+        None => f.write_str("masquerade")?,
+    }
+    if let Some((first, last)) = new.ports {
+        let to = if new.addr.is_some() { "" } else { " to " };
+        write!(f, "{to}:{}", Element::Ports(first, last))?;
+    }
+    f.write_str(" fully-random")
 }
 
 fn not(op: Op) -> &'static str {

@@ -6,7 +6,7 @@ use calico_model::resource::service::ServiceId;
 use calico_model::resource::{Action, EndpointToHostAction, PolicyType, ResourceKey};
 use calico_model::{InterfaceName, Name, Selector};
 
-use crate::packet::{Outcome, SourceNat};
+use crate::packet::{NewSource, Outcome, SourceNat};
 use crate::ruleset::End;
 
 /// What becomes of a packet, and why.
@@ -100,7 +100,7 @@ pub enum Reason {
     /// To an address of services that no service has, which would only come back.
     ServiceLoop,
     /// The source is in a pool with outgoing translation, and the destination in no pool.
-    Masqueraded,
+    Translated(NewSource),
 }
 
 /// Why a rule matched one end of a packet.
@@ -135,13 +135,26 @@ impl fmt::Display for Meant {
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.outcome.verdict)?;
-        if self.outcome.source_nat == SourceNat::Masquerade {
-            f.write_str(", with the node's own address as its source")?;
+        if let SourceNat::Change(new) = self.outcome.source_nat {
+            write!(f, ", with {new} as its source")?;
         }
         for step in &self.steps {
             write!(f, "\n  {step}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for NewSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addr {
+            Some(addr) => write!(f, "the address {addr}")?,
+            None => f.write_str("the node's own address")?,
+        }
+        match self.ports {
+            Some((first, last)) => write!(f, " and a port from {first} to {last}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -211,9 +224,7 @@ impl fmt::Display for Reason {
             Reason::ServiceLoop => f.write_str(
                 "denied: the destination is an address of services, and of none that exists (serviceLoopPrevention)",
             ),
-            Reason::Masqueraded => {
-                f.write_str("its source becomes the node's own address: it leaves all pools")
-            }
+            Reason::Translated(new) => write!(f, "its source becomes {new}: it leaves all pools"),
         }
     }
 }

@@ -129,6 +129,8 @@ impl Lowering<'_> {
             (Op::Is, []) => false,
             (Op::IsNot, []) => true,
             (_, [(0, u16::MAX)]) => op == Op::Is,
+            // The nft variant gives such a rule back as what is left.
+            (Op::IsNot, [(0, last @ 1..)]) => put(alternatives, Match::Port(end, Op::Is, last + 1, u16::MAX)),
             (_, [(first, last)]) => put(alternatives, Match::Port(end, op, *first, *last)),
             (Op::IsNot, ranges) => {
                 for chunk in chunks(ranges) {

@@ -98,8 +98,8 @@ impl Run<'_> {
                 Target::Log(_) => {}
                 Target::Notrack => self.state = ConnectionState::Untracked,
                 Target::Mark { set, clear } => self.mark = self.mark & !clear | set,
-                Target::Masquerade => {
-                    self.source_nat = SourceNat::Masquerade;
+                Target::SourceNat(new) => {
+                    self.source_nat = SourceNat::Change(*new);
                     return Some(Verdict::Allow);
                 }
             }

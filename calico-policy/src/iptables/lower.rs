@@ -236,7 +236,7 @@ impl Lowering<'_> {
             Action::Notrack => Target::Notrack,
             Action::MarkAccepted => Target::Mark { set: marks.early, clear: 0 },
             Action::ClearMark => Target::Mark { set: 0, clear: marks.early },
-            Action::Masquerade => Target::Masquerade,
+            Action::SourceNat(new) => Target::SourceNat(*new),
         };
         let called = matches!(target, Target::Jump(_));
         lowered.push(Rule { matches, target });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use calico_model::{Cidr, Family, InterfaceName, Protocol};
 
+use crate::packet::NewSource;
 use crate::ruleset::{Bound, ChainName, Element, Elements, End, Hook, Op, Set, SetKind, SetName};
 
 /// Everything that iptables and ipset should hold for policy.
@@ -131,8 +132,8 @@ pub enum Target {
         /// Those that are cleared.
         clear: u32,
     },
-    /// The source address becomes the node's own.
-    Masquerade,
+    /// The source becomes another.
+    SourceNat(NewSource),
 }
 
 /// A set of the kernel's ipset.

@@ -3,7 +3,7 @@
 //! Every word that reaches the text is typed: names of our own making, interface names that the kernel's rules allow,
 //! addresses and numbers. Log prefixes are cleaned where they are made.
 
-use crate::packet::WITHDRAWN_MARK;
+use crate::packet::{NewSource, WITHDRAWN_MARK};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
@@ -220,9 +220,21 @@ impl Display for Target {
             }
             Target::Notrack => f.write_str("-j CT --notrack"),
             Target::Mark { set, clear } => write!(f, "-j MARK --set-xmark {set:#x}/{:#x}", set | clear),
-            Target::Masquerade => f.write_str("-j MASQUERADE --random-fully"),
+            Target::SourceNat(new) => source_nat(f, *new),
         }
     }
+}
+
+fn source_nat(f: &mut Formatter<'_>, new: NewSource) -> fmt::Result {
+    match new.addr {
+        Some(addr) => write!(f, "-j SNAT --to-source {addr}")?,
+        None => f.write_str("-j MASQUERADE")?,
+    }
+    if let Some((first, last)) = new.ports {
+        let to = if new.addr.is_some() { ":" } else { " --to-ports " };
+        write!(f, "{to}{}", Element::Ports(first, last))?;
+    }
+    f.write_str(" --random-fully")
 }
 
 /// The name of one of the kernel's own chains.

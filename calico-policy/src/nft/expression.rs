@@ -6,7 +6,7 @@ use calico_model::Family;
 
 use super::element::{self, Bytes};
 use super::wire::Messages;
-use crate::packet::WITHDRAWN_MARK;
+use crate::packet::{NewSource, WITHDRAWN_MARK};
 use crate::ruleset::{Action, Bound, ChainName, End, Interface, Match, Op, PortSet, Rule, SetName};
 use crate::text::ACCEPTED;
 
@@ -80,8 +80,7 @@ pub(super) fn rule(out: &mut Messages, rule: &Rule) {
         Action::Notrack => expression(out, "notrack", |_| {}),
         Action::MarkAccepted => loader.change_mark(!ACCEPTED, ACCEPTED),
         Action::ClearMark => loader.change_mark(!ACCEPTED, 0),
-        // NF_NAT_RANGE_PROTO_RANDOM_FULLY
-        Action::Masquerade => expression(out, "masq", |out| out.number(1, 16)),
+        Action::SourceNat(new) => loader.source_nat(*new),
     }
 }
 
@@ -315,6 +314,50 @@ impl Loader<'_> {
             out.number(1, FIRST);
             out.number(2, key as u32);
         });
+    }
+
+    /// Translates the source: `masq` to the node's own address, `nat` to another.
+    fn source_nat(&mut self, new: NewSource) {
+        const MAP_IPS: u32 = 1;
+        const PROTO_SPECIFIED: u32 = 2;
+        const RANDOM_FULLY: u32 = 16;
+        let addr = new.addr.map(|addr| self.constant(&addr.octets()));
+        let ports = new.ports.map(|(first, last)| {
+            // One port has no last.
+            let last = (first != last).then_some(last);
+            (self.constant(&first.to_be_bytes()), last.map(|last| self.constant(&last.to_be_bytes())))
+        });
+        let flags = RANDOM_FULLY | if ports.is_some() { PROTO_SPECIFIED } else { 0 };
+        match addr {
+            None => expression(self.out, "masq", |out| {
+                out.number(1, flags);
+                if let Some((first, last)) = ports {
+                    out.number(2, first);
+                    last.into_iter().for_each(|last| out.number(3, last));
+                }
+            }),
+            Some(addr) => expression(self.out, "nat", |out| {
+                // NFT_NAT_SNAT, of NFPROTO_IPV4
+                out.number(1, 0);
+                out.number(2, 2);
+                out.number(3, addr);
+                if let Some((first, last)) = ports {
+                    out.number(5, first);
+                    last.into_iter().for_each(|last| out.number(6, last));
+                }
+                out.number(7, flags | MAP_IPS);
+            }),
+        }
+    }
+
+    /// Puts a value into a register.
+    fn constant(&mut self, bytes: &[u8]) -> u32 {
+        let register = self.register(bytes.len() as u32);
+        expression(self.out, "immediate", |out| {
+            out.number(1, register);
+            value(out, 2, bytes);
+        });
+        register
     }
 
     fn change_mark(&mut self, keep: u32, add: u32) {

@@ -3,6 +3,7 @@
 use calico_model::{Cidr, Family, InterfaceName, Protocol};
 
 use super::{ChainName, SetName};
+use crate::packet::NewSource;
 
 /// A rule. Every match must hold for the action to be taken.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,8 +44,8 @@ pub enum Action {
     MarkAccepted,
     /// A mark that somebody else left is taken off; the next rule is asked.
     ClearMark,
-    /// The source address becomes the node's own.
-    Masquerade,
+    /// The source becomes another.
+    SourceNat(NewSource),
 }
 
 /// Whether a match holds for what it names, or for everything else.

@@ -446,6 +446,8 @@ fn felix() -> impl Strategy<Value = FelixConfiguration> {
             weighted(0.2, Just(LoopPrevention::Disabled)),
             weighted(0.3, Just(NatExclusions::PoolsAndHosts)),
             weighted(0.1, select(&["eth0", "eth+", "cali1"][..])),
+            weighted(0.3, select(&["10.0.9.1", "203.0.113.7"][..])),
+            weighted(0.3, select(&["0", "0:9", "1024", "1024:2047", "named"][..])),
         ),
     )
         .prop_map(|(action, ([vxlan, ipip, invalid], flows), prefix, failsafes, outgoing)| {
@@ -453,6 +455,8 @@ fn felix() -> impl Strategy<Value = FelixConfiguration> {
                 service_loop_prevention: outgoing.0,
                 nat_outgoing_exclusions: outgoing.1,
                 iptables_nat_outgoing_interface_filter: outgoing.2.map(str::to_owned),
+                nat_outgoing_address: outgoing.3.map(constant),
+                nat_port_range: outgoing.4.map(constant),
                 default_endpoint_to_host_action: action,
                 allow_vxlan_packets_from_workloads: vxlan,
                 allow_ipip_packets_from_workloads: ipip,

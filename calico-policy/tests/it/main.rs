@@ -12,3 +12,4 @@ mod kernel;
 mod meaning;
 mod netns;
 mod packets;
+mod source_nat;

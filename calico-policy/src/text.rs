@@ -269,8 +269,8 @@ fn icmp(family: Family) -> &'static str {
     }
 }
 
-/// The word of a protocol; a number does as well.
-fn word(protocol: Protocol) -> String {
+/// The word of a protocol, which nft, iptables and ipset share; a number does as well.
+pub(crate) fn word(protocol: Protocol) -> String {
     match protocol {
         Protocol::TCP => "tcp".to_owned(),
         Protocol::UDP => "udp".to_owned(),

@@ -1,8 +1,10 @@
 //! Compiled rules as JSON.
 
+use std::fmt::Display;
+
 use calico_policy::Ruleset;
 use calico_policy::iptables::{self, Program};
-use calico_policy::ruleset::{Chain, Element};
+use calico_policy::ruleset::{Chain, Element, Elements};
 use serde_json::{Map, Value, json};
 
 /// Returns a ruleset as JSON: its sets, maps and chains by name, each rule in the words of nft, and what is closed because
@@ -12,10 +14,7 @@ pub fn to_json(rules: &Ruleset) -> Value {
     let sets: Map<String, Value> = rules
         .sets
         .iter()
-        .map(|(name, set)| {
-            let elements: Vec<String> = set.elements.iter().map(Element::to_string).map(unquoted).collect();
-            (name.to_string(), json!({"kind": set.kind.to_string(), "elements": elements}))
-        })
+        .map(|(name, set)| (name.to_string(), set_to_json(&set.kind, &set.elements)))
         .collect();
     let maps: Map<String, Value> = rules
         .maps
@@ -39,10 +38,7 @@ pub fn program_to_json(program: &Program) -> Value {
     let sets: Map<String, Value> = program
         .sets
         .iter()
-        .map(|(name, set)| {
-            let elements: Vec<String> = set.elements.iter().map(Element::to_string).map(unquoted).collect();
-            (name.to_string(), json!({"kind": set.kind.to_string(), "elements": elements}))
-        })
+        .map(|(name, set)| (name.to_string(), set_to_json(&set.kind, &set.elements)))
         .collect();
     let mut families = Map::new();
     for ((family, name), table) in &program.rules.tables {
@@ -58,6 +54,11 @@ pub fn program_to_json(program: &Program) -> Value {
         of_family[name.as_str()] = json!({"hooks": hooks, "chains": chains});
     }
     json!({"sets": sets, "tables": families})
+}
+
+fn set_to_json(kind: &impl Display, elements: &Elements) -> Value {
+    let elements: Vec<String> = elements.iter().map(Element::to_string).map(unquoted).collect();
+    json!({"kind": kind.to_string(), "elements": elements})
 }
 
 fn chain_to_json(chain: &Chain) -> Value {

@@ -12,6 +12,7 @@ use calico_model::{Family, Protocol};
 use super::program::{Ipset, IpsetKind, Key, Match, Program, Rule, Table, TableName, Target};
 use super::{Insertion, SetOperation};
 use crate::ruleset::{Bound, Element, End, Hook, Op};
+use crate::text::word;
 
 /// How the comments of our rules begin.
 pub(super) const COMMENT: &str = "cali:";
@@ -83,7 +84,7 @@ impl Rule {
                 format!("{}{} {prefix}", not(op), interface(*bound))
             }
             Match::Prefix(bound, op, prefix) => format!("{}{} {prefix}+", not(op), interface(*bound)),
-            Match::Protocol(op, protocol) => format!("{}-p {}", not(op), protocol_word(*protocol)),
+            Match::Protocol(op, protocol) => format!("{}-p {}", not(op), word(*protocol)),
             Match::Port(end, op, first, last) => {
                 format!("{}--{}port {}", not(op), letter(*end), range(*first, *last))
             }
@@ -152,18 +153,6 @@ pub(super) fn comment(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("--comment \"")?;
     let (comment, _) = rest.split_once('"')?;
     comment.strip_prefix(COMMENT)
-}
-
-/// The word of a protocol: a name where iptables has one of its own.
-fn protocol_word(protocol: Protocol) -> String {
-    match protocol {
-        Protocol::TCP => "tcp".to_owned(),
-        Protocol::UDP => "udp".to_owned(),
-        Protocol::SCTP => "sctp".to_owned(),
-        Protocol::ICMP => "icmp".to_owned(),
-        Protocol::ICMPV6 => "ipv6-icmp".to_owned(),
-        other => other.number().to_string(),
-    }
 }
 
 fn interface(bound: Bound) -> &'static str {
@@ -273,11 +262,11 @@ pub(super) fn element(element: &Element) -> String {
         Element::Address(addr) => addr.to_string(),
         Element::Network(net) if net.is_host() => net.addr().to_string(),
         Element::Network(net) => format!("{}/{}", net.addr(), net.prefix_len()),
-        Element::Socket(addr, protocol, port) => format!("{addr},{}:{port}", protocol_word(*protocol)),
+        Element::Socket(addr, protocol, port) => format!("{addr},{}:{port}", word(*protocol)),
         Element::Flow(net, protocol, first, last) => {
-            format!("{net},{}:{first}-{last}", protocol_word(*protocol))
+            format!("{net},{}:{first}-{last}", word(*protocol))
         }
-        Element::ProtocolPort(protocol, port) => format!("{}:{port}", protocol_word(*protocol)),
+        Element::ProtocolPort(protocol, port) => format!("{}:{port}", word(*protocol)),
         Element::Ports(first, last) => format!("{first}-{last}"),
         Element::Interface(name) => name.to_string(),
         Element::InterfaceAddress(both) => format!("{},{}", both.1, both.0),

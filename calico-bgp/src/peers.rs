@@ -14,6 +14,7 @@ mod configuration;
 mod originated;
 mod policy;
 mod secrets;
+mod services;
 mod sessions;
 
 use std::collections::BTreeMap;

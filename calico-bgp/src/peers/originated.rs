@@ -5,17 +5,17 @@ use std::net::IpAddr;
 
 use calico_model::name::NodeName;
 use calico_model::resource::block::StoredBlock;
-use calico_model::resource::ipam::Switch;
 use calico_model::snapshot::Snapshot;
 use calico_model::{Cidr, Family};
 
 use super::configuration::Configuration;
-use super::local_pref;
+use super::{local_pref, services};
 use crate::speaker::{Extent, Origination};
 
 /// Decides the prefixes that begin at a node: its own blocks, whole; each address of its workloads that is in none of them;
-/// and the networks of services that are advertised. Which of them a peer is told is its policy's decision. An address that
-/// another node has a claim to as well, while a machine migrates, is told where it is active, before all others.
+/// and the networks and addresses of services that are advertised. Which of them a peer is told is its policy's decision.
+/// An address that another node has a claim to as well, while a machine migrates, is told where it is active, before all
+/// others.
 #[must_use]
 pub fn originated(snapshot: &Snapshot, node: &NodeName) -> BTreeMap<Cidr, Origination> {
     let configuration = Configuration::of(snapshot, node);
@@ -26,11 +26,6 @@ pub fn originated(snapshot: &Snapshot, node: &NodeName) -> BTreeMap<Cidr, Origin
         ..Origination::default()
     };
     let usual = |cidr: Cidr, extent| (cidr, how(normal[cidr.family()], extent));
-    let services = configuration.cluster().into_iter().flat_map(|cluster| {
-        let aggregated = cluster.service_load_balancer_aggregation == Switch::Enabled;
-        let balanced = cluster.service_load_balancer_ips.iter().filter(move |_| aggregated);
-        cluster.service_cluster_ips.iter().chain(&cluster.service_external_ips).chain(balanced)
-    });
     let blocks = snapshot.blocks.values().filter(|block| block.host() == Some(node) && !block.deleted);
     let own = snapshot.workloads.values().filter(|workload| workload.spec.node == *node);
     let apart = own.flat_map(|workload| &workload.spec.ip_networks).filter_map(|net| {
@@ -40,7 +35,7 @@ pub fn originated(snapshot: &Snapshot, node: &NodeName) -> BTreeMap<Cidr, Origin
         };
         Some((Cidr::host(net.addr()), how(metric, Extent::Itself)))
     });
-    let services = services.map(|network| usual(network.cidr, Extent::Itself));
+    let services = services::told(snapshot, node).into_iter().map(|cidr| usual(cidr, Extent::Itself));
     services.chain(apart).chain(blocks.map(|block| usual(block.cidr, Extent::Block))).collect()
 }
 

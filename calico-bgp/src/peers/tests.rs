@@ -9,6 +9,7 @@ use crate::wire::Attributes;
 use calico_model::Community;
 use calico_model::resource::bgp;
 
+mod services;
 mod settings;
 
 fn peers(snapshot: &Snapshot, node: &NodeName) -> Vec<PeerConfig> {

@@ -1,0 +1,129 @@
+//! What is told for services.
+
+use super::*;
+use calico_model::resource::ipam::Switch;
+use calico_model::resource::service::{
+    KubernetesEndpointSlice, KubernetesService, ServiceType, TrafficPolicy,
+};
+
+fn networks(cidrs: &[&str]) -> Vec<bgp::ServiceNetwork> {
+    cidrs.iter().map(|cidr| bgp::ServiceNetwork { cidr: cidr.parse().unwrap() }).collect()
+}
+
+/// The cluster, which advertises all kinds of addresses of services.
+fn advertising(change: impl FnOnce(&mut BgpConfiguration)) -> Snapshot {
+    let mut snapshot = cluster();
+    configure(&mut snapshot, |c| {
+        c.service_cluster_ips = networks(&["10.96.0.0/12"]);
+        c.service_external_ips = networks(&["10.7.0.0/16", "10.8.0.1/32"]);
+        c.service_load_balancer_ips = networks(&["10.9.0.0/16", "10.10.0.1/32"]);
+        change(c);
+    });
+    snapshot
+}
+
+/// Adds a service with an address of each kind, and one external address that is not advertised.
+fn serve(snapshot: &mut Snapshot, policy: TrafficPolicy, change: impl FnOnce(&mut KubernetesService)) {
+    let mut service = KubernetesService {
+        service_type: ServiceType::LoadBalancer,
+        cluster_ip: Some("10.96.0.1".parse().unwrap()),
+        external_ips: vec!["10.7.0.1".parse().unwrap(), "203.0.113.1".parse().unwrap()],
+        external_traffic_policy: Some(policy),
+        load_balancer_ip: None,
+        load_balancer_ips: vec!["10.9.0.1".parse().unwrap()],
+    };
+    change(&mut service);
+    let mut service = Object::new("web".parse::<Name>().unwrap(), service);
+    service.metadata.namespace = Some("default".parse().unwrap());
+    snapshot.insert(service);
+}
+
+/// Adds an endpoint of a service.
+fn endpoint(snapshot: &mut Snapshot, service: &str, on: &str, addr: &str, ready: Option<bool>) {
+    let mut slice = KubernetesEndpointSlice::new([addr.parse().unwrap()], &[]);
+    slice.endpoints[0].node_name = Some(named_node(on));
+    slice.endpoints[0].conditions.ready = ready;
+    let mut slice = Object::new("web-1".parse::<Name>().unwrap(), slice);
+    slice.metadata.namespace = Some("default".parse().unwrap());
+    slice.metadata.labels = [("kubernetes.io/service-name", service)].into_iter().collect();
+    snapshot.insert(slice);
+}
+
+/// The single addresses that a node tells, without the entries that are single themselves.
+fn single(snapshot: &Snapshot, node: &str) -> Vec<String> {
+    let told = originated(snapshot, &named_node(node)).into_keys().filter(Cidr::is_host);
+    told.map(|cidr| cidr.addr().to_string()).filter(|a| a != "10.8.0.1" && a != "10.10.0.1").collect()
+}
+
+const ALL: [&str; 3] = ["10.7.0.1", "10.9.0.1", "10.96.0.1"];
+const NONE: [&str; 0] = [];
+
+#[test]
+fn local_services_are_told_where_a_ready_endpoint_is() {
+    let mut snapshot = advertising(|_| {});
+    serve(&mut snapshot, TrafficPolicy::Local, |_| {});
+    assert_eq!(single(&snapshot, "node1"), NONE, "no endpoint");
+    for (ready, told) in [(None, &ALL[..]), (Some(true), &ALL), (Some(false), &NONE)] {
+        endpoint(&mut snapshot, "web", "node1", "192.168.0.1", ready);
+        assert_eq!(single(&snapshot, "node1"), told, "{ready:?}");
+        assert_eq!(single(&snapshot, "node2"), NONE, "{ready:?}");
+    }
+    endpoint(&mut snapshot, "web", "node1", "fd00::1", None);
+    assert_eq!(single(&snapshot, "node1"), NONE, "another family");
+    endpoint(&mut snapshot, "other", "node1", "192.168.0.1", None);
+    assert_eq!(single(&snapshot, "node1"), NONE, "another service");
+}
+
+#[test]
+fn only_kinds_of_addresses_that_are_advertised_are_told() {
+    let mut snapshot = advertising(|c| c.service_cluster_ips.clear());
+    serve(&mut snapshot, TrafficPolicy::Local, |_| {});
+    endpoint(&mut snapshot, "web", "node1", "192.168.0.1", None);
+    assert_eq!(single(&snapshot, "node1"), ["10.7.0.1", "10.9.0.1"]);
+    serve(&mut snapshot, TrafficPolicy::Local, |s| s.cluster_ip = None);
+    assert_eq!(single(&snapshot, "node1"), NONE, "headless");
+    serve(&mut snapshot, TrafficPolicy::Local, |s| s.service_type = ServiceType::ExternalName);
+    assert_eq!(single(&snapshot, "node1"), NONE, "only a name");
+}
+
+#[test]
+fn other_services_are_told_when_an_entry_is_their_address() {
+    let told = |change: fn(&mut KubernetesService)| {
+        let mut snapshot = advertising(|_| {});
+        serve(&mut snapshot, TrafficPolicy::Cluster, change);
+        endpoint(&mut snapshot, "web", "node2", "192.168.0.1", None);
+        single(&snapshot, "node1")
+    };
+    assert_eq!(told(|_| {}), NONE);
+    assert_eq!(told(|s| s.load_balancer_ip = "10.10.0.1".parse().ok()), ALL, "asked for");
+    assert_eq!(told(|s| s.load_balancer_ips.push("10.10.0.1".parse().unwrap())), ALL, "given");
+    assert_eq!(told(|s| s.external_ips.push("10.8.0.1".parse().unwrap())), ALL);
+    let no_balancer = |s: &mut KubernetesService| {
+        s.service_type = ServiceType::NodePort;
+        s.load_balancer_ip = "10.10.0.1".parse().ok();
+    };
+    assert_eq!(told(no_balancer), NONE);
+}
+
+#[test]
+fn without_aggregation_every_node_tells_the_addresses_of_services_with_endpoints() {
+    let mut snapshot = advertising(|c| c.service_load_balancer_aggregation = Switch::Disabled);
+    serve(&mut snapshot, TrafficPolicy::Cluster, |_| {});
+    assert_eq!(single(&snapshot, "node1"), NONE);
+    endpoint(&mut snapshot, "web", "node2", "192.168.0.1", None);
+    assert_eq!(single(&snapshot, "node1"), ALL);
+}
+
+#[test]
+fn excluded_nodes_tell_nothing_for_services() {
+    let mut snapshot = advertising(|_| {});
+    serve(&mut snapshot, TrafficPolicy::Local, |_| {});
+    endpoint(&mut snapshot, "web", "node1", "192.168.0.1", None);
+    for (value, excluded) in [("false", false), ("true", true)] {
+        let mut own = node("node1", "172.16.6.9/24");
+        own.metadata.labels =
+            [("node.kubernetes.io/exclude-from-external-load-balancers", value)].into_iter().collect();
+        snapshot.insert(own);
+        assert_eq!(originated(&snapshot, &named_node("node1")).is_empty(), excluded, "{value}");
+    }
+}

@@ -25,12 +25,13 @@ use std::time::{Duration, SystemTime};
 
 use calico_model::datastore::{Atomicity, Write};
 use calico_model::resource::block::{
-    AffinityState, Owner, StoredAffinity, StoredBlock, StoredHandle, affinity_key, block_key, handle_key,
+    AffinityState, Owner, StoredAffinity, StoredBlock, StoredHandle, affinity_key, block_key,
 };
 use calico_model::{Cidr, Name};
 use serde_json::Map;
 
 use crate::block::{Block, Holder};
+use crate::handle::handle_write;
 use crate::kept::Kept;
 use crate::request::{Allocation, PerFamily};
 use crate::versioned::{Versioned, to_json};
@@ -189,10 +190,7 @@ impl Plan {
     /// Returns the writes of one commit, in an order whose every prefix is safe.
     #[must_use]
     pub fn writes(&self) -> Vec<Write> {
-        let handle = self.handle.iter().filter_map(|handle| {
-            let counts = handle.value.as_ref()?;
-            Some(handle.put(handle_key(&counts.handle_id)?, to_json(counts)))
-        });
+        let handle = self.handle.iter().filter_map(|handle| handle_write(handle, handle.value.as_ref()?));
         let blocks = self.blocks.iter().filter_map(|block| {
             let stored = block.value.as_ref()?;
             Some(block.put(block_key(&stored.cidr()), to_json(&StoredBlock::from(stored))))

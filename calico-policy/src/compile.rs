@@ -35,7 +35,7 @@ pub(crate) use workload::{ESSENTIAL_ICMPV6, LINK_LOCAL_SOURCES, loopback_address
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use calico_model::resource::felix::NatExclusions;
+use calico_model::resource::felix::{DenyAction, LoopPrevention, NatExclusions};
 use calico_model::resource::{AllowedUse, FelixConfiguration, ResourceKey};
 use calico_model::{Cidr, Family, InterfaceName, Name, NodeName, Protocol, Snapshot};
 
@@ -125,6 +125,14 @@ impl Compilation<'_> {
         self.sets.put_chain(name, Chain { base: None, rules });
     }
 
+    /// How the table `filter` denies. What comes before connection tracking and translation drops: nobody answers there.
+    fn deny(&self) -> Action {
+        match self.felix.filter_deny_action() {
+            DenyAction::Drop => Action::Drop,
+            DenyAction::Reject => Action::Reject,
+        }
+    }
+
     /// Makes one rule for each prefix of workloads' interfaces.
     fn for_workload_interfaces(&self, bound: Bound, matches: &[Match], action: &Action) -> Vec<Rule> {
         self.prefixes
@@ -139,6 +147,10 @@ impl Compilation<'_> {
     /// Drops what is forwarded to services' addresses and belongs to no service: a router would only send it back.
     fn service_loops(&mut self) {
         let networks = service_networks(self.snapshot, self.felix);
+        let action = match self.felix.service_loop_prevention {
+            Some(LoopPrevention::Reject) => Action::Reject,
+            Some(LoopPrevention::Drop | LoopPrevention::Disabled) | None => Action::Drop,
+        };
         let mut rules = Vec::new();
         for family in Family::ALL {
             let own = networks.iter().copied().filter(|net| net.family() == family);
@@ -146,7 +158,7 @@ impl Compilation<'_> {
             if !set.elements.is_empty() {
                 let name = self.sets.fixed(family_word(family, "services-v4", "services-v6"), set);
                 let matches = [Match::Family(family), Match::InSet(End::Destination, family, Op::Is, name)];
-                rules.push(Rule::when(matches, Action::Drop));
+                rules.push(Rule::when(matches, action.clone()));
             }
         }
         if !rules.is_empty() {

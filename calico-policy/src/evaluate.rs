@@ -9,7 +9,7 @@ mod rule;
 
 use std::net::IpAddr;
 
-use calico_model::resource::felix::NatExclusions;
+use calico_model::resource::felix::{DenyAction, LoopPrevention, NatExclusions};
 use calico_model::resource::{
     AllowedUse, EncapMode, EndpointToHostAction, FelixConfiguration, PolicyType, WorkloadEndpoint,
 };
@@ -22,7 +22,7 @@ use crate::local::{
 };
 use crate::order::{OrderedTier, tiers};
 use crate::packet::{
-    ConnectionState, NewSource, Outcome, Packet, Path, PortProtocol, SourceNat, Transport, Verdict,
+    ConnectionState, NewSource, Outcome, Packet, Path, PortProtocol, SourceNat, Told, Transport, Verdict,
 };
 use crate::trace::{Reason, Step, Subject, Trace};
 
@@ -58,13 +58,13 @@ pub fn evaluate_with(enforcers: Enforcers, snapshot: &Snapshot, packet: &Packet)
         tiers: tiers(snapshot),
         steps: Vec::new(),
     };
-    let verdict = evaluation.verdict();
+    let (verdict, told) = evaluation.verdict();
     let translates = verdict == Verdict::Allow && evaluation.translates();
     let source_nat = if translates { SourceNat::Change(evaluation.new_source()) } else { SourceNat::Keep };
     if let SourceNat::Change(new) = source_nat {
         evaluation.steps.push(Step { subject: Subject::Host, reason: Reason::Translated(new) });
     }
-    Trace { outcome: Outcome { verdict, source_nat }, steps: evaluation.steps }
+    Trace { outcome: Outcome { verdict, told, source_nat }, steps: evaluation.steps }
 }
 
 struct Evaluation<'e> {
@@ -95,28 +95,43 @@ enum Side<'e> {
 }
 
 impl<'e> Evaluation<'e> {
-    fn verdict(&mut self) -> Verdict {
+    fn verdict(&mut self) -> (Verdict, Told) {
         let path = self.packet.path.clone();
-        match path {
+        let early = match &path {
+            Path::Forward { from, .. } | Path::ToHost { from } => {
+                self.all(&[&|e: &mut Self| e.source(from), &|e: &mut Self| e.early_in(from)])
+            }
+            Path::FromHost { to } => self.early_out(to),
+        };
+        if early == Verdict::Deny {
+            return (Verdict::Deny, Told::Nothing);
+        }
+        let verdict = match path {
             Path::Forward { from, to } => self.all(&[
-                &|e: &mut Self| e.source(&from),
-                &|e: &mut Self| e.early_in(&from),
                 &|e: &mut Self| e.egress_of(&from),
                 &|e: &mut Self| e.ingress_of(&to),
                 &|e: &mut Self| e.through(&from, PolicyType::Ingress),
                 &|e: &mut Self| e.through(&to, PolicyType::Egress),
                 &|e: &mut Self| e.services(),
             ]),
-            Path::ToHost { from } => self.all(&[
-                &|e: &mut Self| e.source(&from),
-                &|e: &mut Self| e.early_in(&from),
-                &|e: &mut Self| e.input_of_workload(&from),
-                &|e: &mut Self| e.input(&from),
-            ]),
-            Path::FromHost { to } => {
-                self.all(&[&|e: &mut Self| e.early_out(&to), &|e: &mut Self| e.output(&to)])
+            Path::ToHost { from } => {
+                self.all(&[&|e: &mut Self| e.input_of_workload(&from), &|e: &mut Self| e.input(&from)])
             }
-        }
+            Path::FromHost { to } => self.output(&to),
+        };
+        (verdict, if verdict == Verdict::Deny { self.told() } else { Told::Nothing })
+    }
+
+    /// What the sender hears of a packet that the last step denied, behind connection tracking and translation.
+    fn told(&self) -> Told {
+        let reason = self.steps.last().map(|step| &step.reason);
+        let rejected = if let Some(Reason::ServiceLoop) = reason {
+            self.felix.service_loop_prevention == Some(LoopPrevention::Reject)
+        } else {
+            self.felix.filter_deny_action() == DenyAction::Reject
+                && !matches!(reason, Some(Reason::WorkloadToHost(_)))
+        };
+        if rejected { Told::Unreachable } else { Told::Nothing }
     }
 
     /// A packet passes when every stage lets it.

@@ -55,6 +55,9 @@
 //!   Deny are final, Pass goes to the next tier, Log goes on. A tier of which some policy applies ends with its default
 //!   action. After the last tier come the endpoint's profiles, and after them nothing is allowed. A profile that is named and does
 //!   not exist denies.
+//! - What is denied is dropped in silence, or its sender hears by ICMP that the port is not reached, when
+//!   `nftablesFilterDenyAction` (`iptablesFilterDenyAction` where `nftablesMode` is `Disabled`) is `Reject`. Before connection
+//!   tracking and translation (sources, untracked and pre-DNAT policy), and from a workload to its own node, it is always silence.
 //! - Only the first packet of a flow is asked about: what belongs to a tracked flow passes, and what connection tracking finds invalid
 //!   is dropped. When policy changes, a [`FlowJudge`] asks about the first packet of each live flow again; what is denied by
 //!   then is marked, and dropped from then on.
@@ -62,7 +65,7 @@
 //!   `defaultEndpointToHostAction` says. A node always reaches its own workloads.
 //! - An interface that is named like a workload's and belongs to none is dropped, in every direction.
 //! - What is forwarded to an address of services (those that BGP tells of) belongs to no service any more and is dropped, unless
-//!   `serviceLoopPrevention` is `Disabled`; `Reject` drops too.
+//!   `serviceLoopPrevention` is `Disabled`; with `Reject` its sender is told.
 //! - Sources in pools with `natOutgoing` are translated on the way to what is in no pool (with `natOutgoingExclusions`, to no node
 //!   either), by the interfaces that `iptablesNATOutgoingInterfaceFilter` names: to the node's own address, or
 //!   those of IPv4 to `natOutgoingAddress`. `natPortRange` bounds the source ports of TCP and UDP; a name in it bounds nothing.
@@ -122,7 +125,7 @@ pub use evaluate::{evaluate, evaluate_with};
 pub use explain::{Explanation, explain};
 pub use flow::{Flow, FlowJudge};
 pub use optimise::Layout;
-pub use packet::{Outcome, Packet, Path, Transport, Verdict, WITHDRAWN_MARK};
+pub use packet::{Outcome, Packet, Path, Told, Transport, Verdict, WITHDRAWN_MARK};
 pub use ruleset::Ruleset;
 pub use simulate::simulate;
 pub use trace::Trace;

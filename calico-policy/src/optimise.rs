@@ -152,7 +152,8 @@ fn merged(rules: Vec<Rule>, sets: &mut Sets) -> Vec<Rule> {
 
 /// Reports whether it means nothing which of two neighbours is asked first: they do the same, and end there.
 fn are_a_run(a: &Rule, b: &Rule) -> bool {
-    let ends = matches!(a.action, Action::Accept | Action::Drop | Action::Return | Action::Goto(_));
+    let ends =
+        matches!(a.action, Action::Accept | Action::Drop | Action::Reject | Action::Return | Action::Goto(_));
     ends && a.action == b.action
 }
 

@@ -248,6 +248,7 @@ pub(crate) fn parts(rules: &[Rule]) -> impl Iterator<Item = Part> + '_ {
             Action::Dispatch(_, map) | Action::DispatchPort(_, map) => Some(Part::Map(map.clone())),
             Action::Accept
             | Action::Drop
+            | Action::Reject
             | Action::Return
             | Action::Log { .. }
             | Action::Notrack

@@ -149,8 +149,17 @@ pub enum ConnectionState {
 pub enum Verdict {
     /// It may pass.
     Allow,
-    /// It is dropped.
+    /// It does not pass.
     Deny,
+}
+
+/// Whether the sender of a denied packet hears of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Told {
+    /// It hears nothing.
+    Nothing,
+    /// It hears by ICMP that the port is not reached, which a program sees as a refused connection.
+    Unreachable,
 }
 
 /// What becomes of a packet's source address. Decided by the first packet of a flow.
@@ -193,15 +202,20 @@ impl NewSource {
 pub struct Outcome {
     /// Whether it passes.
     pub verdict: Verdict,
+    /// Whether its sender hears that it does not (`nftablesFilterDenyAction`, `iptablesFilterDenyAction`).
+    pub told: Told,
     /// What becomes of its source address, when it passes.
     pub source_nat: SourceNat,
 }
 
 impl Outcome {
-    /// The packet is dropped.
-    pub const DENIED: Outcome = Outcome { verdict: Verdict::Deny, source_nat: SourceNat::Keep };
     /// The packet passes as it is.
-    pub const ALLOWED: Outcome = Outcome { verdict: Verdict::Allow, source_nat: SourceNat::Keep };
+    pub const ALLOWED: Outcome =
+        Outcome { verdict: Verdict::Allow, told: Told::Nothing, source_nat: SourceNat::Keep };
+    /// The packet is dropped.
+    pub const DROPPED: Outcome = Outcome { verdict: Verdict::Deny, ..Outcome::ALLOWED };
+    /// The packet is dropped, and its sender is told.
+    pub const REJECTED: Outcome = Outcome { told: Told::Unreachable, ..Outcome::DROPPED };
 }
 
 impl Transport {

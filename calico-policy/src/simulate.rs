@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use calico_model::{Cidr, InterfaceName, Protocol};
 
-use crate::packet::{ConnectionState, Outcome, Packet, Path, SourceNat, Transport, Verdict};
+use crate::packet::{ConnectionState, Outcome, Packet, Path, SourceNat, Transport};
 use crate::ruleset::{
     Action, Base, Bound, Chain, ChainKind, ChainName, Element, End, Hook, Interface, Match, Op, PortSet,
     Ruleset, Set, SetKind, SetName,
@@ -23,12 +23,14 @@ pub fn simulate(ruleset: &Ruleset, packet: &Packet) -> Outcome {
             if base.kind == ChainKind::Nat && run.state != ConnectionState::New {
                 continue;
             }
-            if run.chain(chain, &View::of(base)) == Fate::Dropped {
-                return Outcome::DENIED;
+            match run.chain(chain, &View::of(base)) {
+                Fate::Dropped => return Outcome::DROPPED,
+                Fate::Rejected => return Outcome::REJECTED,
+                Fate::Accepted | Fate::Undecided => {}
             }
         }
     }
-    Outcome { verdict: Verdict::Allow, source_nat: run.source_nat }
+    Outcome { source_nat: run.source_nat, ..Outcome::ALLOWED }
 }
 
 /// The hooks on a packet's way, in order.
@@ -70,6 +72,8 @@ enum Fate {
     Accepted,
     /// It is gone.
     Dropped,
+    /// It is gone, and its sender is told.
+    Rejected,
     /// The chain returned.
     Undecided,
 }
@@ -92,10 +96,11 @@ impl<'r> Run<'r> {
             match &rule.action {
                 Action::Accept => return Fate::Accepted,
                 Action::Drop => return Fate::Dropped,
+                Action::Reject => return Fate::Rejected,
                 Action::Return => return Fate::Undecided,
                 Action::Jump(name) => match self.named(name, view) {
                     Fate::Undecided => {}
-                    decided @ (Fate::Accepted | Fate::Dropped) => return decided,
+                    decided @ (Fate::Accepted | Fate::Dropped | Fate::Rejected) => return decided,
                 },
                 Action::Goto(name) => return self.named(name, view),
                 Action::Dispatch(bound, map) => {
@@ -109,7 +114,7 @@ impl<'r> Run<'r> {
                     let key = port.map(|port| Element::ProtocolPort(self.packet.protocol(), port));
                     match key.and_then(|key| self.led(map, &key)).map(|name| self.named(name, view)) {
                         None | Some(Fate::Undecided) => {}
-                        Some(decided @ (Fate::Accepted | Fate::Dropped)) => return decided,
+                        Some(decided @ (Fate::Accepted | Fate::Dropped | Fate::Rejected)) => return decided,
                     }
                 }
                 Action::Log { .. } => {}

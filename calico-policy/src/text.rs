@@ -159,6 +159,7 @@ impl Display for Action {
         match self {
             Action::Accept => f.write_str("accept"),
             Action::Drop => f.write_str("drop"),
+            Action::Reject => f.write_str("reject with icmpx port-unreachable"),
             Action::Return => f.write_str("return"),
             Action::Jump(chain) => write!(f, "jump {chain}"),
             Action::Goto(chain) => write!(f, "goto {chain}"),

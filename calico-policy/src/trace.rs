@@ -6,7 +6,7 @@ use calico_model::resource::service::ServiceId;
 use calico_model::resource::{Action, EndpointToHostAction, PolicyType, ResourceKey};
 use calico_model::{InterfaceName, Name, Selector};
 
-use crate::packet::{NewSource, Outcome, SourceNat};
+use crate::packet::{NewSource, Outcome, SourceNat, Told};
 use crate::ruleset::End;
 
 /// What becomes of a packet, and why.
@@ -134,12 +134,22 @@ impl fmt::Display for Meant {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.outcome.verdict)?;
-        if let SourceNat::Change(new) = self.outcome.source_nat {
-            write!(f, ", with {new} as its source")?;
-        }
+        write!(f, "{}", self.outcome)?;
         for step in &self.steps {
             write!(f, "\n  {step}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.verdict)?;
+        if self.told == Told::Unreachable {
+            f.write_str(", and the sender is told so")?;
+        }
+        if let SourceNat::Change(new) = self.source_nat {
+            write!(f, ", with {new} as its source")?;
         }
         Ok(())
     }

@@ -60,6 +60,17 @@ impl FelixConfiguration {
         self.flow_reevaluation != Some(Switch::Disabled)
     }
 
+    /// Returns what becomes of what policy denies in the packet filter that the node uses: nftables, unless `nftablesMode` is
+    /// `Disabled`. `Drop` when unset.
+    #[must_use]
+    pub fn filter_deny_action(&self) -> DenyAction {
+        let action = match self.nftables_mode {
+            Some(NftablesMode::Disabled) => self.iptables_filter_deny_action,
+            Some(NftablesMode::Auto | NftablesMode::Enabled) | None => self.nftables_filter_deny_action,
+        };
+        action.unwrap_or(DenyAction::Drop)
+    }
+
     /// Returns the VXLAN network identifier; 4096 when unset.
     #[must_use]
     pub fn vxlan_vni(&self) -> u32 {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use calico_model::manifest;
 use calico_model::resource::{Document, Object, PolicyType, Profile, Resource, ResourceKey, Rule};
+use calico_policy::Told;
 use calico_policy::explain::{Choice, Cure, Explanation, Hop, Remedy, Tunnel};
 use calico_policy::trace::{Meant, Reason, Step, Subject};
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ pub fn render(explanation: &Explanation) -> String {
         put(&mut text, 0, "No node of the cluster sees this packet: it passes, as far as policy goes.");
     }
     for hop in &explanation.hops {
-        put(&mut text, 0, &format!("{}: {}", hop.packet, hop.trace.outcome.verdict));
+        put(&mut text, 0, &format!("{}: {}", hop.packet, hop.trace.outcome));
         for (step, choices) in hop.trace.steps.iter().zip(&hop.choices) {
             put(&mut text, 2, &step_line(step));
             for choice in choices {
@@ -77,6 +78,7 @@ fn hop_to_json(hop: &Hop) -> Value {
         "node": hop.packet.node.as_str(),
         "packet": hop.packet.to_string(),
         "verdict": hop.trace.outcome.verdict.to_string(),
+        "senderIsTold": hop.trace.outcome.told == Told::Unreachable,
         "steps": steps.map(|(step, choices)| step_to_json(step, choices)).collect::<Vec<_>>(),
     })
 }

@@ -25,7 +25,7 @@ impl Compilation<'_> {
         if self.dirty.everything || !self.sets.out.has_chain(&name) {
             let jumps = stops.into_iter().map(|chain| Rule::always(Action::Jump(chain)));
             let mut rules: Vec<Rule> = jumps.collect();
-            rules.push(Rule::always(Action::Drop));
+            rules.push(Rule::always(self.deny()));
             self.chain(&name, rules);
         }
         name
@@ -56,14 +56,14 @@ impl Compilation<'_> {
     }
 
     /// Lets tracked flows go on unless their permission was taken back, and drops what cannot belong to one.
-    pub(super) fn tracked(&self) -> Vec<Rule> {
+    pub(super) fn tracked(&self, deny: Action) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.felix.reevaluates_flows() {
-            rules.push(Rule::when([Match::Withdrawn], Action::Drop));
+            rules.push(Rule::when([Match::Withdrawn], deny.clone()));
         }
         rules.push(Rule::when([Match::Established], Action::Accept));
         if !self.felix.disable_conntrack_invalid_check.unwrap_or(false) {
-            rules.push(Rule::when([Match::Invalid], Action::Drop));
+            rules.push(Rule::when([Match::Invalid], deny));
         }
         rules
     }
@@ -77,10 +77,10 @@ impl Compilation<'_> {
                 Match::Protocol(Op::Is, Protocol::UDP),
                 Match::Port(End::Destination, Op::Is, PortSet::Range(port, port)),
             ];
-            rules.push(Rule::when(matches, Action::Drop));
+            rules.push(Rule::when(matches, self.deny()));
         }
         if !self.felix.allow_ipip_packets_from_workloads.unwrap_or(false) {
-            rules.push(Rule::when([Match::Protocol(Op::Is, IPIP)], Action::Drop));
+            rules.push(Rule::when([Match::Protocol(Op::Is, IPIP)], self.deny()));
         }
         rules
     }
@@ -148,7 +148,7 @@ impl Compilation<'_> {
             }
         }
         if tier.default_action == DefaultAction::Deny && stage.decides() {
-            rules.push(Rule::always(Action::Drop));
+            rules.push(Rule::always(self.deny()));
         }
         self.make(&name, rules, warnings);
         name
@@ -165,7 +165,7 @@ impl Compilation<'_> {
         let action = match enforced_action(rule, self.enforcers) {
             None => return Vec::new(),
             Some(resource::Action::Allow) => self.accept_in(stage),
-            Some(resource::Action::Deny) => Action::Drop,
+            Some(resource::Action::Deny) => self.deny_in(stage),
             Some(resource::Action::Pass) => Action::Return,
             Some(resource::Action::Log) => {
                 Action::Log { prefix: log_prefix(self.felix.log_prefix.as_deref(), owner, tier) }

@@ -73,7 +73,7 @@ impl Compilation<'_> {
         if way == Way::In {
             let only = if let [family] = families { Some(Match::Family(*family)) } else { None };
             let all: Vec<Match> = only.into_iter().chain(matches.iter().cloned()).collect();
-            rules.push(Rule::when(all, Action::Drop));
+            rules.push(Rule::when(all, self.deny()));
         }
         rules
     }

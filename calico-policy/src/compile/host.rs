@@ -72,6 +72,14 @@ impl Compilation<'_> {
         }
     }
 
+    /// How a stage denies.
+    pub(super) fn deny_in(&self, stage: Stage) -> Action {
+        match stage {
+            Stage::Normal | Stage::Forward => self.deny(),
+            Stage::PreDnat | Stage::Untracked => Action::Drop,
+        }
+    }
+
     fn input(&mut self, hosts: &LocalHosts<'_>, early: bool) {
         let mut rules = self.tunnels(Way::In);
         let to_host = match self.felix.default_endpoint_to_host_action.unwrap_or(EndpointToHostAction::Drop) {
@@ -96,7 +104,7 @@ impl Compilation<'_> {
     fn output(&mut self, hosts: &LocalHosts<'_>, early: bool) {
         let known = Match::Interface(Bound::Out, Op::Is, Interface::InSet(SetName::fixed("workloads")));
         let mut rules = vec![Rule::when([known], Action::Accept)];
-        rules.extend(self.for_workload_interfaces(Bound::Out, &[], &Action::Drop));
+        rules.extend(self.for_workload_interfaces(Bound::Out, &[], &self.deny()));
         let place = Place {
             stage: Stage::Normal,
             direction: PolicyType::Egress,
@@ -209,7 +217,7 @@ impl Compilation<'_> {
         let name = ChainName::digest(kind, stops.iter().map(ChainName::as_str));
         let mut rules = Vec::new();
         if stage != Stage::Untracked {
-            rules.extend(self.tracked());
+            rules.extend(self.tracked(self.deny_in(stage)));
         }
         if stage != Stage::Forward {
             rules.extend(self.failsafes(way));
@@ -219,7 +227,7 @@ impl Compilation<'_> {
         }
         rules.extend(stops.into_iter().map(|chain| Rule::always(Action::Jump(chain))));
         if stage == Stage::Normal {
-            rules.push(Rule::always(Action::Drop));
+            rules.push(Rule::always(self.deny()));
         }
         self.chain(&name, rules);
         Some(name)

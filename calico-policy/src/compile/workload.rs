@@ -80,14 +80,14 @@ impl Compilation<'_> {
         let mut rules = Vec::new();
         // What comes from an unknown interface was dropped by its source already, so most packets are spared the look-up.
         if bound == Bound::Out {
-            rules.push(Rule::when([unknown], Action::Drop));
+            rules.push(Rule::when([unknown], self.deny()));
         }
-        rules.extend(self.tracked());
+        rules.extend(self.tracked(self.deny()));
         if bound == Bound::In {
             rules.extend(self.no_tunnels());
         }
         rules.push(Rule::always(Action::Dispatch(bound, map)));
-        rules.push(Rule::always(Action::Drop));
+        rules.push(Rule::always(self.deny()));
         let chain = ChainName::fixed(words);
         self.chain(&chain, rules);
         Action::Goto(chain)

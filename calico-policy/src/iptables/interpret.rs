@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use calico_model::{Cidr, InterfaceName};
 
 use super::program::{Key, Match, Program, Rule, Table, TableName, Target};
-use crate::packet::{ConnectionState, Outcome, Packet, Path, SourceNat, Transport, Verdict};
+use crate::packet::{ConnectionState, Outcome, Packet, Path, SourceNat, Transport};
 use crate::ruleset::{Bound, ChainName, Element, End, Hook, Op, SetName};
 
 /// Returns what becomes of a packet that nobody has marked. It equals [`simulate`](crate::simulate()) of the ruleset that the
@@ -28,11 +28,13 @@ pub fn simulate_marked(program: &Program, packet: &Packet, mark: u32) -> Outcome
         let before = matches!(hook, Hook::Prerouting | Hook::Output)
             && matches!(table, TableName::Raw | TableName::Mangle);
         let place = Place { table: held, translated: !before };
-        if run.rules(std::slice::from_ref(&entry.rule), place) == Some(Verdict::Deny) {
-            return Outcome::DENIED;
+        match run.rules(std::slice::from_ref(&entry.rule), place) {
+            Some(Fate::Dropped) => return Outcome::DROPPED,
+            Some(Fate::Rejected) => return Outcome::REJECTED,
+            Some(Fate::Accepted) | None => {}
         }
     }
-    Outcome { verdict: Verdict::Allow, source_nat: run.source_nat }
+    Outcome { source_nat: run.source_nat, ..Outcome::ALLOWED }
 }
 
 /// The tables at the hooks on a packet's way, in order.
@@ -63,6 +65,17 @@ fn way(path: &Path) -> &'static [(TableName, Hook)] {
     }
 }
 
+/// What a table did with a packet.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It lets it pass.
+    Accepted,
+    /// It is gone.
+    Dropped,
+    /// It is gone, and its sender is told.
+    Rejected,
+}
+
 #[derive(Clone, Copy)]
 struct Place<'p> {
     table: &'p Table,
@@ -80,14 +93,15 @@ struct Run<'r> {
 
 impl Run<'_> {
     /// Runs rules; `None` when none of them decides for the whole table.
-    fn rules(&mut self, rules: &[Rule], place: Place<'_>) -> Option<Verdict> {
+    fn rules(&mut self, rules: &[Rule], place: Place<'_>) -> Option<Fate> {
         for rule in rules {
             if !rule.matches.iter().all(|m| self.holds(m, place)) {
                 continue;
             }
             match &rule.target {
-                Target::Accept => return Some(Verdict::Allow),
-                Target::Drop => return Some(Verdict::Deny),
+                Target::Accept => return Some(Fate::Accepted),
+                Target::Drop => return Some(Fate::Dropped),
+                Target::Reject(_) => return Some(Fate::Rejected),
                 Target::Return => return None,
                 Target::Jump(chain) => {
                     if let decided @ Some(_) = self.chain(chain, place) {
@@ -100,7 +114,7 @@ impl Run<'_> {
                 Target::Mark { set, clear } => self.mark = self.mark & !clear | set,
                 Target::SourceNat(new) => {
                     self.source_nat = SourceNat::Change(*new);
-                    return Some(Verdict::Allow);
+                    return Some(Fate::Accepted);
                 }
             }
         }
@@ -108,10 +122,10 @@ impl Run<'_> {
     }
 
     /// No kernel takes a rule that leads to a chain that is not there: such a program drops.
-    fn chain(&mut self, name: &ChainName, place: Place<'_>) -> Option<Verdict> {
+    fn chain(&mut self, name: &ChainName, place: Place<'_>) -> Option<Fate> {
         match place.table.chains.get(name) {
             Some(rules) => self.rules(rules, place),
-            None => Some(Verdict::Deny),
+            None => Some(Fate::Dropped),
         }
     }
 

@@ -218,6 +218,7 @@ impl Lowering<'_> {
                 Target::Goto(accept())
             }
             Action::Drop => Target::Drop,
+            Action::Reject => Target::Reject(self.family),
             Action::Return => Target::Return,
             Action::Jump(chain) => match self.known(chain) {
                 Some(chain) => Target::Jump(chain),

@@ -115,6 +115,8 @@ pub enum Target {
     Accept,
     /// The packet is gone.
     Drop,
+    /// The packet is gone, and its sender is told by the ICMP of the family that it reached no port.
+    Reject(Family),
     /// The rest of the chain is skipped.
     Return,
     /// The chain is run; if it returns, the next rule is asked.

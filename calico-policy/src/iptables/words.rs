@@ -198,6 +198,8 @@ impl Display for Target {
         match self {
             Target::Accept => f.write_str("-j ACCEPT"),
             Target::Drop => f.write_str("-j DROP"),
+            Target::Reject(Family::V4) => f.write_str("-j REJECT --reject-with icmp-port-unreachable"),
+            Target::Reject(Family::V6) => f.write_str("-j REJECT --reject-with icmp6-port-unreachable"),
             Target::Return => f.write_str("-j RETURN"),
             Target::Jump(chain) => write!(f, "-j {chain}"),
             Target::Goto(chain) => write!(f, "-g {chain}"),

@@ -64,6 +64,11 @@ pub(super) fn rule(out: &mut Messages, rule: &Rule) {
     match &rule.action {
         Action::Accept => immediate(out, &Code::Accept),
         Action::Drop => immediate(out, &Code::Drop),
+        // NFT_REJECT_ICMPX_UNREACH with NFT_REJECT_ICMPX_PORT_UNREACH: of either family.
+        Action::Reject => expression(out, "reject", |out| {
+            out.number(1, 2);
+            out.attribute(2, &[1]);
+        }),
         Action::Return => immediate(out, &Code::Return),
         Action::Jump(chain) => immediate(out, &Code::Jump(chain)),
         Action::Goto(chain) => immediate(out, &Code::Goto(chain)),

@@ -21,6 +21,8 @@ pub enum Action {
     Accept,
     /// The packet is gone.
     Drop,
+    /// The packet is gone, and its sender is told by ICMP that it reached no port.
+    Reject,
     /// The rest of the chain is skipped.
     Return,
     /// The chain is run; if it returns, the next rule is asked.

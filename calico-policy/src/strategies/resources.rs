@@ -4,7 +4,7 @@ use calico_model::label::Labels;
 use calico_model::name::{Name, NodeName};
 use calico_model::resource::bgp::ServiceNetwork;
 use calico_model::resource::endpoint::HostInterface;
-use calico_model::resource::felix::{LoopPrevention, NatExclusions};
+use calico_model::resource::felix::{DenyAction, LoopPrevention, NatExclusions, NftablesMode};
 use calico_model::resource::ipam::Switch;
 use calico_model::resource::policy::{GlobalPart, Http, ServiceMatch};
 use calico_model::resource::{
@@ -443,15 +443,19 @@ fn felix() -> impl Strategy<Value = FelixConfiguration> {
         weighted(0.6, Just("cali,tap")),
         (failsafes(), failsafes()),
         (
-            weighted(0.2, Just(LoopPrevention::Disabled)),
+            weighted(0.4, select(&[LoopPrevention::Disabled, LoopPrevention::Reject][..])),
             weighted(0.3, Just(NatExclusions::PoolsAndHosts)),
             weighted(0.1, select(&["eth0", "eth+", "cali1"][..])),
             weighted(0.3, select(&["10.0.9.1", "203.0.113.7"][..])),
             weighted(0.3, select(&["0", "0:9", "1024", "1024:2047", "named"][..])),
         ),
+        (weighted(0.3, Just(NftablesMode::Disabled)), deny_action(), deny_action()),
     )
-        .prop_map(|(action, ([vxlan, ipip, invalid], flows), prefix, failsafes, outgoing)| {
+        .prop_map(|(action, ([vxlan, ipip, invalid], flows), prefix, failsafes, outgoing, denies)| {
             FelixConfiguration {
+                nftables_mode: denies.0,
+                nftables_filter_deny_action: denies.1,
+                iptables_filter_deny_action: denies.2,
                 service_loop_prevention: outgoing.0,
                 nat_outgoing_exclusions: outgoing.1,
                 iptables_nat_outgoing_interface_filter: outgoing.2.map(str::to_owned),
@@ -468,6 +472,10 @@ fn felix() -> impl Strategy<Value = FelixConfiguration> {
                 ..FelixConfiguration::new()
             }
         })
+}
+
+fn deny_action() -> impl Strategy<Value = Option<DenyAction>> {
+    weighted(0.4, select(&[DenyAction::Drop, DenyAction::Reject][..]))
 }
 
 fn failsafes() -> impl Strategy<Value = Option<Vec<ProtoPort>>> {

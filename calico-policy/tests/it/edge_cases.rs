@@ -205,6 +205,20 @@ ports: [{{name: web, port: 80}}]
 }
 
 #[test]
+fn a_service_as_destination_is_one_rule_of_each_family_whatever_its_protocols() {
+    let world = world(&policy("egress: [{action: Allow, destination: {services: {name: s}}}]"));
+    let ruleset = compile(&world, &"node-1".parse().unwrap());
+    let looks = |rule: &&calico_policy::ruleset::Rule| {
+        rule.matches.iter().any(|m| matches!(m, calico_policy::ruleset::Match::SocketInSet(..)))
+    };
+    let rules = ruleset.chains.values().flat_map(|chain| &chain.rules).filter(looks);
+    assert_eq!(rules.count(), 2, "{ruleset}");
+    let program = calico_policy::iptables::lower(&ruleset, &calico_policy::iptables::Options::default());
+    let lines = program.to_string();
+    assert_eq!(lines.lines().filter(|line| line.contains(" dst,dst ")).count(), 2, "{lines}");
+}
+
+#[test]
 fn pe16_a_profile_that_is_missing_denies_and_so_does_having_none() {
     for profiles in ["[]", "[missing]", "[missing, projectcalico-default-allow]"] {
         let world = world(&format!(

@@ -4,11 +4,13 @@
 mod compare;
 mod edge_cases;
 mod edges;
+mod every_filter;
 mod explain;
 mod golden;
 mod incremental;
 mod iptables;
 mod kernel;
+mod lab;
 mod meaning;
 mod netns;
 mod packets;

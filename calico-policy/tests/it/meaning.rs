@@ -86,17 +86,21 @@ fn worlds_are_worth_their_while() {
     use proptest::test_runner::TestRunner;
 
     let mut runner = TestRunner::deterministic();
-    let (mut allowed, mut denied, mut masqueraded) = (0, 0, 0);
+    let (mut allowed, mut dropped, mut rejected, mut masqueraded) = (0, 0, 0, 0);
     for _ in 0..200 {
         let world = strategies::world().new_tree(&mut runner).unwrap().current();
         let packets = strategies::packets(&world, 20).new_tree(&mut runner).unwrap().current();
         for packet in packets {
             match evaluate(&world, &packet).outcome {
                 Outcome::ALLOWED => allowed += 1,
-                Outcome::DENIED => denied += 1,
+                Outcome::DROPPED => dropped += 1,
+                Outcome::REJECTED => rejected += 1,
                 _ => masqueraded += 1,
             }
         }
     }
-    assert!(allowed > 800 && denied > 800 && masqueraded > 30, "{allowed} {denied} {masqueraded}");
+    assert!(
+        allowed > 800 && dropped > 800 && rejected > 100 && masqueraded > 30,
+        "{allowed} {dropped} {rejected} {masqueraded}"
+    );
 }

@@ -1,131 +1,14 @@
 //! Allowed and denied as packets, not as rules: workloads on veths of one host, with the compiled policy in its kernel.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use calico_model::Snapshot;
 use calico_model::resource::{EndpointToHostAction, FelixConfiguration, Object};
-use calico_policy::nft::Nft;
-use calico_policy::{Packet, Path, Transport, Verdict, compile, evaluate};
+use calico_policy::{Packet, Path, Transport, Verdict, evaluate};
 
 use crate::golden;
+use crate::lab::{HOST_MAC, Lab, PORTS, Workload, connect, echoes, serve};
 use crate::netns::Namespace;
-
-/// The MAC of the host's side of every veth.
-const HOST_MAC: &str = "ee:ee:ee:ee:ee:ee";
-const PORTS: [u16; 2] = [3306, 80];
-
-/// One host with its workloads.
-struct Lab {
-    host: Namespace,
-    workloads: Vec<Workload>,
-}
-
-struct Workload {
-    namespace: Namespace,
-    interface: String,
-    addr: String,
-    addr6: String,
-}
-
-impl Workload {
-    fn socket(&self, port: u16) -> SocketAddr {
-        format!("{}:{port}", self.addr).parse().unwrap()
-    }
-
-    fn socket6(&self, port: u16) -> SocketAddr {
-        format!("[{}]:{port}", self.addr6).parse().unwrap()
-    }
-}
-
-impl Lab {
-    /// Plugs in the workloads of node-1, each with servers that echo what they are sent.
-    fn of(world: &Snapshot) -> Self {
-        let host = Namespace::new("host");
-        host.exec("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-        let mut lab = Lab { host, workloads: Vec::new() };
-        for endpoint in world.workloads.values().filter(|endpoint| endpoint.spec.node.as_str() == "node-1") {
-            let interface = endpoint.spec.interface_name.clone().unwrap();
-            let addrs: Vec<String> =
-                endpoint.spec.ip_networks.iter().map(|net| net.addr().to_string()).collect();
-            lab.plug(interface.as_str(), &addrs[0], &addrs[1]);
-        }
-        lab
-    }
-
-    fn plug(&mut self, interface: &str, addr: &str, addr6: &str) -> &Workload {
-        let namespace = Namespace::new("workload");
-        let guest = namespace.name();
-        let host = &self.host;
-        host.ip(&format!("link add {interface} address {HOST_MAC} type veth peer name eth0 netns {guest}"));
-        // IPv6 duplicate address detection would take a second.
-        namespace.exec("sysctl -qw net.ipv6.conf.eth0.accept_dad=0");
-        host.exec(&format!("sysctl -qw net.ipv6.conf.{interface}.accept_dad=0"));
-        host.ip(&format!("link set {interface} up"));
-        namespace.ip("link set eth0 up");
-        namespace.ip(&format!("addr add {addr}/32 dev eth0"));
-        namespace.ip(&format!("addr add {addr6}/128 dev eth0 nodad"));
-        for (gateway, family) in [("169.254.1.1", "-4"), ("fe80::ecee:eeff:feee:eeee", "-6")] {
-            namespace.ip(&format!("neigh add {gateway} lladdr {HOST_MAC} dev eth0 nud permanent"));
-            namespace.ip(&format!("{family} route add {gateway} dev eth0"));
-            namespace.ip(&format!("{family} route add default via {gateway} dev eth0"));
-        }
-        host.ip(&format!("route add {addr}/32 dev {interface}"));
-        host.ip(&format!("-6 route add {addr6}/128 dev {interface}"));
-        namespace.within(|| {
-            for port in PORTS {
-                serve(&format!("[::]:{port}"));
-            }
-        });
-        let workload =
-            Workload { namespace, interface: interface.into(), addr: addr.into(), addr6: addr6.into() };
-        self.workloads.push(workload);
-        self.workloads.last().unwrap()
-    }
-
-    fn apply(&self, world: &Snapshot) {
-        let ruleset = compile(world, &"node-1".parse().unwrap());
-        self.host.within(|| Nft::new().sync(&ruleset)).unwrap();
-    }
-
-    fn workload(&self, interface: &str) -> &Workload {
-        self.workloads.iter().find(|workload| workload.interface == interface).unwrap()
-    }
-}
-
-/// Echoes to everybody, on a thread that ends with the process.
-fn serve(addr: &str) {
-    let listener = TcpListener::bind(addr).unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { continue };
-            std::thread::spawn(move || {
-                let mut buffer = [0; 64];
-                while let Ok(read @ 1..) = stream.read(&mut buffer) {
-                    if stream.write_all(&buffer[..read]).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-}
-
-/// Opens a connection; `None` when nothing answers.
-fn connect(to: SocketAddr) -> Option<TcpStream> {
-    match TcpStream::connect_timeout(&to, Duration::from_millis(400)) {
-        Ok(stream) => Some(stream),
-        Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => None,
-        Err(error) => panic!("neither allowed nor dropped: {to}: {error}"),
-    }
-}
-
-fn echoes(stream: &mut TcpStream) -> bool {
-    stream.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
-    let mut buffer = [0; 4];
-    stream.write_all(b"ping").is_ok() && stream.read_exact(&mut buffer).is_ok() && &buffer == b"ping"
-}
 
 #[test]
 fn the_kernel_agrees_with_the_resources_about_every_pair() {
@@ -281,37 +164,4 @@ fn pe92_connections_outlive_a_policy_written_anew_and_an_agent_that_starts_again
     assert!(web.namespace.within(|| connect(db.socket(3306))).is_none(), "nothing new begins");
     lab.apply(&world);
     assert!(web.namespace.within(|| connect(db.socket(3306))).is_some());
-}
-
-#[test]
-fn a_service_is_reached_at_the_sockets_of_its_endpoints_alone() {
-    use calico_model::resource::policy::ServiceMatch;
-    use calico_model::resource::{KubernetesEndpointSlice, NetworkPolicy, Policy, PolicyType, Rule};
-    let mut world = golden::world("database");
-    let lab = Lab::of(&world);
-    let (db, other) = (lab.workload("cali0000000db1"), lab.workload("cali0000other1"));
-    let namespace = world.workloads.keys().next().unwrap().namespace.clone();
-    world.policies.clear();
-    world.global_policies.clear();
-    let mut rule = Rule::allow();
-    rule.destination.services = Some(ServiceMatch { name: "db".to_owned(), namespace: None });
-    let mut policy = Policy::selecting("all()".parse().unwrap(), vec![PolicyType::Egress]);
-    policy.egress.push(rule);
-    let mut policy = Object::new("to-db".parse().unwrap(), NetworkPolicy(policy));
-    policy.metadata.namespace.clone_from(&namespace);
-    world.insert(policy);
-    lab.apply(&world);
-    let reached = || {
-        let sockets = [db.socket(3306), db.socket6(3306), db.socket(80)];
-        sockets.map(|socket| other.namespace.within(|| connect(socket)).is_some())
-    };
-    assert_eq!(reached(), [false; 3], "a service without endpoints");
-    let addrs = [&db.addr, &db.addr6].map(|addr| addr.parse().unwrap());
-    let slice = KubernetesEndpointSlice::new(addrs, &[(calico_model::Protocol::TCP, 3306)]);
-    let mut slice = Object::new("db-1".parse().unwrap(), slice);
-    slice.metadata.namespace = namespace;
-    slice.metadata.labels.insert("kubernetes.io/service-name", "db");
-    world.insert(slice);
-    lab.apply(&world);
-    assert_eq!(reached(), [true, true, false]);
 }

@@ -149,3 +149,67 @@ fn rules_are_rendered_as_json_and_for_iptables() {
     );
     assert!(filter["chains"]["cali-FORWARD"].as_array().is_some_and(|rules| !rules.is_empty()), "{filter:#}");
 }
+
+/// The database's Service, and where it is served.
+fn service(kind: &str) -> Value {
+    let (version, name, rest) = match kind {
+        "Service" => ("v1", "sql", json!({"spec": {"type": "ClusterIP", "clusterIP": "10.96.0.7"}})),
+        _ => (
+            "discovery.k8s.io/v1",
+            "sql-1",
+            json!({
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": ["10.0.0.2"]}],
+                "ports": [{"name": "sql", "port": 3306}],
+            }),
+        ),
+    };
+    let labels = json!({"kubernetes.io/service-name": "sql"});
+    let metadata = json!({"name": name, "namespace": "shop", "labels": labels});
+    let mut object = json!({"apiVersion": version, "kind": kind, "metadata": metadata});
+    object.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    object
+}
+
+#[test]
+fn a_rule_that_names_a_service_is_explained_by_the_slice_that_has_the_address_and_port() {
+    let cluster = shop("explain-service");
+    let to_sql = json!({"action": "Allow", "destination": {"services": {"name": "sql"}}});
+    let spec = json!({"selector": "app == 'web'", "types": ["Egress"], "egress": [to_sql]});
+    let policy = object("NetworkPolicy", "to-sql", Some("shop"), json!({}), spec);
+    put(&cluster, &[policy, service("Service"), service("EndpointSlice")]);
+    let ask = |port| ["explain", "--from", "shop/web", "--to", "shop/db", "--port", port];
+    let text = cluster.ok(&ask("3306"));
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for expected in [
+        "allowed by rule 0 of NetworkPolicy shop/to-sql in tier default",
+        "NetworkPolicy shop/to-sql is for app == \"web\"",
+        "service shop/sql selects KubernetesEndpointSlice shop/sql-1",
+        "In all: allowed",
+    ] {
+        assert!(words.contains(expected), "{expected}:\n{text}");
+    }
+    let said = cluster.json(&[&ask("3306")[..], &["-o", "json"]].concat());
+    let choice = &said["hops"][0]["steps"][0]["choices"][1];
+    assert_eq!((&choice["service"], &choice["selector"]), (&json!("shop/sql"), &Value::Null), "{said:#}");
+    let text = cluster.ok(&ask("80"));
+    assert!(text.contains("In all: denied") && !text.contains("service shop/sql"), "not its port:\n{text}");
+
+    assert_eq!(
+        cluster.ok(&["get", "services", "-n", "shop"]),
+        "NAMESPACE   NAME   TYPE        CLUSTERIP\nshop        sql    ClusterIP   10.96.0.7\n\n"
+    );
+}
+
+#[test]
+fn a_sender_that_is_told_that_it_is_denied_is_spoken_of() {
+    let cluster = shop("explain-reject");
+    let ask = ["explain", "--from", "shop/web", "--to", "shop/db", "--port", "443"];
+    let as_json = [&ask[..], &["-o", "json"]].concat();
+    assert_eq!(cluster.json(&as_json)["hops"][1]["senderIsTold"], false);
+    let reject = json!({"nftablesFilterDenyAction": "Reject"});
+    put(&cluster, &[object("FelixConfiguration", "default", None, json!({}), reject)]);
+    let words = cluster.ok(&ask).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(": denied, and the sender is told so"), "{words}");
+    assert_eq!(cluster.json(&as_json)["hops"][1]["senderIsTold"], true);
+}

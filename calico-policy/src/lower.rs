@@ -125,17 +125,17 @@ fn cross(alternatives: &mut Alternatives, more: Alternatives) {
         .collect();
 }
 
-/// Splits a rule by protocol as far as its ports need it; each case says whether its packets have ports.
+/// Splits a rule by protocol as far as its ports need it; each case says whether its packets may have ports. A service's sockets
+/// name their protocols.
 fn protocol_cases(rule: &Rule) -> Vec<(Vec<Match>, bool)> {
     let not: Vec<Match> = rule.not_protocol.iter().map(|p| Match::Protocol(Op::IsNot, *p)).collect();
     let with = |matches: Vec<Match>| [matches.as_slice(), not.as_slice()].concat();
     let uses_ports = [&rule.source, &rule.destination]
         .into_iter()
-        .any(|entity| !entity.ports.is_empty() || !entity.not_ports.is_empty())
-        || rule.destination.services.is_some();
+        .any(|entity| !entity.ports.is_empty() || !entity.not_ports.is_empty());
     match rule.protocol {
         Some(protocol) => vec![(with(vec![Match::Protocol(Op::Is, protocol)]), protocol.has_ports())],
-        None if !uses_ports => vec![(not, false)],
+        None if !uses_ports => vec![(not, rule.destination.services.is_some())],
         None => {
             let protocols = PortProtocol::ALL.map(PortProtocol::protocol);
             let each = protocols.map(|protocol| (with(vec![Match::Protocol(Op::Is, protocol)]), true));

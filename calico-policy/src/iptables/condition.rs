@@ -303,10 +303,12 @@ impl Protocols {
         }
     }
 
-    /// The protocols that have what the rule asks for, when it looks at ports: only then `Some`.
+    /// The protocols that have what the rule asks for, when it looks at ports: only then `Some`. What is in a set of sockets is of
+    /// one of them anyway.
     fn each(&self, matches: &[ruleset::Match]) -> Option<Vec<Protocol>> {
-        let asks =
-            |m: &ruleset::Match| matches!(m, ruleset::Match::Port(..) | ruleset::Match::SocketInSet(..));
+        let asks = |m: &ruleset::Match| {
+            matches!(m, ruleset::Match::Port(..) | ruleset::Match::SocketInSet(_, _, Op::IsNot, _))
+        };
         if !matches.iter().any(asks) {
             return None;
         }

@@ -123,6 +123,9 @@ pub fn storm(storm: &Storm, interrupt: &Interrupt) -> Result<Toll, ConformanceEr
     }
     stage.enforce(rules[0].clone())?;
     let (from, to) = (stage.namespace(&client)?, stage.namespace(&server)?);
+    // What is sent before the sockets are open would count as lost.
+    let out = within(&from, || outgoing(client.addr)).map_err(ConformanceError::io("send datagrams"))?;
+    let into = within(&to, || incoming(server.addr)).map_err(ConformanceError::io("receive datagrams"))?;
     let counts = Counts::default();
     let ways = stage.host_namespaces()?;
     let turned_away = || -> Result<u64, ConformanceError> {
@@ -132,8 +135,8 @@ pub fn storm(storm: &Storm, interrupt: &Interrupt) -> Result<Toll, ConformanceEr
     let before = turned_away()?;
     let clock = Stopwatch::start();
     let done = thread::scope(|scope| {
-        let hearing = scope.spawn(|| hear(&to, server.addr, &counts));
-        let sending = scope.spawn(|| send(&from, (client.addr, server.addr), storm.flows, &counts));
+        let hearing = scope.spawn(|| hear(&into, &counts));
+        let sending = scope.spawn(|| send(&out, server.addr, storm.flows, &counts));
         let replaced = replace(&mut stage, &rules, storm, interrupt, &counts);
         counts.over.store(true, Ordering::SeqCst);
         let join = |done: thread::ScopedJoinHandle<'_, io::Result<()>>| {
@@ -188,13 +191,27 @@ fn replace(
     Ok(())
 }
 
-/// Sends datagrams of both kinds at an even pace until the replacing is over.
-fn send(netns: &File, (from, to): (Ipv4Addr, Ipv4Addr), flows: u64, counts: &Counts) -> io::Result<()> {
-    setns(netns, CloneFlags::CLONE_NEWNET)?;
+/// Opens a socket to send datagrams from an address.
+fn outgoing(from: Ipv4Addr) -> io::Result<OwnedFd> {
     let out = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Udp)?;
     bind(out.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(from, 0)))?;
     // Without it the kernel does not say that a datagram was turned away before it left (raw(7)).
     setsockopt(&out, sockopt::Ipv4RecvErr, &true)?;
+    Ok(out)
+}
+
+/// Opens a socket that hears the datagrams to an address.
+fn incoming(addr: Ipv4Addr) -> io::Result<OwnedFd> {
+    let into = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Udp)?;
+    // Room for several seconds of datagrams, so that a machine that is slow for a while loses none.
+    setsockopt(&into, sockopt::RcvBufForce, &(64 << 20))?;
+    setsockopt(&into, sockopt::ReceiveTimeout, &TimeVal::new(0, 100_000))?;
+    bind(into.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(addr, 0)))?;
+    Ok(into)
+}
+
+/// Sends datagrams of both kinds at an even pace until the replacing is over.
+fn send(out: &OwnedFd, to: Ipv4Addr, flows: u64, counts: &Counts) -> io::Result<()> {
     let clock = Stopwatch::start();
     let mut sent = 0;
     while !counts.over.load(Ordering::SeqCst) {
@@ -205,7 +222,7 @@ fn send(netns: &File, (from, to): (Ipv4Addr, Ipv4Addr), flows: u64, counts: &Cou
             for (first, counter) in [(ALLOWED, &counts.allowed), (DENIED, &counts.denied)] {
                 let port = first + u16::try_from(sent / PER_PORT % 100).unwrap_or(0);
                 let source = 2000 + u16::try_from(sent % PER_PORT).unwrap_or(0);
-                datagram(&out, source, port, to)?;
+                datagram(out, source, port, to)?;
                 counter.fetch_add(1, Ordering::SeqCst);
             }
             sent += 1;
@@ -237,24 +254,22 @@ fn datagram(out: &OwnedFd, source: u16, port: u16, to: Ipv4Addr) -> io::Result<(
 fn turned_away(netns: &File) -> io::Result<u64> {
     /// The place of the packets that were dropped on sending, among what `/proc/net/dev` tells of an interface.
     const DROPPED: usize = 11;
-    let read = || -> io::Result<u64> {
-        setns(netns, CloneFlags::CLONE_NEWNET)?;
+    within(netns, || {
         let text = std::fs::read_to_string("/proc/thread-self/net/dev")?;
         let interfaces = text.lines().filter_map(|line| line.split_once(':'));
         let dropped = interfaces.filter_map(|(_, counts)| counts.split_whitespace().nth(DROPPED));
         Ok(dropped.filter_map(|count| count.parse::<u64>().ok()).sum())
-    };
-    thread::scope(|scope| scope.spawn(read).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Does something on a thread of its own in a namespace.
+fn within<T: Send>(netns: &File, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let inside = || setns(netns, CloneFlags::CLONE_NEWNET).map_err(io::Error::from).and_then(|()| act());
+    thread::scope(|scope| scope.spawn(inside).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
 /// Counts what arrives, until all that was sent has, or nothing more comes.
-fn hear(netns: &File, addr: Ipv4Addr, counts: &Counts) -> io::Result<()> {
-    setns(netns, CloneFlags::CLONE_NEWNET)?;
-    let into = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Udp)?;
-    // Room for several seconds of datagrams, so that a machine that is slow for a while loses none.
-    setsockopt(&into, sockopt::RcvBufForce, &(64 << 20))?;
-    setsockopt(&into, sockopt::ReceiveTimeout, &TimeVal::new(0, 100_000))?;
-    bind(into.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(addr, 0)))?;
+fn hear(into: &OwnedFd, counts: &Counts) -> io::Result<()> {
     let mut buffer = [0; 64];
     let mut silence: Option<Stopwatch> = None;
     loop {

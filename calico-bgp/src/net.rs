@@ -22,6 +22,7 @@ use calico_model::{Cidr, LearnedRoutes};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
 pub use bmp::Station;
 pub use handle::{Gone, Handle};
@@ -59,6 +60,7 @@ pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, Lis
         ranges: Vec::new(),
         keyed: BTreeSet::new(),
         connections: BTreeMap::new(),
+        dialings: BTreeMap::new(),
         bfd: None,
         stations: BTreeMap::new(),
         hungry: BTreeMap::new(),
@@ -93,6 +95,7 @@ struct Owner {
     /// Whose keys are on the listeners.
     keyed: BTreeSet<Cidr>,
     connections: BTreeMap<ConnectionId, Connection>,
+    dialings: BTreeMap<ConnectionId, AbortHandle>,
     bfd: Option<Bfd>,
     stations: BTreeMap<Station, Feeding>,
     /// Stations that have heard everything and wait for more.
@@ -273,6 +276,9 @@ impl Owner {
 
     fn report(&mut self, report: Report) {
         let now = clock();
+        if let Report::Dialed { connection, .. } | Report::Undialed { connection, .. } = &report {
+            self.dialings.remove(connection);
+        }
         match report {
             Report::Incoming { stream, remote } => self.incoming(stream, remote, now),
             Report::Dialed { connection, stream, remote } => match stream.local_addr() {
@@ -337,14 +343,20 @@ impl Owner {
         while let Some(action) = self.speaker.poll() {
             match action {
                 Action::Dial { connection, peer } => {
-                    tokio::spawn(connection::dial(connection, peer, self.reports.clone()));
+                    let dialing = connection::dial(connection, peer, self.reports.clone());
+                    self.dialings.insert(connection, tokio::spawn(dialing).abort_handle());
                 }
                 Action::Wake(connection) => self.send(connection),
                 Action::WakeFeed(id) => self.feed(id),
                 Action::CloseFeed(id) => drop(self.hungry.remove(&id)),
                 Action::Watch { peer, local, config } => self.watch(Wish::Watch { peer, local, config }),
                 Action::Unwatch(peer) => self.watch(Wish::Unwatch(peer)),
-                Action::Close(connection) => drop(self.connections.remove(&connection)),
+                Action::Close(connection) => {
+                    self.connections.remove(&connection);
+                    if let Some(dialing) = self.dialings.remove(&connection) {
+                        dialing.abort();
+                    }
+                }
                 Action::Event(event) => {
                     if matches!(event, Event::Routes | Event::Settled) {
                         self.publish_due = Some(self.publish_rest);

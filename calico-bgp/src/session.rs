@@ -14,6 +14,7 @@
 //! hold what is true in them: a [`Negotiated`] exists from OpenConfirm on and nowhere else.
 
 pub mod collision;
+mod connection;
 mod event;
 mod negotiate;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use negotiate::{Negotiated, Peering, Roles, Terms};
 use crate::jitter::Jitter;
 use crate::wire::open::OnNotification;
 use crate::wire::{self, Notification, Open};
+use connection::{Arrival, Confirmation, Connection, Stage};
 use timers::{Timer, Timers};
 
 /// How long an accepted or dialed connection may take until its OPEN is here (RFC 4271 section 8.2.2 suggests a large
@@ -38,65 +40,11 @@ use timers::{Timer, Timers};
 pub const OPEN_WAIT: Duration = Duration::from_secs(60);
 /// How long a peer may take nothing of what waits for it, unless twice the hold time is longer (RFC 9687 section 6).
 pub const SEND_HOLD: Duration = Duration::from_secs(480);
+/// How long an OPEN waits for our KEEPALIVE, unless a third of the hold time is shorter, while a connection that we dialed
+/// may still collide with the one that it came on.
+pub const CROSSING_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait after repeated failures.
 pub const LONGEST_RETRY: Duration = Duration::from_secs(30);
-
-#[derive(Debug)]
-enum Stage {
-    OpenSent,
-    OpenConfirm(Arc<Negotiated>),
-    Established(Arc<Negotiated>),
-}
-
-/// Whether the session was established when a connection came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Arrival {
-    /// No: it competes with others for becoming the session.
-    Before,
-    /// Yes: the peer has lost the old connection, or believes so.
-    During,
-}
-
-#[derive(Debug)]
-struct Connection {
-    id: ConnectionId,
-    role: Role,
-    arrival: Arrival,
-    stage: Stage,
-    timers: Timers,
-}
-
-impl Connection {
-    fn state(&self) -> State {
-        match self.stage {
-            Stage::OpenSent => State::OpenSent,
-            Stage::OpenConfirm(_) => State::OpenConfirm,
-            Stage::Established(_) => State::Established,
-        }
-    }
-
-    fn negotiated(&self) -> Option<&Arc<Negotiated>> {
-        match &self.stage {
-            Stage::OpenSent => None,
-            Stage::OpenConfirm(negotiated) | Stage::Established(negotiated) => Some(negotiated),
-        }
-    }
-
-    /// The time must be longer than the hold time (RFC 9687 section 3).
-    fn send_hold(&self, wanted: Option<Duration>) -> Duration {
-        let hold = self.negotiated().and_then(|n| n.hold_time.interval()).unwrap_or_default();
-        match wanted {
-            Some(wanted) if wanted > hold => wanted,
-            Some(_) if !hold.is_zero() => hold * 2,
-            Some(_) | None => SEND_HOLD.max(hold * 2),
-        }
-    }
-
-    fn hear(&mut self, now: Instant) {
-        let hold = self.negotiated().and_then(|negotiated| negotiated.hold_time.interval());
-        self.timers.set(Timer::Hold, hold.map(|hold| now + hold));
-    }
-}
 
 /// What the session does about having no connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -232,6 +180,7 @@ impl Session {
             }
             Input::Timeout => self.timeout(now),
         }
+        self.confirm_uncrossed(now);
     }
 
     /// Tells the session that routes wait for the peer on a connection, so that the send hold time runs.
@@ -343,7 +292,7 @@ impl Session {
         self.outputs.push_back(Output::Close(id));
         self.outputs.push_back(match connection.stage {
             Stage::Established(_) => Output::Down(id, why),
-            Stage::OpenSent | Stage::OpenConfirm(_) => Output::Failed(why),
+            Stage::OpenSent | Stage::OpenConfirm(..) => Output::Failed(why),
         });
     }
 
@@ -373,18 +322,21 @@ impl Session {
             (Heard::Notification(what), _) => self.fail(id, Ended::Received(what), now),
             (Heard::Malformed(answer), _) => self.fail(id, Ended::Sent(answer), now),
             (Heard::Open(open), Stage::OpenSent) => self.opened(id, &open, now),
-            (Heard::Keepalive, Stage::OpenConfirm(negotiated)) => {
-                let negotiated = negotiated.clone();
-                connection.stage = Stage::Established(negotiated.clone());
+            (Heard::Keepalive, Stage::OpenConfirm(negotiated, confirmed)) => {
+                let (negotiated, confirmed) = (negotiated.clone(), *confirmed);
                 connection.hear(now);
-                self.failures = 0;
-                self.outputs.push_back(Output::Up(id, negotiated));
+                match confirmed {
+                    Confirmation::Said => self.establish(id, negotiated),
+                    Confirmation::Awaited | Confirmation::Heard => {
+                        connection.stage = Stage::OpenConfirm(negotiated, Confirmation::Heard);
+                    }
+                }
             }
             (Heard::Keepalive | Heard::Update | Heard::Refresh, Stage::Established(_)) => {
                 connection.hear(now)
             }
             (_, Stage::OpenSent) => self.unexpected(id, Notification::UNEXPECTED_IN_OPEN_SENT, now),
-            (_, Stage::OpenConfirm(_)) => self.unexpected(id, Notification::UNEXPECTED_IN_OPEN_CONFIRM, now),
+            (_, Stage::OpenConfirm(..)) => self.unexpected(id, Notification::UNEXPECTED_IN_OPEN_CONFIRM, now),
             (_, Stage::Established(_)) => self.unexpected(id, Notification::UNEXPECTED_IN_ESTABLISHED, now),
         }
     }
@@ -401,12 +353,62 @@ impl Session {
         if !self.wins_collisions(id, open, now) {
             return;
         }
-        let due = self.keepalive_due(&negotiated, now);
+        let withheld = now + negotiated.keepalive().map_or(CROSSING_WAIT, |most| most.min(CROSSING_WAIT));
         let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) else { return };
-        connection.stage = Stage::OpenConfirm(negotiated);
+        connection.stage = Stage::OpenConfirm(negotiated, Confirmation::Awaited);
         connection.hear(now);
-        connection.timers.set(Timer::Keepalive, due);
+        connection.timers.set(Timer::Keepalive, Some(withheld));
+    }
+
+    /// Sends the KEEPALIVEs that were withheld until a connection that we dialed, if there is one, met its collision.
+    ///
+    /// The peer's system may have taken that connection up before the peer itself does, and BIRD 2 takes one that it
+    /// finds after its session is established for our restart (RFC 4724 section 5): it would end a session that was
+    /// just made.
+    fn confirm_uncrossed(&mut self, now: Instant) {
+        let dialed = |c: &Connection| c.role == Role::Dialed && matches!(c.stage, Stage::OpenSent);
+        if matches!(self.dialing, Dialing::Under(_)) || self.connections.iter().any(dialed) {
+            return;
+        }
+        let ids: Vec<ConnectionId> =
+            self.connections.iter().filter(|c| c.withholds()).map(|c| c.id).collect();
+        ids.into_iter().for_each(|id| self.send_keepalive(id, now));
+    }
+
+    /// Sends a KEEPALIVE, the first of which confirms the peer's OPEN.
+    fn send_keepalive(&mut self, id: ConnectionId, now: Instant) {
+        let Some(at) = self.connections.iter().position(|c| c.id == id) else { return };
+        let Some(negotiated) = self.connections[at].negotiated().cloned() else { return };
+        let due = self.keepalive_due(&negotiated, now);
+        self.connections[at].timers.set(Timer::Keepalive, due);
         self.transmit(id, wire::keepalive(), now);
+        match self.connections[at].stage {
+            Stage::OpenConfirm(_, Confirmation::Awaited) => {
+                self.connections[at].stage = Stage::OpenConfirm(negotiated, Confirmation::Said);
+            }
+            Stage::OpenConfirm(_, Confirmation::Heard) => self.establish(id, negotiated),
+            Stage::OpenSent | Stage::OpenConfirm(_, Confirmation::Said) | Stage::Established(_) => return,
+        }
+        // It had its time to collide.
+        if let Dialing::Under(dialed) = self.dialing {
+            self.dialing = Dialing::Waiting(None);
+            self.outputs.push_back(Output::Close(dialed));
+        }
+    }
+
+    /// Makes a connection the session. A peer that does graceful restart, and comes this far on a new connection, has lost
+    /// the old one (RFC 4724 section 5). Its OPEN alone may just have crossed ours.
+    fn establish(&mut self, id: ConnectionId, negotiated: Arc<Negotiated>) {
+        let old = |c: &Connection| c.id != id && c.state() == State::Established;
+        if let Some(at) = self.connections.iter().position(old) {
+            let old = self.connections.remove(at);
+            self.end(old, Ended::Replaced);
+        }
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
+            connection.stage = Stage::Established(negotiated.clone());
+            self.failures = 0;
+            self.outputs.push_back(Output::Up(id, negotiated));
+        }
     }
 
     /// Settles an OPEN against the session's other connections; reports whether its own connection lives.
@@ -421,14 +423,11 @@ impl Session {
             let Some(at) = self.connections.iter().position(|c| c.id == other) else { continue };
             let loser = match &self.connections[at].stage {
                 Stage::OpenSent => continue,
-                // A peer that does graceful restart and connects anew has lost the old connection (RFC 4724 section 5).
                 Stage::Established(n) if n.graceful_restart.is_some() && arrival == Arrival::During => {
-                    let old = self.connections.remove(at);
-                    self.end(old, Ended::Replaced);
                     continue;
                 }
                 Stage::Established(_) => id,
-                Stage::OpenConfirm(_) => {
+                Stage::OpenConfirm(..) => {
                     let local = (self.terms.local_id, self.terms.local_as);
                     if collision::survivor(local, (open.router_id, open.asn)) == role { other } else { id }
                 }
@@ -458,14 +457,7 @@ impl Session {
                 match timer {
                     Timer::Hold => self.unexpected(id, Notification::HOLD_TIMER_EXPIRED, now),
                     Timer::SendHold => self.unexpected(id, Notification::SEND_HOLD_TIMER_EXPIRED, now),
-                    Timer::Keepalive => {
-                        let negotiated = connection.negotiated().cloned();
-                        let due = negotiated.and_then(|negotiated| self.keepalive_due(&negotiated, now));
-                        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
-                            connection.timers.set(Timer::Keepalive, due);
-                        }
-                        self.transmit(id, wire::keepalive(), now);
-                    }
+                    Timer::Keepalive => self.send_keepalive(id, now),
                 }
             }
         }

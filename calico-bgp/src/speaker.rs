@@ -66,7 +66,7 @@ pub enum Action {
     },
     /// Something waits to be sent: take it with [`Speaker::transmit`].
     Wake(ConnectionId),
-    /// Close the connection at once.
+    /// Close the connection at once, or dial it no longer.
     Close(ConnectionId),
     /// Watch the path to a peer by BFD, or change how closely: hand on what a [`Watcher`](crate::bfd::Watcher) notices to
     /// [`Speaker::path_changed`].

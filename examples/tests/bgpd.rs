@@ -118,7 +118,9 @@ peer = [{{ address = \"10.98.0.2\", as = 65002, families = [\"ipv4\"], add_path 
     let theirs = routes.as_array().unwrap().iter().find(|route| route["prefix"] == "10.5.0.0/16").unwrap();
     assert_eq!((&theirs["nextHop"], &theirs["asPath"]), (&"10.98.0.2".into(), &"65002".into()));
     assert_eq!((&theirs["communities"][0], &theirs["best"]), (&"65002:7".into(), &true.into()));
-    assert_eq!(ask("counters")[0]["established"], 1);
+    // Both dial, and on a starved machine BIRD may take our connection up a second after the session is established, which
+    // is a restart to it (RFC 4724 section 5).
+    assert!(ask("counters")[0]["established"].as_u64().unwrap() >= 1);
     assert!(ask("nonsense")["error"].as_str().unwrap().contains("peers, routes or counters"));
     eventually("the network in BIRD", || {
         let mut birdc = Command::new("birdc");

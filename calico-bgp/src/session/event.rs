@@ -125,7 +125,7 @@ pub enum Output {
     Dial(ConnectionId),
     /// Send a message.
     Transmit(ConnectionId, Vec<u8>),
-    /// Close the connection once what was to be transmitted is out.
+    /// Close the connection once what was to be transmitted is out, or dial it no longer.
     Close(ConnectionId),
     /// The session is established.
     Up(ConnectionId, Arc<Negotiated>),

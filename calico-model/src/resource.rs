@@ -44,7 +44,7 @@ pub use filter::BgpFilter;
 pub use ipam::{BlockAffinity, IpamBlock, IpamConfiguration, IpamHandle};
 pub use kind::{Kind, Object, ObjectId, Resource, ResourceKey, Scope, Spec};
 pub use metadata::Metadata;
-pub use node::{Node, NodeBgp, NodeInterface};
+pub use node::{Node, NodeBgp, NodeInterface, OrchRef};
 pub use node_status::CalicoNodeStatus;
 pub use policy::{
     Action, EntityRule, GlobalNetworkPolicy, Http, Icmp, NetworkPolicy, Policy, PolicyType, PortMatch, Rule,

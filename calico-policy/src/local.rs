@@ -47,9 +47,7 @@ pub(crate) fn service_networks(snapshot: &Snapshot, felix: &FelixConfiguration) 
 
 /// Returns the networks of services that are told to BGP peers, whatever a node makes of them.
 pub(crate) fn told_service_networks(snapshot: &Snapshot) -> Vec<Cidr> {
-    let bgp = snapshot.bgp_configuration();
-    let lists = [bgp.service_cluster_ips, bgp.service_external_ips, bgp.service_load_balancer_ips];
-    lists.into_iter().flatten().map(|network| network.cidr).collect()
+    snapshot.bgp_configuration().service_networks().collect()
 }
 
 /// Returns the prefixes of workloads' interfaces; one that no interface can have is left out.

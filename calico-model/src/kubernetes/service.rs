@@ -49,12 +49,12 @@ pub fn service(value: &Value) -> Result<Object<KubernetesService>, ConversionErr
     const KIND: &str = "Service";
     let meta = read::<Named>(KIND, value)?.metadata;
     let mut given = value.clone();
-    // What Kubernetes writes for no address at all.
-    for key in ["clusterIP", "loadBalancerIP"] {
-        if let Some(spec) = given.get_mut("spec").and_then(Value::as_object_mut)
-            && spec.get(key).and_then(Value::as_str).is_some_and(|text| text.is_empty() || text == "None")
-        {
-            spec.remove(key);
+    if let Some(spec) = given.get_mut("spec").and_then(Value::as_object_mut) {
+        // What Kubernetes writes for no address at all.
+        let none = |value: &Value| matches!(value.as_str(), Some("" | "None"));
+        spec.retain(|key, value| !(["clusterIP", "loadBalancerIP"].contains(&key.as_str()) && none(value)));
+        if let Some(addresses) = spec.get_mut("clusterIPs").and_then(Value::as_array_mut) {
+            addresses.retain(|address| !none(address));
         }
     }
     let Source { mut spec, status } = read(KIND, &given)?;

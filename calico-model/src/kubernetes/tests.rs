@@ -226,7 +226,7 @@ fn a_service_and_its_slices_keep_their_addresses_and_what_else_they_say_is_left_
     let meta = json!({"name": "web", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}});
     let value = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": meta,
-        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "externalIPs": ["192.0.2.1"],
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd96::1"], "externalIPs": ["192.0.2.1"],
                  "externalTrafficPolicy": "Local", "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
         "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}, {"hostname": "lb.example.org"}]}},
     });
@@ -237,8 +237,13 @@ fn a_service_and_its_slices_keep_their_addresses_and_what_else_they_say_is_left_
     );
     assert_eq!(made.spec.cluster_ip, Some("10.96.0.1".parse().unwrap()));
     assert_eq!(made.spec.load_balancer_ips, ["192.0.2.9".parse::<std::net::IpAddr>().unwrap()]);
-    let headless = json!({"metadata": meta, "spec": {"clusterIP": "None"}});
-    assert_eq!(service(&headless).unwrap().spec.cluster_ip, None);
+    assert_eq!(
+        made.spec.cluster_ips,
+        ["10.96.0.1", "fd96::1"].map(|a| a.parse::<std::net::IpAddr>().unwrap())
+    );
+    let headless = json!({"metadata": meta, "spec": {"clusterIP": "None", "clusterIPs": ["None"]}});
+    let headless = service(&headless).unwrap().spec;
+    assert_eq!((headless.cluster_ip, headless.cluster_ips), (None, Vec::new()));
 
     let mut value = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta, "addressType": "IPv4",

@@ -41,6 +41,8 @@ wire_struct! {
         service_type: ServiceType = "type" default(ServiceType::ClusterIp),
         /// Its address inside the cluster; a headless one has none.
         cluster_ip: Option<IpAddr> = "clusterIP" optional,
+        /// All its addresses inside the cluster, the first of which is `cluster_ip`: one of each family that it is served in.
+        cluster_ips: Vec<IpAddr> = "clusterIPs" empty,
         /// Addresses from outside the cluster that lead to it.
         external_ips: Vec<IpAddr> = "externalIPs" empty,
         /// Which nodes take what comes from outside.

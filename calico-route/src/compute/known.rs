@@ -178,6 +178,8 @@ pub(super) struct Known {
     pub(super) node: NodeName,
     /// The pools and the configurations; nothing else.
     pub(super) rules: Snapshot,
+    /// The networks of services' addresses.
+    pub(super) services: Vec<Cidr>,
     pub(super) nodes: BTreeMap<NodeName, Site>,
     pub(super) node_addresses: BTreeMap<IpAddr, BTreeSet<NodeName>>,
     tunnel_addresses: BTreeMap<IpAddr, BTreeSet<NodeName>>,
@@ -197,6 +199,7 @@ impl Known {
         Self {
             node,
             rules: Snapshot::default(),
+            services: Vec::new(),
             nodes: BTreeMap::new(),
             node_addresses: BTreeMap::new(),
             tunnel_addresses: BTreeMap::new(),
@@ -216,6 +219,8 @@ impl Known {
         let mut dirty = Dirty { everything: true, places: BTreeSet::new() };
         known.rules.pools.clone_from(&snapshot.pools);
         known.rules.felix_configurations.clone_from(&snapshot.felix_configurations);
+        known.rules.bgp_configurations.clone_from(&snapshot.bgp_configurations);
+        known.services = known.rules.bgp_configuration().service_networks().collect();
         for (id, object) in &snapshot.nodes {
             known.set_node(id, Some(&object.spec), &mut dirty);
         }
@@ -257,7 +262,9 @@ impl Known {
         match resource {
             Resource::Node(object) => self.set_node(&object.id(), Some(&object.spec), dirty),
             Resource::WorkloadEndpoint(object) => self.set_workload(&object.id(), Some(object), dirty),
-            Resource::IpPool(_) | Resource::FelixConfiguration(_) => self.set_rule(update, dirty),
+            Resource::IpPool(_) | Resource::FelixConfiguration(_) | Resource::BgpConfiguration(_) => {
+                self.set_rule(update, dirty)
+            }
             _ => {}
         }
     }
@@ -267,7 +274,7 @@ impl Known {
         match key.kind {
             Kind::Node => self.set_node(&key.id, None, dirty),
             Kind::WorkloadEndpoint => self.set_workload(&key.id, None, dirty),
-            Kind::IpPool | Kind::FelixConfiguration => self.set_rule(update, dirty),
+            Kind::IpPool | Kind::FelixConfiguration | Kind::BgpConfiguration => self.set_rule(update, dirty),
             _ => {}
         }
     }
@@ -277,9 +284,10 @@ impl Known {
             let specs = rules.pools.iter().map(|(id, pool)| (id.clone(), pool.spec.clone()));
             specs.collect::<Vec<_>>()
         };
-        let before = (self.settings(), pools(&self.rules));
+        let before = (self.settings(), pools(&self.rules), self.services.clone());
         self.rules.apply(update.clone());
-        if before != (self.settings(), pools(&self.rules)) {
+        self.services = self.rules.bgp_configuration().service_networks().collect();
+        if before != (self.settings(), pools(&self.rules), self.services.clone()) {
             dirty.all();
         }
     }

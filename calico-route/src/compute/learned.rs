@@ -12,10 +12,14 @@ use crate::desired::Problem;
 use crate::encap::{Encap, Source};
 use crate::route::{Class, NextHop, Reach, Route, RouteKey, Target};
 
-/// The route to a destination that was learned, unless the datastore is the source of routes to it.
+/// The route to a destination that was learned, unless the datastore is the source of routes to it, or it is a service: those
+/// a node finds by itself.
 pub(super) fn route(view: &View<'_>, prefix: Cidr, part: &mut Part) {
     let Some(learned) = view.learned.get(&prefix) else { return };
     if view.own.is_none() || !view.serves(prefix.family()) {
+        return;
+    }
+    if view.known.services.iter().any(|network| network.covers(&prefix)) {
         return;
     }
     let pool = view.pools.encap(&prefix);

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use calico_model::learned::{LearnedRoute, LearnedRoutes};
+use calico_model::resource::bgp::ServiceNetwork;
 use calico_model::resource::block::{Owner, StoredAttributes, StoredBlock};
 use calico_model::resource::{
-    EncapMode, FelixConfiguration, IpPool, Kind, Node, NodeBgp, Object, ObjectId, ProgramClusterRoutes,
-    Resource, ResourceKey, WorkloadEndpoint,
+    BgpConfiguration, EncapMode, FelixConfiguration, IpPool, Kind, Node, NodeBgp, Object, ObjectId,
+    ProgramClusterRoutes, Resource, ResourceKey, WorkloadEndpoint,
 };
 use calico_model::{Cidr, Name, NodeName, Snapshot, Update};
 use calico_route::actual::Knowledge;
@@ -189,6 +190,17 @@ fn configuration() -> impl Strategy<Value = Update> {
     })
 }
 
+fn services() -> impl Strategy<Value = Update> {
+    sometimes(select(vec!["10.0.0.0/29", "10.2.0.0/16"])).prop_map(|network| {
+        let Some(network) = network else { return removed(Kind::BgpConfiguration, "default") };
+        let service_external_ips = vec![ServiceNetwork { cidr: network.parse().unwrap() }];
+        put(Object::new(
+            name("default"),
+            BgpConfiguration { service_external_ips, ..BgpConfiguration::new() },
+        ))
+    })
+}
+
 fn learned() -> impl Strategy<Value = LearnedRoutes> {
     let hop = select(vec![
         "172.16.0.11",
@@ -226,6 +238,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => block().prop_map(told),
         6 => workload().prop_map(told),
         2 => configuration().prop_map(told),
+        1 => services().prop_map(told),
         1 => nothing.prop_map(told),
         3 => learned().prop_map(Step::Learned),
     ]
@@ -323,6 +336,7 @@ proptest! {
             snapshot.nodes.values().map(|object| put(object.clone())).collect(),
             snapshot.workloads.values().map(|object| put(object.clone())).collect(),
             snapshot.felix_configurations.values().map(|object| put(object.clone())).collect(),
+            snapshot.bgp_configurations.values().map(|object| put(object.clone())).collect(),
             snapshot.blocks.values().map(|block| Update::PutBlock(Box::new(block.clone()))).collect(),
         ]
         .concat()

@@ -17,5 +17,6 @@ mod lab;
 mod laws;
 #[cfg(feature = "netlink")]
 mod namespace;
+mod services;
 #[cfg(feature = "netlink")]
 mod storm;

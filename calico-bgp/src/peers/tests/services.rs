@@ -1,6 +1,7 @@
 //! What is told for services.
 
 use super::*;
+use calico_model::resource::OrchRef;
 use calico_model::resource::ipam::Switch;
 use calico_model::resource::service::{
     KubernetesEndpointSlice, KubernetesService, ServiceType, TrafficPolicy,
@@ -27,6 +28,7 @@ fn serve(snapshot: &mut Snapshot, policy: TrafficPolicy, change: impl FnOnce(&mu
     let mut service = KubernetesService {
         service_type: ServiceType::LoadBalancer,
         cluster_ip: Some("10.96.0.1".parse().unwrap()),
+        cluster_ips: vec!["10.96.0.1".parse().unwrap()],
         external_ips: vec!["10.7.0.1".parse().unwrap(), "203.0.113.1".parse().unwrap()],
         external_traffic_policy: Some(policy),
         load_balancer_ip: None,
@@ -49,10 +51,10 @@ fn endpoint(snapshot: &mut Snapshot, service: &str, on: &str, addr: &str, ready:
     snapshot.insert(slice);
 }
 
-/// The single addresses that a node tells, without the entries that are single themselves.
+/// The single addresses that a node tells.
 fn single(snapshot: &Snapshot, node: &str) -> Vec<String> {
     let told = originated(snapshot, &named_node(node)).into_keys().filter(Cidr::is_host);
-    told.map(|cidr| cidr.addr().to_string()).filter(|a| a != "10.8.0.1" && a != "10.10.0.1").collect()
+    told.map(|cidr| cidr.addr().to_string()).collect()
 }
 
 const ALL: [&str; 3] = ["10.7.0.1", "10.9.0.1", "10.96.0.1"];
@@ -75,6 +77,54 @@ fn local_services_are_told_where_a_ready_endpoint_is() {
 }
 
 #[test]
+fn a_service_of_both_families_is_told_in_those_that_it_is_served_in() {
+    let mut snapshot = advertising(|c| {
+        c.service_cluster_ips.extend(networks(&["fd96::/108"]));
+        c.service_external_ips.extend(networks(&["fd07::/64", "fd08::1/128"]));
+    });
+    serve(&mut snapshot, TrafficPolicy::Local, |s| {
+        s.cluster_ips.push("fd96::1".parse().unwrap());
+        s.external_ips.extend(["fd07::1", "fd08::1"].map(|addr| addr.parse::<IpAddr>().unwrap()));
+    });
+    assert_eq!(single(&snapshot, "node1"), NONE);
+    endpoint(&mut snapshot, "web", "node1", "fd00::1", None);
+    assert_eq!(single(&snapshot, "node1"), ["fd07::1", "fd08::1", "fd96::1"]);
+    let mut both = snapshot.endpoint_slices.values().next().unwrap().as_ref().clone();
+    both.metadata.name = "web-2".parse().unwrap();
+    both.spec.endpoints[0].addresses = vec!["192.168.0.1".parse().unwrap()];
+    snapshot.insert(both);
+    assert_eq!(single(&snapshot, "node1"), [&ALL[..], &["fd07::1", "fd08::1", "fd96::1"]].concat());
+    assert_eq!(single(&snapshot, "node2"), NONE);
+}
+
+#[test]
+fn an_entry_that_is_one_address_is_told_for_its_service_alone() {
+    let mut snapshot = advertising(|_| {});
+    assert_eq!(single(&snapshot, "node1"), NONE, "nobody's");
+    serve(&mut snapshot, TrafficPolicy::Local, |s| {
+        s.external_ips.push("10.8.0.1".parse().unwrap());
+        s.load_balancer_ips.push("10.10.0.1".parse().unwrap());
+    });
+    assert_eq!(single(&snapshot, "node1"), NONE, "not served here");
+    endpoint(&mut snapshot, "web", "node1", "192.168.0.1", None);
+    assert_eq!(single(&snapshot, "node1"), ["10.7.0.1", "10.8.0.1", "10.9.0.1", "10.10.0.1", "10.96.0.1"]);
+    assert_eq!(single(&snapshot, "node2"), NONE, "served elsewhere");
+}
+
+#[test]
+fn an_endpoint_names_its_node_as_kubernetes_does() {
+    let mut snapshot = advertising(|_| {});
+    serve(&mut snapshot, TrafficPolicy::Local, |_| {});
+    endpoint(&mut snapshot, "web", "worker-7", "192.168.0.1", None);
+    assert_eq!(single(&snapshot, "node1"), NONE);
+    let mut own = node("node1", "172.16.6.9/24");
+    own.spec.orch_refs =
+        vec![OrchRef { node_name: Some("worker-7".to_owned()), orchestrator: "k8s".to_owned() }];
+    snapshot.insert(own);
+    assert_eq!(single(&snapshot, "node1"), ALL);
+}
+
+#[test]
 fn only_kinds_of_addresses_that_are_advertised_are_told() {
     let mut snapshot = advertising(|c| c.service_cluster_ips.clear());
     serve(&mut snapshot, TrafficPolicy::Local, |_| {});
@@ -94,10 +144,15 @@ fn other_services_are_told_when_an_entry_is_their_address() {
         endpoint(&mut snapshot, "web", "node2", "192.168.0.1", None);
         single(&snapshot, "node1")
     };
+    let and = |addr: &'static str| {
+        let mut all = [&ALL[..], &[addr]].concat();
+        all.sort_by_key(|addr| addr.parse::<IpAddr>().unwrap());
+        all
+    };
     assert_eq!(told(|_| {}), NONE);
     assert_eq!(told(|s| s.load_balancer_ip = "10.10.0.1".parse().ok()), ALL, "asked for");
-    assert_eq!(told(|s| s.load_balancer_ips.push("10.10.0.1".parse().unwrap())), ALL, "given");
-    assert_eq!(told(|s| s.external_ips.push("10.8.0.1".parse().unwrap())), ALL);
+    assert_eq!(told(|s| s.load_balancer_ips.push("10.10.0.1".parse().unwrap())), and("10.10.0.1"), "given");
+    assert_eq!(told(|s| s.external_ips.push("10.8.0.1".parse().unwrap())), and("10.8.0.1"));
     let no_balancer = |s: &mut KubernetesService| {
         s.service_type = ServiceType::NodePort;
         s.load_balancer_ip = "10.10.0.1".parse().ok();

@@ -135,6 +135,13 @@ impl BgpConfiguration {
         }
     }
 
+    /// Returns the networks of services' addresses that are told to peers, of all kinds. Nodes find those addresses by
+    /// themselves: no route to them is taken from a peer.
+    pub fn service_networks(&self) -> impl Iterator<Item = Cidr> {
+        let networks = self.service_cluster_ips.iter().chain(&self.service_external_ips);
+        networks.chain(&self.service_load_balancer_ips).map(|network| network.cidr)
+    }
+
     /// Returns the fields that are set and that only the cluster's configuration may set, by name.
     pub(crate) fn of_the_cluster_alone(&self) -> Vec<&'static str> {
         [

@@ -79,11 +79,11 @@ pub struct PeerStatus {
     /// Why there is a session: `node-to-node mesh`, `global`, `node specific`, `dynamic` or
     /// `local workload`.
     pub peer_type: String,
-    /// `up`, `start` or `down`.
+    /// `up`, `start` while the session is being made, or `down` while it is not tried.
     pub state: String,
     /// Since when, in seconds since 1970.
     pub since: u64,
-    /// The state of RFC 4271 (`Established`, `Active`, ...), or the last failure in words.
+    /// The state of RFC 4271 (`Established`, `Active`, ...), and after a colon the last failure in words, if it is not up.
     pub info: String,
     /// How many routes the peer has told.
     pub routes_received: u64,

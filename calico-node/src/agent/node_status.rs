@@ -166,7 +166,9 @@ fn describe(
                         "lastReconfigurationTime": at(bgp.reconfigured),
                     })
                 };
-                let daemon = told.bgp.as_ref().map(daemon);
+                // One speaker serves both families, also where a node has no address of one, as upstream's two do.
+                let off = || json!({ "state": "NotReady" });
+                let daemon = told.bgp.as_ref().map_or_else(off, daemon);
                 status["agent"] = json!({ "birdV4": daemon, "birdV6": daemon });
             }
             NodeStatusClass::Bgp => {
@@ -192,21 +194,26 @@ fn describe(
             }
             NodeStatusClass::Routes => {
                 let route = |route: &BgpRoute| {
-                    let source = match route.from {
-                        None => json!({ "sourceType": "Static" }),
+                    let (gateway, interface, source) = match route.from {
+                        // What begins here is there to drop what nobody has.
+                        None => (json!("N/A"), Some("blackhole"), json!({ "sourceType": "Static" })),
                         Some(address) => {
                             let peer = peers.iter().find(|peer| peer.address == address);
                             let mesh = peer.is_some_and(|peer| peer_type(&peer.name) == "NodeMesh");
                             let kind = if mesh { "NodeMesh" } else { "BGPPeer" };
-                            json!({ "sourceType": kind, "peerIP": address })
+                            (json!(route.next_hop), None, json!({ "sourceType": kind, "peerIP": address }))
                         }
                     };
-                    json!({
-                        "type": if route.best && route.from.is_some() { "FIB" } else { "RIB" },
+                    let mut described = json!({
+                        "type": if route.best { "FIB" } else { "RIB" },
                         "destination": route.prefix,
-                        "gateway": route.next_hop,
+                        "gateway": gateway,
                         "learnedFrom": source,
-                    })
+                    });
+                    if let Some(interface) = interface {
+                        described["interface"] = json!(interface);
+                    }
+                    described
                 };
                 let family = |family| -> Vec<Value> {
                     routes.iter().filter(|r| r.prefix.family() == family).map(route).collect()
@@ -284,6 +291,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sessions_are_counted_by_family_and_typed_by_what_asks_for_them() {
+        let of = |address: &str, name: &str, state: &str| BgpPeer {
+            address: address.parse().unwrap(),
+            name: name.to_owned(),
+            state: state.to_owned(),
+            ..peer()
+        };
+        let peers = [
+            of("172.16.6.9", "Mesh_172_16_6_9", "Established"),
+            of("172.16.6.1", "Global_172_16_6_1", "Active"),
+            of("172.16.6.2", "Node_172_16_6_2", "OpenSent"),
+            of("fd00::9", "Mesh_fd00__9", "Connect"),
+        ];
+        let status =
+            describe(&[NodeStatusClass::Bgp], &told(), &peers, &[], UNIX_EPOCH + Duration::from_secs(90));
+        let bgp = &status["bgp"];
+        let count = |of: &str| bgp[of].as_u64().unwrap();
+        assert_eq!([count("numberEstablishedV4"), count("numberNotEstablishedV4")], [1, 2]);
+        assert_eq!([count("numberEstablishedV6"), count("numberNotEstablishedV6")], [0, 1]);
+        let types: Vec<_> =
+            bgp["peersV4"].as_array().unwrap().iter().map(|peer| peer["type"].clone()).collect();
+        assert_eq!(types, ["NodeMesh", "GlobalPeer", "NodePeer"]);
+        assert_eq!(bgp["peersV6"][0]["state"], "Connect");
+    }
+
     #[tokio::test]
     async fn a_status_is_written_into_the_resource_and_is_a_valid_one() {
         use NodeStatusClass::{Agent, Bgp, Routes};
@@ -298,20 +331,31 @@ mod tests {
             best: true,
             why: None,
         };
-        let status = describe(
-            &[Agent, Bgp, Routes],
-            &told(),
-            &[peer()],
-            &[route],
-            UNIX_EPOCH + Duration::from_secs(90),
-        );
+        let own = BgpRoute { from: None, next_hop: None, ..route.clone() };
+        let at = UNIX_EPOCH + Duration::from_secs(90);
+        let status = describe(&[Agent, Bgp, Routes], &told(), &[peer()], &[route, own], at);
         assert_eq!(status["agent"]["birdV4"]["state"], "Ready");
         assert_eq!(status["agent"]["birdV4"]["lastBootTime"], "1970-01-02T00:00:00Z");
         assert_eq!(status["agent"]["birdV4"]["lastReconfigurationTime"], "1970-01-02T00:00:30Z");
         assert_eq!(status["bgp"]["numberEstablishedV4"], 1);
         assert_eq!(status["bgp"]["peersV4"][0]["type"], "NodeMesh");
         assert_eq!(status["bgp"]["peersV4"][0]["since"], "1970-01-01T00:00:30Z");
-        assert_eq!(status["routes"]["routesV4"][0]["learnedFrom"]["sourceType"], "NodeMesh");
+        assert_eq!(status["agent"]["birdV6"], status["agent"]["birdV4"]);
+        let [learned, own] = [0, 1].map(|at| status["routes"]["routesV4"][at].clone());
+        assert_eq!(
+            learned,
+            json!({"type": "FIB", "destination": "192.168.0.0/26", "gateway": "172.16.6.9",
+                   "learnedFrom": {"sourceType": "NodeMesh", "peerIP": "172.16.6.9"}})
+        );
+        assert_eq!(
+            own,
+            json!({"type": "FIB", "destination": "192.168.0.0/26", "gateway": "N/A", "interface": "blackhole",
+                   "learnedFrom": {"sourceType": "Static"}})
+        );
+        let off = describe(&[Agent], &NodeStatus { bgp: None, ..told() }, &[], &[], at);
+        for family in ["birdV4", "birdV6"] {
+            assert_eq!(off["agent"][family], json!({"state": "NotReady"}));
+        }
 
         let store = calico_model::MemoryStore::new();
         let key: Key = "/calico/resources/v3/projectcalico.org/caliconodestatuses/mine".parse().unwrap();

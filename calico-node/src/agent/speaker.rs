@@ -157,11 +157,7 @@ fn shown(peer: &PeerStatus) -> ShownPeer {
     let total = |count: &calico_bgp::family::PerFamily<u32>| {
         Family::ALL.iter().map(|family| u64::from(count[*family])).sum()
     };
-    let established = peer.state == State::Established;
-    let info = match (&peer.last_error, established) {
-        (Some(error), false) => error.clone(),
-        _ => peer.state.to_string(),
-    };
+    let (state, info) = words(peer.state, peer.last_error.as_deref());
     let kind = peer.name.split('_').next().unwrap_or_default();
     ShownPeer {
         address: peer.address.to_string(),
@@ -173,7 +169,7 @@ fn shown(peer: &PeerStatus) -> ShownPeer {
             _ => "global",
         }
         .to_owned(),
-        state: if established { "up" } else { "start" }.to_owned(),
+        state: state.to_owned(),
         since: seconds().saturating_sub(age(peer.since).as_secs()),
         info,
         routes_received: total(&peer.prefixes_in),
@@ -181,6 +177,36 @@ fn shown(peer: &PeerStatus) -> ShownPeer {
     }
 }
 
+/// Says in BIRD's words how a session is, and in its order why: the state of RFC 4271, then the last failure.
+fn words(state: State, last_error: Option<&str>) -> (&'static str, String) {
+    let short = match state {
+        State::Established => "up",
+        State::Idle => "down",
+        State::Connect | State::Active | State::OpenSent | State::OpenConfirm => "start",
+    };
+    let why = last_error.filter(|_| state != State::Established);
+    (short, why.map_or_else(|| state.to_string(), |why| format!("{state}: {why}")))
+}
+
 fn age(since: Instant) -> Duration {
     super::clock().saturating_duration_since(since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_is_not_up_says_how_far_it_is_and_why_it_is_no_further() {
+        let refused = Some("connection refused");
+        for (state, why, words_of) in [
+            (State::Established, refused, ("up", "Established")),
+            (State::Active, refused, ("start", "Active: connection refused")),
+            (State::Connect, None, ("start", "Connect")),
+            (State::Idle, Some("too many prefixes"), ("down", "Idle: too many prefixes")),
+        ] {
+            let (short, info) = words(state, why);
+            assert_eq!((short, info.as_str()), words_of);
+        }
+    }
 }

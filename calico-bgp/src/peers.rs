@@ -57,6 +57,9 @@ pub struct Plan {
     pub originated: BTreeMap<Cidr, Origination>,
     /// Routes to peers that are reached by a gateway of their own, for the route programmer.
     pub reachable: LearnedRoutes,
+    /// The addresses of this node's workloads that peer with it at an address that is not the node's own, each with that
+    /// address, for the route programmer: it has to be on the workload's interface.
+    pub workload_peering: BTreeMap<IpAddr, IpAddr>,
     /// What cannot be done as asked.
     pub problems: Vec<Problem>,
 }
@@ -65,6 +68,7 @@ pub struct Plan {
 #[must_use]
 pub fn plan(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Option<Plan> {
     let Sessions { peers, dynamic, problems } = peers(snapshot, node, secrets);
+    let workload_peering = workload_peering(snapshot, node, &peers);
     Some(Plan {
         speaker: speaker(snapshot, node)?,
         listen: listen(snapshot, node),
@@ -73,6 +77,7 @@ pub fn plan(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Option<P
         stations: Configuration::of(snapshot, node).stations(),
         originated: originated(snapshot, node),
         reachable: reachable(snapshot, node),
+        workload_peering,
         problems,
     })
 }
@@ -128,6 +133,16 @@ fn reachable(snapshot: &Snapshot, node: &NodeName) -> LearnedRoutes {
         Some((Cidr::host(peer.peer_ip?.addr), route))
     };
     snapshot.bgp_peers.values().filter_map(|peer| route(&peer.spec)).collect()
+}
+
+/// Finds the sessions with workloads at an address that is there for nothing else.
+fn workload_peering(snapshot: &Snapshot, node: &NodeName, peers: &[PeerConfig]) -> BTreeMap<IpAddr, IpAddr> {
+    let configuration = Configuration::of(snapshot, node);
+    let with_workload = |peer: &PeerConfig| {
+        let ours = configuration.local_workload_peering(Family::of(peer.address))?;
+        (peer.local_address == Some(ours)).then_some((peer.address, ours))
+    };
+    peers.iter().filter_map(with_workload).collect()
 }
 
 fn object<'s>(snapshot: &'s Snapshot, node: &NodeName) -> Option<&'s Object<Node>> {

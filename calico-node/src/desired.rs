@@ -48,6 +48,7 @@ impl Desired {
             Arc::make_mut(&mut learned).extend(plan.reachable.clone());
         }
         self.routes.learn(learned);
+        self.routes.peer(self.bgp.as_ref().map(|plan| plan.workload_peering.clone()).unwrap_or_default());
         self.routes.settle()
     }
 

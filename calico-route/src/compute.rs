@@ -10,7 +10,9 @@ use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use calico_model::{Cidr, InterfaceName, LearnedRoutes, Mac, NodeName, Snapshot, Update};
+use calico_model::{
+    Cidr, Family, InterfaceAddr, InterfaceName, LearnedRoutes, Mac, NodeName, Snapshot, Update,
+};
 
 use crate::desired::{Desired, Problem};
 use crate::route::{Route, RouteKey, Target};
@@ -28,10 +30,11 @@ mod view;
 /// Computes everything that a node's kernel is wanted to hold.
 ///
 /// The result depends on the arguments only: not on the machine, not on the order in which the snapshot came about.
-/// Whatever cannot be served is in [`Desired::problems`], and everything else goes on.
+/// Whatever cannot be served is in [`Desired::problems`], and everything else goes on. No workload counts as one that
+/// peers with the node at an address of its own: that is what [`Computer::peer`] is for.
 #[must_use]
 pub fn compute(snapshot: &Snapshot, node: &NodeName, learned: &LearnedRoutes) -> Desired {
-    Laid::out(&View::new(&Known::of(snapshot, node), learned)).desired
+    Laid::out(&View::new(&Known::of(snapshot, node), learned, &BTreeMap::new())).desired
 }
 
 /// Computes what a node's kernel is wanted to hold, change by change.
@@ -61,6 +64,7 @@ pub struct Computer {
     learned: Arc<LearnedRoutes>,
     /// The next hops of what was learned: routes are many, gateways few.
     gateways: BTreeSet<IpAddr>,
+    peering: BTreeMap<IpAddr, IpAddr>,
     dirty: Dirty,
     laid: Laid,
 }
@@ -96,6 +100,7 @@ impl Computer {
             known: Known::nothing(node),
             learned: Arc::default(),
             gateways: BTreeSet::new(),
+            peering: BTreeMap::new(),
             dirty: Dirty { everything: true, places: BTreeSet::new() },
             laid: Laid::default(),
         }
@@ -120,6 +125,11 @@ impl Computer {
         self.gateways = self.learned.values().flat_map(|route| &route.next_hops).copied().collect();
     }
 
+    /// Takes in which addresses of this node's workloads peer with it, each with the address at which it does so.
+    pub fn peer(&mut self, peering: BTreeMap<IpAddr, IpAddr>) {
+        self.peering = peering;
+    }
+
     /// Adds the places that depend on places: a workload may be the gateway of what was learned.
     fn spread(&self, dirty: &mut Dirty) {
         let host = |place: &Place| match place {
@@ -138,7 +148,7 @@ impl Computer {
     pub fn settle(&mut self) -> Delta {
         let mut dirty = mem::take(&mut self.dirty);
         self.spread(&mut dirty);
-        let view = View::new(&self.known, &self.learned);
+        let view = View::new(&self.known, &self.learned, &self.peering);
         if dirty.everything {
             let before = mem::replace(&mut self.laid, Laid::out(&view));
             return Delta { everything: before.desired != self.laid.desired, ..Delta::default() };
@@ -224,9 +234,10 @@ impl Laid {
             after.sysctls.extend(part.sysctls.clone());
             self.put(place.clone(), part);
         }
+        let peering = self.desired.workload_peering.clone();
         let forwarding = self.finish(view);
         let mut delta = Delta {
-            everything: false,
+            everything: peering != self.desired.workload_peering,
             routes: differing(&before.routes, &after.routes),
             neighbours: differing(&before.neighbours, &after.neighbours),
             fdb: differing(&before.fdb, &after.fdb),
@@ -298,6 +309,13 @@ impl Laid {
                 self.desired.sysctls.remove(&forwarding);
             }
             changed.insert(forwarding);
+        }
+        self.desired.workload_peering.clear();
+        for (workload, ours) in view.peering {
+            let address = InterfaceAddr::new(*ours, Family::of(*ours).bits());
+            if let Some((device, address)) = local::device_of(view, *workload).zip(address) {
+                self.desired.workload_peering.entry(device.clone()).or_default().insert(address);
+            }
         }
         self.desired.problems = self.problems.values().flatten().chain(&self.general).cloned().collect();
         changed

@@ -37,6 +37,8 @@ pub struct Desired {
     /// The links whose MTU is that of the network between nodes, where that is not to be the links that hold the node's
     /// addresses.
     pub mtu_links: Option<LinkPattern>,
+    /// The addresses at which the node answers workloads that peer with it, on their interfaces.
+    pub workload_peering: BTreeMap<InterfaceName, BTreeSet<InterfaceAddr>>,
     /// How ours is told from others'.
     pub ownership: Ownership,
     /// What cannot be served, each in a sentence.

@@ -53,9 +53,14 @@ fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Plan {
     let families = desired.node_addresses.keys().filter(|family| actual.host.speaks(**family));
     plan.waiting.extend(families.filter_map(|family| resolver.node_device(*family).err()));
     let links = links::changes(desired, &mut resolver, &mut plan.waiting);
+    let peering = match scope {
+        Scope::Everything => links::peering(desired, &actual.host),
+        Scope::Delta(_) => Vec::new(),
+    };
     let tables = tables::changes(desired, actual, &resolver, &links, scope);
     let routes = routes::changes(desired, actual, &resolver, &links, scope, &mut plan.waiting);
-    for changes in [links.first, tables.upserts, routes.upserts, routes.removals, tables.removals, links.last]
+    for changes in
+        [links.first, tables.upserts, peering, routes.upserts, routes.removals, tables.removals, links.last]
     {
         plan.changes.extend(changes);
     }

@@ -3,7 +3,8 @@
 //! Ours are, in the main table: every route with [`PROTOCOL`]; every route over a workload's interface or one of our
 //! VXLAN devices, whoever wrote it (the kernel's own excepted); and what BIRD left on `tunl0`. Ours are also the VXLAN
 //! devices themselves with all their addresses, neighbours and forwarding entries, the permanent neighbours of
-//! workloads' interfaces, and the address of `tunl0` that carries our [label](IPIP_LABEL). Everything else is foreign:
+//! workloads' interfaces, those of their addresses that are alone in their network, and the address of `tunl0` that carries
+//! our [label](IPIP_LABEL). Everything else is foreign:
 //! it is looked at to learn where the host's own routes lead, and never changed.
 
 use calico_model::InterfaceName;

@@ -1,5 +1,6 @@
 //! What is known as one node looks at it, with the look-ups that every part needs.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use calico_model::resource::{FelixConfiguration, ProgramClusterRoutes};
@@ -16,16 +17,22 @@ const ELEVATED_PRIORITY: u32 = 512;
 pub(super) struct View<'k> {
     pub(super) known: &'k Known,
     pub(super) learned: &'k LearnedRoutes,
+    pub(super) peering: &'k BTreeMap<IpAddr, IpAddr>,
     pub(super) own: Option<&'k Site>,
     pub(super) settings: FelixConfiguration,
     pub(super) pools: Pools<'k>,
 }
 
 impl<'k> View<'k> {
-    pub(super) fn new(known: &'k Known, learned: &'k LearnedRoutes) -> Self {
+    pub(super) fn new(
+        known: &'k Known,
+        learned: &'k LearnedRoutes,
+        peering: &'k BTreeMap<IpAddr, IpAddr>,
+    ) -> Self {
         Self {
             known,
             learned,
+            peering,
             own: known.nodes.get(&known.node),
             settings: known.settings(),
             pools: Pools::of(&known.rules),

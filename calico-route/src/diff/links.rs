@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
 
-use crate::actual::{Link, LinkKind, LinkState};
+use crate::actual::{Host, Link, LinkKind, LinkState};
 use crate::change::Change;
 use crate::desired::Desired;
 use crate::device::{IpipDevice, Mtu, Tunnel, VxlanDevice, VxlanParams, ipip_device, vxlan_device};
@@ -80,6 +80,26 @@ pub(super) fn changes(
         None => links.leave_ipip(actual),
     }
     links
+}
+
+/// The addresses at which the node answers workloads that peer with it. Whatever address is alone in its network there is one
+/// of them: the kernel's own are not.
+pub(super) fn peering(desired: &Desired, host: &Host) -> Vec<Change> {
+    let is_alone = |address: &InterfaceAddr| address.prefix_len() == Family::of(address.addr()).bits();
+    let (none, mut changes) = (BTreeSet::new(), Vec::new());
+    for (device, link) in host.links.iter().filter(|(device, _)| desired.ownership.is_workload(device)) {
+        let wanted = desired.workload_peering.get(device).unwrap_or(&none);
+        let device = || device.clone();
+        let held = link.addresses.keys().filter(|held| is_alone(held) && !wanted.contains(held));
+        changes.extend(held.map(|held| Change::RemoveAddress { device: device(), address: *held }));
+        let missing = wanted.iter().filter(|address| !link.addresses.contains_key(address));
+        changes.extend(missing.map(|address| Change::AddAddress {
+            device: device(),
+            address: *address,
+            label: None,
+        }));
+    }
+    changes
 }
 
 fn mtu(wanted: Mtu, tunnel: Tunnel, desired: &Desired, resolver: &Resolver<'_>) -> Result<u32, Waiting> {

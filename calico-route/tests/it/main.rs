@@ -17,6 +17,7 @@ mod lab;
 mod laws;
 #[cfg(feature = "netlink")]
 mod namespace;
+mod peering;
 mod services;
 #[cfg(feature = "netlink")]
 mod storm;

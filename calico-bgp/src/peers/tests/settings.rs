@@ -177,6 +177,9 @@ fn the_workloads_that_a_resource_selects_are_peers_of_their_own_node() {
     assert_eq!(peer.name, "Local_Workload_192_168_0_7");
     assert_eq!((peer.address.to_string().as_str(), peer.remote_as.get()), ("192.168.0.7", 65001));
     assert_eq!(peer.local_address, Some("169.254.1.2".parse().unwrap()));
+    let at = |node: &str| plan(&snapshot, &named_node(node), &Secrets::default()).unwrap().workload_peering;
+    assert_eq!(at("node1"), [("192.168.0.7".parse().unwrap(), "169.254.1.2".parse().unwrap())].into());
+    assert_eq!(at("node3"), BTreeMap::new());
     assert_eq!(workloads("node2")[0].address.to_string(), "192.168.1.7");
     assert_eq!(workloads("node3"), []);
 }

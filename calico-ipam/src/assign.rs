@@ -2,18 +2,19 @@
 //!
 //! 1. The owner's own blocks serve first, from memory when it has them.
 //! 2. When they do not suffice the owner's affinities are read again: another process of the host may have claimed.
-//! 3. Then a block is claimed: one that does not exist, or another host's that is empty and was claimed a minute ago. Absent
-//!    blocks are guessed; only after four wrong guesses is the family's listing read.
+//! 3. Then a block is claimed: one that does not exist, or another host's that is empty and was claimed a minute ago. Without
+//!    a watch the next eight are read, at once and together with 2; only when all of them exist are the family's listed.
 //! 4. When none is left, and strict affinity is off, addresses are borrowed from any block with space.
 
 pub(crate) mod limbo;
+mod own;
 mod search;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use calico_model::datastore::{Atomicity, Key};
+use calico_model::datastore::{Atomicity, Entry, Key};
 use calico_model::resource::block::{Owner, block_from_key};
 use calico_model::resource::{IpPool, Object};
 use calico_model::{Cidr, Family, Labels, NodeName, Revision};
@@ -21,6 +22,7 @@ use calico_model::{Cidr, Family, Labels, NodeName, Revision};
 use crate::block::{Block, Holder};
 use crate::error::{AccessError, AssignError, PoolShortage, Shortage, owner_name};
 use crate::ipam::{Ipam, Outcome, clean_handle, key_of_handle};
+use crate::join::join;
 use crate::plan::{Candidate, MAX_BLOCKS, Plan, View, plan};
 use crate::pool::{Ask, PoolRef, Settings};
 use crate::request::{Allocation, Assigned, AutoAssign, HandleUse, PerFamily};
@@ -40,8 +42,32 @@ impl Ipam {
     pub async fn auto_assign(&self, request: AutoAssign, now: SystemTime) -> Result<Assigned, AssignError> {
         let handle = clean_handle(&request.handle);
         key_of_handle(&handle)?;
-        let settings = self.settings(now).await?;
-        self.effort(&request, handle, &settings, now).await?.run().await
+        let (settings, fresh) = self.first_reads(&request, now).await?;
+        let mut effort = self.effort(&request, handle, &settings, now).await?;
+        effort.fresh = fresh;
+        effort.run().await
+    }
+
+    /// Returns the settings; when they have to be read, the owner's affinities are read beside them where they are not known.
+    async fn first_reads(
+        &self,
+        request: &AutoAssign,
+        now: SystemTime,
+    ) -> Result<(Arc<Settings>, PerFamily<bool>), AssignError> {
+        let mut fresh = PerFamily::default();
+        let known = self.cache().settings(now);
+        if let Some(settings) = known {
+            return Ok((settings, fresh));
+        }
+        let unknown = |family: &Family| {
+            *request.count.of(*family) > 0 && self.cache().host(&request.owner, *family).is_none()
+        };
+        let families: Vec<Family> = Family::ALL.into_iter().filter(unknown).collect();
+        let (settings, hosts) =
+            join(self.read_settings(now), self.read_hosts(&request.owner, &families)).await;
+        hosts?;
+        families.into_iter().for_each(|family| *fresh.of_mut(family) = true);
+        Ok((settings?, fresh))
     }
 
     /// Makes sure that a node has a block to assign from in a family, and returns it: one it has, or a newly claimed one.
@@ -103,9 +129,11 @@ impl Ipam {
             cooldown: Duration::from_secs(settings.config.ip_cooldown_seconds.into()),
             assigned: Assigned { notes: settings.problems.clone(), ..Assigned::default() },
             wanted: request.count,
-            fresh: false,
+            fresh: PerFamily::default(),
             listed: PerFamily::default(),
-            probes: 0,
+            listing: BTreeMap::new(),
+            vain: PerFamily::default(),
+            vacant: VecDeque::new(),
             tried: BTreeSet::new(),
             met: BTreeSet::new(),
             suspects: BTreeSet::new(),
@@ -115,10 +143,7 @@ impl Ipam {
 }
 
 /// Adds who the addresses are for, which borrowing makes worth knowing.
-pub(crate) fn with_node(
-    owner: &Owner,
-    mut attributes: std::collections::BTreeMap<String, String>,
-) -> std::collections::BTreeMap<String, String> {
+pub(crate) fn with_node(owner: &Owner, mut attributes: BTreeMap<String, String>) -> BTreeMap<String, String> {
     if let Owner::Host(node) = owner {
         attributes.entry("node".to_owned()).or_insert_with(|| node.to_string());
     }
@@ -159,10 +184,15 @@ struct Effort<'a> {
     /// What is still to be assigned; a family that can get no more is set to 0.
     wanted: PerFamily<usize>,
     /// Whether the owner's affinities were read for this request.
-    fresh: bool,
+    fresh: PerFamily<bool>,
     /// Whether the blocks of a family were listed for this request.
     listed: PerFamily<bool>,
-    probes: u32,
+    /// Of the blocks that were listed, those that have an address to spare and were not looked at yet.
+    listing: BTreeMap<Cidr, Entry>,
+    /// Whether blocks of a family that might have been absent were read, and none was.
+    vain: PerFamily<bool>,
+    /// Blocks that were absent when they were read for this request.
+    vacant: VecDeque<(Cidr, Versioned<Block>)>,
     /// Blocks that turned out to have nothing to give.
     tried: BTreeSet<Cidr>,
     /// Blocks that were not as they were thought to be.
@@ -217,11 +247,7 @@ impl Effort<'_> {
             let short = self.short_of(&plan);
             let family = Family::ALL.into_iter().find(|family| *short.of(*family) > 0);
             let Some(family) = family.filter(|_| !plan.full) else { return Ok(Some(plan)) };
-            if !self.fresh {
-                self.fresh = true;
-                for family in Family::ALL.into_iter().filter(|family| *self.wanted.of(*family) > 0) {
-                    self.ipam.read_host(&self.request.owner, family).await?;
-                }
+            if self.read_own_again(family, &candidates).await? {
                 return Box::pin(self.next_plan()).await;
             }
             // Those that gave nothing so far give nothing now.
@@ -238,6 +264,26 @@ impl Effort<'_> {
                 }
             }
         }
+    }
+
+    /// Reads the owner's affinities in the wanted families, unless they were read for this request, and beside them the
+    /// blocks that may be claimed for a family if there is no other way. Returns whether there was something to read.
+    async fn read_own_again(&mut self, short: Family, candidates: &[Candidate]) -> Result<bool, AssignError> {
+        let stale = |family: &Family| *self.wanted.of(*family) > 0 && !*self.fresh.of(*family);
+        let families: Vec<Family> = Family::ALL.into_iter().filter(stale).collect();
+        if families.is_empty() {
+            return Ok(false);
+        }
+        families.iter().for_each(|family| *self.fresh.of_mut(*family) = true);
+        let may_claim =
+            self.settings.config.auto_allocate_blocks && self.limit_reached(short, candidates).is_none();
+        let in_hand = candidates.iter().map(|candidate| candidate.cidr).collect();
+        let unknown = if may_claim { self.unknown(short, &in_hand) } else { Vec::new() };
+        let hosts = self.ipam.read_hosts(&self.request.owner, &families);
+        let (hosts, read) = join(hosts, self.ipam.read_blocks(&unknown, self.now)).await;
+        hosts?;
+        self.note_vacant(short, unknown, read)?;
+        Ok(true)
     }
 
     /// Adds candidates for a family until they should suffice; when there is none at all, says why.

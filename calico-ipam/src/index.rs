@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use calico_model::resource::IpPool;
 use calico_model::resource::block::Owner;
 use calico_model::{Cidr, Revision};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::block::{Block, WINDOWS_RESERVED};
 
@@ -48,9 +48,31 @@ struct Glimpse {
 #[derive(Deserialize)]
 struct AttributesGlimpse {
     #[serde(default)]
-    handle_id: Option<String>,
+    handle_id: Option<IsWindows>,
     #[serde(default, rename = "releasedAt")]
     released: Option<IgnoredAny>,
+}
+
+/// Whether a handle is the one under which a Windows host keeps addresses. Listings have tens of thousands of handles, so
+/// they are compared and not kept.
+struct IsWindows(bool);
+
+impl<'de> Deserialize<'de> for IsWindows {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Self(false))
+    }
+}
+
+impl Visitor<'_> for IsWindows {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a handle")
+    }
+
+    fn visit_str<E>(self, handle: &str) -> Result<Self, E> {
+        Ok(Self(handle == WINDOWS_RESERVED))
+    }
 }
 
 impl Hint {
@@ -65,6 +87,11 @@ impl Hint {
         }
     }
 
+    /// Reports whether an address may be free, or about to cool down.
+    pub(crate) fn is_spare(&self) -> bool {
+        self.spare
+    }
+
     /// Reads as much of a stored block as a hint needs; `None` when it is marked as deleted. A block that cannot be read
     /// is one that has nothing to give.
     pub(crate) fn glimpse(value: &[u8], revision: Revision, now: SystemTime) -> Option<Self> {
@@ -75,7 +102,7 @@ impl Hint {
         let claimed = glimpse.claimed.as_deref().and_then(calico_model::timestamp::parse);
         let cooling = glimpse.attributes.iter().any(|attributes| attributes.released.is_some());
         let empty = glimpse.attributes.iter().all(|attributes| {
-            attributes.released.is_some() || attributes.handle_id.as_deref() == Some(WINDOWS_RESERVED)
+            attributes.released.is_some() || attributes.handle_id.as_ref().is_some_and(|handle| handle.0)
         });
         (!glimpse.deleted).then(|| Self {
             owner: glimpse.affinity,
@@ -149,7 +176,7 @@ impl Index {
         self.watched
     }
 
-    /// Finds a block of a pool to claim or take over, walking from the `start`th with wrap-around, and its number.
+    /// Finds a block of a pool to claim or take over, walking from the `start`th with wrap-around.
     pub(crate) fn claimable(
         &self,
         pool: &IpPool,
@@ -158,37 +185,28 @@ impl Index {
         start: u128,
         tried: &BTreeSet<Cidr>,
         now: SystemTime,
-    ) -> Option<(u128, Guess)> {
-        let count = pool.cidr.subnet_count(pool.block_size)?;
+    ) -> Option<Guess> {
         let mut fallback = None;
-        let mut step = 0;
-        while step < count {
-            let number = (start + step) % count;
-            step += 1;
-            let cidr = pool.cidr.subnet(pool.block_size, number)?;
-            if let Some(net) = reserved.iter().find(|net| net.covers(&cidr)) {
-                // A reservation may cover more blocks than can be walked.
-                let last = pool.cidr.index_of(net.last()).map_or(count - 1, |index| index / block_len(pool));
-                step += last - number;
-                continue;
-            }
-            if tried.contains(&cidr) {
-                continue;
-            }
+        for cidr in walk(pool, reserved, start).filter(|cidr| !tried.contains(cidr)) {
             match self.hints.get(&cidr) {
-                None => return Some((number, Guess::Absent(cidr))),
+                None => return Some(Guess::Absent(cidr)),
                 Some(hint) if hint.owner.as_ref() == Some(owner) => {
                     if hint.spare {
-                        return Some((number, Guess::Present(cidr)));
+                        return Some(Guess::Present(cidr));
                     }
                 }
                 Some(hint) if hint.empty && hint.old_from <= now && fallback.is_none() => {
-                    fallback = Some((number, Guess::Present(cidr)));
+                    fallback = Some(Guess::Present(cidr));
                 }
                 Some(_) => {}
             }
         }
         fallback
+    }
+
+    /// Walks the blocks of a pool that do not exist, as far as is known, from the `start`th with wrap-around.
+    pub(crate) fn absent(&self, pool: &IpPool, reserved: &[Cidr], start: u128) -> impl Iterator<Item = Cidr> {
+        walk(pool, reserved, start).filter(|cidr| !self.hints.contains_key(cidr))
     }
 
     /// Finds a block of a pool that has an address to spare, walking from the `start`th with wrap-around.
@@ -207,9 +225,26 @@ impl Index {
     }
 }
 
-/// Returns how many addresses a block of a pool has.
-fn block_len(pool: &IpPool) -> u128 {
-    1 << (pool.cidr.family().bits() - pool.block_size)
+/// Walks the blocks of a pool from the `start`th with wrap-around, but for reserved ones.
+fn walk(pool: &IpPool, reserved: &[Cidr], start: u128) -> impl Iterator<Item = Cidr> {
+    let count = pool.cidr.subnet_count(pool.block_size).unwrap_or(0);
+    let mut step = 0;
+    std::iter::from_fn(move || {
+        while step < count {
+            let number = (start + step) % count;
+            step += 1;
+            let cidr = pool.cidr.subnet(pool.block_size, number)?;
+            let Some(net) = reserved.iter().find(|net| net.covers(&cidr)) else { return Some(cidr) };
+            // A reservation may cover more blocks than can be walked.
+            step += block_number(pool, net).unwrap_or(count - 1) - number;
+        }
+        None
+    })
+}
+
+/// Returns which block of a pool holds the last address of a network; `None` when that is outside of the pool.
+pub(crate) fn block_number(pool: &IpPool, net: &Cidr) -> Option<u128> {
+    Some(pool.cidr.index_of(net.last())? >> (pool.cidr.family().bits() - pool.block_size))
 }
 
 /// Returns where the search of a pool begins for an owner: the same place each time, and another for each owner, so that

@@ -136,7 +136,17 @@ impl Ipam {
         now: SystemTime,
     ) -> Result<Versioned<Block>, AccessError> {
         let entry = self.store.get(&block_key(cidr)).await?;
-        let block = from_entry(entry.as_ref())?;
+        self.note_block(cidr, entry.as_ref(), now)
+    }
+
+    /// Remembers a block as it was read.
+    pub(crate) fn note_block(
+        &self,
+        cidr: &Cidr,
+        entry: Option<&Entry>,
+        now: SystemTime,
+    ) -> Result<Versioned<Block>, AccessError> {
+        let block = from_entry(entry)?;
         self.cache().note_block(*cidr, &block, now);
         Ok(block)
     }
@@ -180,16 +190,32 @@ impl Ipam {
         Ok(())
     }
 
-    /// Reads which blocks a family has.
-    pub(crate) async fn read_index(&self, family: Family, now: SystemTime) -> Result<(), AccessError> {
+    /// Reads which blocks an owner has in several families, all at once.
+    pub(crate) async fn read_hosts(&self, owner: &Owner, families: &[Family]) -> Result<(), AccessError> {
+        let reads = families.iter().map(|family| Box::pin(self.read_host(owner, *family)) as _);
+        join_all(reads.collect()).await.into_iter().collect()
+    }
+
+    /// Reads which blocks a family has, and returns those that have an address to spare.
+    pub(crate) async fn read_index(
+        &self,
+        family: Family,
+        now: SystemTime,
+    ) -> Result<BTreeMap<Cidr, Entry>, AccessError> {
         let listing = self.store.list(&blocks_prefix(family)).await?;
-        let hints = listing.entries.iter().filter_map(|entry| {
-            let cidr = block_from_key(&entry.key)?;
-            Some((cidr, Hint::glimpse(&entry.value, entry.revision, now)?))
-        });
-        let hints = hints.collect();
+        let (mut hints, mut spare) = (BTreeMap::new(), BTreeMap::new());
+        for entry in listing.entries {
+            if let Some(cidr) = block_from_key(&entry.key)
+                && let Some(hint) = Hint::glimpse(&entry.value, entry.revision, now)
+            {
+                if hint.is_spare() {
+                    spare.insert(cidr, entry);
+                }
+                hints.insert(cidr, hint);
+            }
+        }
         self.cache().index.of_mut(family).replace(hints);
-        Ok(())
+        Ok(spare)
     }
 
     /// Commits, and reads again whatever stood in the way.

@@ -15,8 +15,8 @@
 //!
 //! - No block limit is no limit. Calico stops at 20 blocks for each host unless told otherwise.
 //! - A host that has reached its limit, or may not borrow, is told so, pool by pool, in the error.
-//! - Finding a block reads neither all of the cluster's nor one after the other: absent ones are guessed, and what a
-//!   watch or one listing told is remembered.
+//! - Finding a block reads neither all of the cluster's nor one after the other, and takes two round trips: eight that may
+//!   be absent are read at once, and only when none is are the family's listed. What a watch tells saves both.
 //! - Assigning a given address is tried again when its block is claimed by another host at that moment; Calico means to
 //!   and does not. A conflict there leaves no handle counting too much.
 //! - A handle counts what was assigned, not what was asked for.

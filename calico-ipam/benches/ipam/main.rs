@@ -13,6 +13,7 @@ mod hosts;
 mod measure;
 mod memory;
 mod sequential;
+mod trips;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,7 +36,9 @@ fn main() {
     if wanted("blocks") {
         runtime.block_on(blocks::ten_thousandth(1));
         runtime.block_on(blocks::ten_thousandth(64));
-        runtime.block_on(blocks::last_address());
+        runtime.block_on(async {
+            blocks::last_address("memory", Arc::new(blocks::full_but_for_one().await)).await
+        });
     }
     if wanted("sqlite") {
         let directory = std::env::temp_dir().join(format!("calico-ipam-bench-{}", std::process::id()));
@@ -49,6 +52,14 @@ fn main() {
             let cluster = LocalCluster::start(1, &[]).await.unwrap();
             sequential::compare("etcd", etcd(&cluster), 200).await;
             hosts::compare(&cluster).await;
+        });
+    }
+    if wanted("last") {
+        runtime.block_on(async {
+            let cluster = LocalCluster::start(1, &[]).await.unwrap();
+            let store = etcd(&cluster);
+            blocks::copy(&blocks::full_but_for_one().await, &*store).await;
+            blocks::last_address("etcd", store).await;
         });
     }
 }

@@ -1,156 +1,25 @@
-//! Where a request finds blocks: the owner's own, then one to claim or take over, then one to borrow from.
+//! Where a request finds blocks beside the owner's own: one to claim or take over, then one to borrow from.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use calico_model::resource::IpPool;
-use calico_model::resource::block::{AffinityState, affinity_key};
 use calico_model::{Cidr, Family, Name};
 
 use super::Effort;
 use crate::block::Block;
+use crate::cache::Cache;
 use crate::error::{AccessError, AssignError, PoolShortage, Reason};
-use crate::index::{Guess, TAKE_OVER_AFTER, starting_point};
-use crate::ipam::Outcome;
+use crate::index::{Guess, TAKE_OVER_AFTER, block_number, starting_point};
+use crate::join::join;
 use crate::plan::{Candidate, Role};
 use crate::versioned::Versioned;
 
-/// How many absent blocks are guessed before the existing ones are listed.
-const MAX_PROBES: u32 = 4;
-
-/// How many blocks are read at once.
-const READ_AHEAD: usize = 16;
+/// How many blocks that may be absent are read at once. In a pool of which nine tenths are taken more than every second
+/// look finds one; only what is fuller is listed.
+const LOOK_AHEAD: usize = 8;
 
 impl Effort<'_> {
-    /// Returns the owner's own blocks that may have space, as many as are likely to suffice.
-    pub(super) async fn own(&mut self, family: Family) -> Result<Vec<Candidate>, AssignError> {
-        if self.ipam.cache().host(&self.request.owner, family).is_none() {
-            self.fresh = true;
-            self.ipam.read_host(&self.request.owner, family).await?;
-        }
-        let (mut candidates, mut space, mut seen) = (Vec::new(), 0, BTreeSet::new());
-        while space < *self.wanted.of(family) {
-            let mut batch = self.own_in_memory(family, &mut seen, *self.wanted.of(family) - space);
-            if batch.is_empty() {
-                break;
-            }
-            self.complete(&mut batch).await?;
-            for candidate in batch {
-                match &candidate.block.value {
-                    None => {
-                        space += 1;
-                        candidates.push(Candidate { role: Role::Claim, ..candidate });
-                    }
-                    Some(block) if block.owner() == Some(&self.request.owner) => {
-                        space += block.free();
-                        candidates.push(candidate);
-                    }
-                    Some(_) => {
-                        if let Some(candidate) = self.drop_stale(candidate).await? {
-                            space += candidate.block.value.as_ref().map_or(0, Block::free);
-                            candidates.push(candidate);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(candidates)
-    }
-
-    /// Returns own blocks from memory, in order, until they have the space wanted. A block whose revision is missing is
-    /// not in memory.
-    pub(super) fn own_in_memory(
-        &self,
-        family: Family,
-        seen: &mut BTreeSet<Cidr>,
-        wanted: usize,
-    ) -> Vec<Candidate> {
-        let cache = self.ipam.cache();
-        let (mut batch, mut space) = (Vec::new(), 0);
-        let Some(host) = cache.host(&self.request.owner, family) else { return batch };
-        for cidr in &host.open {
-            if space >= wanted || batch.len() == READ_AHEAD {
-                break;
-            }
-            if self.tried.contains(cidr) || !seen.insert(*cidr) {
-                continue;
-            }
-            let Some(pool) = self.pool_of(cidr) else { continue };
-            let block = cache.block(cidr).unwrap_or_else(Versioned::absent);
-            space += block.value.as_ref().map_or(0, Block::free);
-            let affinity = host.affinities.get(cidr).cloned().unwrap_or_else(Versioned::absent);
-            batch.push(Candidate { pool, cidr: *cidr, block, affinity, role: Role::Own });
-        }
-        batch
-    }
-
-    /// Reads the blocks of a batch that are not in memory, all at once.
-    pub(super) async fn complete(&mut self, batch: &mut Vec<Candidate>) -> Result<(), AssignError> {
-        let unread: Vec<Cidr> =
-            batch.iter().filter(|own| own.block.revision.is_none()).map(|own| own.cidr).collect();
-        if unread.is_empty() {
-            return Ok(());
-        }
-        let blocks = self.ipam.read_blocks(&unread, self.now).await;
-        for (cidr, block) in unread.into_iter().zip(blocks) {
-            match self.usable(cidr, block)? {
-                Some(block) => {
-                    if let Some(own) = batch.iter_mut().find(|own| own.cidr == cidr) {
-                        own.block = block;
-                    }
-                }
-                None => batch.retain(|own| own.cidr != cidr),
-            }
-        }
-        Ok(())
-    }
-
-    /// Leaves out a block that cannot be read, and says so, instead of failing because of it.
-    pub(super) fn usable(
-        &mut self,
-        cidr: Cidr,
-        block: Result<Versioned<Block>, AccessError>,
-    ) -> Result<Option<Versioned<Block>>, AssignError> {
-        match block {
-            Ok(block) => Ok(Some(block)),
-            Err(error @ AccessError::Unreadable { .. }) => {
-                self.assigned.notes.push(error.to_string());
-                self.tried.insert(cidr);
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    pub(super) fn pool_of(&self, cidr: &Cidr) -> Option<Name> {
-        let pools = self.pools.of(cidr.family());
-        let pool = pools.iter().find(|pool| pool.spec.cidr.covers(cidr))?;
-        (pool.spec.block_size == cidr.prefix_len()).then(|| pool.metadata.name.clone())
-    }
-
-    /// Deletes an affinity to a block that is another's; returns the candidate when the block turns out to be the owner's.
-    /// A pending affinity is let be: another process of this host may be about to take the block over.
-    ///
-    /// The block is read after the affinity, which may be younger than what is remembered of the block: a claim that was
-    /// finished since has changed the affinity, and the delete fails.
-    async fn drop_stale(&mut self, candidate: Candidate) -> Result<Option<Candidate>, AssignError> {
-        let cidr = candidate.cidr;
-        let block = self.ipam.read_block(&cidr, self.now).await;
-        let Some(block) = self.usable(cidr, block)? else { return Ok(None) };
-        if block.value.as_ref().is_some_and(|block| block.owner() == Some(&self.request.owner)) {
-            return Ok(Some(Candidate { block, ..candidate }));
-        }
-        let settled = candidate.affinity.value.as_ref().is_some_and(|a| a.state != AffinityState::Pending);
-        let key = affinity_key(&self.request.owner, &cidr);
-        if let Some(write) = candidate.affinity.delete(key).filter(|_| settled)
-            && let Outcome::Done(_) = self.ipam.commit(vec![write], self.now).await?
-        {
-            let gone = Versioned::absent();
-            self.ipam.cache().note_affinity(&self.request.owner, cidr, gone);
-        }
-        Ok(None)
-    }
-
     /// Finds one more block for a family, beside the candidates; or says, pool by pool, why there is none.
     pub(super) async fn further(
         &mut self,
@@ -208,14 +77,17 @@ impl Effort<'_> {
         (owned >= usize::try_from(limit).unwrap_or(usize::MAX)).then_some(limit)
     }
 
+    /// Finds a block to claim or take over. What is not known to be absent is read first, several blocks at once; when
+    /// none of them is absent the family's blocks are listed. So this takes two round trips at most, unless others take
+    /// what it has found.
     pub(super) async fn claimable(
         &mut self,
         family: Family,
         in_hand: &BTreeSet<Cidr>,
     ) -> Result<Option<Candidate>, AssignError> {
         loop {
-            if self.probes >= MAX_PROBES {
-                self.list(family).await?;
+            if let Some(vacant) = self.vacancy(family, in_hand) {
+                return Ok(Some(vacant));
             }
             let Some((pool, guess)) = self.guess(family, in_hand) else {
                 if self.knows_all(family) {
@@ -227,10 +99,16 @@ impl Effort<'_> {
             match guess {
                 // What is absent and still in the way is marked as deleted: its revision must be known.
                 Guess::Absent(cidr) if !self.met.contains(&cidr) => {
-                    self.probes += 1;
-                    let affinity = self.ipam.cache().affinity(&self.request.owner, &cidr);
-                    let block = Versioned::absent();
-                    return Ok(Some(Candidate { pool, cidr, block, affinity, role: Role::Claim }));
+                    if self.knows_all(family) {
+                        return Ok(Some(self.claim(pool, cidr, Versioned::absent())));
+                    }
+                    let unknown = self.unknown(family, in_hand);
+                    if *self.vain.of(family) || unknown.is_empty() {
+                        self.list(family).await?;
+                        continue;
+                    }
+                    let read = self.ipam.read_blocks(&unknown, self.now).await;
+                    self.note_vacant(family, unknown, read)?;
                 }
                 Guess::Absent(cidr) | Guess::Present(cidr) => match self.look_at(pool, cidr).await? {
                     Some(candidate) => return Ok(Some(candidate)),
@@ -242,71 +120,144 @@ impl Effort<'_> {
         }
     }
 
-    /// Suggests a block to claim, pool by pool, and moves the owner's cursor past it.
-    pub(super) fn guess(&self, family: Family, in_hand: &BTreeSet<Cidr>) -> Option<(Name, Guess)> {
-        let mut cache = self.ipam.cache();
-        let owner = &self.request.owner;
+    /// Suggests a block to claim, pool by pool.
+    fn guess(&self, family: Family, in_hand: &BTreeSet<Cidr>) -> Option<(Name, Guess)> {
         let tried = &self.tried | in_hand;
-        for pool in self.pools.of(family) {
-            let place = (owner.clone(), pool.spec.cidr);
-            let start = cache.cursors.get(&place).copied().unwrap_or_else(|| self.start(&pool.spec));
-            let index = cache.index.of(family);
-            let found = index.claimable(&pool.spec, owner, &self.settings.reserved, start, &tried, self.now);
-            if let Some((number, guess)) = found {
-                cache.cursors.insert(place, number + 1);
-                return Some((pool.metadata.name.clone(), guess));
+        let cache = self.ipam.cache();
+        let (index, reserved) = (cache.index.of(family), &self.settings.reserved);
+        self.pools.of(family).iter().find_map(|pool| {
+            let start = self.cursor(&cache, &pool.spec);
+            let guess =
+                index.claimable(&pool.spec, &self.request.owner, reserved, start, &tried, self.now)?;
+            Some((pool.metadata.name.clone(), guess))
+        })
+    }
+
+    /// Returns where the search in a pool goes on.
+    fn cursor(&self, cache: &Cache, pool: &IpPool) -> u128 {
+        let place = (self.request.owner.clone(), pool.cidr);
+        cache.cursors.get(&place).copied().unwrap_or_else(|| self.start(pool))
+    }
+
+    /// Returns the next blocks that may be absent: those to be read at once before one of them is claimed. There is none
+    /// when all blocks are known.
+    pub(super) fn unknown(&self, family: Family, in_hand: &BTreeSet<Cidr>) -> Vec<Cidr> {
+        if self.knows_all(family) {
+            return Vec::new();
+        }
+        let cache = self.ipam.cache();
+        let (index, reserved) = (cache.index.of(family), &self.settings.reserved);
+        let absent = self.pools.of(family).iter().flat_map(|pool| {
+            let start = self.cursor(&cache, &pool.spec);
+            index.absent(&pool.spec, reserved, start)
+        });
+        absent
+            .filter(|cidr| self.is_new(cidr, in_hand) && self.pool_of(cidr).is_some())
+            .take(LOOK_AHEAD)
+            .collect()
+    }
+
+    /// Reports whether a block was not looked at for this request, and serves it in no other way.
+    fn is_new(&self, cidr: &Cidr, in_hand: &BTreeSet<Cidr>) -> bool {
+        ![&self.tried, &self.met, in_hand].iter().any(|known| known.contains(cidr))
+    }
+
+    /// Keeps those of the blocks that turned out to be absent.
+    pub(super) fn note_vacant(
+        &mut self,
+        family: Family,
+        unknown: Vec<Cidr>,
+        read: Vec<Result<Versioned<Block>, AccessError>>,
+    ) -> Result<(), AssignError> {
+        let (looked, before) = (!unknown.is_empty(), self.vacant.len());
+        for (cidr, block) in unknown.into_iter().zip(read) {
+            if let Some(block) = self.usable(cidr, block)?.filter(|block| block.value.is_none()) {
+                self.vacant.push_back((cidr, block));
             }
         }
-        None
+        *self.vain.of_mut(family) = looked && self.vacant.len() == before;
+        Ok(())
+    }
+
+    /// Takes the first of the blocks that were absent when they were read.
+    fn vacancy(&mut self, family: Family, in_hand: &BTreeSet<Cidr>) -> Option<Candidate> {
+        let fits = |cidr: &Cidr| cidr.family() == family && self.is_new(cidr, in_hand);
+        let place = self.vacant.iter().position(|(cidr, _)| fits(cidr))?;
+        let (cidr, block) = self.vacant.remove(place)?;
+        let pool = self.pool_of(&cidr)?;
+        Some(self.claim(pool, cidr, block))
+    }
+
+    /// Makes the candidate of an absent block; the owner's next search goes on behind it.
+    fn claim(&self, pool: Name, cidr: Cidr, block: Versioned<Block>) -> Candidate {
+        let mut cache = self.ipam.cache();
+        let owner = &self.request.owner;
+        let pools = self.pools.of(cidr.family());
+        if let Some(pool) = pools.iter().find(|pool| pool.spec.cidr.covers(&cidr))
+            && let Some(number) = block_number(&pool.spec, &cidr)
+        {
+            cache.cursors.insert((owner.clone(), pool.spec.cidr), number + 1);
+        }
+        let affinity = cache.affinity(owner, &cidr);
+        Candidate { pool, cidr, block, affinity, role: Role::Claim }
     }
 
     /// Returns where the search of a pool begins. Blocks of one address are sought at a new place each time, because a
     /// host needs one for each workload.
-    pub(super) fn start(&self, pool: &IpPool) -> u128 {
+    fn start(&self, pool: &IpPool) -> u128 {
         let since = self.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let moving = if pool.block_size == pool.cidr.family().bits() { since.as_nanos() } else { 0 };
         starting_point(&self.request.owner).wrapping_add(moving)
     }
 
-    /// Reads a block that the index suggests, and says by which right it may serve.
-    pub(super) async fn look_at(&mut self, pool: Name, cidr: Cidr) -> Result<Option<Candidate>, AssignError> {
-        let block = self.ipam.read_block(&cidr, self.now).await;
-        let Some(block) = self.usable(cidr, block)? else { return Ok(None) };
-        let owner = &self.request.owner;
-        let affinity = self.ipam.read_affinity(owner, &cidr).await?;
-        let role = match block.value.as_ref().map(|found| (found, found.owner())) {
-            None => Role::Claim,
-            Some((_, Some(theirs))) if theirs == owner => Role::Own,
-            Some((found, from)) => {
-                if !found.is_empty() || !found.claimed_before(self.now, TAKE_OVER_AFTER) {
-                    return Ok(None);
-                }
-                match from.cloned() {
-                    Some(from) => {
-                        let affinity = self.ipam.read_affinity(&from, &cidr).await?;
-                        Role::TakeOver { from: Some(from), affinity }
-                    }
-                    None => Role::TakeOver { from: None, affinity: Versioned::absent() },
-                }
+    /// Looks at a block that the index suggests, and says by which right it may serve.
+    async fn look_at(&mut self, pool: Name, cidr: Cidr) -> Result<Option<Candidate>, AssignError> {
+        let Some(block) = self.listed_or_read(cidr).await? else { return Ok(None) };
+        let (ipam, owner) = (self.ipam, &self.request.owner);
+        let other = block.value.as_ref().and_then(Block::owner).filter(|other| *other != owner).cloned();
+        let theirs = async {
+            match &other {
+                Some(other) => ipam.read_affinity(other, &cidr).await,
+                None => Ok(Versioned::absent()),
             }
+        };
+        let (own, theirs) = join(ipam.read_affinity(owner, &cidr), theirs).await;
+        let (affinity, theirs) = (own?, theirs?);
+        let role = match &block.value {
+            None => Role::Claim,
+            Some(found) if found.owner() == Some(owner) => Role::Own,
+            Some(found) if found.is_empty() && found.claimed_before(self.now, TAKE_OVER_AFTER) => {
+                Role::TakeOver { from: other, affinity: theirs }
+            }
+            Some(_) => return Ok(None),
         };
         Ok(Some(Candidate { pool, cidr, block, affinity, role }))
     }
 
-    /// Reports whether the index holds every block: it was listed for this request, or is kept by a watch.
-    fn knows_all(&self, family: Family) -> bool {
-        *self.listed.of(family) || self.ipam.cache().index.of(family).is_watched()
+    /// Returns a block as the listing of this request showed it, the first time; reads it otherwise.
+    async fn listed_or_read(&mut self, cidr: Cidr) -> Result<Option<Versioned<Block>>, AssignError> {
+        let block = match self.listing.remove(&cidr) {
+            Some(entry) => self.ipam.note_block(&cidr, Some(&entry), self.now),
+            None => self.ipam.read_block(&cidr, self.now).await,
+        };
+        self.usable(cidr, block)
     }
 
-    pub(super) async fn list(&mut self, family: Family) -> Result<(), AssignError> {
+    /// Reports whether the index holds every block: it was listed for this request, or is kept by a watch that has not been
+    /// late so far.
+    pub(super) fn knows_all(&self, family: Family) -> bool {
+        *self.listed.of(family) || (self.met.is_empty() && self.ipam.cache().index.of(family).is_watched())
+    }
+
+    async fn list(&mut self, family: Family) -> Result<(), AssignError> {
         if !*self.listed.of(family) {
-            self.ipam.read_index(family, self.now).await?;
+            self.listing.extend(self.ipam.read_index(family, self.now).await?);
             *self.listed.of_mut(family) = true;
         }
         Ok(())
     }
 
-    pub(super) async fn lender(
+    async fn lender(
         &mut self,
         family: Family,
         in_hand: &BTreeSet<Cidr>,
@@ -322,8 +273,7 @@ impl Effort<'_> {
                 Some((pool.metadata.name.clone(), cidr))
             });
             let Some((pool, cidr)) = found else { return Ok(None) };
-            let block = self.ipam.read_block(&cidr, self.now).await;
-            match self.usable(cidr, block)? {
+            match self.listed_or_read(cidr).await? {
                 Some(block) if block.value.is_some() => {
                     let affinity = Versioned::absent();
                     return Ok(Some(Candidate { pool, cidr, block, affinity, role: Role::Borrow }));
@@ -333,6 +283,29 @@ impl Effort<'_> {
                 }
             }
         }
+    }
+
+    /// Leaves out a block that cannot be read, and says so, instead of failing because of it.
+    pub(super) fn usable(
+        &mut self,
+        cidr: Cidr,
+        block: Result<Versioned<Block>, AccessError>,
+    ) -> Result<Option<Versioned<Block>>, AssignError> {
+        match block {
+            Ok(block) => Ok(Some(block)),
+            Err(error @ AccessError::Unreadable { .. }) => {
+                self.assigned.notes.push(error.to_string());
+                self.tried.insert(cidr);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn pool_of(&self, cidr: &Cidr) -> Option<Name> {
+        let pools = self.pools.of(cidr.family());
+        let pool = pools.iter().find(|pool| pool.spec.cidr.covers(cidr))?;
+        (pool.spec.block_size == cidr.prefix_len()).then(|| pool.metadata.name.clone())
     }
 
     pub(super) fn shortage(&self, family: Family, reasons: &[Reason]) -> Vec<PoolShortage> {

@@ -1,11 +1,15 @@
-//! How many questions one operation asks of its store.
+//! How many questions one operation asks of its store, and how many round trips they take.
 
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use calico_ipam::{Ipam, Release};
+use calico_ipam::{AssignAddress, Ipam, Release};
 use calico_model::datastore::{
     Atomicity, Change, CommitError, Datastore, Entry, Key, Listing, Precondition, Prefix, StoreError, Watch,
     WatchError, Write,
@@ -15,7 +19,7 @@ use calico_model::{MemoryStore, Revision};
 
 use crate::common::{at, pool, store_with, v4};
 
-/// A store that counts: gets, listings, commits.
+/// A store that counts: gets, listings, commits. It answers whatever it is asked at the next poll.
 struct Counting {
     store: MemoryStore,
     asked: Arc<[AtomicU32; 3]>,
@@ -26,22 +30,35 @@ impl Counting {
         let asked = Arc::new([const { AtomicU32::new(0) }; 3]);
         (Ipam::new(Arc::new(Self { store: store.clone(), asked: asked.clone() })), asked)
     }
+
+    async fn ask(&self, kind: usize) {
+        self.asked[kind].fetch_add(1, Ordering::Relaxed);
+        let mut asked = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut asked, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 #[async_trait]
 impl Datastore for Counting {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.asked[0].fetch_add(1, Ordering::Relaxed);
+        self.ask(0).await;
         self.store.get(key).await
     }
 
     async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
-        self.asked[1].fetch_add(1, Ordering::Relaxed);
+        self.ask(1).await;
         self.store.list(prefix).await
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, CommitError> {
-        self.asked[2].fetch_add(1, Ordering::Relaxed);
+        self.ask(2).await;
         self.store.commit(writes).await
     }
 
@@ -57,6 +74,18 @@ impl Datastore for Counting {
 /// Takes what was counted since the last time: gets, listings, commits.
 fn taken(asked: &[AtomicU32; 3]) -> [u32; 3] {
     [0, 1, 2].map(|kind| asked[kind].swap(0, Ordering::Relaxed))
+}
+
+/// Counts the round trips of an operation: all that it asks in one poll is answered in the next one.
+fn trips<T>(operation: impl Future<Output = T>) -> (T, u32) {
+    let mut operation = pin!(operation);
+    let mut trips = 0;
+    loop {
+        match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => return (output, trips),
+            Poll::Pending => trips += 1,
+        }
+    }
 }
 
 #[tokio::test]
@@ -80,15 +109,74 @@ async fn a_warm_host_assigns_and_releases_by_one_commit_each() {
     assert_eq!(taken(&asked), [1, 2, 1]);
 }
 
-#[tokio::test]
-async fn a_host_that_needs_a_block_lists_nobody_elses() {
+#[test]
+fn a_process_that_knows_nothing_reads_the_settings_and_its_own_blocks_at_once() {
     let store = store_with([pool("p", "10.0.0.0/16", 30)]);
     let (ipam, asked) = Counting::over(&store);
-    ipam.auto_assign(v4("n1", "first", 4), at(0)).await.unwrap();
+    let (got, needed) = trips(ipam.auto_assign(v4("n1", "first", 2), at(0)));
+    got.unwrap();
+    assert_eq!((taken(&asked), needed), ([1 + 8, 3, 1], 3), "what there is, eight blocks, and the commit");
+    let (ipam, asked) = Counting::over(&store);
+    let (got, needed) = trips(ipam.auto_assign(v4("n1", "second", 2), at(0)));
+    got.unwrap();
+    assert_eq!((taken(&asked), needed), ([1 + 1, 3, 1], 3), "what there is, the own block, and the commit");
+}
+
+#[test]
+fn a_host_that_needs_a_block_lists_nobody_elses() {
+    let store = store_with([pool("p", "10.0.0.0/16", 30)]);
+    let (ipam, asked) = Counting::over(&store);
+    trips(ipam.auto_assign(v4("n1", "first", 4), at(0))).0.unwrap();
     taken(&asked);
-    ipam.auto_assign(v4("n1", "second", 1), at(0)).await.unwrap();
+    let (got, needed) = trips(ipam.auto_assign(v4("n1", "second", 1), at(0)));
+    got.unwrap();
     // Another process may have claimed in its name: its own affinities are listed, and nobody else's.
-    assert_eq!(taken(&asked), [0, 1, 1], "a read and a commit");
+    assert_eq!((taken(&asked), needed), ([8, 1, 1], 2), "one read, of nine things at once, and a commit");
+    // Another host takes the next seven.
+    let filler = crate::common::ipam(&store);
+    let IpAddr::V4(last) = trips(ipam.addrs_by_handle("second", at(0))).0.unwrap()[0] else { unreachable!() };
+    for number in 1..8 {
+        let addr = Ipv4Addr::from_bits(last.to_bits() + 4 * number).into();
+        let request = AssignAddress::new(addr, "n2".parse().unwrap(), format!("a{number}"));
+        trips(filler.assign(request, at(0))).0.unwrap();
+    }
+    taken(&asked);
+    let (got, needed) = trips(ipam.auto_assign(v4("n1", "third", 4), at(0)));
+    assert_eq!(got.unwrap().v4.len(), 4);
+    assert_eq!((taken(&asked), needed), ([8, 1, 1], 2), "one of eight that exists not is enough");
+}
+
+/// A full pool of 1,024 blocks but for one address. What every assignment needs is not finding: a new process reads the
+/// settings and its own affinities, at once, one that goes on reads its affinities again; and the address is committed.
+/// Between them a free block takes two round trips.
+#[test]
+fn the_last_free_address_of_1024_blocks_is_found_in_two_round_trips() {
+    let store = store_with([pool("p", "10.0.0.0/21", 31)]);
+    let filler = crate::common::ipam(&store);
+    for host in 0..1024 {
+        let request = v4(&format!("n{host}"), &format!("h{host}"), 2);
+        trips(filler.auto_assign(request, at(0))).0.unwrap();
+    }
+    let release = |ipam: &Ipam, handle: &str| {
+        let free = trips(ipam.addrs_by_handle(handle, at(0))).0.unwrap()[0];
+        trips(ipam.release(&[Release::of(free)], at(0))).0.unwrap();
+        free
+    };
+    let free = release(&filler, "h700");
+    let (ipam, asked) = Counting::over(&store);
+    let (got, needed) = trips(ipam.auto_assign(v4("late", "last", 1), at(0)));
+    assert_eq!(got.unwrap().v4[0].addr, free);
+    assert_eq!(
+        (taken(&asked), needed),
+        ([1 + 8, 3 + 1, 1], 1 + 2 + 1),
+        "the first read, two to find, the commit"
+    );
+    let free = release(&filler, "h70");
+    taken(&asked);
+    let (got, needed) = trips(ipam.auto_assign(v4("late", "very last", 1), at(0)));
+    assert_eq!(got.unwrap().v4[0].addr, free);
+    // That all blocks exist is remembered.
+    assert_eq!((taken(&asked), needed), ([0, 2, 1], 3), "the affinities again, one to find, and the commit");
 }
 
 /// A full pool but for one address: who has followed the watch lists nothing to find it.

@@ -1,16 +1,18 @@
 //! What applying a manifest would change, for people and as JSON.
 
+mod kernel;
+
 use std::fmt::Write;
 
 use calico_model::resource::ResourceKey;
 use calico_model::{NodeName, Snapshot};
 use calico_policy::compare::{Change, Comparison, Place};
-use calico_policy::nft::{self, Actual, Operation, Transaction};
 use calico_policy::packet::Transport;
 use calico_policy::{Flow, FlowJudge, Verdict, compile};
 use serde_json::{Value, json};
 
 use super::explain::{put, step_line};
+pub use kernel::{Changes, KernelPlan, kernel};
 
 /// What would change.
 #[derive(Debug, Default)]
@@ -38,15 +40,6 @@ pub enum Fate {
     Deleted,
 }
 
-/// What one node's agent would write.
-#[derive(Debug)]
-pub struct KernelPlan {
-    /// The node.
-    pub node: NodeName,
-    /// The changes.
-    pub transaction: Transaction,
-}
-
 /// Live connections of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connections {
@@ -68,13 +61,6 @@ impl Plan {
             && self.comparison.changes.is_empty()
             && self.kernel.is_empty()
     }
-}
-
-/// Plans what a node's agent would write.
-#[must_use]
-pub fn kernel(before: &Snapshot, after: &Snapshot, node: &NodeName) -> KernelPlan {
-    let held = Actual::holding(&compile(before, node));
-    KernelPlan { node: node.clone(), transaction: nft::plan(&compile(after, node), &held) }
 }
 
 /// Finds the live connections of a node that would be denied.
@@ -108,7 +94,7 @@ impl Limit {
     }
 }
 
-/// Writes a plan as lines; with `verbose`, with each of the kernel's operations in the words of nft.
+/// Writes a plan as lines; with `verbose`, with each of the kernel's operations in the words of its programs.
 #[must_use]
 pub fn render(plan: &Plan, limit: Limit, verbose: Verbosity) -> String {
     let mut text = String::new();
@@ -132,11 +118,14 @@ pub fn render(plan: &Plan, limit: Limit, verbose: Verbosity) -> String {
         put(&mut text, 0, "Kernel");
         let (shown, more) = limit.of(&plan.kernel);
         for of_node in shown {
-            put(&mut text, 2, &format!("{}: {}", of_node.node, counted(&of_node.transaction)));
-            if verbose == Verbosity::EveryOperation {
-                for operation in &of_node.transaction.operations {
-                    // Not broken: each is one line of nft.
-                    let _ = writeln!(text, "    {operation}");
+            for changes in &of_node.changes {
+                let counted = changes.counted();
+                put(&mut text, 2, &format!("{}, {}: {counted}", of_node.node, changes.filter()));
+                if verbose == Verbosity::EveryOperation {
+                    for operation in changes.lines() {
+                        // Not broken: each is one line of the program's.
+                        let _ = writeln!(text, "    {operation}");
+                    }
                 }
             }
         }
@@ -247,57 +236,6 @@ fn words(transport: Transport) -> String {
     }
 }
 
-/// How many operations of each kind.
-#[derive(Debug, Default)]
-struct Counts {
-    chains: [usize; 3],
-    rules: usize,
-    sets: [usize; 2],
-    elements: [usize; 2],
-}
-
-fn count(transaction: &Transaction) -> Counts {
-    let mut counts = Counts::default();
-    for operation in &transaction.operations {
-        match operation {
-            Operation::AddChain(..) => counts.chains[0] += 1,
-            Operation::FlushChain(_) => counts.chains[1] += 1,
-            Operation::DeleteChain(_) => counts.chains[2] += 1,
-            Operation::AddRule(..) => counts.rules += 1,
-            Operation::AddSet(..) | Operation::AddMap(..) => counts.sets[0] += 1,
-            Operation::DeleteSet(_) | Operation::DeleteMap(_) => counts.sets[1] += 1,
-            Operation::AddElements(_, elements) => counts.elements[0] += elements.len(),
-            Operation::AddMapElements(_, map) => counts.elements[0] += map.elements.len(),
-            Operation::DeleteElements(_, gone) | Operation::DeleteMapElements(_, gone) => {
-                counts.elements[1] += gone.len();
-            }
-            Operation::DeleteTable | Operation::AddTable | Operation::FlushSet(_) => {}
-        }
-    }
-    // A chain that goes is emptied first.
-    counts.chains[1] = counts.chains[1].saturating_sub(counts.chains[2]);
-    counts
-}
-
-fn counted(transaction: &Transaction) -> String {
-    let Counts { chains, rules, sets, elements } = count(transaction);
-    let some = |number: usize, what: &str, done: &str| {
-        let plural = if number == 1 { "" } else { "s" };
-        (number > 0).then(|| format!("{number} {what}{plural} {done}"))
-    };
-    let parts = [
-        some(chains[0], "chain", "made"),
-        some(chains[1], "chain", "written anew"),
-        some(chains[2], "chain", "removed"),
-        some(rules, "rule", "written"),
-        some(sets[0], "set", "made"),
-        some(sets[1], "set", "removed"),
-        some(elements[0], "element", "added"),
-        some(elements[1], "element", "removed"),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
 impl Fate {
     fn word(self) -> &'static str {
         match self {
@@ -315,6 +253,10 @@ pub fn to_json(plan: &Plan, verbose: Verbosity) -> Value {
     let resources =
         plan.resources.iter().map(|(key, fate)| json!({"resource": key.to_string(), "fate": fate.word()}));
     let comparison = &plan.comparison;
+    let of_node = |of: &KernelPlan| -> Vec<Value> {
+        of.changes.iter().map(|changes| changes.to_json(&of.node, verbose)).collect()
+    };
+    let kernel = plan.kernel.iter().flat_map(of_node);
     json!({
         "changes": !plan.is_empty(),
         "resources": resources.collect::<Vec<_>>(),
@@ -324,7 +266,7 @@ pub fn to_json(plan: &Plan, verbose: Verbosity) -> Value {
             "changes": comparison.changes.iter().map(change_to_json).collect::<Vec<_>>(),
         },
         "connections": plan.connections.as_ref().map(connections_to_json),
-        "kernel": plan.kernel.iter().map(|of_node| kernel_to_json(of_node, verbose)).collect::<Vec<_>>(),
+        "kernel": kernel.collect::<Vec<_>>(),
     })
 }
 
@@ -355,21 +297,4 @@ fn connections_to_json(connections: &Connections) -> Value {
     };
     let denied: Vec<Value> = denied.iter().map(flow).collect();
     json!({"node": node.as_str(), "tracked": tracked, "denied": denied, "stopped": stopped})
-}
-
-fn kernel_to_json(of_node: &KernelPlan, verbose: Verbosity) -> Value {
-    let Counts { chains, rules, sets, elements } = count(&of_node.transaction);
-    let operations = &of_node.transaction.operations;
-    let mut value = json!({
-        "node": of_node.node.as_str(),
-        "operations": operations.len(),
-        "chainsMade": chains[0], "chainsWrittenAnew": chains[1], "chainsRemoved": chains[2],
-        "rulesWritten": rules,
-        "setsMade": sets[0], "setsRemoved": sets[1],
-        "elementsAdded": elements[0], "elementsRemoved": elements[1],
-    });
-    if verbose == Verbosity::EveryOperation {
-        value["text"] = operations.iter().map(ToString::to_string).collect::<Vec<_>>().into();
-    }
-    value
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use calico_model::{Cidr, Family, Protocol};
 
-use super::program::{IpsetKind, TableName};
+use super::program::{IpsetKind, Program, Rule, Table, TableName};
 use crate::ruleset::{ChainName, Element, Elements, Hook, SetName};
 
 /// How the names of our chains begin.
@@ -43,6 +43,25 @@ pub struct ActualSet {
 }
 
 impl Actual {
+    /// Returns what the kernel holds once a program is written, so that the next change can be planned without reading it back.
+    /// Somebody else's changes are only seen by [`Iptables::read`](super::Iptables::read).
+    #[must_use]
+    pub fn holding(program: &Program) -> Self {
+        let of_table = |table: &Table| ActualTable {
+            chains: table
+                .chains
+                .iter()
+                .map(|(name, rules)| (name.clone(), rules.iter().map(Rule::line).collect()))
+                .collect(),
+            hooks: table.hooks.iter().map(|(hook, held)| (*hook, vec![(0, held.rule.line())])).collect(),
+        };
+        let tables = program.rules.tables.iter().map(|(key, table)| (*key, of_table(table)));
+        let sets = program.sets.iter().map(|(name, set)| {
+            (name.clone(), ActualSet { kind: Some(set.kind), elements: Some(set.elements.clone()) })
+        });
+        Self { tables: tables.collect(), sets: sets.collect() }
+    }
+
     /// Takes in what `iptables-save` or `ip6tables-save` printed.
     pub fn read_rules(&mut self, family: Family, saved: &str) {
         let mut table = None;

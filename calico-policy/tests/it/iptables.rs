@@ -7,8 +7,8 @@ use std::time::Duration;
 use calico_model::resource::{Object, Profile, WorkloadEndpoint};
 use calico_model::{Family, NodeName, Snapshot};
 use calico_policy::iptables::{
-    Iptables, Leftover, Match, Options, Program, Rule, TableName, Target, Variant, cleanup_ipsets, lower,
-    simulate_marked,
+    Actual, Iptables, Leftover, Match, Options, Program, Rule, TableName, Target, Variant, cleanup_ipsets,
+    lower, plan, simulate_marked,
 };
 use calico_policy::nft::{Nft, Transaction};
 use calico_policy::ruleset::Op;
@@ -189,6 +189,27 @@ fn the_kernel_holds_what_was_written_and_a_restart_writes_nothing() {
             }
             iptables.remove(Leftover::RulesAndSets).unwrap();
             assert!(iptables.read().unwrap().is_empty(), "{variant}");
+        });
+    }
+}
+
+#[test]
+fn a_change_is_planned_without_the_kernel_as_with_it() {
+    let mut runner = TestRunner::deterministic();
+    let mut programs = (0..8).map(|_| {
+        let world = strategies::crowded_world().new_tree(&mut runner).unwrap().current();
+        lower(&compile(&world, &node()), &Options::default())
+    });
+    for variant in Variant::ALL {
+        let namespace = Namespace::new("planned");
+        namespace.within(|| {
+            let mut iptables = Iptables::new(variant);
+            for (was, is) in programs.next().into_iter().zip(programs.next()) {
+                assert_eq!(iptables.sync_program(was.clone()).unwrap().refused, []);
+                let foreseen = plan(&is, &Actual::holding(&was));
+                assert_eq!(iptables.missing(&is).unwrap(), foreseen, "{variant}");
+                assert!(plan(&was, &Actual::holding(&was)).is_empty());
+            }
         });
     }
 }

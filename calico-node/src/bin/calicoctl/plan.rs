@@ -40,7 +40,7 @@ pub struct Args {
     /// at, if its agent runs.
     #[arg(long, value_name = "FILE|-", requires = "node")]
     connections: Option<PathBuf>,
-    /// Show every operation of the kernel's plans, in the words of nft.
+    /// Show every operation of the kernel's plans, in the words of nft, or of the restore programs of iptables and ipset.
     #[arg(short = 'v', long)]
     verbose: bool,
     /// How many lines, names and so on of each list are shown as text; JSON has them all.
@@ -83,7 +83,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let connections = connections(&args, &before, &after).await?;
     let nodes = nodes(&args, &before, &after)?;
     let kernel = nodes.iter().map(|node| plan::kernel(&before, &after, node));
-    let kernel = kernel.filter(|of_node| !of_node.transaction.is_empty()).collect();
+    let kernel = kernel.filter(|of_node| !of_node.changes.is_empty()).collect();
     let plan = Plan { resources, comparison, kernel, connections };
     let verbosity = if args.verbose { Verbosity::EveryOperation } else { Verbosity::Counts };
     let text = args

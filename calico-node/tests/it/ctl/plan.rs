@@ -41,11 +41,11 @@ fn a_plan_tells_pairs_kernels_and_connections_and_writes_nothing() {
         "policies in tier default apply, and none of their rules matches",
         "Of 2, 1 would be stopped.",
         "TCP 40000 > 3306 from 10.0.0.1 to 10.0.0.2",
-        "n2: 1 chain written anew",
+        "n2, nftables: 1 chain written anew, ",
     ] {
         assert!(words.contains(expected), "{expected}:\n{}", planned.out);
     }
-    assert!(!words.contains("n1:"), "only what was asked for: {}", planned.out);
+    assert!(!words.contains("n1,"), "only what was asked for: {}", planned.out);
     assert!(planned.out.lines().all(|line| line.chars().count() <= 80), "{}", planned.out);
     let verbose = cluster.run(&["plan", "-f", &other_port, "--verbose"]);
     assert!(
@@ -69,6 +69,37 @@ fn a_plan_tells_pairs_kernels_and_connections_and_writes_nothing() {
     put(&cluster, &[database(&[web_to_8080()])]);
     let done = cluster.run(&["plan", "-f", &other_port]);
     assert_eq!((done.code, done.out.lines().next()), (0, Some("Nothing would change.")), "{}", done.err);
+}
+
+#[test]
+fn the_kernels_share_is_that_of_the_packet_filter_that_is_configured() {
+    let cluster = shop("plan-iptables");
+    let felix = object("FelixConfiguration", "default", None, json!({}), json!({"nftablesMode": "Disabled"}));
+    let policy = cluster.file("other.yaml", &database(&[web_to_8080()]).to_string());
+    let kernel = |ask: &[&str]| {
+        let planned = cluster.run(&[ask, &["--node", "n2", "--verbose", "-o", "json"]].concat());
+        assert_eq!((planned.code, planned.err.as_str()), (2, ""));
+        let said: Value = serde_json::from_str(&planned.out).unwrap();
+        said["kernel"].as_array().unwrap().clone()
+    };
+    let filters = |kernel: &[Value]| kernel.iter().map(|of| of["filter"].clone()).collect::<Vec<_>>();
+    assert_eq!(filters(&kernel(&["plan", "-f", &policy])), ["nftables"]);
+    let to_iptables = kernel(&["plan", "-f", &cluster.file("felix.yaml", &felix.to_string())]);
+    assert_eq!(filters(&to_iptables), ["iptables", "nftables"], "what is new is there before what was goes");
+    assert!(to_iptables[0]["chainsMade"].as_u64() > Some(10), "{to_iptables:#?}");
+    let text = to_iptables[1]["text"].to_string();
+    assert!(text.contains("delete table inet calico") && !text.contains("add rule"), "{text}");
+
+    put(&cluster, &[felix]);
+    let changed = kernel(&["plan", "-f", &policy]);
+    assert_eq!(filters(&changed), ["iptables"]);
+    let lines: Vec<&str> = changed[0]["text"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(lines.iter().filter(|line| line.contains("--dport 8080")).count(), 2, "{lines:#?}");
+    assert!(lines.len() < 14 && lines.contains(&"*filter"), "one chain of each family: {lines:#?}");
+    let told = cluster.run(&["plan", "-f", &policy]);
+    assert!(told.out.contains("n2, iptables: 2 chains written anew"), "{}", told.out);
+    put(&cluster, &[database(&[web_to_8080()])]);
+    assert_eq!(cluster.run(&["plan", "-f", &policy]).code, 0, "what was told is done");
 }
 
 #[test]

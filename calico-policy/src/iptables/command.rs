@@ -1,6 +1,7 @@
 //! Programs, run with their arguments and input, and never for longer than a time.
 
 use std::io::{ErrorKind, Read, Write};
+use std::num::NonZeroU16;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -8,9 +9,7 @@ use std::time::Duration;
 
 use super::ApplyError;
 
-/// How long a lock of others is waited for, in seconds.
-pub(super) const LOCK_SECONDS: u64 = 10;
-/// How long a program may take beside that, for the largest of inputs.
+/// How long a program may take, for the largest of inputs.
 const PATIENCE_SECONDS: u64 = 30;
 
 /// Runs a program and returns what it printed.
@@ -18,6 +17,28 @@ const PATIENCE_SECONDS: u64 = 30;
 /// The program runs in the network namespace of the calling thread. Its input is written and its output read on other
 /// threads, so that neither waits for the other.
 pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, ApplyError> {
+    run_for(program, arguments, input, PATIENCE_SECONDS)
+}
+
+/// As [`run`], of a program that takes the lock of iptables, and waits so long for it.
+pub(super) fn run_locked(
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+    lock_seconds: NonZeroU16,
+) -> Result<String, ApplyError> {
+    let wait = lock_seconds.to_string();
+    let arguments = [arguments, &["-w", &wait]].concat();
+    let seconds = u64::from(lock_seconds.get());
+    match run_for(program, &arguments, input, seconds + PATIENCE_SECONDS) {
+        Err(ApplyError::Refused { program, said }) if said.contains("xtables lock") => {
+            Err(ApplyError::Locked { program, seconds })
+        }
+        done @ (Ok(_) | Err(_)) => done,
+    }
+}
+
+fn run_for(program: &str, arguments: &[&str], input: &str, seconds: u64) -> Result<String, ApplyError> {
     let broken = |source| ApplyError::Broken { program: program.to_owned(), source };
     let spawned = Command::new(program)
         .args(arguments)
@@ -32,7 +53,6 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> Result<Stri
         }
         spawned => spawned.map_err(broken)?,
     };
-    let seconds = LOCK_SECONDS + PATIENCE_SECONDS;
     let Some((printed, said)) = talk(&mut child, input, Duration::from_secs(seconds)) else {
         // One that is gone already needs no end.
         let _ = child.kill();
@@ -73,9 +93,6 @@ fn read(mut from: impl Read) -> String {
 
 fn refusal(program: &str, said: &str) -> ApplyError {
     let program = program.to_owned();
-    if said.contains("xtables lock") {
-        return ApplyError::Locked { program, seconds: LOCK_SECONDS };
-    }
     if said.contains("ermission denied") || said.contains("Operation not permitted") {
         return ApplyError::NotPermitted { program };
     }
@@ -97,7 +114,5 @@ mod tests {
     fn what_goes_wrong_is_told_apart() {
         assert!(matches!(run("no-such-program-here", &[], ""), Err(ApplyError::Missing { .. })));
         assert!(matches!(run("false", &[], "unread"), Err(ApplyError::Refused { .. })));
-        let locked = "Another app is currently holding the xtables lock. Stopped waiting after 1s.";
-        assert!(matches!(refusal("x", locked), ApplyError::Locked { .. }));
     }
 }

@@ -25,7 +25,10 @@ pub enum ApplyError {
         source: io::Error,
     },
     /// Somebody else holds the lock of iptables. Worth another try.
-    #[error("somebody else has held the lock of iptables for {seconds} s while {program} waited for it")]
+    #[error(
+        "somebody else held the lock of iptables for the {seconds} s that {program} waited, so that nothing of the table was \
+         changed: `fuser /run/xtables.lock` tells who"
+    )]
     Locked {
         /// The program.
         program: String,

@@ -1,14 +1,15 @@
 //! Rules of iptables: they mean what the ruleset means, and the kernel takes them in both variants.
 
 use std::fs::File;
+use std::num::NonZeroU16;
 use std::thread;
 use std::time::Duration;
 
 use calico_model::resource::{Object, Profile, WorkloadEndpoint};
 use calico_model::{Family, NodeName, Snapshot};
 use calico_policy::iptables::{
-    Actual, Iptables, Leftover, Match, Options, Program, Rule, TableName, Target, Variant, cleanup_ipsets,
-    lower, plan, simulate_marked,
+    Actual, ApplyError, Iptables, Leftover, Match, Options, Program, Rule, TableName, Target, Variant,
+    cleanup_ipsets, lower, plan, simulate_marked,
 };
 use calico_policy::nft::{Nft, Transaction};
 use calico_policy::ruleset::Op;
@@ -386,14 +387,19 @@ fn pe96_a_set_that_cannot_be_made_closes_what_looks_at_it() {
     }
 }
 
+/// Takes the lock of iptables, which is the whole machine's.
+fn lock() -> File {
+    let lock = File::options().create(true).truncate(false).write(true).open("/run/xtables.lock").unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
 #[test]
-fn rel16_a_lock_that_somebody_else_holds_is_waited_for() {
+fn rel16_a_lock_that_somebody_else_holds_for_less_than_the_wait_is_waited_for() {
     let namespace = Namespace::new("lock");
     let ruleset = database();
     namespace.within(|| {
-        let lock =
-            File::options().create(true).truncate(false).write(true).open("/run/xtables.lock").unwrap();
-        lock.lock().unwrap();
+        let held = lock();
         thread::scope(|scope| {
             let writing = scope.spawn(|| {
                 namespace.enter();
@@ -401,12 +407,43 @@ fn rel16_a_lock_that_somebody_else_holds_is_waited_for() {
             });
             thread::sleep(Duration::from_millis(400));
             assert!(!writing.is_finished());
-            lock.unlock().unwrap();
+            held.unlock().unwrap();
             writing.join().unwrap().unwrap();
         });
         assert!(
             Iptables::new(Variant::Legacy).missing(&lower(&ruleset, &Options::default())).unwrap().is_empty()
         );
+    });
+}
+
+#[test]
+fn rel16_a_lock_that_is_held_for_longer_is_an_error_that_leaves_the_rules_as_they_were() {
+    let namespace = Namespace::new("locked");
+    let (before, after) = (database(), compile(&many_workloads(20), &node()));
+    let options = Options::default();
+    namespace.within(|| {
+        Iptables::new(Variant::Legacy).sync(&before, &options).unwrap();
+        let rules = || {
+            let saved = saved(&namespace);
+            saved
+                .lines()
+                .filter(|line| !line.starts_with("create ") && !line.starts_with("add "))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let was = rules();
+        let mut impatient = Iptables::new(Variant::Legacy).waiting_for_the_lock(NonZeroU16::MIN);
+        let held = lock();
+        let error = impatient.sync(&after, &options).unwrap_err();
+        assert!(matches!(error, ApplyError::Locked { seconds: 1, .. }), "{error}");
+        assert!(error.to_string().contains("fuser /run/xtables.lock"), "{error}");
+        assert_eq!(rules(), was, "nothing is half written");
+        assert!(plan(&lower(&before, &options), &impatient.read().unwrap()).tables.is_empty());
+        held.unlock().unwrap();
+        // Tests beside this one may hold it by now.
+        let mut patient = impatient.waiting_for_the_lock(NonZeroU16::new(30).unwrap());
+        assert_eq!(patient.sync(&after, &options).unwrap().refused, []);
+        assert!(patient.missing(&lower(&after, &options)).unwrap().is_empty());
     });
 }
 

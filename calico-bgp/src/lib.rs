@@ -30,7 +30,7 @@
 //!         Action::Wake(connection) => {
 //!             let mut octets = Vec::new();
 //!             speaker.transmit(connection, &mut octets, now);
-//!             // Write them to the socket; when it took them all, ask again.
+//!             // Write them to the socket; when it took them all, ask again. (`offer` is for one that takes a part.)
 //! #           assert_eq!(octets[18], 1, "an OPEN");
 //!         }
 //!         Action::Close(connection) => { /* close the socket */ }

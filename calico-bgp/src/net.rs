@@ -32,7 +32,7 @@ use crate::session::ConnectionId;
 use crate::speaker::{Action, DynamicPeers, Event, FeedId, Password, PeerConfig, Speaker, SpeakerConfig};
 use bfd::{Bfd, Wish};
 use bmp::Feeding;
-use connection::{Connection, Ready, Report, Sent};
+use connection::{Connection, Ready, Report};
 use handle::Command;
 use listen::Listening;
 
@@ -68,7 +68,6 @@ pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, Lis
         commands: commands.downgrade(),
         ready: Arc::default(),
         incoming: vec![0; PORTION].into(),
-        outgoing: Vec::with_capacity(2 * PORTION),
         reports,
         publish: watch::Sender::new(None),
         publish_due: None,
@@ -84,7 +83,7 @@ fn clock() -> Instant {
     Instant::now()
 }
 
-/// How many octets are read from a connection before it is another one's turn.
+/// How many octets are read from a connection, or written to it, before it is another one's turn.
 const PORTION: usize = 64 * 1024;
 
 struct Owner {
@@ -103,9 +102,8 @@ struct Owner {
     statistics_due: Option<Instant>,
     commands: mpsc::WeakSender<Command>,
     ready: Arc<Ready>,
-    /// What was read from a socket, and what goes to one: for all connections, one after the other.
+    /// What was read from a socket: for all connections, one after the other.
     incoming: Box<[u8]>,
-    outgoing: Vec<u8>,
     reports: mpsc::Sender<Report>,
     publish: watch::Sender<Option<Arc<LearnedRoutes>>>,
     /// When the choice is to be published, if it has changed, and not before when it may be again.
@@ -408,21 +406,27 @@ impl Owner {
     /// Sends what waits for a connection, until the socket takes no more or others have waited long enough.
     fn send(&mut self, connection: ConnectionId) {
         let Some(held) = self.connections.get_mut(&connection) else { return };
-        let mut sent = held.send_left();
-        while let Ok(Sent::All) = sent {
-            self.outgoing.clear();
-            self.speaker.transmit(connection, &mut self.outgoing, clock());
-            if self.outgoing.is_empty() {
-                return;
+        let mut sent = 0;
+        let error = loop {
+            match held.is_writable() {
+                Ok(true) if sent < PORTION => {}
+                Ok(true) => return held.send_later(),
+                Ok(false) => return,
+                Err(error) => break error,
             }
-            sent = held.send(&self.outgoing);
-            if self.outgoing.len() >= PORTION {
-                held.send_later();
-                break;
+            let mut written = Ok(0);
+            let offered = self.speaker.offer(connection, clock(), |octets| {
+                written = held.write(octets);
+                *written.as_ref().unwrap_or(&0)
+            });
+            match written {
+                Ok(count) => sent += count,
+                Err(error) => break error,
             }
-        }
-        if let Err(error) = sent {
-            self.closed(connection, &error);
-        }
+            if offered == 0 {
+                return held.has_sent_all();
+            }
+        };
+        self.closed(connection, &error);
     }
 }

@@ -3,7 +3,7 @@
 //! Whoever drives it owns the sockets and the clock:
 //!
 //! - after every call, take [`Speaker::poll`] until it is empty and do what it says;
-//! - when [`Action::Wake`] names a connection, take octets with [`Speaker::transmit`] as fast as the socket accepts
+//! - when [`Action::Wake`] names a connection, take octets with [`Speaker::offer`] as fast as the socket accepts
 //!   them: a slow peer leaves its octets here, where they are shared with its group;
 //! - at [`Speaker::deadline`], call [`Speaker::timeout`].
 
@@ -64,7 +64,7 @@ pub enum Action {
         /// The peer's settings: where to, from where, and how.
         peer: Box<PeerConfig>,
     },
-    /// Something waits to be sent: take it with [`Speaker::transmit`].
+    /// Something waits to be sent: take it with [`Speaker::offer`] or [`Speaker::transmit`].
     Wake(ConnectionId),
     /// Close the connection at once, or dial it no longer.
     Close(ConnectionId),
@@ -154,6 +154,8 @@ pub struct Speaker {
     next_round: Instant,
     deadlines: BTreeSet<(Instant, PeerId)>,
     awake: BTreeSet<ConnectionId>,
+    /// What is offered to one connection after the other.
+    offered: Vec<u8>,
     events: VecDeque<Action>,
 }
 
@@ -181,6 +183,7 @@ impl Speaker {
             next_round: now,
             deadlines: BTreeSet::new(),
             awake: BTreeSet::new(),
+            offered: Vec::new(),
             events: VecDeque::new(),
         }
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
 
@@ -82,21 +82,10 @@ impl Wake for Bell {
     }
 }
 
-/// How far a socket took what it was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sent {
-    /// It may take more.
-    All,
-    /// It rings when it takes more.
-    Part,
-}
-
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
     waker: Waker,
-    /// What the socket has not taken yet.
-    left: Vec<u8>,
     sending: bool,
 }
 
@@ -106,7 +95,7 @@ impl Connection {
         let bell = Bell { connection, rung: AtomicBool::new(false), ready: ready.clone() };
         let waker = Waker::from(Arc::new(bell));
         waker.wake_by_ref();
-        Self { stream, waker, left: Vec::new(), sending: false }
+        Self { stream, waker, sending: false }
     }
 
     /// Puts the connection on the list of those to serve.
@@ -139,29 +128,31 @@ impl Connection {
         Ok(&octets[..count])
     }
 
-    /// Sends what the socket has not taken yet. Once it has everything, more may be sent.
-    pub(super) fn send_left(&mut self) -> io::Result<Sent> {
-        let left = std::mem::take(&mut self.left);
-        self.sending = false;
-        self.send(&left)
-    }
-
-    /// Sends octets; those that the socket does not take are kept, to go before all others.
-    pub(super) fn send(&mut self, mut octets: &[u8]) -> io::Result<Sent> {
-        while !octets.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(&mut Context::from_waker(&self.waker), octets) {
-                Poll::Ready(Ok(count)) => octets = &octets[count..],
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    self.left = octets.to_vec();
-                    self.sending = true;
-                    return Ok(Sent::Part);
-                }
+    /// Reports whether the socket takes octets; if not, it rings when it does.
+    pub(super) fn is_writable(&mut self) -> io::Result<bool> {
+        match self.stream.poll_write_ready(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(outcome) => outcome.map(|()| true),
+            Poll::Pending => {
+                self.sending = true;
+                Ok(false)
             }
         }
-        Ok(Sent::All)
+    }
+
+    /// Writes as much as the socket takes, which may be nothing; returns how much.
+    pub(super) fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self.stream.try_write(octets) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            outcome => outcome,
+        }
+    }
+
+    /// Notes that nothing waits to be sent.
+    pub(super) fn has_sent_all(&mut self) {
+        self.sending = false;
     }
 }
+
 /// Dials a peer and reports how it went.
 pub(super) async fn dial(connection: ConnectionId, peer: Box<PeerConfig>, reports: mpsc::Sender<Report>) {
     let remote = SocketAddr::new(peer.address, peer.port);

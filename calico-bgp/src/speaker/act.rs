@@ -47,7 +47,7 @@ impl Speaker {
                 }
             }
             Output::Close(connection) => match peer.lines.get_mut(&connection) {
-                Some(line) if !line.control.is_empty() => {
+                Some(line) if line.has_words() => {
                     line.closing = Closing::WhenSent(now + GOODBYE);
                     self.wake(connection);
                 }

@@ -128,37 +128,63 @@ impl Speaker {
     /// Appends what is to be sent on a connection, about 64 KiB at most, to `out`. Nothing appended means nothing
     /// waits: the next octets are announced by [`Action::Wake`], or the connection is to be closed.
     pub fn transmit(&mut self, connection: ConnectionId, out: &mut Vec<u8>, now: Instant) {
+        self.offer(connection, now, |octets| {
+            out.extend_from_slice(octets);
+            octets.len()
+        });
+    }
+
+    /// Does the same for a socket that may take less than it is offered: `take` returns how many octets it took, and the
+    /// others stay here, where they are shared with other peers, and are offered again. Returns how many were offered.
+    pub fn offer(
+        &mut self,
+        connection: ConnectionId,
+        now: Instant,
+        take: impl FnOnce(&[u8]) -> usize,
+    ) -> usize {
         let id = PeerId(connection.peer);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(line) = peer.lines.get_mut(&connection) else { return };
-        while out.len() < ENOUGH
-            && let Some(message) = line.control.pop_front()
-        {
-            out.extend_from_slice(&message);
-            peer.counters.messages_out += 1;
+        let Some(peer) = self.peers.get_mut(&id) else { return 0 };
+        let Some(line) = peer.lines.get_mut(&connection) else { return 0 };
+        let up = peer.up.as_ref().filter(|up| up.connection == connection && line.closing == Closing::No);
+        let mut group = up.and_then(|up| self.groups.get_mut(&up.group));
+        self.offered.clear();
+        line.offer(&mut self.offered, ENOUGH);
+        if let Some(group) = &group {
+            group.offer(id, &mut self.offered, ENOUGH);
         }
-        if let Closing::WhenSent(_) = line.closing {
-            if line.control.is_empty() && out.is_empty() {
-                peer.lines.remove(&connection);
-                self.events.push_back(Action::Close(connection));
-                self.forget_if_gone(id, now);
-                self.advance(now);
+        let offered = self.offered.len();
+        let taken = if offered == 0 { 0 } else { take(&self.offered).min(offered) };
+        let (of_routes, begun) = line.take(taken);
+        peer.counters.messages_out += begun;
+        if let Some(group) = &mut group {
+            let taken = group.take(id, of_routes);
+            if of_routes > 0 {
+                line.rest = taken.rest;
             }
-            return;
+            peer.counters.messages_out += taken.messages;
+            peer.counters.updates_out += taken.messages;
         }
-        if let Some(up) = peer.up.as_ref().filter(|up| up.connection == connection)
-            && let Some(group) = self.groups.get_mut(&up.group)
-        {
-            let count = group.take(id, out, ENOUGH);
-            peer.counters.messages_out += count;
-            peer.counters.updates_out += count;
-        }
-        if !out.is_empty() {
+        if taken > 0 {
             peer.session.has_taken(connection, now);
-        } else {
-            self.awake.remove(&connection);
-            self.session_input(id, Input::Drained(connection), now);
         }
+        if offered == 0 {
+            self.drained(id, connection, now);
+        }
+        offered
+    }
+
+    /// A connection has nothing more to say for now, or for good.
+    fn drained(&mut self, id: PeerId, connection: ConnectionId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let is_closing = |line: &Line| line.closing != Closing::No;
+        if peer.lines.get(&connection).is_some_and(is_closing) {
+            peer.lines.remove(&connection);
+            self.events.push_back(Action::Close(connection));
+            self.forget_if_gone(id, now);
+            return self.advance(now);
+        }
+        self.awake.remove(&connection);
+        self.session_input(id, Input::Drained(connection), now);
     }
 }
 
@@ -172,6 +198,7 @@ fn malformed(fault: wire::DecodeError) -> Heard {
 pub(super) fn new_line(local: IpAddr, config: &PeerConfig) -> Line {
     Line {
         received: Vec::new(),
+        rest: Vec::new(),
         control: VecDeque::new(),
         open_out: Box::default(),
         open_in: Box::default(),

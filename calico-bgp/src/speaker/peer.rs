@@ -26,6 +26,8 @@ use crate::wire::{Capabilities, Dialect, Notification};
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) received: Vec<u8>,
+    /// The rest of a message of which a part was taken; it goes before all others.
+    pub(super) rest: Vec<u8>,
     pub(super) control: VecDeque<Vec<u8>>,
     /// The OPENs of both sides, once they are there.
     pub(super) open_out: Box<[u8]>,
@@ -41,6 +43,41 @@ pub(super) enum Closing {
     No,
     /// Once its last messages are taken, or at this time.
     WhenSent(Instant),
+}
+
+impl Line {
+    /// Reports whether something waits to be taken besides routes.
+    pub(super) fn has_words(&self) -> bool {
+        !self.rest.is_empty() || !self.control.is_empty()
+    }
+
+    /// Appends what waits besides routes to `out` until it holds `enough` octets.
+    pub(super) fn offer(&self, out: &mut Vec<u8>, enough: usize) {
+        out.extend_from_slice(&self.rest);
+        for message in &self.control {
+            if out.len() >= enough {
+                return;
+            }
+            out.extend_from_slice(message);
+        }
+    }
+
+    /// Drops so many octets of what was offered; returns how many octets were more than that, and how many messages were
+    /// begun.
+    pub(super) fn take(&mut self, octets: usize) -> (usize, u64) {
+        let of_rest = octets.min(self.rest.len());
+        self.rest = self.rest.split_off(of_rest);
+        let (mut octets, mut begun) = (octets - of_rest, 0);
+        while octets > 0
+            && let Some(mut message) = self.control.pop_front()
+        {
+            let part = octets.min(message.len());
+            self.rest = message.split_off(part);
+            octets -= part;
+            begun += 1;
+        }
+        (octets, begun)
+    }
 }
 
 /// What is true of an established session.

@@ -60,8 +60,11 @@ fn routes(lab: &Lab, host: &str) -> String {
 fn routes_of_a_pool_without_encapsulation_are_learned_by_bgp_and_outlive_the_agent_that_told_them() {
     let mut lab = up(&[ONE_SUBNET, POOL, WORKLOADS], beside());
     let two = lab.address("two").unwrap();
-    let learned = eventually(|| routes(&lab, "node1"), |routes| routes.contains("via 172.16.6.249"));
-    assert!(learned.contains("via 172.16.6.249 dev eth0"), "{learned}");
+    // Each learns the other's in its own time, and a ping needs both.
+    for (node, other) in [("node1", "via 172.16.6.249 dev eth0"), ("node2", "via 172.16.6.47 dev eth0")] {
+        let learned = eventually(|| routes(&lab, node), |routes| routes.contains(other));
+        assert!(learned.contains(other), "{node}: {learned}");
+    }
     assert_eq!(lab.ping("one", two).unwrap(), Verdict::Allowed);
 
     // The agent may still be writing what it learned of the workload that came last.

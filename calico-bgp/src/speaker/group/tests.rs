@@ -14,7 +14,7 @@ use crate::speaker::SpeakerConfig;
 use crate::speaker::config::{Exchange, NextHopMode, Reflection};
 use crate::speaker::export::Tables;
 use crate::speaker::journal::Detail;
-use crate::wire::{Attributes, MAX_MESSAGE};
+use crate::wire::{Attributes, MAX_MESSAGE, Update};
 
 type V4 = Ipv4Addr;
 
@@ -123,10 +123,13 @@ impl Bench {
         self.groups.iter_mut().for_each(|group| group.round(&journal, &world, &world));
     }
 
+    /// A member takes so many octets, and the rest of a message that it begins.
     fn take(&mut self, member: u32, octets: usize) {
         let Some(home) = self.home.get(&member) else { return };
         let mut out = Vec::new();
-        self.groups[*home].take(PeerId(member), &mut out, octets);
+        self.groups[*home].offer(PeerId(member), &mut out, octets);
+        out.truncate(octets);
+        out.extend(self.groups[*home].take(PeerId(member), out.len()).rest);
         let dialect = self.groups[*home].key.dialect();
         let belief = self.beliefs.entry(member).or_default();
         let mut rest = &out[..];

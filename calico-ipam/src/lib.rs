@@ -27,6 +27,9 @@
 //! - The index of what blocks there are is one map, by block, from which a deleted block is gone. (Calico's resolver of routes
 //!   keeps an entry for every node that ever was.)
 //!
+//! Calico's `UpgradeHost` has no counterpart: it puts labels on the BlockAffinity objects of the Kubernetes API, by which a host's
+//! are then found. Here, as in Calico's own etcd, they are found by their keys, which begin with the host.
+//!
 //! Every address of a block is assigned, its first and its last too. An address of a pool that a host has itself is to be
 //! reserved by an IPReservation; what a Windows host needs of its blocks is kept by [`Ipam::keeping`]. An address may have two
 //! endpoints for a moment, and is leaked when the last has gone. A pod that has finished holds no address any more: releasing

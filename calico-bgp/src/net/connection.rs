@@ -21,8 +21,8 @@ use crate::bfd::Change;
 use crate::session::ConnectionId;
 use crate::speaker::PeerConfig;
 
-/// How long a peer may take to answer a dial.
-const DIAL_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a peer may take at least to answer a dial.
+const DIAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What tasks tell the owner of the speaker.
 #[derive(Debug)]
@@ -153,21 +153,23 @@ impl Connection {
     }
 }
 
-/// Dials a peer and reports how it went.
+/// Dials a peer and reports how it went. A dial that is not answered is given up when it is time for another one (RFC 4271
+/// section 8.2.2, the ConnectRetryTimer in Connect): of a network that drops much, each of them is a new chance.
 pub(super) async fn dial(connection: ConnectionId, peer: Box<PeerConfig>, reports: mpsc::Sender<Report>) {
     let remote = SocketAddr::new(peer.address, peer.port);
     let attempt = async {
         let socket = TcpSocket::from_std_stream(socket::dialer(&peer)?.into());
         socket.connect(remote).await
     };
-    let report = match tokio::time::timeout(DIAL_PATIENCE, attempt).await {
+    let patience = peer.connect_retry.max(DIAL_PATIENCE);
+    let report = match tokio::time::timeout(patience, attempt).await {
         Ok(Ok(stream)) => Report::Dialed { connection, stream, remote: peer.address },
         Ok(Err(error)) => {
             Report::Undialed { connection, why: format!("cannot connect to {remote}: {error}") }
         }
         Err(_) => Report::Undialed {
             connection,
-            why: format!("cannot connect to {remote}: no answer for {} s", DIAL_PATIENCE.as_secs()),
+            why: format!("cannot connect to {remote}: no answer for {} s", patience.as_secs()),
         },
     };
     let _ended = reports.send(report).await;

@@ -142,6 +142,26 @@ async fn a_key_for_a_prefix_lets_in_only_those_who_have_it() {
 }
 
 #[tokio::test]
+async fn a_dial_that_is_not_answered_is_given_up_when_it_is_time_for_another() {
+    // Whoever knows of no key does not answer those who have one.
+    let silent = TcpListener::bind((US, 0)).await.unwrap();
+    let handle = net::spawn(&[], settings(GOOD, 65001)).unwrap();
+    let mut dialed = peer(US, GOOD, 65001, silent.local_addr().unwrap().port());
+    dialed.password = Password::new("secret");
+    handle.set_peers(vec![dialed]).await.unwrap();
+    let told = async {
+        loop {
+            let why = handle.status().await.unwrap()[0].last_error.clone();
+            if why.as_ref().is_some_and(|why| why.contains("no answer for 1 s")) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told).await.expect("the dial is given up");
+}
+
+#[tokio::test]
 async fn a_station_is_fed_and_when_it_went_away_it_is_fed_anew() {
     let port = free_port();
     let handle = ours(port).await;

@@ -15,7 +15,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use calico_model::datastore::client::Client;
 use calico_model::datastore::{Change, Syncer};
@@ -26,6 +25,7 @@ use calico_policy::Compiler;
 use calico_route::reconcile::{End, Next, Reconciler};
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::desired::Desired;
 use crate::paths::Paths;
 use crate::secrets::SecretFiles;
@@ -167,7 +167,7 @@ impl Agent {
     async fn run(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
         tokio::pin!(shutdown);
         loop {
-            let due = match self.reconciler.next(clock()) {
+            let due = match self.reconciler.next(clock::now()) {
                 Next::Pass => {
                     self.pass().await;
                     continue;
@@ -175,12 +175,12 @@ impl Agent {
                 Next::Wait(at) => Some(at),
                 Next::Idle => None,
             };
-            if self.dataplane.walk_due(clock()).is_some_and(|at| at <= clock()) {
+            if self.dataplane.walk_due(clock::now()).is_some_and(|at| at <= clock::now()) {
                 self.walk().await;
                 continue;
             }
             let audit = self.dataplane.audit_due();
-            let walk = self.dataplane.walk_due(clock());
+            let walk = self.dataplane.walk_due(clock::now());
             let due = due.into_iter().chain(audit).chain(walk).min();
             let alarm = async {
                 match due {
@@ -197,15 +197,15 @@ impl Agent {
                 news = self.speaker.news() => match news {
                     News::Learned(learned) => {
                         self.learned = learned.map_or(Learned::Unknown, Learned::Known);
-                        self.reconciler.desired_changed(clock());
+                        self.reconciler.desired_changed(clock::now());
                     }
                     News::Status => self.tell().await,
                 },
-                () = self.dataplane.event() => self.reconciler.kernel_changed(clock()),
-                () = self.tunnels.trouble() => self.reconciler.desired_changed(clock()),
+                () = self.dataplane.event() => self.reconciler.kernel_changed(clock::now()),
+                () = self.tunnels.trouble() => self.reconciler.desired_changed(clock::now()),
                 () = alarm => {
-                    if audit.is_some_and(|audit| audit <= clock()) {
-                        self.reconciler.kernel_changed(clock());
+                    if audit.is_some_and(|audit| audit <= clock::now()) {
+                        self.reconciler.kernel_changed(clock::now());
                     }
                 }
             }
@@ -216,7 +216,7 @@ impl Agent {
     fn learn(&mut self, changes: Vec<Change>) {
         let mut changed = false;
         for change in changes {
-            self.tunnels.observe(&change);
+            self.tunnels.observe(&change, clock::wall());
             self.requests.observe(&change);
             if let Some(update) = self.report.heard(change) {
                 let in_sync = update == Update::InSync;
@@ -225,12 +225,12 @@ impl Agent {
                 changed = true;
                 if in_sync {
                     tracing::info!("in sync with the datastore");
-                    self.reconciler.in_sync(clock());
+                    self.reconciler.in_sync(clock::now());
                 }
             }
         }
         if changed {
-            self.reconciler.desired_changed(clock());
+            self.reconciler.desired_changed(clock::now());
         }
         let newest = self.report.status();
         self.status.send_if_modified(|status| std::mem::replace(status, newest.clone()) != newest);
@@ -238,7 +238,7 @@ impl Agent {
 
     /// Makes the node what it is wanted to be, as far as can be.
     async fn pass(&mut self) {
-        let began = clock();
+        let began = clock::now();
         let snapshot = self.compiler.snapshot();
         self.desired.know(self.secrets.read(snapshot));
         let delta = self.desired.settle(snapshot, self.learned.known());
@@ -290,8 +290,8 @@ impl Agent {
         self.report.passed(problems, self.compiler.snapshot().in_sync, !failed);
         self.tell().await;
         let end = if failed { End::Failed } else { End::Clean };
-        self.reconciler.finished(end, clock());
-        tracing::debug!(took = ?clock().duration_since(began), "passed");
+        self.reconciler.finished(end, clock::now());
+        tracing::debug!(took = ?clock::now().duration_since(began), "passed");
     }
 
     /// Asks about live flows again, by the rules that are in force.
@@ -306,9 +306,4 @@ impl Agent {
         self.report.set_kernel_overruns(self.dataplane.overruns());
         self.status.send_replace(self.report.status());
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the agent is the driver of everything that takes the time")]
-fn clock() -> Instant {
-    Instant::now()
 }

@@ -17,6 +17,7 @@
 #![deny(missing_docs)]
 
 pub mod agent;
+pub mod clock;
 pub mod cni;
 pub mod config;
 pub mod ctl;

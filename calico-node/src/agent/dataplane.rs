@@ -205,7 +205,7 @@ impl Dataplane {
         compiler: &mut Compiler,
         node: &NodeName,
     ) -> Result<BTreeSet<String>, String> {
-        let (followed, now) = (self.rules_watch.is_some(), super::clock());
+        let (followed, now) = (self.rules_watch.is_some(), crate::clock::now());
         // The kernel may take long for many rules; the other tasks go on meanwhile on another thread.
         let closed = tokio::task::block_in_place(|| self.filter.apply(compiler, node, followed, now))?;
         if self.filter.was_rewritten() {

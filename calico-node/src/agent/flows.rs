@@ -60,12 +60,12 @@ impl Flows {
         netlink: &Netlink,
         compiler: &mut Compiler,
     ) -> Result<Walked, ConntrackError> {
-        let began = super::clock();
+        let began = crate::clock::now();
         let walked = match compiler.flow_judge() {
             Some(judge) => walk(netlink, &judge).await,
             None => Ok(Walked::default()),
         };
-        let ended = super::clock();
+        let ended = crate::clock::now();
         self.wanted = walked.is_err();
         let pause = if walked.is_ok() { PAUSE } else { RETRY };
         self.resting = Some(ended + pause.max((ended - began) * SHARE));

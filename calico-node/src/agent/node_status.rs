@@ -12,6 +12,7 @@ use calico_model::{Datastore, Family, NodeName, timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::status::bgp::{self, BgpPeer, BgpRoute};
 use crate::status::{BgpStatus, NodeStatus};
 
@@ -86,7 +87,7 @@ async fn answer(
     loop {
         let wanted = requests.borrow_and_update().clone();
         due.retain(|key, _| wanted.contains_key(key));
-        let now = super::clock();
+        let now = clock::now();
         for (key, request) in &wanted {
             if due.get(key).is_some_and(|at| *at > now) {
                 continue;
@@ -124,7 +125,7 @@ async fn told_of(classes: &[NodeStatusClass], told: &NodeStatus, speaker: Option
             routes = bgp::routes(speaker, None).await.unwrap_or_default();
         }
     }
-    describe(classes, told, &peers, &routes, wall_clock())
+    describe(classes, told, &peers, &routes, clock::wall())
 }
 
 /// Puts a status on a resource as it is stored, if nobody else writes it at that moment.
@@ -231,11 +232,6 @@ fn peer_type(name: &str) -> &'static str {
         Some("Global") => "GlobalPeer",
         _ => "NodePeer",
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a status tells the time of day")]
-fn wall_clock() -> SystemTime {
-    SystemTime::now()
 }
 
 #[cfg(test)]

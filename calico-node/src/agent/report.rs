@@ -1,7 +1,7 @@
 //! What the agent tells of itself: in its log once when it changes, over the local socket whenever it is asked.
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use calico_model::datastore::{Change, StoreError};
 use calico_model::{NodeName, Update};
@@ -92,7 +92,7 @@ impl Report {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a status tells the time of day")]
+/// The time of day, in seconds since 1970.
 pub(crate) fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    crate::clock::wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

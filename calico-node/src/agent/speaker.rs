@@ -189,7 +189,7 @@ fn words(state: State, last_error: Option<&str>) -> (&'static str, String) {
 }
 
 fn age(since: Instant) -> Duration {
-    super::clock().saturating_duration_since(since)
+    crate::clock::now().saturating_duration_since(since)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use calico_route::vxlan_mac;
 use tokio::sync::watch;
 
 use super::dataplane::with_causes;
+use crate::clock;
 use crate::ipam::ipam;
 
 /// The tunnels that the pools ask for, and what the node has for them.
@@ -84,8 +85,8 @@ pub(super) struct Tunnels {
 
 impl Tunnels {
     /// Tells IPAM what the datastore says, so that it need not list blocks.
-    pub(super) fn observe(&self, change: &Change) {
-        self.ipam.observe(change, now());
+    pub(super) fn observe(&self, change: &Change, now: SystemTime) {
+        self.ipam.observe(change, now);
     }
 
     /// Tells the keeper what is wanted now.
@@ -124,7 +125,7 @@ fn spawn_with(node: NodeName, client: Client, store: Arc<dyn Datastore>, mut upk
         const RETRY: Duration = Duration::from_secs(5);
         loop {
             let wanted = newest.borrow_and_update().clone();
-            let failure = if wanted.known { keeper.keep(&wanted).await.err() } else { None };
+            let failure = if wanted.known { keeper.keep(&wanted, clock::wall()).await.err() } else { None };
             let text = failure.as_ref().map(|error| with_causes(error));
             tell.send_if_modified(|told| std::mem::replace(told, text.clone()) != text);
             let wait = if failure.is_some() { RETRY } else { upkeep.pause() };
@@ -167,13 +168,13 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(&self, wanted: &Wanted) -> Result<(), KeepError> {
+    async fn keep(&self, wanted: &Wanted, now: SystemTime) -> Result<(), KeepError> {
         for kind in KINDS {
             let told = wanted.told.iter().find(|(of, _)| *of == kind).map(|(_, addr)| *addr);
             match wanted.pools.get(&kind) {
                 Some(pools) => {
                     let pools: Vec<PoolRef> = pools.iter().cloned().map(PoolRef::Name).collect();
-                    let assigned = self.ipam.tunnel_address(&self.node, kind, &pools, now()).await;
+                    let assigned = self.ipam.tunnel_address(&self.node, kind, &pools, now).await;
                     let addr = assigned.map_err(|source| KeepError::Assign { kind, source })?;
                     if told != Some(addr) {
                         tracing::info!(?kind, %addr, "tunnel address");
@@ -183,19 +184,19 @@ impl Keeper {
                 // First nobody uses it any more, then it is given back.
                 None if told.is_some() => {
                     self.tell(kind, None).await?;
-                    let released = self.ipam.release_tunnel_address(&self.node, kind, now()).await;
+                    let released = self.ipam.release_tunnel_address(&self.node, kind, now).await;
                     released.map_err(|source| KeepError::Release { kind, source })?;
                 }
                 None => {}
             }
         }
         if !wanted.unselected.is_empty() {
-            let given_back = self.ipam.release_unselected_affinities(&self.node, now()).await;
+            let given_back = self.ipam.release_unselected_affinities(&self.node, now).await;
             for block in given_back.map_err(KeepError::GiveBack)? {
                 tracing::info!(%block, "an empty block of a pool that does not select the node is given back");
             }
         }
-        let freed = self.ipam.free_cooled(now()).await.map_err(KeepError::Thaw)?;
+        let freed = self.ipam.free_cooled(now).await.map_err(KeepError::Thaw)?;
         if freed > 0 {
             tracing::debug!(freed, "addresses have cooled down");
         }
@@ -230,11 +231,6 @@ impl Keeper {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "IPAM is told the time by those who ask it")]
-fn now() -> SystemTime {
-    SystemTime::now()
-}
-
 #[cfg(test)]
 mod tests {
     use calico_ipam::AutoAssign;
@@ -243,6 +239,10 @@ mod tests {
     use calico_model::resource::{IpPool, NodeBgp, Object};
 
     use super::*;
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(86_400)
+    }
 
     fn snapshot(mode: EncapMode) -> Snapshot {
         let mut pool = IpPool::new("192.168.0.0/16".parse().unwrap());
@@ -268,18 +268,18 @@ mod tests {
         client.of::<Node>().create(known.nodes[&id].as_ref().clone()).await.unwrap();
         let keeper = Keeper { node: node.clone(), client: client.clone(), ipam: ipam(store) };
 
-        keeper.keep(&Wanted::of(&known, &node)).await.unwrap();
+        keeper.keep(&Wanted::of(&known, &node), now()).await.unwrap();
         let told = client.of::<Node>().get(&id).await.unwrap();
         let addr = told.spec.ipv4_vxlan_tunnel_addr.unwrap();
         assert_eq!(told.spec.vxlan_tunnel_mac, Some(vxlan_mac(&node, Family::V4)));
         known.insert(told);
-        keeper.keep(&Wanted::of(&known, &node)).await.unwrap();
+        keeper.keep(&Wanted::of(&known, &node), now()).await.unwrap();
         assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, Some(addr));
 
         let told = known.nodes[&id].as_ref().clone();
         let mut off = snapshot(EncapMode::Never);
         off.insert(told);
-        keeper.keep(&Wanted::of(&off, &node)).await.unwrap();
+        keeper.keep(&Wanted::of(&off, &node), now()).await.unwrap();
         assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, None);
         let handle = TunnelKind::Vxlan.handle(&node);
         assert!(keeper.ipam.addrs_by_handle(&handle, now()).await.unwrap().is_empty());
@@ -301,7 +301,7 @@ mod tests {
         known.insert(client.of::<IpPool>().modify(&name, |_, pool| elsewhere(pool)).await.unwrap());
         let wanted = Wanted::of(&known, &node);
         assert!(wanted.pools.is_empty(), "{wanted:?}");
-        keeper.keep(&wanted).await.unwrap();
+        keeper.keep(&wanted, now()).await.unwrap();
         let key = calico_model::resource::block::block_key(&block);
         assert_eq!(client.store().get(&key).await.unwrap(), None);
     }
@@ -320,21 +320,21 @@ mod tests {
 
         let every = Duration::from_millis(20);
         let tunnels = spawn_with(node.clone(), client, Arc::clone(&store), Backoff::new(1, every, every));
-        tunnels.observe(&Change::InSync);
+        tunnels.observe(&Change::InSync, clock::wall());
         tunnels.want(Wanted::of(&known, &node));
         // Only now, and by another process, there is something to do.
         let other = Ipam::new(Arc::clone(&store));
         let config = StoredIpamConfig { ip_cooldown_seconds: 60, ..StoredIpamConfig::default() };
-        other.set_config(&config, now()).await.unwrap();
+        other.set_config(&config, clock::wall()).await.unwrap();
         let mut request = AutoAssign::new(node, "h");
         request.count.v4 = 2;
         request.pools.v4.push(PoolRef::Name(pool.metadata.name.clone()));
-        let long_ago = now() - Duration::from_secs(3600);
+        let long_ago = clock::wall() - Duration::from_secs(3600);
         let held = other.auto_assign(request, long_ago).await.unwrap().v4;
         other.release_by_handle("h", long_ago).await.unwrap();
         let key = calico_model::resource::block::block_key(&held[0].block);
         if let Some(cooling) = store.get(&key).await.unwrap() {
-            tunnels.observe(&Change::Put(cooling));
+            tunnels.observe(&Change::Put(cooling), clock::wall());
         }
         let watch = crate::lab::Stopwatch::start();
         while store.get(&key).await.unwrap().is_some() {

@@ -2,12 +2,12 @@
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use super::plugin::Plugin;
 use super::{CniError, Config, Request, SpecVersion, add, check, config, del, delegate, gc, ipam, log};
+use crate::clock;
 
 /// Which of the two plugins a program is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ async fn calico(plugin: &Plugin<'_>, request: &Request) -> Result<(), CniError> 
         }
         Request::Del(container, netns) => del::del(plugin, container, netns.as_deref()).await,
         Request::Check(container, netns) => check::check(plugin, container, netns).await,
-        Request::Gc => gc::calico(plugin, now()).await,
+        Request::Gc => gc::calico(plugin, clock::wall()).await,
         Request::Status => check::status(plugin).await,
         Request::Version => Ok(()),
     }
@@ -85,20 +85,20 @@ async fn calico(plugin: &Plugin<'_>, request: &Request) -> Result<(), CniError> 
 async fn calico_ipam(plugin: &Plugin<'_>, request: &Request) -> Result<(), CniError> {
     match request {
         Request::Add(container, _) => {
-            let given = ipam::add(plugin, container, now()).await?;
+            let given = ipam::add(plugin, container, clock::wall()).await?;
             match say(&given.result().to_json(plugin.config.version)) {
                 Ok(()) => Ok(()),
                 // Whoever asked was killed, and a DEL may have come and gone: nobody would ever release these.
                 Err(error) => {
-                    let released = given.take_back(now()).await.err();
+                    let released = given.take_back(clock::wall()).await.err();
                     let errors = [CniError::Unheard(error)].into_iter().chain(released).collect();
                     CniError::joined(errors).map_or(Ok(()), Err)
                 }
             }
         }
-        Request::Del(container, _) => ipam::del(plugin, container, now()).await,
-        Request::Check(container, _) => ipam::check(plugin, container, now()).await,
-        Request::Gc => gc::calico_ipam(plugin, now()).await,
+        Request::Del(container, _) => ipam::del(plugin, container, clock::wall()).await,
+        Request::Check(container, _) => ipam::check(plugin, container, clock::wall()).await,
+        Request::Gc => gc::calico_ipam(plugin, clock::wall()).await,
         Request::Status => ipam::status(plugin).await,
         Request::Version => Ok(()),
     }
@@ -108,11 +108,6 @@ fn say(answer: &Value) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{answer:#}")?;
     stdout.flush()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a plugin is a driver: it runs once, and this is when")]
-fn now() -> SystemTime {
-    SystemTime::now()
 }
 
 /// Answers VERSION, for which the runtime need not say more than its own version.

@@ -91,7 +91,7 @@ pub struct BgpRoute {
 /// # Errors
 /// [`Gone`] when the speaker has ended.
 pub async fn peers(speaker: &Handle) -> Result<Vec<BgpPeer>, Gone> {
-    let now = clock();
+    let now = crate::clock::now();
     let shown = |peer: calico_bgp::PeerStatus| BgpPeer {
         address: peer.address,
         name: peer.name,
@@ -145,9 +145,4 @@ pub async fn routes(speaker: &Handle, prefix: Option<Cidr>) -> Result<Vec<BgpRou
         None => speaker.routes().await?,
     };
     Ok(routes.into_iter().map(shown).collect())
-}
-
-#[expect(clippy::disallowed_methods, reason = "a status tells how long ago something was")]
-fn clock() -> std::time::Instant {
-    std::time::Instant::now()
 }

@@ -3,11 +3,12 @@
 use anyhow::bail;
 use calico_model::datastore::client::ClientError;
 use calico_model::resource::{Kind, ResourceKey};
+use calico_node::clock;
 use calico_node::ctl::cascade;
 
 use crate::batch::{Batch, Files, InNamespace, Order};
 use crate::outcome::Outcome;
-use crate::session::{Config, Session, key, now};
+use crate::session::{Config, Session, key};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -58,7 +59,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
 async fn remove(session: &Session, key: &ResourceKey, skip_not_exists: bool) -> anyhow::Result<()> {
     let removed = async {
         match session.client.get(key).await {
-            Ok(_) => cascade::before_deletion(&session.client, key, now()).await?,
+            Ok(_) => cascade::before_deletion(&session.client, key, clock::wall()).await?,
             // What cannot be read has nothing that goes with it, and can be deleted all the same.
             Err(ClientError::Corrupt { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -1,12 +1,12 @@
 //! `calicoctl node`: the agent of this host.
 
+use calico_node::clock;
 use calico_node::ctl::node_status;
 use calico_node::paths::Paths;
 use calico_node::status::{NodeStatus, Question, ask};
 use clap::Subcommand;
 
 use crate::outcome::Outcome;
-use crate::session::now;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -24,5 +24,5 @@ pub async fn run(verb: Verb) -> anyhow::Result<Outcome> {
     if output.is_some() {
         return Ok(Outcome::text(format!("{:#}\n", serde_json::to_value(&status)?)));
     }
-    Ok(Outcome::text(node_status::render(&status, now())))
+    Ok(Outcome::text(node_status::render(&status, clock::wall())))
 }

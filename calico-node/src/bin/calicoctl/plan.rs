@@ -13,6 +13,7 @@ use calico_model::datastore::memory::MemoryStore;
 use calico_model::datastore::{Precondition, Prefix, Write};
 use calico_model::resource::{Document, ResourceKey};
 use calico_model::{Datastore, InterfaceName, NodeName, Snapshot};
+use calico_node::clock;
 use calico_node::ctl::cascade;
 use calico_node::ctl::plan::{self, Connections, Fate, Limit, Plan, Verbosity};
 use calico_node::paths::Paths;
@@ -23,7 +24,7 @@ use calico_route::netlink::Netlink;
 
 use crate::batch::{Files, InNamespace, Order};
 use crate::outcome::{Outcome, Output};
-use crate::session::{Config, Session, now, read_text};
+use crate::session::{Config, Session, read_text};
 use crate::write::may_be_written;
 
 #[derive(Debug, clap::Args)]
@@ -117,7 +118,7 @@ async fn change(
             bail!("it has no name");
         };
         copy.client.get(&key).await?;
-        cascade::before_deletion(&copy.client, &key, now()).await?;
+        cascade::before_deletion(&copy.client, &key, clock::wall()).await?;
         copy.client.delete(&key, None).await?;
         return Ok((key, Fate::Deleted));
     }

@@ -3,7 +3,6 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use calico_model::datastore::client::{Client, ClientError};
@@ -84,12 +83,6 @@ pub fn read_text(file: &Path) -> anyhow::Result<String> {
         return Ok(text);
     }
     std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
-}
-
-/// The time of the world outside.
-#[expect(clippy::disallowed_methods, reason = "the program's edge, where the time comes in")]
-pub fn now() -> SystemTime {
-    SystemTime::now()
 }
 
 /// Makes the key of a resource that is named on the command line.

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
+use calico_node::clock;
 use calico_node::ctl::ipam_check::{Listed, render};
 use calico_node::ctl::ipam_report::Report;
 
 use crate::outcome::Outcome;
-use crate::session::{Config, VERSION, now};
+use crate::session::{Config, VERSION};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -31,7 +32,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let session = args.config.open().await?;
     let cluster = session.cluster().await?;
-    let found = calico_node::ipam::ipam(Arc::clone(&session.store)).check(now()).await?;
+    let found = calico_node::ipam::ipam(Arc::clone(&session.store)).check(clock::wall()).await?;
     let report = serde_json::to_value(Report::new(&found, cluster.as_ref(), VERSION))?;
     let errors = found.problems.iter().map(|problem| anyhow!("{problem}")).collect();
     if args.output.as_deref().is_some_and(|path| path.as_os_str() == "json") {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use anyhow::bail;
 use calico_ipam::MAX_COOLDOWN;
 use calico_model::resource::block::StoredIpamConfig;
+use calico_node::clock;
 use calico_node::ctl::ipam_use::configuration_json;
 
 use crate::outcome::{Outcome, Output};
-use crate::session::{Config, now};
+use crate::session::Config;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -41,7 +42,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let session = args.config.open().await?;
     session.initialize().await?;
     let ipam = calico_node::ipam::ipam(Arc::clone(&session.store));
-    let config = ipam.configure(|config| change(config, &args), now()).await?;
+    let config = ipam.configure(|config| change(config, &args), clock::wall()).await?;
     Ok(Outcome::text(args.output.of(|| configuration_json(&config), || text)))
 }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use calico_ipam::{Finding, Ipam, Release};
+use calico_node::clock;
 use calico_node::ctl::ipam_report::{Report, still_leaked};
 use serde_json::json;
 
 use crate::outcome::{Outcome, Output};
-use crate::session::{Config, Session, now};
+use crate::session::{Config, Session};
 
 #[derive(Debug, clap::Args)]
 #[group(id = "which", required = true, args = ["ip", "handle", "from_report"])]
@@ -43,7 +44,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let (mut outcome, mut freed) = (Outcome::default(), Vec::new());
     let mut said = String::new();
     for addr in &args.ip {
-        match ipam.release(&[Release::of(*addr)], now()).await {
+        match ipam.release(&[Release::of(*addr)], clock::wall()).await {
             Ok(released) if released.released.contains(addr) => {
                 said += &format!("Successfully released IP address {addr}\n");
                 freed.push(addr.to_string());
@@ -53,7 +54,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
         }
     }
     for handle in &args.handle {
-        match ipam.release_by_handle(handle, now()).await {
+        match ipam.release_by_handle(handle, clock::wall()).await {
             Ok(released) if released.released.is_empty() => {
                 outcome.errors.push(anyhow!("handle {handle:?} holds no addresses"));
             }
@@ -82,9 +83,9 @@ async fn from_reports(session: &Session, ipam: &Ipam, args: &Args) -> anyhow::Re
     if !args.force && !session.is_locked().await? {
         bail!("the datastore is not locked: run `calicoctl datastore migrate lock` first, or add --force");
     }
-    let found = ipam.check(now()).await?;
+    let found = ipam.check(clock::wall()).await?;
     let (plan, mut kept) = still_leaked(&reports, &found);
-    let done = ipam.reclaim(&plan, now()).await?;
+    let done = ipam.reclaim(&plan, clock::wall()).await?;
     kept += done.kept.iter().filter(|finding| matches!(finding, Finding::LeakedAddress { .. })).count();
     let freed: Vec<IpAddr> = done.mended.iter().filter_map(address).collect();
     let handles = done.mended.len() - freed.len();

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use calico_node::clock;
 use calico_node::ctl::ipam_use::{
     Detail, borrowed_json, borrowed_table, configuration_json, configuration_table, describe, describe_json,
     usage_json, usage_table,
 };
 
 use crate::outcome::{Outcome, Output};
-use crate::session::{Config, now};
+use crate::session::Config;
 
 #[derive(Debug, clap::Args)]
 #[group(id = "what", multiple = false, args = ["ip", "show_blocks", "show_borrowed", "show_configuration"])]
@@ -37,16 +38,16 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let session = args.config.open().await?;
     let ipam = calico_node::ipam::ipam(Arc::clone(&session.store));
     if let Some(addr) = args.ip {
-        let held = ipam.attributes(addr, now()).await?;
+        let held = ipam.attributes(addr, clock::wall()).await?;
         let text = args.output.of(|| describe_json(addr, held.as_ref()), || describe(addr, held.as_ref()));
         return Ok(Outcome::text(text));
     }
     if args.show_configuration {
-        let config = ipam.config(now()).await?;
+        let config = ipam.config(clock::wall()).await?;
         let text = args.output.of(|| configuration_json(&config), || configuration_table(&config));
         return Ok(Outcome::text(text));
     }
-    let found = ipam.utilisation(now()).await?;
+    let found = ipam.utilisation(clock::wall()).await?;
     let text = if args.show_borrowed {
         args.output.of(|| borrowed_json(&found), || borrowed_table(&found))
     } else {

@@ -24,7 +24,7 @@ use calico_model::name::{Name, NodeName};
 use calico_model::resource::bgp::BindMode;
 use calico_model::resource::{BgpPeer, Node, Object};
 use calico_model::snapshot::Snapshot;
-use calico_model::{AsNumber, Cidr, Family, LearnedRoute, LearnedRoutes, RouterId};
+use calico_model::{AsNumber, Cidr, Family, RouterId};
 
 use crate::speaker::{DynamicPeers, METRIC_BASE, Origination, PeerConfig, SpeakerConfig};
 use configuration::Configuration;
@@ -55,8 +55,8 @@ pub struct Plan {
     pub stations: Vec<SocketAddr>,
     /// The prefixes that begin here.
     pub originated: BTreeMap<Cidr, Origination>,
-    /// Routes to peers that are reached by a gateway of their own, for the route programmer.
-    pub reachable: LearnedRoutes,
+    /// The peers that are reached by a gateway of their own, with the gateway, for the route programmer.
+    pub gateways: BTreeMap<IpAddr, IpAddr>,
     /// The addresses of this node's workloads that peer with it at an address that is not the node's own, each with that
     /// address, for the route programmer: it has to be on the workload's interface.
     pub workload_peering: BTreeMap<IpAddr, IpAddr>,
@@ -76,7 +76,7 @@ pub fn plan(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Option<P
         dynamic,
         stations: Configuration::of(snapshot, node).stations(),
         originated: originated(snapshot, node),
-        reachable: reachable(snapshot, node),
+        gateways: gateways(snapshot, node),
         workload_peering,
         problems,
     })
@@ -124,15 +124,14 @@ pub fn listen(snapshot: &Snapshot, node: &NodeName) -> Vec<SocketAddr> {
     Family::ALL.into_iter().filter_map(address).map(|address| SocketAddr::new(address, port)).collect()
 }
 
-/// Decides the routes to peers that are reached by a gateway of their own.
-fn reachable(snapshot: &Snapshot, node: &NodeName) -> LearnedRoutes {
-    let Some(local) = object(snapshot, node) else { return LearnedRoutes::new() };
-    let route = |peer: &BgpPeer| {
+/// Decides by which gateways of their own peers are reached.
+fn gateways(snapshot: &Snapshot, node: &NodeName) -> BTreeMap<IpAddr, IpAddr> {
+    let Some(local) = object(snapshot, node) else { return BTreeMap::new() };
+    let led = |peer: &BgpPeer| {
         let gateway = peer.reachable_by.filter(|_| applies(peer, local))?;
-        let route = LearnedRoute { next_hops: [gateway].into(), priority: None };
-        Some((Cidr::host(peer.peer_ip?.addr), route))
+        Some((peer.peer_ip?.addr, gateway))
     };
-    snapshot.bgp_peers.values().filter_map(|peer| route(&peer.spec)).collect()
+    snapshot.bgp_peers.values().filter_map(|peer| led(&peer.spec)).collect()
 }
 
 /// Finds the sessions with workloads at an address that is there for nothing else.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use calico_bgp::peers::{self, Plan, Secrets};
 use calico_model::{LearnedRoutes, NodeName, Snapshot, Update};
-use calico_route::{Computer, Delta};
+use calico_route::{Computer, Delta, Peering};
 
 use crate::settings::Backend;
 
@@ -43,12 +43,12 @@ impl Desired {
             Backend::None => None,
             Backend::Bgp => peers::plan(snapshot, &self.node, &self.secrets),
         };
-        let mut learned = learned.filter(|_| self.bgp.is_some()).cloned().unwrap_or_default();
-        if let Some(plan) = self.bgp.as_ref().filter(|plan| !plan.reachable.is_empty()) {
-            Arc::make_mut(&mut learned).extend(plan.reachable.clone());
-        }
-        self.routes.learn(learned);
-        self.routes.peer(self.bgp.as_ref().map(|plan| plan.workload_peering.clone()).unwrap_or_default());
+        self.routes.learn(learned.filter(|_| self.bgp.is_some()).cloned().unwrap_or_default());
+        let peering = |plan: &Plan| Peering {
+            gateways: plan.gateways.clone(),
+            workloads: plan.workload_peering.clone(),
+        };
+        self.routes.peer(self.bgp.as_ref().map(peering).unwrap_or_default());
         self.routes.settle()
     }
 

@@ -30,11 +30,21 @@ mod view;
 /// Computes everything that a node's kernel is wanted to hold.
 ///
 /// The result depends on the arguments only: not on the machine, not on the order in which the snapshot came about.
-/// Whatever cannot be served is in [`Desired::problems`], and everything else goes on. No workload counts as one that
-/// peers with the node at an address of its own: that is what [`Computer::peer`] is for.
+/// Whatever cannot be served is in [`Desired::problems`], and everything else goes on. No BGP session needs anything of its
+/// own: that is what [`Computer::peer`] is for.
 #[must_use]
 pub fn compute(snapshot: &Snapshot, node: &NodeName, learned: &LearnedRoutes) -> Desired {
-    Laid::out(&View::new(&Known::of(snapshot, node), learned, &BTreeMap::new())).desired
+    Laid::out(&View::new(&Known::of(snapshot, node), learned, &Peering::default())).desired
+}
+
+/// What BGP sessions need of the kernel, beside what they learn.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peering {
+    /// The peers that are reached by a gateway of their own, with the gateway.
+    pub gateways: BTreeMap<IpAddr, IpAddr>,
+    /// The addresses of this node's workloads that peer with it at an address which is there for nothing else, with that
+    /// address.
+    pub workloads: BTreeMap<IpAddr, IpAddr>,
 }
 
 /// Computes what a node's kernel is wanted to hold, change by change.
@@ -64,7 +74,7 @@ pub struct Computer {
     learned: Arc<LearnedRoutes>,
     /// The next hops of what was learned: routes are many, gateways few.
     gateways: BTreeSet<IpAddr>,
-    peering: BTreeMap<IpAddr, IpAddr>,
+    peering: Peering,
     dirty: Dirty,
     laid: Laid,
 }
@@ -100,7 +110,7 @@ impl Computer {
             known: Known::nothing(node),
             learned: Arc::default(),
             gateways: BTreeSet::new(),
-            peering: BTreeMap::new(),
+            peering: Peering::default(),
             dirty: Dirty { everything: true, places: BTreeSet::new() },
             laid: Laid::default(),
         }
@@ -125,8 +135,10 @@ impl Computer {
         self.gateways = self.learned.values().flat_map(|route| &route.next_hops).copied().collect();
     }
 
-    /// Takes in which addresses of this node's workloads peer with it, each with the address at which it does so.
-    pub fn peer(&mut self, peering: BTreeMap<IpAddr, IpAddr>) {
+    /// Takes in what BGP sessions need.
+    pub fn peer(&mut self, peering: Peering) {
+        // Routes to peers seldom change, and much may lead over them.
+        self.dirty.everything |= self.peering.gateways != peering.gateways;
         self.peering = peering;
     }
 
@@ -136,9 +148,13 @@ impl Computer {
             Place::Prefix(prefix) if prefix.is_host() => Some(prefix.addr()),
             Place::Prefix(_) | Place::Interface(_) | Place::Peer(_) => None,
         };
+        let leads = |addr: &IpAddr| self.peering.gateways.values().any(|gateway| gateway == addr);
+        let moved = dirty.places.iter().filter_map(host);
         let moved: BTreeSet<IpAddr> =
-            dirty.places.iter().filter_map(host).filter(|addr| self.gateways.contains(addr)).collect();
-        if !moved.is_empty() {
+            moved.filter(|addr| self.gateways.contains(addr) || leads(addr)).collect();
+        if moved.iter().any(leads) {
+            dirty.everything = true;
+        } else if !moved.is_empty() {
             let behind = self.learned.iter().filter(|(_, route)| !moved.is_disjoint(&route.next_hops));
             behind.for_each(|(prefix, _)| dirty.prefix(*prefix));
         }
@@ -311,7 +327,7 @@ impl Laid {
             changed.insert(forwarding);
         }
         self.desired.workload_peering.clear();
-        for (workload, ours) in view.peering {
+        for (workload, ours) in &view.peering.workloads {
             let address = InterfaceAddr::new(*ours, Family::of(*ours).bits());
             if let Some((device, address)) = local::device_of(view, *workload).zip(address) {
                 self.desired.workload_peering.entry(device.clone()).or_default().insert(address);

@@ -65,7 +65,7 @@ pub mod sysctl;
 
 pub use actual::{Actual, Host};
 pub use change::Change;
-pub use compute::{Computer, Delta, compute};
+pub use compute::{Computer, Delta, Peering, compute};
 pub use desired::{Desired, Problem};
 pub use device::vxlan_mac;
 pub use diff::{Plan, diff, plan, plan_delta};

@@ -216,9 +216,8 @@ fn every_field_of_a_bgppeer_has_its_effect() {
     assert_eq!(peer.local_address, None);
     assert_eq!((peer.restart_time, peer.allow_own_as), (30, 2));
     assert_eq!(peer.distance, Distance::Within(3));
-    let gateways = plan.reachable[&"10.7.0.1/32".parse().unwrap()].next_hops.clone();
-    assert_eq!(gateways, ["172.16.6.254".parse().unwrap()].into());
-    assert!(super::plan(&snapshot, &named_node("node2"), &Secrets::default()).unwrap().reachable.is_empty());
+    assert_eq!(plan.gateways, [("10.7.0.1".parse().unwrap(), "172.16.6.254".parse().unwrap())].into());
+    assert!(super::plan(&snapshot, &named_node("node2"), &Secrets::default()).unwrap().gateways.is_empty());
 }
 
 #[test]

@@ -8,7 +8,9 @@ use crate::article::up;
 use bird::Bird;
 
 mod bird;
+mod changes;
 mod interfaces;
+mod peers;
 mod services;
 mod settings;
 mod workloads;
@@ -26,9 +28,18 @@ workloads:
   - {name: leaf, host: node1, labels: {app: router}}
 ";
 
-/// A lab of one node, and of a host that is no node any more: BIRD's place.
+/// A lab of one node, whose workloads may talk to it, and of a host that is no node any more: BIRD's place.
 fn lab() -> Lab {
     let mut lab = up(TWO);
+    lab.apply(
+        "
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec: {defaultEndpointToHostAction: ACCEPT}
+",
+    )
+    .unwrap();
     lab.end_agent("fabric", Ending::Asked).unwrap();
     lab.calicoctl("node1", &["delete", "node", "fabric"], "").unwrap();
     lab

@@ -15,7 +15,9 @@ use crate::route::{Class, NextHop, Reach, Route, RouteKey, Target};
 /// The route to a destination that was learned, unless the datastore is the source of routes to it, or it is a service: those
 /// a node finds by itself.
 pub(super) fn route(view: &View<'_>, prefix: Cidr, part: &mut Part) {
-    let Some(learned) = view.learned.get(&prefix) else { return };
+    let led = prefix.is_host().then(|| view.peering.gateways.get(&prefix.addr())).flatten();
+    let led = led.map(|gateway| LearnedRoute { next_hops: [*gateway].into(), priority: None });
+    let Some(learned) = led.as_ref().or_else(|| view.learned.get(&prefix)) else { return };
     if view.own.is_none() || !view.serves(prefix.family()) {
         return;
     }
@@ -42,7 +44,9 @@ fn next_hops(
     part: &mut Part,
 ) -> BTreeSet<NextHop> {
     let mut next_hops = BTreeSet::new();
-    for gateway in learned.next_hops.iter().filter(|gateway| !view.is_own(**gateway)) {
+    // What a peer tells is reached as the peer itself.
+    let led = |gateway| view.peering.gateways.get(gateway).unwrap_or(gateway);
+    for gateway in learned.next_hops.iter().map(led).filter(|gateway| !view.is_own(**gateway)) {
         if is_link_local(*gateway) {
             part.problems.insert(Problem::LinkLocalNextHop { prefix, gateway: *gateway });
             continue;

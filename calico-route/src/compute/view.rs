@@ -1,11 +1,11 @@
 //! What is known as one node looks at it, with the look-ups that every part needs.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use calico_model::resource::{FelixConfiguration, ProgramClusterRoutes};
 use calico_model::{Cidr, Family, LearnedRoutes, NodeName};
 
+use super::Peering;
 use super::known::{Known, Place, Site};
 use crate::encap::Pools;
 
@@ -17,18 +17,14 @@ const ELEVATED_PRIORITY: u32 = 512;
 pub(super) struct View<'k> {
     pub(super) known: &'k Known,
     pub(super) learned: &'k LearnedRoutes,
-    pub(super) peering: &'k BTreeMap<IpAddr, IpAddr>,
+    pub(super) peering: &'k Peering,
     pub(super) own: Option<&'k Site>,
     pub(super) settings: FelixConfiguration,
     pub(super) pools: Pools<'k>,
 }
 
 impl<'k> View<'k> {
-    pub(super) fn new(
-        known: &'k Known,
-        learned: &'k LearnedRoutes,
-        peering: &'k BTreeMap<IpAddr, IpAddr>,
-    ) -> Self {
+    pub(super) fn new(known: &'k Known, learned: &'k LearnedRoutes, peering: &'k Peering) -> Self {
         Self {
             known,
             learned,
@@ -46,6 +42,7 @@ impl<'k> View<'k> {
         prefixes
             .chain(self.known.blocks.keys().copied())
             .chain(self.learned.keys().copied())
+            .chain(self.peering.gateways.keys().map(|peer| Cidr::host(*peer)))
             .map(Place::Prefix)
             .chain(self.known.interfaces.keys().cloned().map(Place::Interface))
             .chain(self.known.nodes.keys().cloned().map(Place::Peer))

@@ -1,14 +1,20 @@
-//! Workloads that peer with their node at an address of its own.
+//! What BGP sessions need of the kernel.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use calico_model::{Snapshot, Update};
+use calico_model::{LearnedRoutes, Snapshot, Update};
 use calico_route::fake::FakeKernel;
 use calico_route::ownership::Ownership;
-use calico_route::{Computer, diff};
+use calico_route::route::Target;
+use calico_route::{Computer, Peering, diff};
 
-use crate::cluster::{node_name, three_nodes, workload};
+use crate::cluster::{learn, node_name, three_nodes, workload};
+
+fn addresses(pairs: &[(&str, &str)]) -> BTreeMap<IpAddr, IpAddr> {
+    pairs.iter().map(|(one, other)| (one.parse().unwrap(), other.parse().unwrap())).collect()
+}
 
 #[test]
 fn the_address_is_on_the_interfaces_of_the_workloads_that_peer_and_on_no_other() {
@@ -22,10 +28,7 @@ fn the_address_is_on_the_interfaces_of_the_workloads_that_peer_and_on_no_other()
         kernel.add_link(&device.parse().unwrap(), &[address.parse().unwrap()]);
     }
     let mut settle = |peering: &[(&str, &str)]| {
-        let read = |text: &&str| text.parse::<IpAddr>().unwrap();
-        computer.peer(
-            peering.iter().map(|(workload, ours)| (read(workload), read(ours))).collect::<BTreeMap<_, _>>(),
-        );
+        computer.peer(Peering { workloads: addresses(peering), ..Peering::default() });
         let changed = computer.settle();
         let changes = diff(computer.desired(), &kernel.read(&Ownership::default()));
         kernel.apply(&changes).into_iter().for_each(|refusal| refusal.unwrap());
@@ -46,6 +49,37 @@ fn the_address_is_on_the_interfaces_of_the_workloads_that_peer_and_on_no_other()
     assert!(changed);
     assert_eq!(settle(&[("192.168.0.8", "169.254.0.178")]).1, [kernels[0], "169.254.0.178/32", kernels[1]]);
     assert_eq!(settle(&[("192.168.3.3", "169.254.0.178")]).1, kernels, "nobody has that address");
+}
+
+#[test]
+fn a_peer_with_a_gateway_of_its_own_is_reached_by_it_and_so_is_what_it_tells() {
+    let mut snapshot = three_nodes();
+    workload(&mut snapshot, "router", "node1", "cali1", "192.168.0.7/32");
+    let mut computer = Computer::new(node_name("node1"));
+    updates(&snapshot).for_each(|update| computer.apply(&update));
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "10.77.0.0/24", &["10.99.0.1"]);
+    learn(&mut learned, "10.78.0.0/24", &["172.16.6.9"]);
+    computer.learn(Arc::new(learned));
+    let mut gateway_of = |gateways: &[(&str, &str)], prefix: &str| {
+        computer.peer(Peering { gateways: addresses(gateways), ..Peering::default() });
+        computer.settle();
+        let routes = computer.desired().routes.iter();
+        let route =
+            routes.filter(|(key, _)| key.prefix == prefix.parse().unwrap()).map(|(_, route)| route).next()?;
+        let Target::Gateways(hops) = &route.target else { panic!("{route:?}") };
+        Some(hops.iter().map(|hop| hop.gateway.to_string()).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(gateway_of(&[], "10.77.0.0/24").unwrap(), "10.99.0.1");
+    let led = [("10.99.0.1", "172.16.6.254")];
+    for (prefix, by) in
+        [("10.77.0.0/24", "172.16.6.254"), ("10.99.0.1/32", "172.16.6.254"), ("10.78.0.0/24", "172.16.6.9")]
+    {
+        assert_eq!(gateway_of(&led, prefix).unwrap(), by, "{prefix}");
+    }
+    assert_eq!(gateway_of(&[("10.99.0.1", "192.168.0.7")], "10.77.0.0/24").unwrap(), "192.168.0.7");
+    assert_eq!(gateway_of(&[], "10.77.0.0/24").unwrap(), "10.99.0.1");
+    assert_eq!(gateway_of(&[], "10.99.0.1/32"), None);
 }
 
 fn updates(snapshot: &Snapshot) -> impl Iterator<Item = Update> {

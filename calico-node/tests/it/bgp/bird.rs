@@ -1,6 +1,6 @@
 //! BIRD, the neighbour.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use calico_node::lab::Lab;
@@ -19,8 +19,7 @@ impl Bird {
         let netns = lab.state().netns(member).unwrap().to_owned();
         let folder = std::env::temp_dir().join(format!("calico-bird-{netns}"));
         std::fs::create_dir_all(&folder).unwrap();
-        let text = format!("log stderr all;\nprotocol device {{}}\n{configuration}");
-        std::fs::write(folder.join("bird.conf"), text).unwrap();
+        write(&folder, configuration);
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &netns, "bird", "-f", "-c"]).arg(folder.join("bird.conf"));
         command.arg("-s").arg(folder.join("ctl")).stderr(std::fs::File::create(folder.join("log")).unwrap());
@@ -33,6 +32,12 @@ impl Bird {
         command.args(["netns", "exec", &self.netns, "birdc", "-s"]).arg(self.folder.join("ctl"));
         let output = command.args(question.split(' ')).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Has it go on by another configuration.
+    pub(super) fn reconfigure(&self, configuration: &str) {
+        write(&self.folder, configuration);
+        self.wait_for("configure", "econfigur");
     }
 
     /// Asks until an answer contains a word.
@@ -48,6 +53,11 @@ impl Bird {
         let frozen = Command::new("kill").args(["-STOP", &self.process.id().to_string()]).status().unwrap();
         assert!(frozen.success());
     }
+}
+
+fn write(folder: &Path, configuration: &str) {
+    let text = format!("log stderr all;\nprotocol device {{}}\n{configuration}");
+    std::fs::write(folder.join("bird.conf"), text).unwrap();
 }
 
 impl Drop for Bird {

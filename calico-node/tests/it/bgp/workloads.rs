@@ -8,11 +8,6 @@ use crate::article::interface;
 
 const WORKLOAD_PEERS: &str = "
 apiVersion: projectcalico.org/v3
-kind: FelixConfiguration
-metadata: {name: default}
-spec: {defaultEndpointToHostAction: ACCEPT}
----
-apiVersion: projectcalico.org/v3
 kind: BGPPeer
 metadata: {name: workloads}
 spec: {localWorkloadSelector: app == 'router', asNumber: 65001}

@@ -4,7 +4,9 @@
 //! not belong there is removed. A process has no memory of what it wrote before: each rule carries the digest of its own
 //! words as a comment, so that a fresh process recognises rules that are as they should be and leaves them alone.
 //!
-//! A [`Transaction`] is a value: it can be printed before it is applied, and the kernel takes it whole or not at all.
+//! A [`Transaction`] is a value: it can be printed before it is applied, and the kernel takes it whole or not at all. Where a
+//! packet that is on its way could see half of it, it has parts: a packet keeps to the rules that were in force when it came,
+//! but finds the elements that are there when it looks.
 //!
 //! ```no_run
 //! use calico_policy::nft::{Nft, plan};

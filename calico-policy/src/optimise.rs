@@ -45,7 +45,7 @@ const MOST_PORTS: usize = 16;
 /// Returns rules that decide as these do, for the chain `owner`.
 pub(crate) fn optimise(owner: &ChainName, rules: Vec<Rule>, sets: &mut Sets) -> Vec<Rule> {
     let mut segments: Vec<Vec<(Rule, Option<Keyed>)>> = Vec::new();
-    let merged = flows::gather(owner, &merged(rules, sets), sets);
+    let (merged, own) = flows::gather(&merged(rules, sets), sets);
     // Where order means nothing, those that can be dispatched stand together.
     let together = merged.chunk_by(are_a_run).flat_map(|run| {
         let all = run.iter().map(|rule| (rule.clone(), keyed(rule, sets)));
@@ -59,9 +59,10 @@ pub(crate) fn optimise(owner: &ChainName, rules: Vec<Rule>, sets: &mut Sets) -> 
         }
     }
     let mut rules = Vec::new();
-    for (place, segment) in segments.into_iter().enumerate() {
-        rules.extend(dispatched(owner, place, segment, sets));
+    for segment in segments {
+        rules.extend(dispatched(segment, sets));
     }
+    flows::name(owner, &mut rules, own, sets);
     rules
 }
 
@@ -100,12 +101,9 @@ fn keyed(rule: &Rule, sets: &Sets) -> Option<Keyed> {
 }
 
 /// Puts one lookup in the place of neighbours that all name ports, if it is worth it.
-fn dispatched(
-    owner: &ChainName,
-    place: usize,
-    segment: Vec<(Rule, Option<Keyed>)>,
-    sets: &mut Sets,
-) -> Vec<Rule> {
+///
+/// The map is named by what is in it: a packet that still runs the rules of before finds the map of before.
+fn dispatched(segment: Vec<(Rule, Option<Keyed>)>, sets: &mut Sets) -> Vec<Rule> {
     let count = segment.len();
     let (rules, keyed): (Vec<Rule>, Vec<Option<Keyed>>) = segment.into_iter().unzip();
     let mut by_key: BTreeMap<Element, Vec<Rule>> = BTreeMap::new();
@@ -125,7 +123,8 @@ fn dispatched(
         sets.put_chain(&chain, Chain { base: None, rules });
         elements.insert(key, chain);
     }
-    let map = SetName::digest("ports-of", [owner.as_str(), &place.to_string()]);
+    let texts: Vec<String> = elements.iter().map(|(key, chain)| format!("{key} {chain}")).collect();
+    let map = SetName::digest("ports-of", texts.iter().map(String::as_str));
     sets.out.put_map(&map, &VerdictMap { kind: SetKind::ProtocolPort, elements });
     vec![Rule::always(Action::DispatchPort(End::Destination, map))]
 }

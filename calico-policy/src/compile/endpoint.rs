@@ -13,14 +13,20 @@ use crate::lower::lower;
 use crate::optimise::{Layout, optimise};
 
 impl Compilation<'_> {
-    /// Makes the chain of a workload that has these policies and profiles in one direction.
+    /// Makes the chain of a workload that has these policies and profiles in one direction. It is the tier's own where nothing
+    /// comes after it: the kernel walks through all chains whenever a rule changes.
     pub(super) fn workload_chain(
         &mut self,
         direction: PolicyType,
         tiers: &[ActiveTier<'_, '_>],
         profiles: &[Name],
     ) -> ChainName {
-        let stops = self.tier_and_profile_chains(direction, tiers, profiles);
+        let mut stops = self.tier_and_profile_chains(direction, tiers, profiles);
+        if tiers.first().is_some_and(|tier| decides_all(tier, direction))
+            && let Some(only) = stops.pop()
+        {
+            return only;
+        }
         let name = ChainName::digest(word(direction, "to", "from"), stops.iter().map(ChainName::as_str));
         if self.dirty.everything || !self.sets.out.has_chain(&name) {
             let jumps = stops.into_iter().map(|chain| Rule::always(Action::Jump(chain)));

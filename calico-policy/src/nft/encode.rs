@@ -3,7 +3,7 @@
 use super::element::{IFNAME, Key, Shape, keys};
 use super::expression::{self, Code};
 use super::wire::{APPEND, CREATE, Messages};
-use super::{Digest, Operation, Transaction};
+use super::{Digest, Operation};
 use crate::ruleset::{Base, ChainKind, ChainName, Hook, SetKind, SetName, VerdictMap};
 
 /// The name of our table.
@@ -43,14 +43,14 @@ pub(super) const COMMENT: u8 = 0;
 /// An attribute holds less than 64 KiB, so elements go in pieces.
 const PIECE: usize = 500;
 
-/// Writes a transaction. Each message's sequence number comes with the place of its operation.
-pub(super) fn batch(out: &mut Messages, transaction: &Transaction) -> Vec<(u32, usize)> {
+/// Writes a part of a transaction. Each message's sequence number comes with its operation.
+pub(super) fn batch<'o>(out: &mut Messages, operations: &'o [Operation]) -> Vec<(u32, &'o Operation)> {
     let mut places = Vec::new();
     let mut set_id = 0;
-    for (place, operation) in transaction.operations.iter().enumerate() {
+    for operation in operations {
         let before = out.sequence;
         encode(out, operation, &mut set_id);
-        places.extend((before + 1..=out.sequence).map(|sequence| (sequence, place)));
+        places.extend((before + 1..=out.sequence).map(|sequence| (sequence, operation)));
     }
     places
 }
@@ -69,6 +69,8 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
         Operation::AddSet(name, kind, room) => add_set(out, name, *kind, 0, *room, set_id),
         Operation::AddMap(name, kind) => add_set(out, name, *kind, MAP, None, set_id),
         Operation::AddChain(name, base) => add_chain(out, name, *base),
+        // Parts are batches of their own.
+        Operation::Settle => {}
         Operation::FlushSet(name) => {
             out.message(kind::DEL_ELEMENTS, 0, |out| set_of_elements(out, name));
         }

@@ -11,7 +11,7 @@ use super::actual::{ActualSet, Table};
 use super::encode::{self, TABLE, kind};
 use super::plan::{plan, plan_anew};
 use super::wire::{self, Attributes, Messages, Received};
-use super::{Actual, ApplyError, Foreign, Transaction, decode, element};
+use super::{Actual, ApplyError, Foreign, Operation, Transaction, decode, element};
 use crate::ruleset::{Ruleset, VerdictMap};
 
 /// A way to the kernel's tables, in the network namespace of the thread that first uses it.
@@ -58,15 +58,12 @@ impl Nft {
         asked.map(|()| addr.port_number()).map_err(|trouble| trouble.into_error(READ))
     }
 
-    /// Applies a transaction: whole, or not at all. An empty one touches nothing.
+    /// Applies a transaction, each part whole or not at all. An empty one touches nothing.
     ///
     /// # Errors
-    /// When the kernel does not permit or refuses it.
+    /// When the kernel does not permit or refuses a part: what follows it is not written.
     pub fn apply(&mut self, transaction: &Transaction) -> Result<(), ApplyError> {
-        if transaction.is_empty() {
-            return Ok(());
-        }
-        self.write(transaction).map_err(|trouble| trouble.into_error(WRITE))
+        transaction.parts().try_for_each(|part| self.write(part)).map_err(|trouble| trouble.into_error(WRITE))
     }
 
     /// Reads, plans and applies; returns what was written, which is nothing when all was as it should be.
@@ -190,10 +187,10 @@ impl Nft {
         }
     }
 
-    fn write(&mut self, transaction: &Transaction) -> Result<(), Trouble> {
+    fn write(&mut self, operations: &[Operation]) -> Result<(), Trouble> {
         let mut batch = Messages::from_sequence(self.sequence);
         let begin = batch.begin_batch();
-        let places = encode::batch(&mut batch, transaction);
+        let places = encode::batch(&mut batch, operations);
         batch.acknowledge_last();
         let last = batch.sequence;
         batch.end_batch();
@@ -207,8 +204,7 @@ impl Nft {
             for message in Received::all(&datagram).into_iter().filter(|m| m.kind == wire::ERROR) {
                 if message.error() != 0 && first_error.is_none() {
                     let place = places.iter().find(|(sequence, _)| *sequence == message.sequence);
-                    let operation = place.and_then(|(_, place)| transaction.operations.get(*place));
-                    let operation = operation.map(|operation| shortened(operation.to_string()));
+                    let operation = place.map(|(_, operation)| shortened(operation.to_string()));
                     first_error = Some(Trouble::Refused { errno: message.error(), operation });
                 }
                 if message.sequence == last || message.sequence == begin {

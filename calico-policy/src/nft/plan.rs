@@ -9,7 +9,8 @@ use crate::ruleset::{Chain, ChainName, Ruleset, Set, SetKind, SetName, VerdictMa
 
 /// Returns the changes that make `actual` hold `desired` and nothing else: none at all when it does already.
 ///
-/// What is new comes before what refers to it, and what is no longer wanted goes last. A table that cannot be mended in
+/// What is new comes before what refers to it, and what is no longer wanted goes last; where packets on their way could see a
+/// part of it, in two parts. A table that cannot be mended in
 /// place (it sleeps, or a set or hook of ours has become another kind of thing) is replaced, which one transaction does without a moment
 /// between.
 #[must_use]
@@ -18,7 +19,7 @@ pub fn plan(desired: &Ruleset, actual: &Actual) -> Transaction {
     let (mut operations, table) = match &actual.table {
         None => (vec![Operation::AddTable], &empty),
         Some(table) if mendable(desired, table) => (Vec::new(), table),
-        Some(_) => (vec![Operation::DeleteTable, Operation::AddTable], &empty),
+        Some(_) => return plan_anew(desired),
     };
     operations.append(&mut changes(desired, table));
     Transaction { operations }
@@ -27,8 +28,10 @@ pub fn plan(desired: &Ruleset, actual: &Actual) -> Transaction {
 /// Returns the changes that replace the table, which one transaction does without a moment between.
 pub(super) fn plan_anew(desired: &Ruleset) -> Transaction {
     let empty = Table { sound: true, ..Table::default() };
-    let replaced = vec![Operation::DeleteTable, Operation::AddTable];
-    Transaction { operations: [replaced, changes(desired, &empty)].concat() }
+    let mut operations = vec![Operation::DeleteTable, Operation::AddTable];
+    operations.append(&mut changes(desired, &empty));
+    operations.retain(|operation| *operation != Operation::Settle);
+    Transaction { operations }
 }
 
 /// Returns the changes that a change of the ruleset asks for, where the kernel holds what it held before. What did not change
@@ -79,22 +82,41 @@ fn mendable(desired: &Ruleset, table: &Table) -> bool {
 }
 
 fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
-    let mut operations = Vec::new();
-    for (name, set) in &desired.sets {
-        set_changes(&mut operations, name, set, table.sets.get(name));
-    }
+    // The kernel puts the elements of ranges of several fields in place last of all (`nft_set_commit_update`), when packets
+    // have met the new rules for a while: a rule may only look at those that were there before it.
+    let is_late =
+        |name: &SetName, set: &Set| matches!(set.kind, SetKind::Flow(_)) && !table.sets.contains_key(name);
+    let (late, others): (Vec<_>, Vec<_>) = desired.sets.iter().partition(|(name, set)| is_late(name, set));
+    let sets = |sets: Vec<(&SetName, &Set)>| {
+        let mut operations = Vec::new();
+        sets.into_iter().for_each(|(name, set)| {
+            set_changes(&mut operations, name, set, table.sets.get(name));
+        });
+        operations
+    };
+    let (early, mut rules) = (sets(late), sets(others));
     let new_maps = desired.maps.iter().filter(|(name, _)| !table.maps.contains_key(*name));
-    operations.extend(new_maps.map(|(name, map)| Operation::AddMap(name.clone(), map.kind)));
+    rules.extend(new_maps.map(|(name, map)| Operation::AddMap(name.clone(), map.kind)));
     let new_chains = desired.chains.iter().filter(|(name, _)| !table.chains.contains_key(*name));
-    operations.extend(new_chains.map(|(name, chain)| Operation::AddChain(name.clone(), chain.base)));
+    rules.extend(new_chains.map(|(name, chain)| Operation::AddChain(name.clone(), chain.base)));
     for (name, chain) in &desired.chains {
-        chain_changes(&mut operations, name, chain, table.chains.get(name));
+        chain_changes(&mut rules, name, chain, table.chains.get(name));
     }
-    for (name, map) in &desired.maps {
-        map_changes(&mut operations, name, map, table);
-    }
-    operations.extend(removals(desired, table));
-    operations
+    let (held, new): (Vec<_>, Vec<_>) =
+        desired.maps.iter().partition(|(name, _)| table.maps.contains_key(*name));
+    new.into_iter().for_each(|(name, map)| map_changes(&mut rules, name, map, table));
+    let mut led = Vec::new();
+    held.into_iter().for_each(|(name, map)| map_changes(&mut led, name, map, table));
+    let is_new = |chain| desired.chains.contains_key(chain) && !table.chains.contains_key(chain);
+    let leads_to_new = led.iter().any(|operation| {
+        matches!(operation, Operation::AddMapElements(_, map) if map.elements.values().any(is_new))
+    });
+    let drops_a_map = table.maps.keys().any(|name| !desired.maps.contains_key(name));
+    led.append(&mut removals(desired, table));
+    let settled = |needed: bool| needed.then_some(Operation::Settle);
+    let before_rules = settled(!early.is_empty());
+    let before_led = settled((leads_to_new || drops_a_map) && !rules.is_empty());
+    early.into_iter().chain(before_rules).chain(rules).chain(before_led).chain(led).collect()
 }
 
 fn set_changes(operations: &mut Vec<Operation>, name: &SetName, set: &Set, actual: Option<&ActualSet>) {

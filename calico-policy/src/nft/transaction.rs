@@ -6,7 +6,8 @@ use super::Digest;
 use crate::ruleset::{Base, ChainName, Element, Elements, Rule, SetKind, SetName, VerdictMap};
 use crate::text::{MapType, TABLE, verdict};
 
-/// Changes to the table that the kernel takes whole or not at all.
+/// Changes to the table. The kernel takes them whole or not at all: all of them, or, where some have to be in force before
+/// others are written, each [part](Self::parts).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
     /// The changes, in an order in which everything exists before it is referred to and is referred to no more before it goes.
@@ -32,6 +33,10 @@ pub enum Operation {
     DeleteElements(SetName, Elements),
     /// Elements are added to a set.
     AddElements(SetName, Elements),
+    /// What comes before is in force from here on. A packet keeps to the rules that were in force when it came, and finds the
+    /// elements that are there when it looks: an element may only lead it to a chain that had its rules by then, and a map
+    /// may only go when no rule looks at it any more.
+    Settle,
     /// Every rule is removed from a chain.
     FlushChain(ChainName),
     /// A rule is added at the end of a chain.
@@ -53,6 +58,11 @@ impl Transaction {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
+    }
+
+    /// Walks what the kernel takes at once, one after the other.
+    pub fn parts(&self) -> impl Iterator<Item = &[Operation]> {
+        self.operations.split(|operation| *operation == Operation::Settle).filter(|part| !part.is_empty())
     }
 
     /// Makes the transaction that removes the table, whether it exists or not.
@@ -81,6 +91,7 @@ impl fmt::Display for Operation {
             Operation::AddMap(name, kind) => write!(f, "add map {TABLE} {name} {{ {} }}", MapType(*kind)),
             Operation::AddChain(name, None) => write!(f, "add chain {TABLE} {name}"),
             Operation::AddChain(name, Some(base)) => write!(f, "add chain {TABLE} {name} {{ {base} }}"),
+            Operation::Settle => f.write_str("# then"),
             Operation::FlushSet(name) => write!(f, "flush set {TABLE} {name}"),
             Operation::DeleteElements(name, elements) | Operation::DeleteMapElements(name, elements) => {
                 write!(

@@ -1,8 +1,12 @@
 //! Rules that each name networks, a protocol and ports, as the elements of one set.
 //!
-//! The set is the owner's and keeps its name, so that a policy whose rules become others of this form changes elements, and no
-//! rule: the kernel then has nothing to validate. No two elements hold the same address, protocol and port, as no kernel takes
-//! such; a rule that would make some stays a rule.
+//! The set is the owner's and keeps its name as long as nothing else of the owner changes, so that a policy whose rules become
+//! others of this form changes elements, and no rule: the kernel then has nothing to validate. When something else changes
+//! with it, the set has another name, and so is another set: a packet takes the rules that were in force when it came, but
+//! finds the elements that are there when it looks, and old rules that find new elements would say what neither the old nor
+//! the new ones do (`nft_do_chain` and `nft_set_do_lookup` of Linux 6.18).
+//!
+//! No two elements hold the same address, protocol and port, as no kernel takes such; a rule that would make some stays a rule.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +21,19 @@ const WORTH_SET: usize = 3;
 /// A rule that would be more elements than this stays a rule.
 const MOST_ELEMENTS: usize = 64;
 
-/// Puts one lookup in the place of rules that can be elements of a set, wherever their order means nothing.
-pub(super) fn gather(owner: &ChainName, rules: &[Rule], sets: &mut Sets) -> Vec<Rule> {
-    let mut gathered = Vec::new();
+/// A set that a chain of its own looks at.
+pub(super) struct Own {
+    /// The name that rules call it by until [`name`] gives it its own.
+    draft: SetName,
+    word: &'static str,
+    family: Family,
+    set: Set,
+}
+
+/// Puts one lookup in the place of rules that can be elements of a set, wherever their order means nothing. The sets that
+/// come of it are still without a name.
+pub(super) fn gather(rules: &[Rule], sets: &Sets) -> (Vec<Rule>, Vec<Own>) {
+    let (mut gathered, mut own) = (Vec::new(), Vec::new());
     for (place, run) in rules.chunk_by(are_a_run).enumerate() {
         let mut rest = run.to_vec();
         for end in [End::Source, End::Destination] {
@@ -41,16 +55,38 @@ pub(super) fn gather(owner: &ChainName, rules: &[Rule], sets: &mut Sets) -> Vec<
                     (End::Destination, Family::V4) => "to4",
                     (End::Destination, Family::V6) => "to6",
                 };
-                let name = SetName::digest(word, [owner.as_str(), &place.to_string()]);
-                sets.out.put_set(&name, Set { kind, elements: flows.into_elements() });
-                let matches = [Match::Family(family), Match::FlowInSet(end, family, name)];
+                let draft = SetName::fixed(&format!("{word}-{place}"));
+                let matches = [Match::Family(family), Match::FlowInSet(end, family, draft.clone())];
+                own.push(Own { draft, word, family, set: Set { kind, elements: flows.into_elements() } });
                 gathered.push(Rule::when(matches, run[0].action.clone()));
                 rest = others;
             }
         }
         gathered.append(&mut rest);
     }
-    gathered
+    (gathered, own)
+}
+
+/// Makes the sets of a chain that has these rules, each named by all that decides beside it about packets of its family.
+pub(super) fn name(owner: &ChainName, rules: &mut [Rule], own: Vec<Own>, sets: &mut Sets) {
+    if own.is_empty() {
+        return;
+    }
+    let texts: Vec<String> = rules.iter().map(Rule::to_string).collect();
+    let contents: Vec<(Family, String)> = own.iter().map(|own| (own.family, own.set.to_string())).collect();
+    for (place, Own { draft, word, family, set }) in own.into_iter().enumerate() {
+        let others = contents.iter().enumerate().filter(|(other, (of, _))| *other != place && *of == family);
+        let beside = others.map(|(_, (_, content))| content).chain(&texts).map(String::as_str);
+        let name = SetName::digest(word, [owner.as_str(), draft.as_str()].into_iter().chain(beside));
+        for m in rules.iter_mut().flat_map(|rule| &mut rule.matches) {
+            if let Match::FlowInSet(_, _, looked_at) = m
+                && *looked_at == draft
+            {
+                looked_at.clone_from(&name);
+            }
+        }
+        sets.out.put_set(&name, set);
+    }
 }
 
 /// Networks, a protocol, and the first and last of some ports.

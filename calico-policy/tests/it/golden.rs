@@ -7,9 +7,13 @@ use calico_policy::compile;
 
 /// Reads the resources of `golden/NAME.yaml`.
 pub(crate) fn world(name: &str) -> Snapshot {
-    let text = std::fs::read(path(name, "yaml")).unwrap();
+    parsed(&std::fs::read(path(name, "yaml")).unwrap())
+}
+
+/// Reads the resources of a manifest.
+pub(crate) fn parsed(text: &[u8]) -> Snapshot {
     let mut world = Snapshot::default();
-    for document in manifest::parse(&text) {
+    for document in manifest::parse(text) {
         let resource = document.unwrap().check_input().unwrap();
         world.apply(Update::Put(Box::new(resource)));
     }

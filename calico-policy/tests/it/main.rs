@@ -14,4 +14,5 @@ mod lab;
 mod meaning;
 mod netns;
 mod packets;
+mod race;
 mod source_nat;

@@ -207,7 +207,7 @@ impl Counts {
                 self.elements[1] += gone.len();
             }
             Operation::DeleteTable => self.table = true,
-            Operation::AddTable => {}
+            Operation::AddTable | Operation::Settle => {}
         }
     }
 

@@ -1,0 +1,151 @@
+//! A packet that is on its way while rules change: it meets the old ones or the new ones, and nothing between.
+//!
+//! A packet keeps to the rules that were in force when it came, but finds the elements that are there when it looks. So that
+//! many packets are on their way at each change, the node has many prefixes of interfaces, whose rules come first. The node itself sends:
+//! it is told at once, by an error, that a packet was dropped, and no queue is involved.
+
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use calico_policy::nft::{Nft, plan, plan_change};
+use calico_policy::{Delta, Ruleset, compile};
+
+use crate::golden;
+use crate::netns::Namespace;
+
+const CHANGES: usize = 400;
+const PREFIXES: usize = 400;
+
+/// A node with one interface. Port 8000 is allowed and port 9000 is not, whatever the policies are.
+const NODE: &str = "
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: eth0, labels: {host: a}}
+spec: {node: node-1, interfaceName: eth0}
+---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+";
+
+/// A policy for what the node sends, whose egress rules are these.
+fn policy(name: &str, rules: impl IntoIterator<Item = String>) -> String {
+    let rules: Vec<String> = rules.into_iter().collect();
+    format!(
+        "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: default.{name}}}\n\
+         spec: {{selector: \"host == 'a'\", types: [Egress], egress: [{}]}}\n",
+        rules.join(", ")
+    )
+}
+
+fn rule(action: &str, net: &str, port: impl std::fmt::Display) -> String {
+    format!(
+        "{{action: {action}, protocol: UDP, ipVersion: 4, destination: {{nets: [{net}], ports: [{port}]}}}}"
+    )
+}
+
+/// Rules that match none of the packets, and that no lookup can join: they name several ports of both ends.
+fn apart(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|i| {
+        let (source, destination) = (format!("{}:{}", i + 1, i + 30), format!("{}:{}", i + 2, i + 40));
+        format!(
+            "{{action: Deny, protocol: UDP, source: {{ports: ['{source}']}}, destination: {{ports: ['{destination}']}}}}"
+        )
+    })
+}
+
+/// What the node is told when it has these policies.
+fn ruleset(policies: &str) -> Ruleset {
+    let prefixes: Vec<String> = (0..PREFIXES).map(|i| format!("none{i}")).collect();
+    let world = format!("{NODE}spec: {{interfacePrefix: '{}'}}\n{policies}", prefixes.join(","));
+    compile(&golden::parsed(world.as_bytes()), &"node-1".parse().unwrap())
+}
+
+/// Changes the policies to and fro while the node sends, and counts what was lost and what leaked.
+fn hammer(word: &str, versions: [&str; 2]) {
+    let namespace = Namespace::new(word);
+    namespace.ip("link add eth0 type veth peer name nobody");
+    namespace.ip("addr add 10.0.0.1/24 dev eth0");
+    namespace.ip("link set nobody up");
+    namespace.ip("link set eth0 up");
+    namespace.ip("neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 dev eth0 nud permanent");
+    let [first, second] = versions.map(ruleset);
+    assert!(first.stats().rules > PREFIXES, "packets are on their way for too short a time");
+    let turns = [(&first, &second), (&second, &first)]
+        .map(|(before, after)| plan_change(&Delta::between(before, after)));
+    let over = AtomicBool::new(false);
+    let changes = || {
+        namespace.enter();
+        let mut nft = Nft::new();
+        nft.sync(&first).unwrap();
+        let done = turns.iter().cycle().take(CHANGES).try_for_each(|change| nft.apply(change));
+        over.store(true, Ordering::SeqCst);
+        done.unwrap();
+        assert!(plan(&first, &nft.read().unwrap()).is_empty(), "it is as at first");
+    };
+    let sends = || {
+        namespace.enter();
+        let socket = UdpSocket::bind("10.0.0.1:700").unwrap();
+        let passes = |port: u16| match socket.send_to(b"x", ("10.0.0.2", port)) {
+            Ok(_) => true,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => false,
+            Err(error) => panic!("{error}"),
+        };
+        while passes(9000) && !over.load(Ordering::SeqCst) {
+            std::hint::spin_loop();
+        }
+        let (mut sent, mut lost, mut leaked) = (0, 0, 0);
+        while !over.load(Ordering::SeqCst) {
+            sent += 1;
+            lost += usize::from(!passes(8000));
+            leaked += usize::from(passes(9000));
+        }
+        (sent, lost, leaked)
+    };
+    let (sent, lost, leaked) = std::thread::scope(|scope| {
+        let sending = scope.spawn(sends);
+        scope.spawn(changes).join().unwrap();
+        sending.join().unwrap()
+    });
+    assert!(sent > CHANGES, "{sent} sent");
+    assert_eq!((lost, leaked), (0, 0), "of {sent} packets of each kind, at {CHANGES} changes");
+}
+
+#[test]
+fn pe92_a_set_that_changes_with_the_rules_that_look_at_it_is_another() {
+    let elsewhere = |action| (0..3).map(move |i| rule(action, &format!("10.9.0.{i}/32"), 7000 + i));
+    let allows = policy("own", elsewhere("Allow").chain([rule("Allow", "10.0.0.2/32", 8000)]));
+    let denies = elsewhere("Deny")
+        .chain([rule("Deny", "10.0.0.2/32", 9000), "{action: Allow, protocol: UDP}".to_owned()]);
+    hammer("set", [&allows, &policy("own", denies)]);
+}
+
+#[test]
+fn pe92_two_sets_of_a_chain_that_change_together_are_others() {
+    let elsewhere = |port: u16| (0..3).map(move |i| rule("Allow", &format!("10.9.0.{i}/32"), port + i));
+    let between = || apart(150);
+    let ours = || [rule("Allow", "10.0.0.2/32", 8000)];
+    let early = elsewhere(7000).chain(ours()).chain(between()).chain(elsewhere(7100));
+    let late = elsewhere(7000).chain(between()).chain(elsewhere(7100)).chain(ours());
+    hammer("sets", [&policy("own", early), &policy("own", late)]);
+}
+
+#[test]
+fn pe92_a_map_of_ports_that_changes_is_another() {
+    // A set of sources each, so that nothing is merged and the port decides.
+    let version = |other: u8| {
+        let rules = (0..9).map(|i| {
+            let port = if i == 8 { 8000 } else { 7000 + i };
+            format!("{{action: Allow, protocol: UDP, source: {{notNets: [10.9.{other}.{i}/32]}}, destination: {{ports: [{port}]}}}}")
+        });
+        policy("own", rules)
+    };
+    hammer("ports", [&version(1), &version(2)]);
+}
+
+#[test]
+fn pe92_an_interface_is_led_to_other_policies_once_their_chains_have_their_rules() {
+    let version = |name| policy(name, [rule("Allow", "10.0.0.0/24", 8000)]);
+    hammer("led", [&version("one"), &version("two")]);
+}

@@ -36,8 +36,8 @@ pub enum WhoError {
 
 /// Returns the addresses of two ends, both of the first family that both have.
 ///
-/// An end is an address, a workload (by the name of its pod, workload or endpoint, with its namespace before it or in
-/// `namespace`), or a node.
+/// An end is an address, a workload (by the name of its pod, workload, container or endpoint, with its namespace before it or
+/// in `namespace`), or a node.
 ///
 /// # Errors
 /// When a word means nobody or several, or the two can have nothing to do with one another.
@@ -66,7 +66,9 @@ fn addresses(snapshot: &Snapshot, word: &str, namespace: &Namespace) -> Result<V
         .filter(|endpoint| endpoint.metadata.namespace.as_ref().is_some_and(|own| own.as_str() == namespace))
         .filter(|endpoint| {
             let spec = &endpoint.spec;
-            [spec.pod.as_str(), spec.workload.as_str(), endpoint.metadata.name.as_str()].contains(&name)
+            let names = [&spec.pod, &spec.workload, &spec.container_id].map(String::as_str);
+            // Of most workloads some of these names are empty.
+            !name.is_empty() && names.contains(&name) || endpoint.metadata.name.as_str() == name
         })
         .collect();
     if found.len() > 1 {
@@ -79,4 +81,30 @@ fn addresses(snapshot: &Snapshot, word: &str, namespace: &Namespace) -> Result<V
     let node = snapshot.nodes.values().find(|node| node.metadata.name.as_str() == word);
     let node = node.ok_or_else(|| WhoError::Nobody { word: word.to_owned() })?;
     Ok(Family::ALL.into_iter().filter_map(|family| node.spec.addr(family)).map(|own| own.addr()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use calico_model::resource::{Object, WorkloadEndpoint};
+
+    use super::*;
+
+    #[test]
+    fn a_workload_is_found_by_each_of_the_names_that_are_shown_of_it() {
+        let mut spec = WorkloadEndpoint::on("node1".parse().unwrap());
+        spec.container_id = "plain".to_owned();
+        spec.ip_networks = vec!["192.168.0.5/32".parse().unwrap()];
+        let mut plain = Object::new("node1-cni-plain-eth0".parse().unwrap(), spec);
+        plain.metadata.namespace = Some("default".parse().unwrap());
+        let mut snapshot = Snapshot::default();
+        snapshot.insert(plain);
+        let namespace = "default".parse().unwrap();
+        let found = |word: &str| addresses(&snapshot, word, &namespace).map(|found| found[0].to_string());
+        for word in ["plain", "default/plain", "node1-cni-plain-eth0"] {
+            assert_eq!(found(word).as_deref(), Ok("192.168.0.5"), "{word}");
+        }
+        for word in ["shop/plain", "default/", "nobody"] {
+            assert!(found(word).is_err(), "{word}");
+        }
+    }
 }

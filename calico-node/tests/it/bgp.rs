@@ -1,6 +1,7 @@
 //! The agent's BGP as resources switch it on, against BIRD in the hosts and workloads of a lab.
 
 use calico_node::lab::{Ending, Lab};
+use calico_node::paths::Paths;
 use serde_json::Value;
 
 use crate::agent::eventually;
@@ -9,7 +10,9 @@ use bird::Bird;
 
 mod bird;
 mod changes;
+mod families;
 mod interfaces;
+mod mesh;
 mod peers;
 mod services;
 mod settings;
@@ -79,4 +82,12 @@ fn session(lab: &Lab, state: &str) -> Value {
     let found = eventually(|| sessions(lab), is);
     assert!(is(&found), "{state}: {found:#?}");
     found[0].clone()
+}
+
+/// Writes a password of the Secret `bgp` where a host's agent looks for it.
+fn set_password(lab: &Lab, host: &str, key: &str, password: &str) {
+    let environment = &lab.state().host(host).unwrap().environment;
+    let folder = Paths::from_vars(|name| environment.get(name).cloned()).secrets_dir().join("bgp");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(key), password).unwrap();
 }

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 /// What to restart, how often, and under what.
 #[derive(Debug, Args)]
 pub(crate) struct Blackout {
-    /// How often an agent is restarted; every other time by SIGKILL.
+    /// How often an agent is restarted; the first two of every four times by SIGKILL.
     #[arg(long, default_value = "100")]
     restarts: u32,
     /// How many datagrams are sent each second.
@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Blackout, interrupt: &Interrupt) -> anyhow::Result
     std::thread::sleep(Duration::from_secs(2));
     let count = stream.stop()?;
     println!(
-        "{done} restarts of calico-node in {:.1} s, every other two of them by SIGKILL, with {}:",
+        "{done} restarts of calico-node in {:.1} s, the first two of every four by SIGKILL, with {}:",
         clock.elapsed().as_secs_f64(),
         arguments.encapsulation.told(),
     );

@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 
 use calico_node::lab::Lab;
-use calico_node::paths::Paths;
 
-use super::{Bird, lab, sessions};
+use super::{Bird, lab, sessions, set_password};
 use crate::agent::eventually;
 
 /// A router of the fabric, whose session has a password and the node's AS number, and a workload, whose session has neither.
@@ -72,18 +71,11 @@ fn ups(lab: &Lab) -> [u64; 2] {
     eventually(both, Option::is_some).unwrap_or_else(|| panic!("{:#?}", sessions(lab)))
 }
 
-fn set_password(lab: &Lab, key: &str, password: &str) {
-    let environment = &lab.state().host("node1").unwrap().environment;
-    let folder = Paths::from_vars(|name| environment.get(name).cloned()).secrets_dir().join("bgp");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join(key), password).unwrap();
-}
-
 #[test]
 fn a_change_ends_the_sessions_that_it_concerns_and_no_other() {
     let lab = lab();
-    set_password(&lab, "one", "first");
-    set_password(&lab, "two", "second");
+    set_password(&lab, "node1", "one", "first");
+    set_password(&lab, "node1", "two", "second");
     lab.apply(&settings("")).unwrap();
     lab.apply(&PEERS.replace("KEY", "one")).unwrap();
     let router = Bird::start(&lab, "fabric", &fabric("first"));

@@ -213,6 +213,11 @@ impl<A: Address> Table<A> {
         self.routes.iter().map(|(prefix, paths)| (prefix, paths.as_slice()))
     }
 
+    /// Returns the destinations behind one, or all without one, with their paths in the same way.
+    pub(crate) fn iter_after(&self, prefix: Option<Prefix<A>>) -> impl Iterator<Item = (Prefix<A>, &[Path])> {
+        self.routes.iter_after(prefix).map(|(prefix, paths)| (prefix, paths.as_slice()))
+    }
+
     /// Puts a path in the place of the one with the same peer and identifier.
     pub fn insert(&mut self, prefix: Prefix<A>, path: Path, sources: &Sources) -> Effect {
         let paths = match self.routes.find(prefix) {

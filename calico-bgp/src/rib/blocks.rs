@@ -186,6 +186,19 @@ impl<K: Copy + Ord, V> Blocks<K, V> {
         blocks.flat_map(|block| block.keys.iter().copied().zip(&block.values))
     }
 
+    /// Returns everything behind a key, or all without one, in the order of the keys.
+    pub(crate) fn iter_after(&self, key: Option<K>) -> impl Iterator<Item = (K, &V)> {
+        let first = key.map_or(Place { block: 0, at: 0 }, |key| match self.find(key) {
+            Ok(Place { block, at }) => Place { block, at: at + 1 },
+            Err(place) => place,
+        });
+        let blocks = self.order.iter().skip(first.block).map(|at| &self.blocks[*at as usize]);
+        let from = std::iter::once(first.at).chain(std::iter::repeat(0));
+        blocks
+            .zip(from)
+            .flat_map(|(block, from)| block.keys[from..].iter().copied().zip(&block.values[from..]))
+    }
+
     /// Returns all values to change them, in no order.
     pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.blocks.iter_mut().flat_map(|block| &mut block.values)
@@ -264,6 +277,9 @@ mod tests {
             blocks.check();
             prop_assert!(blocks.iter().eq(map.iter().map(|(key, value)| (*key, value))));
             prop_assert_eq!(blocks.len(), map.len());
+            let after = map.range(ascending + 1..).map(|(key, value)| (*key, value));
+            prop_assert!(blocks.iter_after(Some(ascending)).eq(after));
+            prop_assert!(blocks.iter_after(None).eq(blocks.iter()));
             let asked = (0..1600u16).step_by(usize::from(1 + ascending % 7)).map(|key| (key, ()));
             for (key, (), found) in blocks.get_ascending(asked) {
                 prop_assert_eq!(found, map.get(&key));

@@ -1,8 +1,13 @@
 //! Update groups: peers that are told the same share one Adj-RIB-Out and one encoding.
 //!
-//! A group keeps what it has told for each prefix and a stream of encoded messages. Each member is a position in that
-//! stream, so a message is encoded once and held once however many peers it goes to. A member that joins first gets
-//! everything told so far from a backlog, which members that join together share too.
+//! ```text
+//! join ──▶ walk: the tables, piece by piece ──┬──▶ stream: what changes, for everybody
+//!          ▲                                  │        │
+//!          └── walk: how what was missed stands ◀── too slow
+//! ```
+//!
+//! A group keeps a stream of encoded messages. Each member is a position in it, so a message is encoded once and held
+//! once however many peers it goes to. Members that are not there yet [walk](walk) first.
 //!
 //! What a peer told us is not told back to it. A message therefore holds routes of one source only, and that source
 //! skips it; when it had been told another speaker's route before, it gets a withdrawal of its own.
@@ -10,27 +15,29 @@
 //! What was told is not kept: it follows from the tables. A change comes with the path that was there before it, and
 //! what the group made of that path is what its members have.
 
-mod behind;
 mod member;
+mod moving;
+mod owed;
 #[cfg(test)]
 mod tests;
+mod walk;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use calico_model::Family;
 
 use super::draft::Draft;
 use super::export::{GroupKey, World};
 use super::journal::{Changes, Journal, PathChange};
-use super::run::{Audience, Run, Runs};
+use super::run::{Queue, Runs};
 use crate::family::FamilySet;
 use crate::filter::ChangeId;
 use crate::rib::{Path, PeerId, Tabled};
-use crate::wire::{self, Nlri, Prefix, Refresh, update};
-pub(super) use behind::Owed;
+use crate::wire::{Nlri, Prefix};
 use member::Member;
+use owed::Owed;
+use walk::{Reached, Walk, WalkId};
 
 /// A stream longer than this many octets leaves those members behind that are farthest back.
 const STREAM_LIMIT: usize = 64 << 20;
@@ -39,14 +46,17 @@ const STREAM_LIMIT: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Group {
     key: GroupKey,
-    stream: VecDeque<Arc<Run>>,
-    stream_len: usize,
-    stream_limit: usize,
-    base: u64,
     members: BTreeMap<PeerId, Member>,
-    /// The members that are too slow for the stream.
-    behind: BTreeSet<PeerId>,
+    stream: Queue,
+    stream_limit: usize,
+    /// Whether a member has come to the stream's end since a round dropped what everybody has.
+    is_read: bool,
     joining: BTreeMap<PeerId, (FamilySet, Ending)>,
+    walks: BTreeMap<WalkId, Walk>,
+    next_walk: WalkId,
+    walk_limit: usize,
+    /// How many destinations a walk tells at once.
+    piece: usize,
 }
 
 /// How a member learns that it was told everything.
@@ -62,6 +72,7 @@ pub(crate) enum Ending {
 pub(crate) trait Grouped: Tabled {
     fn changes(journal: &Journal) -> &Changes<Self>;
     fn owed(owed: &mut Owed) -> &mut BTreeSet<Nlri<Self>>;
+    fn reached(reached: &mut Reached) -> &mut Option<Prefix<Self>>;
 }
 
 impl Grouped for Ipv4Addr {
@@ -71,6 +82,10 @@ impl Grouped for Ipv4Addr {
 
     fn owed(owed: &mut Owed) -> &mut BTreeSet<Nlri<Self>> {
         &mut owed.v4
+    }
+
+    fn reached(reached: &mut Reached) -> &mut Option<Prefix<Self>> {
+        &mut reached.v4
     }
 }
 
@@ -82,19 +97,25 @@ impl Grouped for Ipv6Addr {
     fn owed(owed: &mut Owed) -> &mut BTreeSet<Nlri<Self>> {
         &mut owed.v6
     }
+
+    fn reached(reached: &mut Reached) -> &mut Option<Prefix<Self>> {
+        &mut reached.v6
+    }
 }
 
 impl Group {
     pub(crate) fn new(key: GroupKey) -> Self {
         Self {
             key,
-            stream: VecDeque::new(),
-            stream_len: 0,
-            stream_limit: STREAM_LIMIT,
-            base: 0,
             members: BTreeMap::new(),
-            behind: BTreeSet::new(),
+            stream: Queue::default(),
+            stream_limit: STREAM_LIMIT,
+            is_read: false,
             joining: BTreeMap::new(),
+            walks: BTreeMap::new(),
+            next_walk: 0,
+            walk_limit: walk::WALK_LIMIT,
+            piece: walk::PIECE,
         }
     }
 
@@ -109,7 +130,7 @@ impl Group {
     pub(crate) fn leave(&mut self, member: PeerId) {
         self.joining.remove(&member);
         self.members.remove(&member);
-        self.behind.remove(&member);
+        self.walks.retain(|_, walk| !walk.members.remove(&member) || !walk.members.is_empty());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -122,8 +143,7 @@ impl Group {
 
     /// Reports whether a round would do something although no route has changed.
     pub(crate) fn has_work(&self) -> bool {
-        let caught_up = |id| self.members.get(id).is_some_and(Member::has_caught_up);
-        !self.joining.is_empty() || self.behind.iter().any(caught_up)
+        self.is_read || !self.joining.is_empty() || self.walks.values().any(|walk| walk.is_awaited)
     }
 
     /// Counts the prefixes or paths of a family that the members have been told.
@@ -152,9 +172,15 @@ impl Group {
     pub(crate) fn round(&mut self, journal: &Journal, before: &World<'_>, now: &World<'_>) {
         self.tell::<Ipv4Addr>(journal, before, now);
         self.tell::<Ipv6Addr>(journal, before, now);
-        self.catch_up(now);
-        self.admit(now);
+        self.admit();
+        self.walk_on(now);
         self.trim();
+        self.is_read = false;
+    }
+
+    /// Returns how many octets of messages are held, each once however many members have not taken it.
+    pub(crate) fn octets(&self) -> usize {
+        self.stream.octets() + self.walks.values().map(|walk| walk.queue.octets()).sum::<usize>()
     }
 
     /// Returns how many members there are.
@@ -164,10 +190,6 @@ impl Group {
 
     pub(crate) fn members(&self) -> impl Iterator<Item = PeerId> + '_ {
         self.members.keys().copied()
-    }
-
-    fn end(&self) -> u64 {
-        self.base + self.stream.len() as u64
     }
 
     fn tell<A: Grouped>(&mut self, journal: &Journal, before: &World<'_>, now: &World<'_>) {
@@ -180,17 +202,10 @@ impl Group {
         } else {
             self.best_path(changes, before, now)
         };
-        for id in &self.behind {
-            if let Some(member) = self.members.get_mut(id) {
-                A::owed(&mut member.owed).extend(&changed);
-            }
-        }
+        self.walks.values_mut().for_each(|walk| walk.owe::<A>(&changed));
         let mut runs = Runs::default();
         draft.write(&self.key, now, &mut runs);
-        for run in runs.finish() {
-            self.stream_len += run.len();
-            self.stream.push_back(run);
-        }
+        self.stream.extend(runs.finish());
     }
 
     /// Returns a path with the change it is told with, if it is.
@@ -263,52 +278,6 @@ impl Group {
             }
         }
         (draft, changed)
-    }
-
-    /// Gives members that join everything told so far.
-    fn admit(&mut self, world: &World<'_>) {
-        let end = self.end();
-        let mut shared: BTreeMap<(FamilySet, Ending), Vec<Arc<Run>>> = BTreeMap::new();
-        for (id, (families, ending)) in std::mem::take(&mut self.joining) {
-            let everything = shared.entry((families, ending)).or_insert_with(|| {
-                let mut runs = Runs::default();
-                for family in families.iter() {
-                    if ending == Ending::RefreshMarks {
-                        runs.push(Audience::All, &wire::refresh(Refresh::Begin(family)));
-                    }
-                    match family {
-                        Family::V4 => self.tell_all::<Ipv4Addr>(world, &mut runs),
-                        Family::V6 => self.tell_all::<Ipv6Addr>(world, &mut runs),
-                    }
-                    let end = match ending {
-                        Ending::EndOfRib => update::end_of_rib(family),
-                        Ending::RefreshMarks => wire::refresh(Refresh::End(family)),
-                    };
-                    runs.push(Audience::All, &end);
-                }
-                runs.finish()
-            });
-            let everything: Vec<Arc<Run>> = everything.clone();
-            let is_new = !self.members.contains_key(&id);
-            let unread: Vec<_> =
-                self.members.get(&id).map(|m| self.unread(m).cloned().collect()).unwrap_or_default();
-            let member = self.members.entry(id).or_default();
-            member.backlog.extend(unread);
-            member.backlog.extend(everything);
-            if is_new || member.position.is_some() {
-                member.position = Some(end);
-            }
-        }
-    }
-
-    fn tell_all<A: Grouped>(&self, world: &World<'_>, runs: &mut Runs) {
-        let mut draft = Draft::<A>::new();
-        for (prefix, paths) in A::table(world.rib).iter() {
-            for told in self.key.told(prefix, paths, world) {
-                draft.announce(told, self.key.nlri(prefix, told.0, world.names));
-            }
-        }
-        draft.write(&self.key, world, runs);
     }
 }
 

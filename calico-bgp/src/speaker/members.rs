@@ -169,11 +169,11 @@ impl Speaker {
         if self.deferral.is_none() {
             self.round(now);
         }
-        let owed = self.groups.get_mut(&old).and_then(|group| group.hand_over(id));
+        let left = self.groups.get_mut(&old).and_then(|group| group.hand_over(id));
         self.leave_group(&old, id);
         let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(key));
-        match owed {
-            Some(owed) => group.take_over(id, &old, owed, &self.tables.world()),
+        match left {
+            Some(left) => group.take_over(id, left, &self.tables.world()),
             None => group.join(id, families, Ending::EndOfRib),
         }
     }

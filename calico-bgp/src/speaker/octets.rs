@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::group::Group;
 use super::peer::{Closing, Line};
 use super::{Action, PeerConfig, Speaker};
 use crate::rib::PeerId;
@@ -171,6 +172,13 @@ impl Speaker {
             self.drained(id, connection, now);
         }
         offered
+    }
+
+    /// Returns how many octets are held that peers have not taken yet; what several peers are to take counts once.
+    #[must_use]
+    pub fn octets_held(&self) -> usize {
+        let of_lines = self.peers.values().flat_map(|peer| peer.lines.values()).map(Line::octets);
+        of_lines.chain(self.groups.values().map(Group::octets)).sum()
     }
 
     /// A connection has nothing more to say for now, or for good.

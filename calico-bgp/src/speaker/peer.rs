@@ -51,6 +51,11 @@ impl Line {
         !self.rest.is_empty() || !self.control.is_empty()
     }
 
+    /// Returns how many octets wait besides routes.
+    pub(super) fn octets(&self) -> usize {
+        self.rest.len() + self.control.iter().map(Vec::len).sum::<usize>()
+    }
+
     /// Appends what waits besides routes to `out` until it holds `enough` octets.
     pub(super) fn offer(&self, out: &mut Vec<u8>, enough: usize) {
         out.extend_from_slice(&self.rest);

@@ -1,6 +1,6 @@
 //! Encoded messages, one after the other in one piece of memory, each with whom it is for.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 
 use crate::rib::PeerId;
 
@@ -48,6 +48,56 @@ impl Run {
         let messages = (from..self.messages.len()).filter_map(move |at| self.message(at, member));
         messages.filter(|message| !message.is_empty())
     }
+
+    /// Returns all messages, whoever they are for.
+    pub(super) fn all(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(0).chain(self.messages.iter().map(|(_, end)| *end));
+        begins.zip(&self.messages).map(|(begin, (_, end))| &self.octets[begin..*end])
+    }
+}
+
+/// Runs that members take at their own pace, numbered from the first that ever was.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    runs: VecDeque<Run>,
+    base: u64,
+    octets: usize,
+}
+
+impl Queue {
+    /// Returns the number that the next run gets.
+    pub(super) fn end(&self) -> u64 {
+        self.base + self.runs.len() as u64
+    }
+
+    /// Returns how many octets all messages are.
+    pub(super) fn octets(&self) -> usize {
+        self.octets
+    }
+
+    pub(super) fn get(&self, at: u64) -> Option<&Run> {
+        self.runs.get(usize::try_from(at.checked_sub(self.base)?).ok()?)
+    }
+
+    /// Returns the runs from one on.
+    pub(super) fn from(&self, at: u64) -> impl Iterator<Item = &Run> {
+        self.runs.iter().skip(at.saturating_sub(self.base) as usize)
+    }
+
+    pub(super) fn extend(&mut self, runs: Vec<Run>) {
+        self.octets += runs.iter().map(Run::len).sum::<usize>();
+        self.runs.extend(runs);
+    }
+
+    /// Drops the runs before one.
+    pub(super) fn drop_before(&mut self, at: u64) {
+        while self.base < at
+            && let Some(run) = self.runs.pop_front()
+        {
+            self.octets -= run.len();
+            self.base += 1;
+        }
+    }
 }
 
 /// A run ends when it has this many octets, so that a long table is dropped piece by piece.
@@ -56,7 +106,7 @@ const ENOUGH: usize = 256 * 1024;
 /// Runs as they are written.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    done: Vec<Arc<Run>>,
+    done: Vec<Run>,
     current: Run,
 }
 
@@ -70,7 +120,7 @@ impl Runs {
     }
 
     /// Returns what was written.
-    pub(super) fn finish(mut self) -> Vec<Arc<Run>> {
+    pub(super) fn finish(mut self) -> Vec<Run> {
         self.end_run();
         self.done
     }
@@ -80,7 +130,7 @@ impl Runs {
         if !run.messages.is_empty() {
             run.octets.shrink_to_fit();
             run.messages.shrink_to_fit();
-            self.done.push(Arc::new(run));
+            self.done.push(run);
         }
     }
 }

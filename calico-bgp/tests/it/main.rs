@@ -20,6 +20,7 @@ mod malformed;
 #[cfg(feature = "net")]
 mod matrix;
 mod pair;
+mod slow;
 #[cfg(feature = "net")]
 mod sockets;
 mod watched;

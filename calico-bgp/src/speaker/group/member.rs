@@ -1,28 +1,29 @@
 //! Where a member is in what waits for it, and how it goes on.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-use super::behind::Owed;
-use super::{Group, Run};
+use super::Group;
+use super::walk::WalkId;
 use crate::rib::PeerId;
+use crate::speaker::run::{Queue, Run};
 
-/// One member of a group.
-#[derive(Debug, Default)]
+/// Which run a member is in, and how many of its messages it has.
+#[derive(Debug)]
 pub(super) struct Member {
-    /// What it gets before it goes on with the stream; a part may be shared with others.
-    pub(super) backlog: VecDeque<Arc<Run>>,
-    /// How many messages of the run it is in, of the backlog or else of the stream, it has.
+    pub(super) place: Place,
     pub(super) taken: usize,
-    /// Its run in the stream; none while it is too slow for it.
-    pub(super) position: Option<u64>,
-    /// What it must be told of once it has taken its backlog, because it was too slow.
-    pub(super) owed: Owed,
+}
+
+/// A run, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// Of what is told to everybody.
+    Stream(u64),
+    /// Of what is told to those who are not there yet.
+    Walk(WalkId, u64),
 }
 
 impl Member {
-    pub(super) fn has_caught_up(&self) -> bool {
-        self.position.is_none() && self.backlog.is_empty()
+    pub(super) fn at(place: Place) -> Self {
+        Self { place, taken: 0 }
     }
 }
 
@@ -38,10 +39,7 @@ pub(crate) struct Taken {
 impl Group {
     /// Reports whether something waits for a member.
     pub(crate) fn waits_for(&self, member: PeerId) -> bool {
-        let end = self.end();
-        self.members
-            .get(&member)
-            .is_some_and(|m| !m.backlog.is_empty() || m.position.is_some_and(|position| position < end))
+        self.members.get(&member).is_some_and(|member| self.unread(member).next().is_some())
     }
 
     /// Appends a member's next messages to `out` until it holds `enough` octets. They are offered again until the member
@@ -49,7 +47,7 @@ impl Group {
     pub(crate) fn offer(&self, member: PeerId, out: &mut Vec<u8>, enough: usize) {
         let Some(state) = self.members.get(&member) else { return };
         let mut from = state.taken;
-        for run in state.backlog.iter().chain(self.unread(state)) {
+        for run in self.unread(state) {
             for message in run.messages(std::mem::take(&mut from), member) {
                 if out.len() >= enough {
                     return;
@@ -64,11 +62,15 @@ impl Group {
     pub(crate) fn take(&mut self, member: PeerId, mut octets: usize) -> Taken {
         let mut taken = Taken::default();
         let Some(state) = self.members.get_mut(&member) else { return taken };
-        loop {
-            let in_stream = |position: u64| self.stream.get((position - self.base) as usize);
-            let Some(run) = state.backlog.front().or_else(|| state.position.and_then(in_stream)) else {
-                return taken;
-            };
+        let (queue, at) = match &mut state.place {
+            Place::Stream(at) => (&self.stream, at),
+            Place::Walk(id, at) => match self.walks.get(id) {
+                Some(walk) => (&walk.queue, at),
+                None => return taken,
+            },
+        };
+        let begin = *at;
+        while let Some(run) = queue.get(*at) {
             match run.message(state.taken, member) {
                 Some([]) => state.taken += 1,
                 Some(_) if octets == 0 => return taken,
@@ -81,17 +83,32 @@ impl Group {
                 }
                 None => {
                     state.taken = 0;
-                    if state.backlog.pop_front().is_none() {
-                        state.position = state.position.map(|position| position + 1);
-                    }
+                    *at += 1;
                 }
             }
         }
+        match state.place {
+            Place::Stream(end) => self.is_read |= end > begin,
+            Place::Walk(id, _) => {
+                if let Some(walk) = self.walks.get_mut(&id) {
+                    walk.is_awaited = true;
+                }
+            }
+        }
+        taken
     }
 
-    /// Returns the runs of the stream that a member has not, or not wholly, taken.
-    pub(super) fn unread(&self, member: &Member) -> impl Iterator<Item = &Arc<Run>> {
-        let from = member.position.map_or(self.stream.len(), |position| (position - self.base) as usize);
-        self.stream.range(from..)
+    /// Returns the runs that a member has not, or not wholly, taken.
+    pub(super) fn unread(&self, member: &Member) -> impl Iterator<Item = &Run> {
+        let queue = self.queue(member.place);
+        let (Place::Stream(at) | Place::Walk(_, at)) = member.place;
+        queue.into_iter().flat_map(move |queue| queue.from(at))
+    }
+
+    fn queue(&self, place: Place) -> Option<&Queue> {
+        match place {
+            Place::Stream(_) => Some(&self.stream),
+            Place::Walk(id, _) => self.walks.get(&id).map(|walk| &walk.queue),
+        }
     }
 }

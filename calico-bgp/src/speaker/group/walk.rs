@@ -1,0 +1,293 @@
+//! Members that are not in the stream: those who join are told the tables, piece by piece as the fastest of them takes
+//! them, and those who were too slow for the stream are told how what they missed stands now.
+//!
+//! Those who set out together walk together, and share each piece. What changes behind them is owed to them, as
+//! destinations and not as messages: memory follows the number of destinations, not how often they change. When they have
+//! been told everything, the stream's end is where they go on. Who falls too far behind the others walks anew.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use calico_model::Family;
+
+use super::member::{Member, Place};
+use super::owed::{Owed, stand};
+use super::{Ending, Group, Grouped};
+use crate::family::FamilySet;
+use crate::rib::PeerId;
+use crate::speaker::draft::Draft;
+use crate::speaker::export::{GroupKey, World};
+use crate::speaker::run::{Audience, Queue, Runs};
+use crate::wire::{self, Nlri, Prefix, Refresh, update};
+
+/// Names a walk of a group.
+pub(super) type WalkId = u64;
+
+/// The families that some members are told whole, and how they learn that they were.
+pub(crate) type Plan = Vec<(FamilySet, Ending)>;
+
+/// How many destinations a piece has: some 100 KiB of messages.
+pub(super) const PIECE: usize = 16 * 1024;
+/// Whoever is farther behind the fastest than so many octets walks anew.
+pub(super) const WALK_LIMIT: usize = 1 << 20;
+
+#[derive(Debug)]
+enum Step {
+    Say(Vec<u8>),
+    /// The rows of a table.
+    Table(Family),
+    Owed,
+}
+
+/// What the members of a walk know when they set out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Nothing: what changes ahead of them is none of their business yet.
+    Nothing,
+    /// They have been told something.
+    Something,
+}
+
+/// How far the tables were told.
+#[derive(Debug, Default)]
+pub(crate) struct Reached {
+    pub(super) v4: Option<Prefix<Ipv4Addr>>,
+    pub(super) v6: Option<Prefix<Ipv6Addr>>,
+}
+
+/// Members that are told the same, although at their own pace.
+#[derive(Debug)]
+pub(super) struct Walk {
+    plan: Plan,
+    steps: VecDeque<Step>,
+    before: Before,
+    reached: Reached,
+    pub(super) owed: Owed,
+    pub(super) queue: Queue,
+    pub(super) members: BTreeSet<PeerId>,
+    /// Whether a member may have taken everything that is there.
+    pub(super) is_awaited: bool,
+}
+
+impl Walk {
+    pub(super) fn new(plan: Plan, owed: Owed, before: Before) -> Self {
+        let mut steps = VecDeque::new();
+        for (families, ending) in &plan {
+            for family in families.iter() {
+                let table = Step::Table(family);
+                steps.extend(match ending {
+                    Ending::EndOfRib => [table, Step::Owed, Step::Say(update::end_of_rib(family))],
+                    Ending::RefreshMarks => {
+                        let say = |mark| Step::Say(wire::refresh(mark));
+                        [say(Refresh::Begin(family)), table, say(Refresh::End(family))]
+                    }
+                });
+            }
+        }
+        let (reached, queue, members) = (Reached::default(), Queue::default(), BTreeSet::new());
+        Self { plan, steps, before, reached, owed, queue, members, is_awaited: true }
+    }
+
+    fn is_over(&self) -> bool {
+        self.steps.is_empty() && self.owed.is_empty()
+    }
+
+    /// Takes down which destinations have changed.
+    pub(super) fn owe<A: Grouped>(&mut self, changed: &[Nlri<A>]) {
+        let to_come =
+            self.steps.iter().any(|step| matches!(step, Step::Table(family) if *family == A::FAMILY));
+        let reached = (*A::reached(&mut self.reached)).filter(|_| to_come && self.before == Before::Nothing);
+        let skips_all = to_come && self.before == Before::Nothing && reached.is_none();
+        if !skips_all {
+            let is_behind = |nlri: &&Nlri<A>| reached.is_none_or(|reached| nlri.prefix <= reached);
+            A::owed(&mut self.owed).extend(changed.iter().filter(is_behind));
+        }
+    }
+
+    /// Writes the next piece, of so many destinations at most.
+    fn go_on(&mut self, key: &GroupKey, world: &World<'_>, piece: usize) {
+        let mut runs = Runs::default();
+        let mut left = piece;
+        while left > 0 && !self.is_over() {
+            let told = match self.steps.front() {
+                Some(Step::Say(message)) => {
+                    runs.push(Audience::All, message);
+                    0
+                }
+                Some(Step::Table(Family::V4)) => self.tell_rows::<Ipv4Addr>(key, world, left, &mut runs),
+                Some(Step::Table(Family::V6)) => self.tell_rows::<Ipv6Addr>(key, world, left, &mut runs),
+                Some(Step::Owed) | None => {
+                    let of_v4 = self.tell_owed::<Ipv4Addr>(key, world, left, &mut runs);
+                    of_v4 + self.tell_owed::<Ipv6Addr>(key, world, left - of_v4, &mut runs)
+                }
+            };
+            // Fewer than could be told were all there are.
+            if told < left {
+                self.steps.pop_front();
+            }
+            left -= told;
+        }
+        self.queue.extend(runs.finish());
+    }
+
+    fn tell_rows<A: Grouped>(
+        &mut self,
+        key: &GroupKey,
+        world: &World<'_>,
+        most: usize,
+        runs: &mut Runs,
+    ) -> usize {
+        let mut draft = Draft::<A>::new();
+        let reached = A::reached(&mut self.reached);
+        let mut count = 0;
+        for (prefix, paths) in A::table(world.rib).iter_after(*reached).take(most) {
+            for told in key.told(prefix, paths, world) {
+                draft.announce(told, key.nlri(prefix, told.0, world.names));
+            }
+            *reached = Some(prefix);
+            count += 1;
+        }
+        if count < most {
+            *reached = None;
+        }
+        draft.write(key, world, runs);
+        count
+    }
+
+    fn tell_owed<A: Grouped>(
+        &mut self,
+        key: &GroupKey,
+        world: &World<'_>,
+        most: usize,
+        runs: &mut Runs,
+    ) -> usize {
+        let owed = A::owed(&mut self.owed);
+        let piece: Vec<Nlri<A>> = std::iter::from_fn(|| owed.pop_first()).take(most).collect();
+        stand(key, &piece, world, runs);
+        piece.len()
+    }
+}
+
+impl Group {
+    /// Begins a walk.
+    pub(super) fn set_out(&mut self, walk: Walk, members: impl IntoIterator<Item = PeerId>) {
+        let id = self.next_walk;
+        self.next_walk += 1;
+        let walk = self.walks.entry(id).or_insert(walk);
+        for member in members {
+            walk.members.insert(member);
+            self.members.insert(member, Member::at(Place::Walk(id, 0)));
+        }
+    }
+
+    /// Takes a member out of where it is; returns what it is still to be told.
+    pub(super) fn take_away(&mut self, member: PeerId) -> Option<(Plan, Owed)> {
+        let state = self.members.remove(&member)?;
+        let mut owed = Owed::default();
+        owed.add_told(self.unread(&state), &self.key);
+        let Place::Walk(id, _) = state.place else { return Some((Plan::new(), owed)) };
+        let walk = self.walks.get_mut(&id)?;
+        walk.members.remove(&member);
+        owed.add(&walk.owed);
+        let plan = walk.plan.clone();
+        if walk.members.is_empty() {
+            self.walks.remove(&id);
+        }
+        Some((plan, owed))
+    }
+
+    /// Lets members that join set out.
+    pub(super) fn admit(&mut self) {
+        let mut together = std::collections::BTreeMap::<(FamilySet, Ending), Vec<PeerId>>::new();
+        for (id, asked) in std::mem::take(&mut self.joining) {
+            match self.take_away(id) {
+                None => together.entry(asked).or_default().push(id),
+                Some((mut plan, owed)) => {
+                    plan.push(asked);
+                    self.set_out(Walk::new(plan, owed, Before::Something), [id]);
+                }
+            }
+        }
+        for (asked, members) in together {
+            self.set_out(Walk::new(vec![asked], Owed::default(), Before::Nothing), members);
+        }
+    }
+
+    /// Writes the next piece where somebody waits for it, and lets those go on with the stream who have been told
+    /// everything.
+    pub(super) fn walk_on(&mut self, world: &World<'_>) {
+        let awaited: Vec<WalkId> =
+            self.walks.iter().filter(|(_, walk)| walk.is_awaited).map(|(id, _)| *id).collect();
+        for id in awaited {
+            let Some(walk) = self.walks.get_mut(&id) else { continue };
+            let at = |member: &PeerId| {
+                self.members.get(member).map_or(0, |state| match state.place {
+                    Place::Stream(at) | Place::Walk(_, at) => at,
+                })
+            };
+            let end = walk.queue.end();
+            let (arrived, behind): (Vec<PeerId>, Vec<PeerId>) =
+                walk.members.iter().partition(|member| at(member) == end);
+            if arrived.is_empty() {
+                walk.is_awaited = false;
+            } else if walk.is_over() {
+                walk.members = behind.into_iter().collect();
+                walk.is_awaited = false;
+                let stream = Place::Stream(self.stream.end());
+                self.members.extend(arrived.into_iter().map(|member| (member, Member::at(stream))));
+            } else {
+                walk.go_on(&self.key, world, self.piece);
+                walk.is_awaited = walk.queue.end() == end;
+            }
+            self.trim_walk(id);
+        }
+    }
+
+    /// Drops what everybody in a walk has; those who are too far behind walk anew.
+    fn trim_walk(&mut self, id: WalkId) {
+        while let Some(walk) = self.walks.get_mut(&id) {
+            let places = walk.members.iter().filter_map(|member| self.members.get(member)).map(|m| m.place);
+            let Some(Place::Walk(_, reached)) = places.min() else {
+                self.walks.remove(&id);
+                return;
+            };
+            walk.queue.drop_before(reached);
+            // A piece may be longer than the limit; who is in it is not behind.
+            if walk.queue.octets() <= self.walk_limit || walk.queue.from(reached).nth(1).is_none() {
+                return;
+            }
+            let is_last = |member: &PeerId| {
+                self.members.get(member).is_some_and(|state| state.place == Place::Walk(id, reached))
+            };
+            let last: Vec<PeerId> = walk.members.iter().copied().filter(is_last).collect();
+            if last.len() == walk.members.len() {
+                return;
+            }
+            let Some((first, others)) = last.split_first() else { return };
+            walk.members.retain(|member| !others.contains(member));
+            if let Some((plan, owed)) = self.take_away(*first) {
+                self.set_out(Walk::new(plan, owed, Before::Something), last);
+            }
+        }
+    }
+
+    /// Drops what everybody in the stream has, and leaves the slowest behind when it is too long.
+    pub(super) fn trim(&mut self) {
+        loop {
+            let position = |member: &Member| match member.place {
+                Place::Stream(at) => Some(at),
+                Place::Walk(..) => None,
+            };
+            let reached = self.members.values().filter_map(position).min().unwrap_or(self.stream.end());
+            self.stream.drop_before(reached);
+            if self.stream.octets() <= self.stream_limit {
+                return;
+            }
+            let is_last = |(_, member): &(&PeerId, &Member)| position(member) == Some(reached);
+            let last: Vec<PeerId> = self.members.iter().filter(is_last).map(|(id, _)| *id).collect();
+            let mut owed = Owed::default();
+            owed.add_told(self.stream.from(reached), &self.key);
+            self.set_out(Walk::new(Plan::new(), owed, Before::Something), last);
+        }
+    }
+}

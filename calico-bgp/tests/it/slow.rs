@@ -1,0 +1,186 @@
+//! Peers that take less than they are told: what that costs the speaker, in octets that it holds.
+
+use std::time::{Duration, Instant};
+
+use calico_bgp::session::Peering;
+use calico_bgp::session::{ConnectionId, Initiation};
+use calico_bgp::wire::{self, Attributes, Dialect, MAX_MESSAGE, MessageType, Nlri, Prefix, Update, update};
+use calico_bgp::{Action, PeerConfig, Speaker};
+
+use crate::world::{asn, beginning, ip, settings};
+
+const US: &str = "10.0.0.1";
+const TELLER: &str = "10.0.1.1";
+const PEERS: u8 = 100;
+const ROUTES: usize = 100_000;
+
+/// A speaker, one peer that tells it many routes, and many that take what they like.
+struct Stage {
+    speaker: Speaker,
+    now: Instant,
+    teller: ConnectionId,
+    peers: Vec<ConnectionId>,
+    /// The most octets that were ever held.
+    peak: usize,
+}
+
+fn prefix(number: usize) -> Nlri<std::net::Ipv4Addr> {
+    let address = std::net::Ipv4Addr::from(0x1400_0000 | (number as u32) << 8);
+    Nlri { prefix: Prefix::of(format!("{address}/24").parse().unwrap()).unwrap(), path_id: 0 }
+}
+
+impl Stage {
+    fn new() -> Self {
+        let now = beginning();
+        let mut speaker = Speaker::new(settings(US, 65001), now);
+        let peer = |address: String, remote_as| {
+            let mut peer = PeerConfig::new(ip(&address), asn(remote_as), asn(65001));
+            peer.initiation = Initiation::Passive;
+            peer
+        };
+        let peers = (1..=PEERS).map(|at| peer(format!("10.0.2.{at}"), 65100 + u32::from(at)));
+        let peers: Vec<PeerConfig> = peers.chain([peer(TELLER.to_owned(), 65002)]).collect();
+        speaker.set_peers(peers, now);
+        let teller = speaker.accept(ip(TELLER), ip(US), now).unwrap();
+        let mut stage = Self { speaker, now, teller, peers: Vec::new(), peak: 0 };
+        stage.establish(teller, TELLER, 65002);
+        stage.take(teller, usize::MAX);
+        stage
+    }
+
+    fn establish(&mut self, connection: ConnectionId, address: &str, remote_as: u32) {
+        let open = wire::Open {
+            asn: asn(remote_as),
+            hold_time: wire::HoldTime::new(0).unwrap(),
+            router_id: address.parse().unwrap(),
+            capabilities: wire::Capabilities { four_octet_as: Some(asn(remote_as)), ..Default::default() },
+        };
+        self.speaker.receive(connection, &open.encode(), self.now);
+        self.speaker.receive(connection, &wire::keepalive(), self.now);
+    }
+
+    /// One more peer comes up.
+    fn join(&mut self) {
+        let at = self.peers.len() + 1;
+        let address = format!("10.0.2.{at}");
+        let connection = self.speaker.accept(ip(&address), ip(US), self.now).unwrap();
+        self.establish(connection, &address, 65100 + at as u32);
+        self.peers.push(connection);
+    }
+
+    /// The teller tells its routes, with this MULTI_EXIT_DISC.
+    fn tell(&mut self, med: u32) {
+        let mut attributes = Attributes::originated("10.0.1.1".parse().unwrap());
+        attributes.as_path = attributes.as_path.prepend(asn(65002));
+        attributes.med = Some(med);
+        let routes: Vec<_> = (0..ROUTES).map(prefix).collect();
+        let (mut messages, dialect) = (Vec::new(), Dialect::plain(Peering::External));
+        update::announce(&attributes, &routes, &dialect, |message, _| messages.push(message)).unwrap();
+        for message in messages {
+            self.speaker.receive(self.teller, &message, self.now);
+            self.look();
+        }
+    }
+
+    /// Time passes: rounds happen.
+    fn pass(&mut self) {
+        for _ in 0..10 {
+            self.now += Duration::from_millis(50);
+            self.speaker.timeout(self.now);
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        while let Some(action) = self.speaker.poll() {
+            assert!(!matches!(action, Action::Close(_)));
+        }
+        self.peak = self.peak.max(self.speaker.octets_held());
+    }
+
+    /// A connection takes so many octets, or all there are.
+    fn take(&mut self, connection: ConnectionId, most: usize) -> Vec<u8> {
+        let mut taken = Vec::new();
+        let mut rounds = 0;
+        while taken.len() < most && rounds < 3 {
+            let part = most - taken.len();
+            let offered = self.speaker.offer(connection, self.now, |octets| {
+                taken.extend_from_slice(&octets[..part.min(octets.len())]);
+                part.min(octets.len())
+            });
+            // More of the tables may come with the next round.
+            rounds = if offered == 0 { rounds + 1 } else { 0 };
+            if offered == 0 {
+                self.pass();
+            }
+        }
+        taken
+    }
+}
+
+/// How many routes whole messages announce.
+fn announced(octets: &[u8]) -> usize {
+    let (mut rest, mut count) = (octets, 0);
+    while let Some(frame) = wire::frame(rest, MAX_MESSAGE).unwrap() {
+        if frame.kind == MessageType::Update {
+            let update = Update::decode(frame.body, &Dialect::plain(Peering::External)).unwrap();
+            count += update.announced.iter().count();
+        }
+        rest = &rest[frame.len..];
+    }
+    assert!(rest.is_empty(), "whole messages");
+    count
+}
+
+#[test]
+fn a_hundred_peers_that_join_late_and_take_nothing_cost_a_piece_of_the_table_each_at_most() {
+    let mut stage = Stage::new();
+    stage.tell(1);
+    stage.pass();
+    stage.take(stage.teller, usize::MAX);
+    assert_eq!(stage.speaker.octets_held(), 0, "nobody else is told anything yet");
+    for _ in 0..PEERS {
+        stage.join();
+        stage.pass();
+    }
+    // The whole table is five octets for each route, which each peer would hold: they came one by one.
+    let (peers, table) = (usize::from(PEERS), ROUTES * 4);
+    assert!(stage.peak < peers * table / 4, "{} octets", stage.peak);
+    let last = stage.peers[peers - 1];
+    let octets = stage.take(last, usize::MAX);
+    assert_eq!(announced(&octets), ROUTES);
+}
+
+#[test]
+fn a_hundred_stalled_peers_that_are_told_the_same_share_it_but_for_one_message_each() {
+    let mut stage = Stage::new();
+    for _ in 0..PEERS {
+        stage.join();
+    }
+    stage.pass();
+    for peer in stage.peers.clone() {
+        stage.take(peer, usize::MAX);
+    }
+    stage.tell(1);
+    stage.pass();
+    let whole = stage.speaker.octets_held();
+    // Each takes a part, and stops in the middle of a message.
+    for (at, peer) in stage.peers.clone().into_iter().enumerate() {
+        let taken = stage.take(peer, 10_001 + 1_000 * at);
+        assert_eq!(taken.len(), 10_001 + 1_000 * at);
+    }
+    let held = stage.speaker.octets_held();
+    assert!(held <= whole + usize::from(PEERS) * MAX_MESSAGE, "{whole} {held}");
+    // What changes meanwhile is held once as well.
+    for med in 2..6 {
+        stage.tell(med);
+        stage.pass();
+    }
+    assert!(stage.peak <= 5 * whole + usize::from(PEERS) * MAX_MESSAGE, "{whole} {} octets", stage.peak);
+    for peer in stage.peers.clone() {
+        stage.take(peer, usize::MAX);
+    }
+    stage.take(stage.teller, usize::MAX);
+    stage.pass();
+    assert_eq!(stage.speaker.octets_held(), 0, "nothing is kept of what everybody has");
+}

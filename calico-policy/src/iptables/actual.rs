@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use calico_model::{Cidr, Family, Protocol};
 
 use super::program::{IpsetKind, Program, Rule, Table, TableName};
+use crate::packet::PortProtocol;
 use crate::ruleset::{ChainName, Element, Elements, Hook, SetName};
+use crate::text::word;
 
 /// How the names of our chains begin.
 const OURS: &str = "cali-";
@@ -162,8 +164,7 @@ fn leads_to_ours(rule: &str) -> bool {
 
 fn kind(words: &str) -> Option<IpsetKind> {
     let of = |family| {
-        let kinds = [IpsetKind::Networks(family), IpsetKind::Sockets(family), IpsetKind::Interfaces(family)];
-        kinds.into_iter().find(|kind| {
+        IpsetKind::all_of(family).into_iter().find(|kind| {
             let rest = words.strip_prefix(&kind.words());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
         })
@@ -180,15 +181,14 @@ fn element(kind: IpsetKind, words: &str) -> Option<Element> {
     match kind {
         IpsetKind::Networks(_) => network(word).map(Element::Network),
         IpsetKind::Sockets(_) => {
-            let (addr, socket) = word.split_once(',')?;
-            let (protocol, port) = socket.split_once(':')?;
-            let protocol = match protocol {
-                "tcp" => Protocol::TCP,
-                "udp" => Protocol::UDP,
-                "sctp" => Protocol::SCTP,
-                _ => return None,
-            };
-            Some(Element::Socket(addr.parse().ok()?, protocol, port.parse().ok()?))
+            let (addr, port) = word.split_once(',')?;
+            let (protocol, port) = protocol_and_port(port)?;
+            Some(Element::Socket(addr.parse().ok()?, protocol, port))
+        }
+        IpsetKind::Flows(_) => {
+            let (net, port) = word.split_once(',')?;
+            let (protocol, port) = protocol_and_port(port)?;
+            Some(Element::Flow(network(net)?, protocol, port, port))
         }
         IpsetKind::Interfaces(_) => {
             let (net, interface) = word.split_once(',')?;
@@ -196,6 +196,13 @@ fn element(kind: IpsetKind, words: &str) -> Option<Element> {
             Some(Element::interface_address(interface.parse().ok()?, net.addr()))
         }
     }
+}
+
+fn protocol_and_port(words: &str) -> Option<(Protocol, u16)> {
+    let (protocol, port) = words.split_once(':')?;
+    let mut known = PortProtocol::ALL.map(PortProtocol::protocol).into_iter();
+    let protocol = known.find(|known| word(*known) == protocol)?;
+    Some((protocol, port.parse().ok()?))
 }
 
 fn network(word: &str) -> Option<Cidr> {
@@ -236,6 +243,7 @@ mod tests {
              create cali-a hash:net family inet hashsize 1024 maxelem 1048576 bucketsize 12 initval 0x1\nadd cali-a 10.0.0.1\nadd cali-a 10.0.0.0/8\n\
              create cali-b hash:ip,port family inet6 hashsize 1024 maxelem 65536\nadd cali-b fd00::1,sctp:80\n\
              create cali-c hash:net,iface family inet hashsize 1024 maxelem 65536\nadd cali-c 10.0.0.1,cali1\n\
+             create cali-f hash:net,port family inet hashsize 1024 maxelem 65536\nadd cali-f 10.0.0.0/8,udp:53\nadd cali-f 10.0.0.1,tcp:80\n\
              create cali-d hash:mac hashsize 1024 maxelem 65536\nadd cali-d 01:02:03:04:05:06\n\
              create cali-e hash:net family inet hashsize 1024 maxelem 1048576\nadd cali-e 10.0.0.1 nomatch\n",
         );
@@ -252,6 +260,7 @@ mod tests {
                 ("cali-c", Some(IpsetKind::Interfaces(Family::V4)), Some(1)),
                 ("cali-d", None, None),
                 ("cali-e", Some(IpsetKind::Networks(Family::V4)), None),
+                ("cali-f", Some(IpsetKind::Flows(Family::V4)), Some(2)),
             ]
         );
     }

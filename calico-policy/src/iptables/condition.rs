@@ -75,8 +75,9 @@ impl Lowering<'_> {
             ruleset::Match::SocketInSet(end, of, op, set) => {
                 *of == family && self.look_up(*op, set, Key::Socket(*end), alternatives)
             }
-            // They are apart before.
-            ruleset::Match::FlowInSet(..) => false,
+            ruleset::Match::FlowInSet(end, of, set) => {
+                *of == family && self.look_up(Op::Is, set, Key::Flow(*end), alternatives)
+            }
             ruleset::Match::SourceAllowed(of, set) => {
                 *of == family && self.look_up(Op::Is, set, Key::SourceAndInterface, alternatives)
             }

@@ -175,6 +175,10 @@ impl Run<'_> {
                 let port = self.port(end, place)?;
                 Some(Element::Socket(self.addr(end, place), self.packet.protocol(), port))
             }
+            Key::Flow(end) => {
+                let (addr, port) = (self.addr(end, place), self.port(End::Destination, place)?);
+                Some(Element::Flow(Cidr::host(addr), self.packet.protocol(), port, port))
+            }
             Key::SourceAndInterface => {
                 Some(Element::interface_address(self.packet.path.from()?.clone(), self.packet.source))
             }
@@ -190,9 +194,11 @@ impl Run<'_> {
                 .range(..=element.clone())
                 .next_back()
                 .is_some_and(|e| matches!(e, Element::Network(net) if net.covers(host))),
+            Element::Flow(host, protocol, port, _) => set.elements.iter().any(|e| {
+                matches!(e, Element::Flow(net, of, only, _) if net.covers(host) && of == protocol && only == port)
+            }),
             Element::Address(_)
             | Element::Socket(..)
-            | Element::Flow(..)
             | Element::ProtocolPort(..)
             | Element::Ports(..)
             | Element::Interface(_)

@@ -7,7 +7,8 @@ use calico_model::{Family, InterfaceName, Protocol};
 
 use super::condition::Condition;
 use super::program::{
-    CHAIN_NAME, HookRule, IPSET_NAME, Ipset, Match, Program, Rule, Rules, Table, TableName, Target, fitted,
+    CHAIN_NAME, HookRule, IPSET_NAME, Ipset, Match, Program, Rule, Rules, Table, TableName, Target,
+    elements_of, fitted,
 };
 use super::tree::InterfaceTree;
 use super::words::hook_word;
@@ -58,13 +59,16 @@ pub(super) fn lower_rules(ruleset: &Ruleset, options: &Options) -> Rules {
     rules
 }
 
-/// Returns a rule for each element of the set of flows that a rule looks at: ipset has no such sets.
+/// Returns the rules by which one is said that looks at a set of flows: itself for what an ipset holds, and one for each flow of
+/// so many ports that it holds it not.
 fn apart(rule: &ruleset::Rule, ruleset: &Ruleset) -> Vec<ruleset::Rule> {
     let flows = |m: &ruleset::Match| {
         if let ruleset::Match::FlowInSet(end, _, set) = m { Some((*end, set.clone())) } else { None }
     };
     let Some((end, set)) = rule.matches.iter().find_map(flows) else { return vec![rule.clone()] };
     let elements = ruleset.sets.get(&set).map(|set| &set.elements).into_iter().flatten();
+    let (wide, held): (Vec<&Element>, Vec<&Element>) =
+        elements.partition(|element| elements_of(element).is_empty());
     let of_element = |element: &Element| {
         let Element::Flow(net, protocol, first, last) = element else { return None };
         let mut matches: Vec<_> = rule.matches.iter().filter(|m| flows(m).is_none()).cloned().collect();
@@ -75,7 +79,8 @@ fn apart(rule: &ruleset::Rule, ruleset: &Ruleset) -> Vec<ruleset::Rule> {
         ]);
         Some(ruleset::Rule { matches, action: rule.action.clone() })
     };
-    elements.filter_map(of_element).collect()
+    let itself = (!held.is_empty()).then(|| rule.clone());
+    itself.into_iter().chain(wide.into_iter().filter_map(of_element)).collect()
 }
 
 /// The table in which a base chain's stage is run.

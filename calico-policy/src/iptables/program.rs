@@ -104,6 +104,8 @@ pub enum Key {
     Address(End),
     /// An end's address, with the protocol and that end's port.
     Socket(End),
+    /// An end's address, with the protocol and the destination port.
+    Flow(End),
     /// The source address, with the interface it came in by.
     SourceAndInterface,
 }
@@ -154,6 +156,8 @@ pub enum IpsetKind {
     Networks(Family),
     /// An address, a protocol and a port: `hash:ip,port`.
     Sockets(Family),
+    /// A network, a protocol and a port: `hash:net,port`.
+    Flows(Family),
     /// An address and an interface: `hash:net,iface`.
     Interfaces(Family),
 }
@@ -194,15 +198,24 @@ impl IpsetKind {
             SetKind::Address(family) | SetKind::Network(family) => Some(Self::Networks(family)),
             SetKind::Socket(family) => Some(Self::Sockets(family)),
             SetKind::InterfaceAddress(family) => Some(Self::Interfaces(family)),
-            SetKind::Flow(_) | SetKind::ProtocolPort | SetKind::Ports | SetKind::Interface => None,
+            SetKind::Flow(family) => Some(Self::Flows(family)),
+            SetKind::ProtocolPort | SetKind::Ports | SetKind::Interface => None,
         }
+    }
+
+    /// Returns all kinds of a family.
+    pub(super) fn all_of(family: Family) -> [Self; 4] {
+        [Self::Networks(family), Self::Sockets(family), Self::Flows(family), Self::Interfaces(family)]
     }
 
     /// Returns the address family.
     #[must_use]
     pub fn family(self) -> Family {
         match self {
-            Self::Networks(family) | Self::Sockets(family) | Self::Interfaces(family) => family,
+            Self::Networks(family)
+            | Self::Sockets(family)
+            | Self::Flows(family)
+            | Self::Interfaces(family) => family,
         }
     }
 }
@@ -215,16 +228,25 @@ impl Ipset {
     }
 }
 
-/// Returns the elements by which ipset holds one: it takes no network of all addresses, but both halves of it.
+/// An ipset holds each port of a range by itself: a flow of more than these is a rule instead.
+const PORTS_OF_A_FLOW: u16 = 16;
+
+/// Returns the elements by which ipset holds one: it takes no network of all addresses, but both halves of it, and no range of
+/// ports, but each of them. None for a flow of so many ports that it becomes a rule instead.
 pub(super) fn elements_of(element: &Element) -> Vec<Element> {
+    let halves = |net: &Cidr| match net.prefix_len() {
+        0 => (0..2).filter_map(|half| net.subnet(1, half)).collect(),
+        _ => vec![*net],
+    };
     match element {
         Element::Address(addr) => vec![Element::Network(Cidr::host(*addr))],
-        Element::Network(all) if all.prefix_len() == 0 => {
-            (0..2).filter_map(|half| all.subnet(1, half)).map(Element::Network).collect()
+        Element::Network(net) => halves(net).into_iter().map(Element::Network).collect(),
+        Element::Flow(_, _, first, last) if last - first >= PORTS_OF_A_FLOW => Vec::new(),
+        Element::Flow(net, protocol, first, last) => {
+            let ports = |net| (*first..=*last).map(move |port| Element::Flow(net, *protocol, port, port));
+            halves(net).into_iter().flat_map(ports).collect()
         }
-        Element::Network(_)
-        | Element::Socket(..)
-        | Element::Flow(..)
+        Element::Socket(..)
         | Element::ProtocolPort(..)
         | Element::Ports(..)
         | Element::Interface(_)

@@ -98,7 +98,8 @@ impl Rule {
                     Key::Address(End::Source) => "src",
                     Key::Address(End::Destination) => "dst",
                     Key::Socket(End::Source) | Key::SourceAndInterface => "src,src",
-                    Key::Socket(End::Destination) => "dst,dst",
+                    Key::Flow(End::Source) => "src,dst",
+                    Key::Socket(End::Destination) | Key::Flow(End::Destination) => "dst,dst",
                 };
                 format!("-m set {}--match-set {set} {directions}", not(op))
             }
@@ -245,6 +246,7 @@ impl IpsetKind {
         let (word, family) = match self {
             IpsetKind::Networks(family) => ("hash:net", family),
             IpsetKind::Sockets(family) => ("hash:ip,port", family),
+            IpsetKind::Flows(family) => ("hash:net,port", family),
             IpsetKind::Interfaces(family) => ("hash:net,iface", family),
         };
         let family = if family == Family::V4 { "inet" } else { "inet6" };
@@ -266,7 +268,8 @@ pub(super) fn element(element: &Element) -> String {
         Element::Network(net) => format!("{}/{}", net.addr(), net.prefix_len()),
         Element::Socket(addr, protocol, port) => format!("{addr},{}:{port}", word(*protocol)),
         Element::Flow(net, protocol, first, last) => {
-            format!("{net},{}:{first}-{last}", word(*protocol))
+            let (net, ports) = (Element::Network(*net), Element::Ports(*first, *last));
+            format!("{},{}:{ports}", self::element(&net), word(*protocol))
         }
         Element::ProtocolPort(protocol, port) => format!("{}:{port}", word(*protocol)),
         Element::Ports(first, last) => format!("{first}-{last}"),

@@ -108,6 +108,38 @@ fn many_workloads(count: usize) -> Snapshot {
     world
 }
 
+#[test]
+fn rules_that_differ_in_network_and_port_are_one_set_and_a_flow_of_many_ports_is_a_rule() {
+    use calico_model::resource::{NetworkPolicy, Policy, PolicyType};
+    let mut world = many_workloads(1);
+    let mut policy = Policy::selecting("all()".parse().unwrap(), vec![PolicyType::Ingress]);
+    for index in 0..100 {
+        let mut rule = calico_model::resource::Rule::allow();
+        rule.protocol = Some("TCP".parse().unwrap());
+        rule.source.nets = vec![format!("10.{index}.0.0/16").parse().unwrap()];
+        let (first, last) = (1000 + index * 7, 1000 + index * 7 + if index == 50 { 500 } else { index % 3 });
+        rule.destination.ports = vec![format!("{first}:{last}").parse().unwrap()];
+        policy.ingress.push(rule);
+    }
+    let mut policy = Object::new("flows".parse().unwrap(), NetworkPolicy(policy));
+    policy.metadata.namespace = Some("ns".parse().unwrap());
+    world.insert(policy);
+    let ruleset = compile(&world, &node());
+    let program = lower(&ruleset, &Options::default());
+    let lines: Vec<String> = rules(&program).map(Rule::line).collect();
+    let of = |word: &str| lines.iter().filter(|line| line.contains(word)).count();
+    assert_eq!((of(" src,dst "), of("-s 10.50.0.0/16 ")), (1, 1), "{program}");
+    assert_eq!(of("-s 10."), 1, "{program}");
+    for variant in Variant::ALL {
+        let namespace = Namespace::new("flows");
+        namespace.within(|| {
+            let sync = || Iptables::new(variant).sync(&ruleset, &Options::default()).unwrap();
+            assert_eq!(sync().refused, [], "{variant}");
+            assert!(sync().transaction.is_empty(), "{variant}");
+        });
+    }
+}
+
 /// How many rules are asked at most on the way through a chain and those it goes to.
 fn deepest(program: &Program, family: Family, table: TableName, chain: &str) -> usize {
     let chains = &program.rules.tables[&(family, table)].chains;

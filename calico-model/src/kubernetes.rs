@@ -102,6 +102,10 @@ pub fn namespace(value: &Value) -> Result<Object<Profile>, ConversionError> {
     let meta = read::<object::Named>("Namespace", value)?.metadata;
     let mut labels = prefixed(crate::selector::NAMESPACE_PREFIX, &meta.labels);
     labels.insert("pcns.projectcalico.org/name", meta.name.as_str());
+    // Kubernetes' API server gives every namespace this label, whatever a manifest says, and takes no name that is too long for it.
+    if meta.name.len() <= 63 {
+        labels.insert("pcns.kubernetes.io/metadata.name", meta.name.as_str());
+    }
     let profile =
         Profile { ingress: vec![Rule::allow()], egress: vec![Rule::allow()], labels_to_apply: labels };
     Ok(Object::new(name("Namespace", &format!("kns.{}", meta.name))?, profile))

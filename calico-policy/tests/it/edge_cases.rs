@@ -28,7 +28,7 @@ metadata: {name: web, namespace: shop, labels: {role: web}}
 spec: {node: node-1, interfaceName: cali3, ipNetworks: [10.0.0.3, 'fd00::3'], profiles: [projectcalico-default-allow]}
 ";
 
-fn world(resources: &str) -> Snapshot {
+pub(crate) fn world(resources: &str) -> Snapshot {
     let mut world = Snapshot::default();
     for document in manifest::parse(format!("{WORKLOADS}---\n{resources}").as_bytes()) {
         world.apply(Update::Put(Box::new(document.unwrap().check_input().unwrap())));
@@ -37,7 +37,7 @@ fn world(resources: &str) -> Snapshot {
 }
 
 /// A policy for the databases.
-fn policy(spec: &str) -> String {
+pub(crate) fn policy(spec: &str) -> String {
     format!(
         "apiVersion: projectcalico.org/v3
 kind: NetworkPolicy
@@ -58,12 +58,12 @@ spec: {{node: node-1, interfaceName: eth0}}
     ))
 }
 
-fn packet(path: Path, source: &str, destination: &str, transport: Transport) -> Packet {
+pub(crate) fn packet(path: Path, source: &str, destination: &str, transport: Transport) -> Packet {
     let node = "node-1".parse().unwrap();
     Packet::new(node, path, source.parse().unwrap(), destination.parse().unwrap(), transport).unwrap()
 }
 
-fn forward(from: &str, to: &str) -> Path {
+pub(crate) fn forward(from: &str, to: &str) -> Path {
     Path::Forward { from: from.parse().unwrap(), to: to.parse().unwrap() }
 }
 
@@ -76,7 +76,7 @@ fn from_web(destination: &str, transport: Transport) -> Packet {
     packet(forward("cali3", to), source, destination, transport)
 }
 
-fn allows(world: &Snapshot, packet: &Packet) -> bool {
+pub(crate) fn allows(world: &Snapshot, packet: &Packet) -> bool {
     let trace = evaluate(world, packet);
     assert_eq!(simulate(&compile(world, &packet.node), packet), trace.outcome, "{packet}\n{trace}");
     trace.outcome.verdict == Verdict::Allow
@@ -401,7 +401,7 @@ spec: {{selector: has(host), {place}, {rules}}}
 }
 
 #[test]
-fn pe52_pre_dnat_policy_sees_the_destination_before_its_translation() {
+fn pe52_pe53_pre_dnat_policy_sees_the_destination_before_its_translation() {
     let deny = "ingress: [{action: Deny, protocol: TCP, destination: {ports: [30080]}}]";
     let world = host_endpoint(&host_policy("preDNAT: true, applyOnForward: true, types: [Ingress]", deny));
     let mut packet = packet(forward("eth0", "cali1"), "192.0.2.1", "10.0.0.1", Transport::tcp(80));

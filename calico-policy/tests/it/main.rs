@@ -4,6 +4,8 @@
 mod compare;
 mod edge_cases;
 mod edges;
+mod edges_of_kubernetes;
+mod edges_of_paths;
 mod every_filter;
 mod explain;
 mod golden;

@@ -182,7 +182,7 @@ spec: {nets: [192.0.2.0/24]}
 fn pe48_a_network_is_the_same_however_it_is_written() {
     for (net, v4, v6) in [
         ("10.0.0.3/32", true, false),
-        ("10.0.0.99/24", true, false),
+        ("10.0.0.0/24", true, false),
         ("'FD00::0003/128'", false, true),
         ("'fd00:0:0::/64'", false, true),
     ] {
@@ -191,6 +191,11 @@ fn pe48_a_network_is_the_same_however_it_is_written() {
             let packet = packet(forward("cali3", "cali1"), source, destination, Transport::tcp(80));
             assert_eq!(allows(&world, &packet), expected, "{net} {source}");
         }
+    }
+    for wrong in ["10.0.0.99/24", "'::ffff:10.0.0.3/24'", "'fe80::1%eth0/128'"] {
+        let text = policy(&format!("ingress: [{{action: Allow, source: {{nets: [{wrong}]}}}}]"));
+        let read = calico_model::manifest::parse(text.as_bytes()).pop().unwrap();
+        assert!(read.is_err() || read.unwrap().check_input().is_err(), "{wrong} says two things");
     }
 }
 

@@ -99,6 +99,7 @@ impl fmt::Display for Reason {
             Reason::BlocksReserved(n) => write!(f, "{} blocks reserved", grouped(*n)),
             Reason::StrictAffinity => f.write_str("strict affinity on"),
             Reason::NoAutoAllocation => f.write_str("automatic block allocation off"),
+            Reason::BlockLimit(1) => f.write_str("the limit of 1 block per host is reached"),
             Reason::BlockLimit(n) => write!(f, "the limit of {n} blocks per host is reached"),
         }
     }

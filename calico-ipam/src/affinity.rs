@@ -351,7 +351,7 @@ impl Ipam {
             StoredAffinity { state: AffinityState::Confirmed, ..affinity.value.clone().unwrap_or_default() };
         // The block is written unchanged, so that whoever is about to take it away has lost.
         let writes = vec![
-            block.put(block_key(cidr), to_json(&StoredBlock::from(value))),
+            block.put(block_key(cidr), to_json(value)),
             affinity.put(affinity_key(owner, cidr), to_json(&confirmed)),
         ];
         Ok(matches!(self.commit(writes, now).await?, Outcome::Done(_)))
@@ -442,7 +442,7 @@ fn release_step(
         if left.is_unused() {
             return block.delete(block_key(cidr));
         }
-        Some(block.put(block_key(cidr), to_json(&StoredBlock::from(&left))))
+        Some(block.put(block_key(cidr), to_json(&left)))
     });
     // Where no affinity was read none may come meanwhile: a claim that is finished now must not lose its block alone.
     let none_came = || Write::delete(key.clone(), Precondition::Absent);

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use calico_model::Cidr;
 use calico_model::datastore::Write;
-use calico_model::resource::block::{StoredBlock, StoredHandle, block_from_key, block_key, handle_key};
+use calico_model::resource::block::{StoredHandle, block_from_key, block_key, handle_key};
 
 use crate::block::Block;
 use crate::error::AccessError;
@@ -77,7 +77,6 @@ impl Ipam {
     /// Makes the write that fails whatever else is about to change a block that exists.
     fn fence(&self, cidr: &Cidr, block: &Versioned<Block>) -> Option<Write> {
         self.cache().forget_block(cidr);
-        let stored = StoredBlock::from(block.value.as_ref()?);
-        Some(block.put(block_key(cidr), to_json(&stored)))
+        Some(block.put(block_key(cidr), to_json(block.value.as_ref()?)))
     }
 }

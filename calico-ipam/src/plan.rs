@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime};
 
 use calico_model::datastore::{Atomicity, Write};
 use calico_model::resource::block::{
-    AffinityState, Owner, StoredAffinity, StoredBlock, StoredHandle, affinity_key, block_key,
+    AffinityState, Owner, StoredAffinity, StoredHandle, affinity_key, block_key,
 };
 use calico_model::{Cidr, Name};
 use serde_json::Map;
@@ -193,7 +193,7 @@ impl Plan {
         let handle = self.handle.iter().filter_map(|handle| handle_write(handle, handle.value.as_ref()?));
         let blocks = self.blocks.iter().filter_map(|block| {
             let stored = block.value.as_ref()?;
-            Some(block.put(block_key(&stored.cidr()), to_json(&StoredBlock::from(stored))))
+            Some(block.put(block_key(&stored.cidr()), to_json(stored)))
         });
         let (first, last) = (self.first.iter(), self.last.iter());
         let first = first.filter_map(AffinityChange::write);

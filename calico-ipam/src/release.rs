@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use calico_model::Cidr;
 use calico_model::datastore::{Atomicity, Key, Write};
-use calico_model::resource::block::{StoredBlock, StoredHandle, block_from_key, block_key, blocks_prefix};
+use calico_model::resource::block::{StoredHandle, block_from_key, block_key, blocks_prefix};
 use calico_model::{Family, Revision};
 
 use crate::block::{Block, Expected, Freed};
@@ -43,7 +43,7 @@ pub(crate) fn plan_release(
     if unused {
         plan.writes.extend(block.delete(key));
     } else {
-        plan.writes.push(block.put(key, to_json(&StoredBlock::from(after))));
+        plan.writes.push(block.put(key, to_json(after)));
         plan.block = Some(after.clone());
     }
     for read in handles.values() {
@@ -124,7 +124,7 @@ impl Ipam {
                 continue;
             }
             let key = block_key(&cidr);
-            let stored = read.put(key.clone(), to_json(&StoredBlock::from(&thawed)));
+            let stored = read.put(key.clone(), to_json(&thawed));
             let write = if thawed.is_unused() { read.delete(key).unwrap_or(stored) } else { stored };
             if let Outcome::Done(_) = self.commit(vec![write], now).await? {
                 self.cache().forget_block(&cidr);

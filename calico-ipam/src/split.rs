@@ -25,7 +25,7 @@ pub enum SplitError {
         parts: u32,
     },
     /// The parts would be smaller than a block.
-    #[error("pool {pool} has {blocks} blocks: {parts} parts would be smaller than one")]
+    #[error("pool {pool}: {parts} parts would be smaller than a block, of which it has {blocks}")]
     TooMany {
         /// The pool.
         pool: Name,

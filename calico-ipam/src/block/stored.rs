@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use calico_model::Cidr;
-use calico_model::resource::block::StoredBlock;
+use calico_model::resource::block::{Owner, StoredAttributes, StoredBlock};
+use calico_model::{Cidr, SequenceNumber};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::{Block, size_of};
 
@@ -81,5 +83,53 @@ impl From<&Block> for StoredBlock {
             deleted: block.deleted,
             unknown: (*block.unknown).clone(),
         }
+    }
+}
+
+/// A [`StoredBlock`] that is only written. A full block names dozens of workloads, which would be copied for each write.
+#[derive(Serialize)]
+struct Written<'a> {
+    cidr: Cidr,
+    affinity: Option<&'a Owner>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    affinity_claim_time: Option<&'a str>,
+    allocations: &'a [Option<u16>],
+    unallocated: &'a [u16],
+    #[serde(serialize_with = "each")]
+    attributes: &'a [Arc<StoredAttributes>],
+    #[serde(rename = "sequenceNumber")]
+    sequence_number: SequenceNumber,
+    #[serde(rename = "sequenceNumberForAllocation", serialize_with = "by_ordinal")]
+    sequence_number_for_allocation: &'a [Option<SequenceNumber>],
+    deleted: bool,
+    #[serde(flatten)]
+    unknown: &'a Map<String, Value>,
+}
+
+fn each<S: Serializer>(attributes: &[Arc<StoredAttributes>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(attributes.iter().map(Arc::as_ref))
+}
+
+fn by_ordinal<S: Serializer>(sequences: &[Option<SequenceNumber>], serializer: S) -> Result<S::Ok, S::Error> {
+    let held = (0usize..).zip(sequences).filter_map(|(ordinal, sequence)| Some((ordinal, (*sequence)?)));
+    serializer.collect_map(held)
+}
+
+/// Writes what [`StoredBlock`] reads.
+impl Serialize for Block {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = Written {
+            cidr: self.cidr,
+            affinity: self.owner.as_ref(),
+            affinity_claim_time: self.claimed.as_deref(),
+            allocations: &self.slots,
+            unallocated: &self.queue,
+            attributes: &self.attributes,
+            sequence_number: self.sequence,
+            sequence_number_for_allocation: &self.sequences,
+            deleted: self.deleted,
+            unknown: &self.unknown,
+        };
+        written.serialize(serializer)
     }
 }

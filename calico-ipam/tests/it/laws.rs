@@ -107,6 +107,8 @@ proptest! {
         let text = serde_json::to_vec(&stored).unwrap();
         let again: StoredBlock = serde_json::from_slice(&text).unwrap();
         prop_assert_eq!(&again, &stored);
+        let written: StoredBlock = serde_json::from_slice(&serde_json::to_vec(&block).unwrap()).unwrap();
+        prop_assert_eq!(&written, &stored);
         prop_assert_eq!(Block::try_from(again).unwrap(), block);
     }
 

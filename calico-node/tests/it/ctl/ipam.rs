@@ -289,7 +289,7 @@ async fn a_pool_is_split_while_the_datastore_is_locked_and_its_addresses_stay() 
     cluster.ok(&["datastore", "migrate", "lock"]);
     for (parts, problem) in [
         ("3", "a pool can be split into 2, 4, 8, ... parts, not into 3\n"),
-        ("8", "pool p has 4 blocks: 8 parts would be smaller than one\n"),
+        ("8", "pool p: 8 parts would be smaller than a block, of which it has 4\n"),
     ] {
         let refused = cluster.run(&["ipam", "split", parts, "--cidr", "192.168.0.0/24"]);
         assert_eq!((refused.code, refused.err.as_str()), (1, problem));

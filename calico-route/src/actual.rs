@@ -44,6 +44,8 @@ pub struct Host {
     pub ipv6: Ipv6,
     /// All links.
     pub links: BTreeMap<InterfaceName, Link>,
+    /// Those of our devices that leave the checksums of what they send to the hardware.
+    pub offloading: BTreeSet<InterfaceName>,
     /// The routes of others in the main table.
     pub foreign: BTreeMap<RouteKey, Vec<Installed>>,
 }
@@ -113,6 +115,7 @@ impl Actual {
             | Change::AddVxlan { .. }
             | Change::AddIpip { .. }
             | Change::SetLink { .. }
+            | Change::StopChecksumOffload { .. }
             | Change::AddAddress { .. }
             | Change::RemoveAddress { .. } => return Knowledge::Lost,
             Change::SetSysctl { sysctl, value } => {

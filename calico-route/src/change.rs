@@ -48,6 +48,11 @@ pub enum Change {
         /// The MAC address, when it is to change.
         mac: Option<Mac>,
     },
+    /// Has the kernel compute the checksums of what a device sends, instead of the hardware.
+    StopChecksumOffload {
+        /// The device.
+        device: InterfaceName,
+    },
     /// Gives a device an address.
     AddAddress {
         /// The device.
@@ -123,6 +128,7 @@ impl Change {
             | Change::AddVxlan { device, .. }
             | Change::AddIpip { device, .. }
             | Change::SetLink { device, .. }
+            | Change::StopChecksumOffload { device }
             | Change::AddAddress { device, .. }
             | Change::RemoveAddress { device, .. }
             | Change::SetNeighbour { device, .. }
@@ -136,7 +142,7 @@ impl Change {
     }
 }
 
-/// As `ip` and `bridge` would be called for it.
+/// As `ip`, `bridge` and `ethtool` would be called for it.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -155,6 +161,7 @@ impl fmt::Display for Change {
                 }
                 f.write_str(" up")
             }
+            Change::StopChecksumOffload { device } => write!(f, "ethtool -K {device} tx off"),
             Change::AddAddress { device, address, label } => {
                 write!(f, "address add {address} dev {device}")?;
                 label.as_ref().map_or(Ok(()), |label| write!(f, " label {label}"))

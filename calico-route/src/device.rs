@@ -105,6 +105,29 @@ impl Mtu {
     }
 }
 
+/// Who computes the checksums of what a device sends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Checksums {
+    /// Whoever does now. The kernel leaves it to the hardware where that can.
+    #[default]
+    AsIs,
+    /// The kernel, because the hardware does it wrong for wrapped packets.
+    Kernel,
+}
+
+impl Checksums {
+    /// Reads `featureDetectOverride`, a list of `name=value`: `ChecksumOffloadBroken=true`. Nothing is detected: it is
+    /// kernels before 5.7 that were broken.
+    #[must_use]
+    pub fn from_setting(overrides: Option<&str>) -> Self {
+        let mut overrides = overrides.unwrap_or_default().split(',').filter_map(|each| each.split_once('='));
+        let is_broken = |(name, value): (&str, &str)| {
+            name.trim() == "ChecksumOffloadBroken" && value.trim().eq_ignore_ascii_case("true")
+        };
+        if overrides.any(is_broken) { Checksums::Kernel } else { Checksums::AsIs }
+    }
+}
+
 /// Links by their names: a regular expression, of which some part of a name has to fit.
 #[derive(Debug, Clone)]
 pub struct LinkPattern(Regex);
@@ -144,6 +167,8 @@ pub struct VxlanDevice {
     pub mac: Mac,
     /// How large its packets may be.
     pub mtu: Mtu,
+    /// Who computes the checksums of what it sends.
+    pub checksums: Checksums,
     /// The device's own address, a single one.
     pub address: InterfaceAddr,
     /// The pools that need the device.
@@ -208,5 +233,18 @@ mod tests {
         assert_eq!(Mtu::from_setting(Some(0)), Mtu::Detected);
         assert_eq!(Mtu::from_setting(None), Mtu::Detected);
         assert_eq!(Mtu::from_setting(Some(1400)), Mtu::Bytes(1400));
+    }
+
+    #[test]
+    fn only_what_is_said_to_be_broken_is() {
+        for (setting, checksums) in [
+            (None, Checksums::AsIs),
+            (Some(""), Checksums::AsIs),
+            (Some("ChecksumOffloadBroken=false"), Checksums::AsIs),
+            (Some("SNATFullyRandom=true"), Checksums::AsIs),
+            (Some("SNATFullyRandom=false, ChecksumOffloadBroken=true"), Checksums::Kernel),
+        ] {
+            assert_eq!(Checksums::from_setting(setting), checksums, "{setting:?}");
+        }
     }
 }

@@ -27,6 +27,8 @@ pub struct FakeKernel {
     pub neighbours: BTreeMap<(InterfaceName, IpAddr), Mac>,
     /// All forwarding entries.
     pub fdb: BTreeSet<FdbEntry>,
+    /// The devices that leave the checksums of what they send to the hardware.
+    pub offloading: BTreeSet<InterfaceName>,
     /// All kernel settings that were ever written.
     pub sysctls: BTreeMap<Sysctl, String>,
 }
@@ -85,6 +87,7 @@ impl FakeKernel {
         self.forget_routes(name);
         self.neighbours.retain(|(device, _), _| device != name);
         self.fdb.retain(|entry| entry.device != *name);
+        self.offloading.remove(name);
         self.sysctls.retain(|sysctl, _| sysctl.device() != Some(name));
     }
 
@@ -99,7 +102,12 @@ impl FakeKernel {
     #[must_use]
     pub fn read(&self, ownership: &Ownership) -> Actual {
         let mut actual = Actual {
-            host: Host { ipv6: self.ipv6, links: self.links.clone(), foreign: BTreeMap::new() },
+            host: Host {
+                ipv6: self.ipv6,
+                links: self.links.clone(),
+                offloading: self.offloading.clone(),
+                foreign: BTreeMap::new(),
+            },
             sysctls: self.sysctls.clone(),
             ..Actual::default()
         };
@@ -131,6 +139,7 @@ impl FakeKernel {
             }
             Change::AddVxlan { device, params, mac, mtu, .. } => {
                 self.make(device, LinkKind::Vxlan(params.clone()), Some(*mac), *mtu)?;
+                self.offloading.insert(device.clone());
             }
             Change::AddIpip { device, .. } => self.make(device, LinkKind::Ipip, None, 1480)?,
             Change::SetLink { device, mtu, mac } => {
@@ -138,6 +147,10 @@ impl FakeKernel {
                 link.state = LinkState::Up;
                 link.mtu = mtu.unwrap_or(link.mtu);
                 link.mac = mac.or(link.mac);
+            }
+            Change::StopChecksumOffload { device } => {
+                self.link(device)?;
+                self.offloading.remove(device);
             }
             Change::AddAddress { device, address, label } => {
                 let held = self.link(device)?.addresses.insert(*address, label.clone());

@@ -16,6 +16,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 mod codec;
 mod conntrack;
+mod feature;
 mod namespace;
 mod read;
 mod route;
@@ -36,7 +37,7 @@ use crate::ownership::{Ownership, PROTOCOL};
 use crate::sysctl::Sysctl;
 use codec::Batch;
 use namespace::NetworkNamespace;
-use socket::{NetlinkSocket, RECEIVE_BUFFER};
+use socket::{DumpError, NetlinkSocket, RECEIVE_BUFFER};
 use write::{Indexes, NoDevice};
 
 /// Messages per send: more of them gain little and hold up the runtime longer.
@@ -161,6 +162,8 @@ impl Netlink {
             actual.host.links.keys().filter(|device| ownership.is_workload(device)).cloned().collect();
         let sysctls = self.namespace.run(|| sysctl::read(&workloads)).map_err(ReadError::Sysctl)?;
         actual.sysctls = sysctls.map_err(ReadError::Sysctl)?;
+        let tunnels = actual.host.links.keys().filter(|device| ownership.is_tunnel(device)).collect();
+        actual.host.offloading = feature::offloading(&self.namespace, tunnels).await?;
         if !actual.sysctls.contains_key(&Sysctl::forwarding(Family::V6)) {
             actual.host.ipv6 = Ipv6::Absent;
         }
@@ -175,7 +178,7 @@ impl Netlink {
             let alike = |change: &&Change| Kind::of(change) == Kind::of(first);
             let most = match Kind::of(first) {
                 Kind::Entry => BATCH,
-                Kind::Link => 1,
+                Kind::Link | Kind::Feature => 1,
                 Kind::Sysctl => rest.len(),
             };
             let len = rest.iter().take(most).take_while(alike).count();
@@ -183,6 +186,7 @@ impl Netlink {
             let results = match Kind::of(first) {
                 Kind::Entry => self.write(now).await,
                 Kind::Link => vec![self.write_link(first).await],
+                Kind::Feature => vec![self.write_feature(first).await],
                 Kind::Sysctl => self.write_sysctls(now),
             };
             outcomes.extend(now.iter().zip(results).map(|(change, result)| Outcome { change, result }));
@@ -310,6 +314,18 @@ impl Netlink {
         result
     }
 
+    async fn write_feature(&self, change: &Change) -> Result<(), WriteError> {
+        let Change::StopChecksumOffload { device } = change else { return Ok(()) };
+        let refused = |refusal| WriteError::Refused { change: change.to_string(), refusal };
+        let lost = |source| WriteError::Unanswered { change: change.to_string(), source };
+        match feature::stop_offload(&self.namespace, device).await {
+            Ok(()) => Ok(()),
+            Err(DumpError::Refused(refusal)) => Err(refused(refusal)),
+            Err(DumpError::Socket(source)) => Err(lost(source)),
+            Err(DumpError::Interrupted) => Err(lost(std::io::ErrorKind::Interrupted.into())),
+        }
+    }
+
     fn write_sysctls(&self, changes: &[Change]) -> Vec<Result<(), WriteError>> {
         match self.namespace.run(|| changes.iter().map(sysctl::write).collect()) {
             Ok(results) => results,
@@ -343,6 +359,8 @@ enum Kind {
     Entry,
     /// Alone.
     Link,
+    /// To another socket.
+    Feature,
     /// To a file.
     Sysctl,
 }
@@ -356,6 +374,7 @@ impl Kind {
             | Change::SetLink { .. }
             | Change::AddAddress { .. }
             | Change::RemoveAddress { .. } => Kind::Link,
+            Change::StopChecksumOffload { .. } => Kind::Feature,
             Change::SetSysctl { .. } => Kind::Sysctl,
             Change::SetNeighbour { .. }
             | Change::RemoveNeighbour { .. }

@@ -7,7 +7,9 @@ use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
 use crate::actual::{Host, Link, LinkKind, LinkState};
 use crate::change::Change;
 use crate::desired::Desired;
-use crate::device::{IpipDevice, Mtu, Tunnel, VxlanDevice, VxlanParams, ipip_device, vxlan_device};
+use crate::device::{
+    Checksums, IpipDevice, Mtu, Tunnel, VxlanDevice, VxlanParams, ipip_device, vxlan_device,
+};
 use crate::ownership::IPIP_LABEL;
 use crate::resolve::{Resolver, Waiting};
 
@@ -49,6 +51,12 @@ pub(super) fn changes(
                         links.remove(renamed);
                     }
                     links.vxlan(&device, wanted, params, mtu, actual);
+                    let is_new = actual.is_none() || links.lost.contains(&device);
+                    if wanted.checksums == Checksums::Kernel
+                        && (is_new || resolver.host.offloading.contains(&device))
+                    {
+                        links.first.push(Change::StopChecksumOffload { device: device.clone() });
+                    }
                 }
                 Err(problem) => {
                     waiting.insert(problem);

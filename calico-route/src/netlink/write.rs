@@ -33,7 +33,8 @@ pub(super) struct NoDevice(pub(super) InterfaceName);
 
 type Encoded = Result<(), NoDevice>;
 
-/// Appends the message of a change to a batch. A kernel setting has none.
+/// Appends the message of a change to a batch. A kernel setting and a device's feature have none: they are
+/// written otherwise.
 pub(super) fn encode(
     change: &Change,
     sequence: u32,
@@ -58,7 +59,7 @@ pub(super) fn encode(
         Change::AddRoute { key, form } => writer.add_route(NLM_F_CREATE | NLM_F_EXCL, key, form),
         Change::ReplaceRoute { key, form } => writer.add_route(NLM_F_CREATE | NLM_F_REPLACE, key, form),
         Change::RemoveRoute { key, route } => writer.remove_route(key, route.protocol, &route.form),
-        Change::SetSysctl { .. } => Ok(()),
+        Change::SetSysctl { .. } | Change::StopChecksumOffload { .. } => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use calico_model::learned::LearnedRoutes;
-use calico_model::resource::EncapMode;
+use calico_model::resource::{EncapMode, FelixConfiguration, Object};
 use calico_model::{Snapshot, Update};
 use calico_route::actual::Knowledge;
 use calico_route::netlink::{Event, Netlink, Subject};
@@ -117,6 +117,30 @@ async fn drift_of_every_kind_is_repaired_and_what_belongs_to_others_stays() {
     }
     assert_eq!(foreign(machine.ip("route show")), before);
     contains(&machine.ip("neigh show dev eth0"), "172.16.6.99 lladdr 02:00:00:00:00:99 PERMANENT");
+}
+
+/// Hardware that computes the checksums of wrapped packets wrong: the kernel does it, on a device that is made and on one that
+/// is there. `ethtool` is the second opinion.
+#[tokio::test]
+async fn where_the_hardware_computes_checksums_wrong_the_kernel_does() {
+    let machine = machine();
+    let mut snapshot = three_nodes();
+    let mut netlink = machine.connect();
+    let features = || machine.run("ethtool -k vxlan.calico");
+    settle(&mut netlink, &desired(&snapshot)).await;
+    contains(&features(), "tx-checksumming: on");
+    let broken = Some("SNATFullyRandom=false,ChecksumOffloadBroken=true".to_owned());
+    let spec = FelixConfiguration { feature_detect_override: broken, ..FelixConfiguration::new() };
+    snapshot.insert(Object::new("default".parse().unwrap(), spec));
+    let told = settle(&mut netlink, &desired(&snapshot)).await;
+    assert_eq!(told.iter().map(Change::to_string).collect::<Vec<_>>(), ["ethtool -K vxlan.calico tx off"]);
+    contains(&features(), "tx-checksumming: off");
+    machine.ip("link del vxlan.calico");
+    settle(&mut netlink, &desired(&snapshot)).await;
+    contains(&features(), "tx-checksumming: off");
+    machine.run("ethtool -K vxlan.calico tx on");
+    settle(&mut netlink, &desired(&snapshot)).await;
+    contains(&features(), "tx-checksumming: off");
 }
 
 #[tokio::test]

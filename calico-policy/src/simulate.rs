@@ -6,8 +6,8 @@ use calico_model::{Cidr, InterfaceName, Protocol};
 
 use crate::packet::{ConnectionState, Outcome, Packet, Path, SourceNat, Transport};
 use crate::ruleset::{
-    Action, Base, Bound, Chain, ChainKind, ChainName, Element, End, Hook, Interface, Match, Op, PortSet,
-    Ruleset, Set, SetKind, SetName,
+    Action, Base, Bound, Chain, ChainKind, ChainName, Element, End, Hook, Interface, Match, PortSet, Ruleset,
+    Set, SetKind, SetName,
 };
 
 /// Returns what becomes of a packet on the node that a ruleset is for.
@@ -245,15 +245,6 @@ impl<'r> Run<'r> {
             return Some((icmp_type, code));
         }
         None
-    }
-}
-
-impl Op {
-    fn says(self, holds: bool) -> bool {
-        match self {
-            Op::Is => holds,
-            Op::IsNot => !holds,
-        }
     }
 }
 

@@ -226,29 +226,13 @@ fn split(alternatives: &mut Vec<Condition>, each: Vec<Match>) -> bool {
 
 impl Condition {
     pub(super) fn put(&mut self, m: Match) {
-        let taken = match &m {
-            Match::Network(end, op, net) => {
-                if self.matches.iter().any(|other| matches!(other, Match::Network(of, ..) if of == end)) {
-                    self.matches.push(Match::Range(*end, *op, *net));
-                    return;
-                }
-                false
-            }
-            Match::Protocol(..) => self.matches.iter().any(|other| matches!(other, Match::Protocol(..))),
-            Match::Interface(bound, ..) | Match::Prefix(bound, ..) => self.matches.iter().any(
-                |other| matches!(other, Match::Interface(of, ..) | Match::Prefix(of, ..) if of == bound),
-            ),
-            Match::Range(..)
-            | Match::Port(..)
-            | Match::Ports(..)
-            | Match::Icmp(..)
-            | Match::Set(..)
-            | Match::Established
-            | Match::Withdrawn
-            | Match::Invalid
-            | Match::Mark(_) => false,
-        };
-        if taken { self.more.push(m) } else { self.matches.push(m) }
+        let slot = m.slot();
+        let taken = slot.is_some() && self.matches.iter().any(|other| other.slot() == slot);
+        match (taken, m) {
+            (true, Match::Network(end, op, net)) => self.matches.push(Match::Range(end, op, net)),
+            (true, m) => self.more.push(m),
+            (false, m) => self.matches.push(m),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use calico_model::{Cidr, InterfaceName};
 
 use super::program::{Key, Match, Program, Rule, Table, TableName, Target};
 use crate::packet::{ConnectionState, Outcome, Packet, Path, SourceNat, Transport};
-use crate::ruleset::{Bound, ChainName, Element, End, Hook, Op, SetName};
+use crate::ruleset::{Bound, ChainName, Element, End, Hook, SetName};
 
 /// Returns what becomes of a packet that nobody has marked. It equals [`simulate`](crate::simulate()) of the ruleset that the
 /// program was lowered from.
@@ -137,26 +137,26 @@ impl Run<'_> {
         };
         match m {
             Match::Network(end, op, net) | Match::Range(end, op, net) => {
-                says(*op, net.contains(self.addr(*end, place)))
+                op.says(net.contains(self.addr(*end, place)))
             }
-            Match::Interface(bound, op, name) => says(*op, interface(bound) == Some(name.as_str())),
+            Match::Interface(bound, op, name) => op.says(interface(bound) == Some(name.as_str())),
             Match::Prefix(bound, op, prefix) => {
-                says(*op, interface(bound).is_some_and(|name| name.starts_with(prefix.as_str())))
+                op.says(interface(bound).is_some_and(|name| name.starts_with(prefix.as_str())))
             }
-            Match::Protocol(op, protocol) => says(*op, packet.protocol() == *protocol),
+            Match::Protocol(op, protocol) => op.says(packet.protocol() == *protocol),
             Match::Port(end, op, first, last) => {
-                self.port(*end, place).is_some_and(|port| says(*op, (*first..=*last).contains(&port)))
+                self.port(*end, place).is_some_and(|port| op.says((*first..=*last).contains(&port)))
             }
             Match::Ports(end, op, ranges) => self.port(*end, place).is_some_and(|port| {
-                says(*op, ranges.iter().any(|(first, last)| (*first..=*last).contains(&port)))
+                op.says(ranges.iter().any(|(first, last)| (*first..=*last).contains(&port)))
             }),
             Match::Icmp(family, op, icmp_type, code) => {
                 let Transport::Icmp { icmp_type: t, code: c } = packet.transport else { return false };
                 let is = icmp_type.is_none_or(|wanted| wanted == t) && code.is_none_or(|wanted| wanted == c);
-                packet.family() == *family && says(*op, is)
+                packet.family() == *family && op.says(is)
             }
             Match::Set(op, set, key) => {
-                self.element(*key, place).is_some_and(|of| says(*op, self.is_in(&of, set)))
+                self.element(*key, place).is_some_and(|of| op.says(self.is_in(&of, set)))
             }
             Match::Established => {
                 matches!(self.state, ConnectionState::Established | ConnectionState::Withdrawn)
@@ -223,8 +223,4 @@ impl Run<'_> {
             (End::Destination, _, _) => destination,
         })
     }
-}
-
-fn says(op: Op, holds: bool) -> bool {
-    holds == (op == Op::Is)
 }

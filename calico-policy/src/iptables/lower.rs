@@ -346,7 +346,8 @@ impl Lowering<'_> {
             let tree = InterfaceTree { words: words_of(&set), identity, bound, leaves, missed };
             then = Target::Goto(self.interface_tree(&tree));
         }
-        let mut rules: Vec<Rule> = more.iter().map(|m| Rule::when([m.negated()], Target::Return)).collect();
+        let mut rules: Vec<Rule> =
+            more.into_iter().map(|m| Rule::when([m.negated()], Target::Return)).collect();
         rules.push(Rule::always(then));
         let texts: Vec<String> = rules.iter().map(Rule::line).collect();
         let name = self.name_of_digest("if", texts.iter().map(String::as_str));
@@ -354,25 +355,6 @@ impl Lowering<'_> {
         lowered.push(Rule::always(Target::Mark { set: 0, clear: holds }));
         lowered.push(Rule::when(matches, Target::Jump(name)));
         vec![Match::Mark(holds)]
-    }
-}
-
-impl Match {
-    /// The same of everything else. Only words of iptables itself are ever asked so.
-    fn negated(&self) -> Self {
-        let not = |op: &Op| if *op == Op::Is { Op::IsNot } else { Op::Is };
-        match self {
-            Match::Network(end, op, net) => Match::Network(*end, not(op), *net),
-            Match::Range(end, op, net) => Match::Range(*end, not(op), *net),
-            Match::Interface(bound, op, name) => Match::Interface(*bound, not(op), name.clone()),
-            Match::Prefix(bound, op, name) => Match::Prefix(*bound, not(op), name.clone()),
-            Match::Protocol(op, protocol) => Match::Protocol(not(op), *protocol),
-            Match::Port(end, op, first, last) => Match::Port(*end, not(op), *first, *last),
-            Match::Ports(end, op, ranges) => Match::Ports(*end, not(op), ranges.clone()),
-            Match::Icmp(family, op, icmp_type, code) => Match::Icmp(*family, not(op), *icmp_type, *code),
-            Match::Set(op, set, key) => Match::Set(not(op), set.clone(), *key),
-            Match::Established | Match::Withdrawn | Match::Invalid | Match::Mark(_) => self.clone(),
-        }
     }
 }
 

@@ -190,6 +190,45 @@ impl Rule {
     }
 }
 
+impl Match {
+    /// The place of a word of iptables itself, of which a rule holds one; `None` for what an extension matches.
+    pub(super) fn slot(&self) -> Option<u8> {
+        match self {
+            Match::Network(End::Source, ..) => Some(0),
+            Match::Network(End::Destination, ..) => Some(1),
+            Match::Interface(Bound::In, ..) | Match::Prefix(Bound::In, ..) => Some(2),
+            Match::Interface(Bound::Out, ..) | Match::Prefix(Bound::Out, ..) => Some(3),
+            Match::Protocol(..) => Some(4),
+            Match::Range(..)
+            | Match::Port(..)
+            | Match::Ports(..)
+            | Match::Icmp(..)
+            | Match::Set(..)
+            | Match::Established
+            | Match::Withdrawn
+            | Match::Invalid
+            | Match::Mark(_) => None,
+        }
+    }
+
+    /// The same of everything else; itself when that cannot be asked.
+    pub(super) fn negated(mut self) -> Self {
+        match &mut self {
+            Match::Network(_, op, _)
+            | Match::Range(_, op, _)
+            | Match::Interface(_, op, _)
+            | Match::Prefix(_, op, _)
+            | Match::Protocol(op, _)
+            | Match::Port(_, op, ..)
+            | Match::Ports(_, op, _)
+            | Match::Icmp(_, op, ..)
+            | Match::Set(op, ..) => *op = if *op == Op::Is { Op::IsNot } else { Op::Is },
+            Match::Established | Match::Withdrawn | Match::Invalid | Match::Mark(_) => {}
+        }
+        self
+    }
+}
+
 impl IpsetKind {
     /// Returns the kind of ipset that a set needs; `None` for one that becomes rules instead.
     #[must_use]

@@ -111,28 +111,6 @@ impl Rule {
     }
 }
 
-impl Match {
-    /// The place of a word of iptables itself; `None` for what an extension matches.
-    fn slot(&self) -> Option<u8> {
-        match self {
-            Match::Network(End::Source, ..) => Some(0),
-            Match::Network(End::Destination, ..) => Some(1),
-            Match::Interface(Bound::In, ..) | Match::Prefix(Bound::In, ..) => Some(2),
-            Match::Interface(Bound::Out, ..) | Match::Prefix(Bound::Out, ..) => Some(3),
-            Match::Protocol(..) => Some(4),
-            Match::Range(..)
-            | Match::Port(..)
-            | Match::Ports(..)
-            | Match::Icmp(..)
-            | Match::Set(..)
-            | Match::Established
-            | Match::Withdrawn
-            | Match::Invalid
-            | Match::Mark(_) => None,
-        }
-    }
-}
-
 /// Reports whether `iptables-save` printed this rule when it printed `seen`: the protocols that have names are the system's
 /// affair.
 pub(super) fn is_spelling_of(expected: &str, seen: &str) -> bool {

@@ -135,6 +135,16 @@ pub enum Match {
     Accepted,
 }
 
+impl Op {
+    /// Reports whether a match holds of which the named thing does.
+    pub(crate) fn says(self, holds: bool) -> bool {
+        match self {
+            Op::Is => holds,
+            Op::IsNot => !holds,
+        }
+    }
+}
+
 impl Rule {
     /// Makes a rule for every packet.
     pub(crate) fn always(action: Action) -> Self {

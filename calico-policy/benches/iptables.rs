@@ -1,37 +1,33 @@
 //! What it costs to bring a change into iptables, and to start.
 //!
-//! `cargo bench -p calico-policy --features iptables --bench iptables`, as root; it works in a network namespace of its own. Wall time
-//! from the update to the end of the last program, median of some, beside the restore programs alone with the same input,
-//! and beside reading everything back first, as is usual.
+//! `cargo bench -p calico-policy --all-features --bench iptables`, as root; it works in a network namespace of its own. From
+//! the update to the end of the last program, the median of some, beside `ipset restore` and the restore programs of iptables
+//! alone with the same input. At the end, what it costs everybody else that one policy of 500 is bad, in every packet filter.
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/cost.rs"]
+mod cost;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use calico_model::Snapshot;
-use calico_model::Update;
-use calico_model::resource::Resource;
-use calico_policy::iptables::{Iptables, Leftover, Options, Transaction, Variant};
+use calico_model::resource::{NetworkPolicy, Object, Resource};
+use calico_model::{Family, Update};
+use calico_policy::iptables::{
+    Iptables, Leftover, Match, Options, Rule, SetOperation, TableName, Target, Transaction, Variant, lower,
+};
+use calico_policy::nft::{self, Nft};
+use calico_policy::ruleset::Op;
 use calico_policy::{Changes, Compiler};
 use common::{Size, node, resident};
+use cost::Cost;
 
-const ROUNDS: usize = 11;
+const ROUNDS: usize = 9;
+const SIZE: Size = Size { endpoints: 20_200, local: 200, policies: 2_000, rules: 5 };
 
 fn put(resource: impl Into<Resource>) -> Update {
     Update::Put(Box::new(resource.into()))
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
-fn clock() -> Instant {
-    Instant::now()
-}
-
-fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort();
-    times[times.len() / 2].as_secs_f64() * 1e3
 }
 
 fn feed(program: &str, arguments: &[&str], input: &str) {
@@ -42,90 +38,191 @@ fn feed(program: &str, arguments: &[&str], input: &str) {
     assert!(child.wait().expect("it ends").success(), "{program} refuses what it took before");
 }
 
-/// Runs the restore programs alone. What they are told is what the kernel holds already, and told once more.
-fn restore(variant: Variant, transaction: &Transaction) -> Duration {
-    let began = clock();
+/// Runs the programs alone with what we told them.
+fn restore(variant: Variant, transaction: &Transaction) {
+    let sets = |operations: &[SetOperation]| {
+        let lines: String = operations.iter().map(|operation| format!("{operation}\n")).collect();
+        if !lines.is_empty() {
+            feed("ipset", &["-exist", "restore"], &lines);
+        }
+    };
+    sets(&transaction.before);
     for ((family, table), operations) in &transaction.tables {
-        let program = if family.version() == 4 { "iptables" } else { "ip6tables" };
+        let program = if *family == Family::V4 { "iptables" } else { "ip6tables" };
         let lines: String = operations.iter().map(|operation| format!("{operation}\n")).collect();
         let input = format!("*{}\n{lines}COMMIT\n", table.as_str());
         feed(&format!("{program}-{variant}-restore"), &["--noflush", "-w", "10"], &input);
     }
-    began.elapsed()
+    sets(&transaction.after);
 }
 
-fn save(variant: Variant) -> Duration {
-    let began = clock();
-    for program in ["iptables", "ip6tables"] {
-        feed(&format!("{program}-{variant}-save"), &[], "");
+/// What is told can be told twice: it makes chains anew and adds to sets, and edits nothing by place.
+fn is_idempotent(transaction: &Transaction) -> bool {
+    transaction.tables.values().flatten().all(|operation| {
+        let line = operation.to_string();
+        line.starts_with(':') || line.starts_with("-A cali-")
+    }) && transaction.after.is_empty()
+}
+
+fn beside(what: &str, ours: Cost, alone: Cost) {
+    let ratio =
+        |ours: std::time::Duration, alone: std::time::Duration| ours.as_secs_f64() / alone.as_secs_f64();
+    println!("  {what:34} {ours}");
+    println!(
+        "    the programs alone               {alone}: ours is {:.2} of that, {:.2} by the clock",
+        ratio(ours.busy, alone.busy),
+        ratio(ours.wall, alone.wall)
+    );
+}
+
+/// Measures updates, each beside the programs alone with the same input.
+fn measure(
+    what: &str,
+    compiler: &mut Compiler,
+    iptables: &mut Iptables,
+    mut update: impl FnMut(usize) -> Update,
+) {
+    let (mut ours, mut alone) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let update = update(round);
+        let (cost, written) = Cost::of(|| {
+            compiler.apply(update);
+            let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
+            iptables.change(&delta, compiler.ruleset(), &Options::default()).expect("the kernel takes it")
+        });
+        assert!(
+            !written.transaction.is_empty() && written.refused.is_empty(),
+            "{what}: {:?}",
+            written.refused
+        );
+        if is_idempotent(&written.transaction) {
+            ours.push(cost);
+            alone.push(Cost::of(|| restore(iptables.variant(), &written.transaction)).0);
+        }
     }
-    began.elapsed()
+    assert!(ours.len() > ROUNDS / 2, "{what}: what is told cannot be told twice");
+    beside(what, Cost::median(ours), Cost::median(alone));
+}
+
+fn large(variant: Variant) {
+    let mut compiler = Compiler::new(node());
+    (0..SIZE.endpoints).for_each(|i| compiler.apply(put(SIZE.endpoint(i, 0))));
+    (0..SIZE.policies).for_each(|i| compiler.apply(put(SIZE.policy(i, 8000))));
+    assert_eq!(compiler.changes(), Changes::Everything);
+    let (mut iptables, options) = (Iptables::new(variant), Options::default());
+    println!("iptables ({variant}), {}:", compiler.ruleset().stats());
+    let (start, written) =
+        Cost::of(|| iptables.sync(compiler.ruleset(), &options).expect("the kernel takes it"));
+    iptables.remove(Leftover::RulesAndSets).expect("the kernel takes it");
+    let (alone, ()) = Cost::of(|| restore(variant, &written.transaction));
+    beside("a start", start, alone);
+    let (again, written) =
+        Cost::of(|| iptables.sync(compiler.ruleset(), &options).expect("the kernel takes it"));
+    assert!(written.transaction.is_empty());
+    println!("  {:34} {again}", "another, nothing to do");
+    measure("a set gets a member", &mut compiler, &mut iptables, |round| {
+        put(SIZE.endpoint(SIZE.endpoints + round, 0))
+    });
+    measure("a policy changes one rule", &mut compiler, &mut iptables, |round| {
+        let mut policy = SIZE.policy(round, 8000);
+        policy.spec.0.ingress[0].destination.ports = vec!["9:10".parse().expect("a range")];
+        put(policy)
+    });
+    println!("  {:34} {:8} MB", "resident", resident());
+    iptables.remove(Leftover::RulesAndSets).expect("the kernel takes it");
+}
+
+/// As many policies, each for one endpoint of its own.
+const POLICIES: usize = 500;
+const MANY: Size = Size { endpoints: POLICIES, local: POLICIES, policies: POLICIES, rules: 5 };
+
+fn own_policy(i: usize) -> Object<NetworkPolicy> {
+    let mut policy = MANY.policy(i, 8000);
+    policy.spec.0.selector =
+        format!("app == 'app-{}' && group == 'group-{}'", i % 50, i % 200).parse().expect("a selector");
+    policy
+}
+
+/// Brings 500 policies in force at once, of which the last is stored as what does not validate when `bad`.
+fn updates(bad: bool) -> Vec<Update> {
+    let policies = (0..POLICIES).map(|i| {
+        let policy = own_policy(i);
+        if bad && i + 1 == POLICIES {
+            let problem = "spec.ingress[0].protocol: not a protocol".to_owned();
+            Update::Invalid { key: policy.key(), problem, closed: None }
+        } else {
+            put(policy)
+        }
+    });
+    policies.collect()
+}
+
+fn told(what: &str, good: Vec<Cost>, bad: Vec<Cost>) {
+    let (good, bad) = (Cost::median(good), Cost::median(bad));
+    println!("  {what:34} {good}");
+    println!(
+        "    one of them is bad               {bad}: {:.2} of that, {:.2} by the clock",
+        bad.busy.as_secs_f64() / good.busy.as_secs_f64(),
+        bad.wall.as_secs_f64() / good.wall.as_secs_f64()
+    );
+}
+
+fn one_of_500_is_bad() {
+    println!("500 policies come in force:");
+    let mut compiled = Compiler::new(node());
+    (0..MANY.endpoints).for_each(|i| compiled.apply(put(MANY.endpoint(i, 0))));
+    updates(false).into_iter().for_each(|update| compiled.apply(update));
+    let run = |bad: bool| {
+        let mut compiler = Compiler::new(node());
+        (0..MANY.endpoints).for_each(|i| compiler.apply(put(MANY.endpoint(i, 0))));
+        assert_eq!(compiler.changes(), Changes::Everything);
+        (compiler, updates(bad))
+    };
+    let of_nftables = |bad: bool| {
+        let (mut compiler, updates) = run(bad);
+        let mut nft = Nft::new();
+        nft.sync(compiler.ruleset()).expect("the kernel takes it");
+        let (cost, ()) = Cost::of(|| {
+            updates.into_iter().for_each(|update| compiler.apply(update));
+            let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
+            nft.apply(&nft::plan_change(&delta)).expect("the kernel takes it");
+        });
+        nft.apply(&nft::Transaction::removal()).expect("the kernel takes it");
+        cost
+    };
+    let (good, bad) = (0..ROUNDS).map(|_| (of_nftables(false), of_nftables(true))).unzip();
+    told("nftables, bad as it is stored", good, bad);
+    for variant in Variant::ALL {
+        let program = lower(compiled.ruleset(), &Options::default());
+        let mut refused = program.clone();
+        let chains =
+            &mut refused.rules.tables.get_mut(&(Family::V4, TableName::Filter)).expect("it is there").chains;
+        let tier =
+            chains.iter_mut().filter(|(name, _)| name.as_str().starts_with("cali-in-tier")).nth(POLICIES / 3);
+        // A type of ICMP without the protocol.
+        let icmp = Match::Icmp(Family::V4, Op::Is, Some(8), None);
+        tier.expect("a chain").1.push(Rule { matches: vec![icmp], target: Target::Accept });
+        let of_iptables = |program: &calico_policy::iptables::Program, bad: usize| {
+            let mut iptables = Iptables::new(variant);
+            let (cost, written) =
+                Cost::of(|| iptables.sync_program(program.clone()).expect("the rest is taken"));
+            assert_eq!(written.refused.len(), bad, "{:?}", written.refused);
+            iptables.remove(Leftover::RulesAndSets).expect("the kernel takes it");
+            cost
+        };
+        let (good, bad) = (0..3).map(|_| (of_iptables(&program, 0), of_iptables(&refused, 1))).unzip();
+        told(&format!("iptables ({variant}), the kernel's no"), good, bad);
+    }
 }
 
 fn main() {
     // A namespace of this process alone, gone with it.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
-    let size = Size { endpoints: 20_200, local: 200, policies: 2_000, rules: 5 };
-    let mut world = Snapshot::default();
-    (0..size.endpoints).for_each(|i| world.insert(size.endpoint(i, 0)));
-    (0..size.policies).for_each(|i| world.insert(size.policy(i, 8000)));
-    for variant in Variant::ALL {
-        let mut compiler = Compiler::new(node());
-        world.workloads.values().for_each(|object| compiler.apply(put(object.as_ref().clone())));
-        world.policies.values().for_each(|object| compiler.apply(put(object.as_ref().clone())));
-        let options = Options::default();
-        let mut iptables = Iptables::new(variant);
-        assert_eq!(compiler.changes(), Changes::Everything);
-        let began = clock();
-        let written = iptables.sync(compiler.ruleset(), &options).expect("the kernel takes it");
-        println!("iptables ({variant}), {}:", compiler.ruleset().stats());
-        println!(
-            "  a start: {} changes       {:9.0} ms",
-            written.transaction.len(),
-            began.elapsed().as_secs_f64() * 1e3
-        );
-        let began = clock();
-        let again = Iptables::new(variant).sync(compiler.ruleset(), &options).expect("the kernel answers");
-        assert!(again.transaction.is_empty());
-        println!("  another, nothing to do    {:9.0} ms", began.elapsed().as_secs_f64() * 1e3);
-        let (mut ours, mut alone, mut read) = (Vec::new(), Vec::new(), Vec::new());
-        let mut policies = world.policies.values();
-        for _ in 0..ROUNDS {
-            let mut policy = policies.next().expect("a policy").as_ref().clone();
-            let rules = if policy.spec.0.ingress.is_empty() {
-                &mut policy.spec.0.egress
-            } else {
-                &mut policy.spec.0.ingress
-            };
-            rules[0].destination.ports = vec!["9:10".parse().expect("a range")];
-            let began = clock();
-            compiler.apply(put(policy));
-            let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
-            let written = iptables.change(&delta, compiler.ruleset(), &options).expect("the kernel takes it");
-            ours.push(began.elapsed());
-            let tables = &written.transaction.tables;
-            // What is made anew can be told twice; what is edited by place cannot.
-            let idempotent = tables.values().flatten().all(|operation| {
-                let line = operation.to_string();
-                line.starts_with(':') || line.starts_with("-A ")
-            });
-            if idempotent && !tables.is_empty() {
-                alone.push(restore(variant, &written.transaction));
-                read.push(save(variant));
-            }
-        }
-        let ours = median(ours);
-        println!("  a policy changes one rule {ours:9.1} ms");
-        if !alone.is_empty() {
-            let (alone, read) = (median(alone), median(read));
-            println!("    the restore programs alone {alone:6.1} ms: ours is {:.2} of that", ours / alone);
-            println!(
-                "    after reading all back     {:6.1} ms: ours is {:.2} of that",
-                alone + read,
-                ours / (alone + read)
-            );
-        }
-        println!("  resident                  {:9} MB", resident());
-        iptables.remove(Leftover::RulesAndSets).expect("the kernel takes it");
+    let only = |part: &str| std::env::args().any(|argument| argument == part);
+    if !only("bad") {
+        Variant::ALL.into_iter().for_each(large);
+    }
+    if !only("large") {
+        one_of_500_is_bad();
     }
 }

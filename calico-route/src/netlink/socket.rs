@@ -100,12 +100,7 @@ impl NetlinkSocket {
         filter: impl FnOnce(&mut Batch),
         mut each: impl FnMut(&Message<'_>),
     ) -> Result<(), DumpError> {
-        let sequence = self.next_sequence();
-        let mut batch = Batch::default();
-        let open = batch.begin(kind, NLM_F_ACK, sequence, header);
-        filter(&mut batch);
-        batch.end(open);
-        self.send(batch.bytes()).await?;
+        let sequence = self.ask(kind, NLM_F_ACK, header, filter).await?;
         loop {
             let bytes = self.receive().await?;
             for message in messages(bytes).filter(|message| message.sequence == sequence) {
@@ -125,12 +120,7 @@ impl NetlinkSocket {
         filter: impl FnOnce(&mut Batch),
         mut each: impl FnMut(&Message<'_>),
     ) -> Result<(), DumpError> {
-        let sequence = self.next_sequence();
-        let mut batch = Batch::default();
-        let open = batch.begin(kind, NLM_F_DUMP, sequence, header);
-        filter(&mut batch);
-        batch.end(open);
-        self.send(batch.bytes()).await?;
+        let sequence = self.ask(kind, NLM_F_DUMP, header, filter).await?;
         let mut interrupted = false;
         loop {
             let bytes = self.receive().await?;
@@ -148,6 +138,23 @@ impl NetlinkSocket {
                 }
             }
         }
+    }
+
+    /// Sends one request, and returns its sequence number.
+    async fn ask(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        header: &[u8],
+        filter: impl FnOnce(&mut Batch),
+    ) -> io::Result<u32> {
+        let sequence = self.next_sequence();
+        let mut batch = Batch::default();
+        let open = batch.begin(kind, flags, sequence, header);
+        filter(&mut batch);
+        batch.end(open);
+        self.send(batch.bytes()).await?;
+        Ok(sequence)
     }
 
     /// Receives one datagram. Cancel-safe.

@@ -1,9 +1,9 @@
 //! Clusters to test with.
 
 use calico_model::learned::{LearnedRoute, LearnedRoutes};
-use calico_model::resource::block::{Owner, StoredAttributes, StoredBlock};
+use calico_model::resource::block::{StoredAttributes, StoredBlock};
 use calico_model::resource::{EncapMode, IpPool, Node, NodeBgp, Object, WorkloadEndpoint};
-use calico_model::{Cidr, Name, NodeName, SequenceNumber, Snapshot, Update};
+use calico_model::{Name, NodeName, Snapshot, Update};
 
 pub(crate) fn node_name(name: &str) -> NodeName {
     name.parse().unwrap()
@@ -27,24 +27,9 @@ pub(crate) fn dual_stack(snapshot: &mut Snapshot, name: &str, addr: &str, tunnel
     snapshot.insert(Object::new(name, spec));
 }
 
-fn size(cidr: &str) -> usize {
-    let cidr: Cidr = cidr.parse().unwrap();
-    1 << (cidr.family().bits() - cidr.prefix_len())
-}
-
 pub(crate) fn block(snapshot: &mut Snapshot, cidr: &str, node: &str) {
-    snapshot.apply(Update::PutBlock(Box::new(StoredBlock {
-        cidr: cidr.parse().unwrap(),
-        affinity: Some(Owner::Host(node_name(node))),
-        affinity_claim_time: None,
-        allocations: vec![None; size(cidr)],
-        unallocated: (0..size(cidr)).collect(),
-        attributes: vec![],
-        sequence_number: SequenceNumber::default(),
-        sequence_number_for_allocation: Default::default(),
-        deleted: false,
-        unknown: Default::default(),
-    })));
+    let block = StoredBlock::on(cidr.parse().unwrap(), node_name(node));
+    snapshot.apply(Update::PutBlock(Box::new(block)));
 }
 
 pub(crate) fn workload(snapshot: &mut Snapshot, name: &str, node: &str, device: &str, addr: &str) {

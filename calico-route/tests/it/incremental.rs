@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use calico_model::learned::{LearnedRoute, LearnedRoutes};
 use calico_model::resource::bgp::ServiceNetwork;
-use calico_model::resource::block::{Owner, StoredAttributes, StoredBlock};
+use calico_model::resource::block::{StoredAttributes, StoredBlock};
 use calico_model::resource::{
     BgpConfiguration, EncapMode, FelixConfiguration, IpPool, Kind, Node, NodeBgp, Object, ObjectId,
     ProgramClusterRoutes, Resource, ResourceKey, WorkloadEndpoint,
@@ -100,19 +100,10 @@ fn block() -> impl Strategy<Value = Update> {
     (select(&BLOCKS[..]), sometimes((owner, lent)), any::<bool>()).prop_map(|(cidr, held, deleted)| {
         let cidr: Cidr = cidr.parse().unwrap();
         let Some((owner, lent)) = held else { return Update::RemovedBlock(cidr) };
-        let size = 1usize << (cidr.family().bits() - cidr.prefix_len());
-        let mut block = StoredBlock {
-            cidr,
-            affinity: owner.map(|owner| Owner::Host(node_name(owner))),
-            affinity_claim_time: None,
-            allocations: vec![None; size],
-            unallocated: (0..size).collect(),
-            attributes: vec![],
-            sequence_number: Default::default(),
-            sequence_number_for_allocation: Default::default(),
-            deleted: deleted && size == 2,
-            unknown: Default::default(),
-        };
+        let mut block = StoredBlock::on(cidr, node_name(owner.unwrap_or("nobody")));
+        block.affinity = block.affinity.filter(|_| owner.is_some());
+        let size = block.allocations.len();
+        block.deleted = deleted && size == 2;
         if let Some((ordinal, to, from)) = lent {
             block.allocations[ordinal % size] = Some(0);
             block.attributes.push(StoredAttributes {

@@ -30,6 +30,13 @@ struct Current {
     link: Option<Link>,
 }
 
+/// What happens when a question is asked twice, because nobody knows whether it was heard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Harmless,
+    Forbidden,
+}
+
 /// A connection to one server. Clones share it.
 #[derive(Clone)]
 pub(super) struct Link {
@@ -88,6 +95,24 @@ impl Servers {
         action: &str,
         question: impl Fn(Link) -> A,
     ) -> Result<Result<T, Failure>, StoreError> {
+        self.ask_in_turn(action, question, Repeat::Harmless).await
+    }
+
+    /// Asks a question that must not be asked twice, over a connection that has proved itself.
+    pub(super) async fn ask_once<T, A: Future<Output = Result<T, etcd_client::Error>>>(
+        &self,
+        action: &str,
+        question: impl Fn(Link) -> A,
+    ) -> Result<Result<T, Failure>, StoreError> {
+        self.ask_in_turn(action, question, Repeat::Forbidden).await
+    }
+
+    async fn ask_in_turn<T, A: Future<Output = Result<T, etcd_client::Error>>>(
+        &self,
+        action: &str,
+        question: impl Fn(Link) -> A,
+        repeat: Repeat,
+    ) -> Result<Result<T, Failure>, StoreError> {
         let mut last = Failure::timed_out();
         // Once around, and the first one again: it may only have restarted.
         for _ in 0..=self.urls.len() {
@@ -98,47 +123,32 @@ impl Servers {
                     continue;
                 }
             };
+            if repeat == Repeat::Forbidden
+                && let Err(failure) = self.prove(&link).await
+            {
+                last = failure;
+                continue;
+            }
             match self.try_on(&link, &question).await {
-                Err(failure) if matches!(failure.kind(), Kind::NotSent | Kind::Lost) => last = failure,
+                Err(failure) if failure.kind() == Kind::NotSent => last = failure,
+                Err(failure) if failure.kind() == Kind::Lost && repeat == Repeat::Harmless => last = failure,
                 answer => return Ok(answer),
             }
         }
         Err(self.unavailable(action, last))
     }
 
-    /// Asks a question that must not be asked twice, over a connection that has proved itself.
-    pub(super) async fn ask_once<T, A: Future<Output = Result<T, etcd_client::Error>>>(
-        &self,
-        action: &str,
-        question: impl Fn(Link) -> A,
-    ) -> Result<Result<T, Failure>, StoreError> {
-        let mut last = Failure::timed_out();
-        for _ in 0..=self.urls.len() {
-            let link = match self.connect(action).await? {
-                Ok(link) => link,
-                Err(failure) => {
-                    last = failure;
-                    continue;
-                }
-            };
-            if !link.proven.load(Ordering::Relaxed) {
-                // Any answer proves the connection, even that this user may not read.
-                let probe = |mut link: Link| async move {
-                    link.kv.get("/", Some(GetOptions::new().with_count_only())).await
-                };
-                if let Err(failure) = self.try_on(&link, &probe).await
-                    && matches!(failure.kind(), Kind::NotSent | Kind::Lost)
-                {
-                    last = failure;
-                    continue;
-                }
-            }
-            match self.try_on(&link, &question).await {
-                Err(failure) if failure.kind() == Kind::NotSent => last = failure,
-                answer => return Ok(answer),
-            }
+    /// Makes sure that a connection works. Any answer proves it, even that this user may not read.
+    async fn prove(&self, link: &Link) -> Result<(), Failure> {
+        if link.proven.load(Ordering::Relaxed) {
+            return Ok(());
         }
-        Err(self.unavailable(action, last))
+        let probe =
+            |mut link: Link| async move { link.kv.get("/", Some(GetOptions::new().with_count_only())).await };
+        match self.try_on(link, &probe).await {
+            Err(failure) if matches!(failure.kind(), Kind::NotSent | Kind::Lost) => Err(failure),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     async fn try_on<T, A: Future<Output = Result<T, etcd_client::Error>>>(

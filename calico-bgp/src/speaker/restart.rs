@@ -74,7 +74,7 @@ impl Deferral {
 fn families_kept(negotiated: &Negotiated, ended: &Ended) -> FamilySet {
     let Some(theirs) = negotiated.graceful_restart else { return FamilySet::NONE };
     let counts_as_restart = match ended {
-        Ended::Lost(_) | Ended::Replaced => true,
+        Ended::Lost(_) | Ended::Undialed(_) | Ended::Replaced => true,
         Ended::Sent(n) | Ended::Received(n) => {
             theirs.on_notification == OnNotification::Keep && n.kind() != Notification::HARD_RESET
         }
@@ -275,9 +275,8 @@ fn is_awaited(peer: &Peer, deferral: Deferral, now: Instant) -> bool {
         Some(up) => match up.negotiated.graceful_restart {
             None => false,
             Some(gr) if gr.state == RestartState::Restarting => false,
-            Some(gr) => {
-                up.negotiated.families.iter().any(|f| gr.families[f].is_some() && !peer.is_complete(f))
-            }
+            // Also who preserves nothing itself says when it has told everything (RFC 4724 section 3).
+            Some(_) => up.negotiated.families.iter().any(|family| !peer.is_complete(family)),
         },
     }
 }

@@ -20,8 +20,9 @@ mod malformed;
 #[cfg(feature = "net")]
 mod matrix;
 mod pair;
-mod slow;
 #[cfg(feature = "net")]
+mod recovery;
+mod slow;
 mod sockets;
 mod watched;
 mod world;

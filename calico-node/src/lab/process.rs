@@ -34,10 +34,12 @@ impl Process {
         self.pid
     }
 
-    /// Tells whether it still runs. One that only waits to be collected by its parent does not.
+    /// Tells whether it still runs. One that only waits to be collected by its parent does not; one whose first thread has
+    /// ended before the others does, and has its files and sockets still.
     #[must_use]
     pub fn runs(self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.zombie)
+        let stat = stat(self.pid).filter(|stat| stat.started == self.started);
+        stat.is_some_and(|stat| !stat.zombie || threads(self.pid) > 1)
     }
 
     /// Sends it a signal; a process that is gone is no failure.
@@ -67,6 +69,10 @@ pub(super) fn end_all(processes: &[Process]) -> Vec<LabError> {
         seconds: 5,
     }));
     failures
+}
+
+fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 struct Stat {

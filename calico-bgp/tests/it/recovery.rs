@@ -1,0 +1,77 @@
+//! A speaker that has started again waits for what its peers have to tell before it chooses.
+
+use std::collections::BTreeMap;
+
+use calico_bgp::family::{FamilySet, PerFamily};
+use calico_bgp::session::State;
+use calico_bgp::wire::open::{Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
+use calico_bgp::wire::{self, Capabilities, HoldTime, Open};
+use calico_bgp::{Action, PeerConfig, Speaker, Start};
+
+use crate::world::{asn, beginning, ip, settings};
+
+const US: &str = "10.0.0.1";
+const PEER: &str = "10.0.0.2";
+/// End-of-RIB of IPv4 (RFC 4724 section 2): an UPDATE of nothing.
+const END_OF_RIB: [u8; 23] = {
+    let mut message = [0xff; 23];
+    (message[16], message[17], message[18]) = (0, 23, 2);
+    (message[19], message[20], message[21], message[22]) = (0, 0, 0, 0);
+    message
+};
+
+/// Has a speaker that recovers meet a peer that says this of graceful restart, and that tells nothing. Reports whether it
+/// chooses before it hears that this was all, and after.
+fn chooses(graceful_restart: Option<GracefulRestart>) -> [bool; 2] {
+    let now = beginning();
+    let mut config = settings(US, 65001);
+    config.start = Start::Recovering;
+    let mut speaker = Speaker::new(config, now);
+    speaker.set_originated(BTreeMap::new(), now);
+    speaker.set_peers(vec![PeerConfig::new(ip(PEER), asn(65001), asn(65001))], now);
+    let dialed = |action| if let Action::Dial { connection, .. } = action { Some(connection) } else { None };
+    let connection = std::iter::from_fn(|| speaker.poll()).find_map(dialed).unwrap();
+    speaker.connected(connection, ip(US), now);
+    let open = Open {
+        asn: asn(65001),
+        hold_time: HoldTime::CALICO,
+        router_id: PEER.parse().unwrap(),
+        capabilities: Capabilities {
+            families: Some(FamilySet::V4),
+            four_octet_as: Some(asn(65001)),
+            features: [Feature::RouteRefresh].into(),
+            graceful_restart,
+            ..Capabilities::default()
+        },
+    };
+    speaker.receive(connection, &open.encode(), now);
+    speaker.receive(connection, &wire::keepalive(), now);
+    while speaker.poll().is_some() {}
+    assert_eq!(speaker.status()[0].state, State::Established);
+    let before = speaker.learned().is_some();
+    speaker.receive(connection, &END_OF_RIB, now);
+    while speaker.poll().is_some() {}
+    [before, speaker.learned().is_some()]
+}
+
+#[test]
+fn every_peer_that_knows_graceful_restart_is_waited_for_whatever_it_preserves_itself() {
+    let says = |state, v4| {
+        let families = PerFamily { v4, v6: None };
+        let on_notification = OnNotification::Drop;
+        Some(GracefulRestart { restart_time: 120, state, on_notification, families })
+    };
+    for (what, graceful_restart, waits) in [
+        ("it preserves routes", says(RestartState::Fresh, Some(Forwarding::Preserved)), true),
+        ("it has lost them", says(RestartState::Fresh, Some(Forwarding::Lost)), true),
+        (
+            "it only helps others, as BIRD and FRR do unless told otherwise",
+            says(RestartState::Fresh, None),
+            true,
+        ),
+        ("it has started again as well", says(RestartState::Restarting, Some(Forwarding::Preserved)), false),
+        ("it knows nothing of it", None, false),
+    ] {
+        assert_eq!(chooses(graceful_restart), [!waits, true], "{what}");
+    }
+}

@@ -96,8 +96,9 @@ pub fn speaker(snapshot: &Snapshot, node: &NodeName) -> Option<SpeakerConfig> {
     Some(config)
 }
 
-/// Makes a router id of a node's name, for nodes without an IPv4 address.
-fn hashed_id(node: &NodeName) -> RouterId {
+/// Makes a router id of a node's name: that of a node without an IPv4 address.
+#[must_use]
+pub fn hashed_id(node: &NodeName) -> RouterId {
     let fnv = |hash: u32, octet: u8| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193);
     let hash = node.as_str().bytes().fold(0x811c_9dc5, fnv);
     RouterId::new(Ipv4Addr::from(hash)).unwrap_or_else(|| {

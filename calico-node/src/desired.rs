@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use calico_bgp::peers::{self, Plan, Secrets};
-use calico_model::{LearnedRoutes, NodeName, Snapshot, Update};
+use calico_model::{LearnedRoutes, NodeName, RouterId, Snapshot, Update};
 use calico_route::{Computer, Delta, Peering};
 
 use crate::settings::Backend;
@@ -13,6 +13,7 @@ use crate::settings::Backend;
 pub struct Desired {
     node: NodeName,
     backend: Backend,
+    router_id: Option<RouterId>,
     routes: Computer,
     secrets: Secrets,
     bgp: Option<Plan>,
@@ -22,7 +23,15 @@ impl Desired {
     /// Makes what is wanted on a node of which nothing is known.
     #[must_use]
     pub fn new(node: NodeName, backend: Backend) -> Self {
-        Self { routes: Computer::new(node.clone()), node, backend, secrets: Secrets::default(), bgp: None }
+        let routes = Computer::new(node.clone());
+        Self { routes, node, backend, router_id: None, secrets: Secrets::default(), bgp: None }
+    }
+
+    /// Makes the node known to its peers by an identifier; `None` is the one that follows from its Node.
+    #[must_use]
+    pub fn known_as(mut self, router_id: Option<RouterId>) -> Self {
+        self.router_id = router_id;
+        self
     }
 
     /// Takes in one change of the datastore.
@@ -43,6 +52,9 @@ impl Desired {
             Backend::None => None,
             Backend::Bgp => peers::plan(snapshot, &self.node, &self.secrets),
         };
+        if let (Some(plan), Some(router_id)) = (&mut self.bgp, self.router_id) {
+            plan.speaker.router_id = router_id;
+        }
         self.routes.learn(learned.filter(|_| self.bgp.is_some()).cloned().unwrap_or_default());
         let peering = |plan: &Plan| Peering {
             gateways: plan.gateways.clone(),
@@ -93,6 +105,19 @@ mod tests {
             assert_eq!(desired.routes().routes.len(), 0);
             put(&mut desired, bgp);
             assert_eq!(desired.routes().routes.len(), routes);
+        }
+    }
+
+    #[test]
+    fn the_node_is_known_by_the_identifier_that_it_was_given() {
+        let mut snapshot = Snapshot::default();
+        let bgp = Some(NodeBgp::at("172.16.6.47/24".parse().unwrap()));
+        snapshot.insert(Object::new("node1".parse().unwrap(), Node { bgp, ..Node::new() }));
+        for (given, known) in [(None, "172.16.6.47"), (Some("10.9.8.7"), "10.9.8.7")] {
+            let given = given.map(|id| id.parse().unwrap());
+            let mut desired = Desired::new("node1".parse().unwrap(), Backend::Bgp).known_as(given);
+            desired.settle(&snapshot, None);
+            assert_eq!(desired.bgp().unwrap().speaker.router_id.to_string(), known);
         }
     }
 }

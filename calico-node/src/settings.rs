@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use calico_bgp::peers::hashed_id;
 use calico_model::resource::EncapMode;
-use calico_model::{AsNumber, Cidr, InterfaceAddr, NodeName, ParseError, Selector};
+use calico_model::{AsNumber, Cidr, InterfaceAddr, NodeName, ParseError, RouterId, Selector};
 
 pub use detect::{Detection, HostAddr, SKIPPED_BY_DEFAULT, host_addrs};
 
@@ -98,6 +99,8 @@ pub struct Settings {
     pub ipv6_detection: Detection,
     /// The node's AS number (`AS`); `None` leaves it to the cluster's.
     pub as_number: Option<AsNumber>,
+    /// The node's BGP identifier (`CALICO_ROUTER_ID`, where `hash` makes it of the node's name); `None` is its IPv4 address.
+    pub router_id: Option<RouterId>,
     /// The default IPv4 pool (`CALICO_IPV4POOL_...`); `None` makes none (`NO_DEFAULT_POOLS`).
     pub ipv4_pool: Option<DefaultPool>,
     /// The default IPv6 pool (`CALICO_IPV6POOL_...`); `None` makes none.
@@ -138,8 +141,14 @@ impl Settings {
             }
         }
         let ipv6 = vars.text("IP6").map(|_| node_address(&vars, "IP6")).transpose()?;
+        let router_id = match vars.text("CALICO_ROUTER_ID").as_deref() {
+            Some("hash") => Some(hashed_id(&node)),
+            Some(id) => Some(parse("CALICO_ROUTER_ID", id)?),
+            None => None,
+        };
         Ok(Self {
             node,
+            router_id,
             ipv4: node_address(&vars, "IP")?,
             ipv4_detection: vars.parsed("IP_AUTODETECTION_METHOD")?.unwrap_or(Detection::FirstFound),
             ipv6_detection: vars.parsed("IP6_AUTODETECTION_METHOD")?.unwrap_or(Detection::FirstFound),
@@ -303,6 +312,7 @@ mod tests {
             ("NODENAME", "Node_1"),
             ("IP", "fd00::1"),
             ("AS", "0"),
+            ("CALICO_ROUTER_ID", "0.0.0.0"),
             ("CALICO_IPV4POOL_CIDR", "10.0.0.1/8"),
             ("CALICO_IPV4POOL_VXLAN", "sometimes"),
             ("CALICO_IPV4POOL_NODE_SELECTOR", "a ="),
@@ -313,6 +323,16 @@ mod tests {
             assert_eq!(error.name, name);
             assert!(error.to_string().contains(value), "{error}");
         }
+    }
+
+    #[test]
+    fn a_router_id_is_given_or_made_of_the_nodes_name() {
+        let of = |vars: &[(&str, &str)]| read(vars).unwrap().router_id.map(|id| id.to_string());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("CALICO_ROUTER_ID", "10.9.8.7")]).as_deref(), Some("10.9.8.7"));
+        let hashed = |name: &str| of(&[("CALICO_ROUTER_ID", "hash"), ("NODENAME", name)]).unwrap();
+        assert_eq!(hashed("node1"), hashed("node1"));
+        assert_ne!(hashed("node1"), hashed("node2"));
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Session {
             Input::Connected(id) => self.outputs.push_back(Output::Close(id)),
             Input::Refused(id, why) if self.dialing == Dialing::Under(id) => {
                 self.dialing = Dialing::Waiting(None);
-                self.outputs.push_back(Output::Failed(Ended::Lost(why)));
+                self.outputs.push_back(Output::Failed(Ended::Undialed(why)));
                 self.retry_later(now);
             }
             Input::Refused(..) => {}

@@ -96,7 +96,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         syncer: Syncer::new(store, followed, seed, tokio::time::sleep),
         reconciler: Reconciler::new(calico_route::reconcile::Settings::default()),
         compiler: Compiler::new(settings.node.clone()),
-        desired: Desired::new(settings.node.clone(), settings.backend),
+        desired: Desired::new(settings.node.clone(), settings.backend).known_as(settings.router_id),
         speaker,
         secrets: SecretFiles::new(paths.secrets_dir()),
         learned: Learned::Unknown,

@@ -81,7 +81,7 @@ pub struct PeerStatus {
     pub peer_type: String,
     /// `up`, `start` while the session is being made, or `down` while it is not tried.
     pub state: String,
-    /// Since when, in seconds since 1970.
+    /// Since when it is up, or is not, in seconds since 1970.
     pub since: u64,
     /// The state of RFC 4271 (`Established`, `Active`, ...), and after a colon the last failure in words, if it is not up.
     pub info: String,

@@ -165,7 +165,9 @@ pub(super) async fn dial(connection: ConnectionId, peer: Box<PeerConfig>, report
     let report = match tokio::time::timeout(patience, attempt).await {
         Ok(Ok(stream)) => Report::Dialed { connection, stream, remote: peer.address },
         Ok(Err(error)) => {
-            Report::Undialed { connection, why: format!("cannot connect to {remote}: {error}") }
+            let error = error.to_string();
+            let words = error.split(" (os error").next().unwrap_or_default();
+            Report::Undialed { connection, why: format!("cannot connect to {remote}: {words}") }
         }
         Err(_) => Report::Undialed {
             connection,

@@ -61,6 +61,8 @@ pub enum Ended {
     Received(Notification),
     /// The connection went away, with the cause in words.
     Lost(String),
+    /// No connection came about, with the cause in words.
+    Undialed(String),
     /// The peer opened a new connection because it has restarted.
     Replaced,
 }
@@ -71,6 +73,7 @@ impl fmt::Display for Ended {
             Self::Sent(n) => write!(f, "we closed the session: {}", n.unwrapped()),
             Self::Received(n) => write!(f, "the peer closed the session: {}", n.unwrapped()),
             Self::Lost(why) => write!(f, "connection lost: {why}"),
+            Self::Undialed(why) => f.write_str(why),
             Self::Replaced => f.write_str("the peer restarted and connected anew"),
         }
     }

@@ -175,7 +175,7 @@ impl Speaker {
         let message = match ended {
             Ended::Sent(what) => bmp::peer_down(&header, PeerDown::Sent(&wire::notification(what))),
             Ended::Received(what) => bmp::peer_down(&header, PeerDown::Received(&wire::notification(what))),
-            Ended::Lost(_) | Ended::Replaced => bmp::peer_down(&header, PeerDown::Lost),
+            Ended::Lost(_) | Ended::Undialed(_) | Ended::Replaced => bmp::peer_down(&header, PeerDown::Lost),
         };
         for feed in self.feeds.feeds.values_mut() {
             feed.sessions.push_back(message.clone());

@@ -44,6 +44,7 @@ impl Speaker {
             held: PerFamily::default(),
             counters: Counters::default(),
             since: now,
+            turned: now,
             state: State::Idle,
             last_error: None,
             last_sent: None,

@@ -132,6 +132,8 @@ pub(super) struct Peer {
     pub(super) held: PerFamily<u32>,
     pub(super) counters: Counters,
     pub(super) since: Instant,
+    /// Since when it is established, or is not.
+    pub(super) turned: Instant,
     pub(super) state: State,
     pub(super) last_error: Option<Ended>,
     pub(super) last_sent: Option<Notification>,
@@ -178,7 +180,7 @@ impl Peer {
         match ended {
             Ended::Sent(notification) => self.last_sent = Some(notification.clone()),
             Ended::Received(notification) => self.last_received = Some(notification.clone()),
-            Ended::Lost(_) | Ended::Replaced => {}
+            Ended::Lost(_) | Ended::Undialed(_) | Ended::Replaced => {}
         }
         self.last_error = Some(ended.clone());
     }
@@ -186,6 +188,9 @@ impl Peer {
     pub(super) fn note_state(&mut self, now: Instant) {
         let state = self.session.state();
         if state != self.state {
+            if (state == State::Established) != (self.state == State::Established) {
+                self.turned = now;
+            }
             self.state = state;
             self.since = now;
         }

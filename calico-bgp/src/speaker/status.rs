@@ -55,6 +55,8 @@ pub struct PeerStatus {
     pub state: State,
     /// Since when it is in this state.
     pub since: Instant,
+    /// Since when the session is established, or is not, however often it was tried meanwhile.
+    pub turned: Instant,
     /// Its identifier, while the session is established.
     pub remote_id: Option<RouterId>,
     /// What was agreed on, while the session is established.
@@ -197,6 +199,7 @@ fn status_of(peer: &Peer, told: Option<&PerFamily<Counted>>) -> PeerStatus {
         peering: peer.config.peering(),
         state: peer.state,
         since: peer.since,
+        turned: peer.turned,
         remote_id: peer.up.as_ref().map(|up| up.negotiated.remote_id),
         negotiated: peer.up.as_ref().map(|up| up.negotiated.clone()),
         last_error: peer.last_error.as_ref().map(ToString::to_string),

@@ -181,7 +181,7 @@ fn describe(
                     sessions[format!("numberEstablished{version}")] = json!(established);
                     sessions[format!("numberNotEstablished{version}")] = json!(all.len() - established);
                     let session = |peer: &&BgpPeer| {
-                        let since = now - Duration::from_secs(peer.seconds);
+                        let since = now - Duration::from_secs(peer.turned_seconds);
                         json!({
                             "peerIP": peer.address,
                             "type": peer_type(&peer.name),
@@ -266,7 +266,8 @@ mod tests {
             as_number: 64_512,
             peering: "iBGP".to_owned(),
             state: "Established".to_owned(),
-            seconds: 60,
+            seconds: 1,
+            turned_seconds: 60,
             router_id: None,
             last_error: None,
             last_refusal: None,

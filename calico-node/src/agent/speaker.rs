@@ -170,7 +170,7 @@ fn shown(peer: &PeerStatus) -> ShownPeer {
         }
         .to_owned(),
         state: state.to_owned(),
-        since: seconds().saturating_sub(age(peer.since).as_secs()),
+        since: seconds().saturating_sub(age(peer.turned).as_secs()),
         info,
         routes_received: total(&peer.prefixes_in),
         routes_sent: total(&peer.prefixes_out),

@@ -163,6 +163,7 @@ mod tests {
             peering: "iBGP".to_owned(),
             state: "Active".to_owned(),
             seconds: 3_725,
+            turned_seconds: 3_725,
             router_id: None,
             last_error: Some("the peer closed the session: bad peer AS (2/2)".to_owned()),
             last_refusal: None,

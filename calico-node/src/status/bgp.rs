@@ -22,6 +22,9 @@ pub struct BgpPeer {
     pub state: String,
     /// For how many seconds it is in this state.
     pub seconds: u64,
+    /// For how many seconds the session is up, or is not, however often it was tried meanwhile.
+    #[serde(default)]
+    pub turned_seconds: u64,
     /// The peer's identifier, while the session is up.
     pub router_id: Option<String>,
     /// Why the last session or connection ended, in words.
@@ -103,6 +106,7 @@ pub async fn peers(speaker: &Handle) -> Result<Vec<BgpPeer>, Gone> {
         .to_owned(),
         state: peer.state.to_string(),
         seconds: now.saturating_duration_since(peer.since).as_secs(),
+        turned_seconds: now.saturating_duration_since(peer.turned).as_secs(),
         router_id: peer.remote_id.map(|id| id.to_string()),
         last_error: peer.last_error,
         last_refusal: peer.last_refusal,

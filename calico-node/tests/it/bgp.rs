@@ -10,6 +10,7 @@ use bird::Bird;
 
 mod bird;
 mod changes;
+mod errors;
 mod families;
 mod interfaces;
 mod mesh;

@@ -63,6 +63,8 @@
 //!   then is marked, and dropped from then on.
 //! - A workload sends from its own addresses only, makes no tunnel packets, and reaches its own node only as
 //!   `defaultEndpointToHostAction` says. A node always reaches its own workloads.
+//! - No resource switches an endpoint off (the *admin-down* of Calico's first versions): one that no profile and no policy allows
+//!   anything neither sends nor receives.
 //! - An interface that is named like a workload's and belongs to none is dropped, in every direction.
 //! - What is forwarded to an address of services (those that BGP tells of) belongs to no service any more and is dropped, unless
 //!   `serviceLoopPrevention` is `Disabled`; with `Reject` its sender is told.

@@ -47,7 +47,7 @@ spec: {{selector: role == 'db', {spec}}}
     )
 }
 
-fn host_endpoint(policies: &str) -> Snapshot {
+pub(crate) fn host_endpoint(policies: &str) -> Snapshot {
     world(&format!(
         "apiVersion: projectcalico.org/v3
 kind: HostEndpoint
@@ -390,7 +390,7 @@ fn pe72_a_host_endpoint_without_policy_leaves_only_the_failsafe_ports_open() {
 }
 
 /// A policy for the host endpoint, at one of its places.
-fn host_policy(place: &str, rules: &str) -> String {
+pub(crate) fn host_policy(place: &str, rules: &str) -> String {
     format!(
         "apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy

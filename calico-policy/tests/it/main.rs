@@ -18,3 +18,4 @@ mod netns;
 mod packets;
 mod race;
 mod source_nat;
+mod words;

@@ -12,4 +12,5 @@ mod edge;
 mod explore;
 mod laws;
 mod owners;
+mod pools;
 mod tunnel;

@@ -23,3 +23,24 @@ async fn a_tunnel_keeps_its_address_and_moves_when_its_pool_is_no_longer_meant()
     ipam(&store).release_tunnel_address(&node, TunnelKind::Vxlan, at(0)).await.unwrap();
     assert_eq!(State::read(&store).held(), 0);
 }
+
+/// Other Calicos find and release the addresses by these names.
+#[tokio::test]
+async fn each_kind_of_tunnel_has_a_handle_and_a_type_of_its_own() {
+    let store = store_with([pool("four", "10.0.0.0/28", 28), pool("six", "fd00::/112", 122)]);
+    let node = "n1".parse().unwrap();
+    for (kind, handle, note) in [
+        (TunnelKind::Ipip, "ipip-tunnel-addr-n1", "ipipTunnelAddress"),
+        (TunnelKind::Vxlan, "vxlan-tunnel-addr-n1", "vxlanTunnelAddress"),
+        (TunnelKind::VxlanV6, "vxlan-v6-tunnel-addr-n1", "vxlanV6TunnelAddress"),
+        (TunnelKind::Wireguard, "wireguard-tunnel-addr-n1", "wireguardTunnelAddress"),
+        (TunnelKind::WireguardV6, "wireguard-v6-tunnel-addr-n1", "wireguardV6TunnelAddress"),
+    ] {
+        let addr = ipam(&store).tunnel_address(&node, kind, &[], at(0)).await.unwrap();
+        assert_eq!(addr.is_ipv6(), handle.contains("v6"));
+        let found = ipam(&store).attributes(addr, at(0)).await.unwrap().unwrap();
+        assert_eq!((found.handle.as_deref(), found.attributes["type"].as_str()), (Some(handle), note));
+        assert_eq!(found.attributes["node"], "n1");
+    }
+    State::read(&store).check();
+}

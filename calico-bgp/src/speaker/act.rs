@@ -58,7 +58,7 @@ impl Speaker {
             },
             Output::Up(connection, negotiated) => {
                 peer.counters.established += 1;
-                peer.history = History::WasUp;
+                peer.history = peer.history.max(History::WasUp);
                 let Some(line) = peer.lines.get_mut(&connection) else { return };
                 line.dialect = negotiated.dialect;
                 let group = export::key_of(&peer.config, &negotiated, line.local);

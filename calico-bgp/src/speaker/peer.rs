@@ -153,11 +153,13 @@ pub(super) struct Peer {
     pub(super) came_by: Option<Cidr>,
 }
 
-/// Whether this speaker ever had a session with the peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far this speaker's sessions with the peer ever came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum History {
     Never,
     WasUp,
+    /// The peer has told everything once.
+    HasTold,
 }
 
 impl Peer {

@@ -5,8 +5,8 @@
 //! stale time: with a community that says so, worse than every other route, and told only to those who understand.
 //!
 //! *As the one that restarted*: nothing is chosen or told until the node has set its peers and prefixes and every peer that could tell us something has done so.
-//! A peer that restarts as well, or does not do graceful restart, is not waited for; a peer that does not even connect
-//! is waited for only briefly.
+//! A peer that restarts as well, or does not do graceful restart, is not waited for; a peer that does not even connect, or is
+//! lost before it has told everything, is waited for only briefly.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -153,6 +153,9 @@ impl Speaker {
         let Some(up) = &mut peer.up else { return };
         up.complete.insert(family);
         let all = up.negotiated.families.iter().all(|f| up.complete.contains(f));
+        if all {
+            peer.history = History::HasTold;
+        }
         peer.long_lived[family] = None;
         if let Retained::Completing(_) = peer.retained {
             if all && up.refreshing.is_empty() {
@@ -270,7 +273,7 @@ fn peer_stale_time(peers: &BTreeMap<PeerId, Peer>, id: PeerId, family: Family) -
 
 fn is_awaited(peer: &Peer, deferral: Deferral, now: Instant) -> bool {
     match &peer.up {
-        None if peer.state == State::Idle || peer.history == History::WasUp => false,
+        None if peer.state == State::Idle || peer.history == History::HasTold => false,
         None => now < deferral.unreached_until,
         Some(up) => match up.negotiated.graceful_restart {
             None => false,

@@ -1,9 +1,10 @@
 //! A speaker that has started again waits for what its peers have to tell before it chooses.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use calico_bgp::family::{FamilySet, PerFamily};
-use calico_bgp::session::State;
+use calico_bgp::session::{ConnectionId, State};
 use calico_bgp::wire::open::{Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
 use calico_bgp::wire::{self, Capabilities, HoldTime, Open};
 use calico_bgp::{Action, PeerConfig, Speaker, Start};
@@ -20,9 +21,8 @@ const END_OF_RIB: [u8; 23] = {
     message
 };
 
-/// Has a speaker that recovers meet a peer that says this of graceful restart, and that tells nothing. Reports whether it
-/// chooses before it hears that this was all, and after.
-fn chooses(graceful_restart: Option<GracefulRestart>) -> [bool; 2] {
+/// A speaker that recovers and has a session with a peer that says this of graceful restart, and that has told nothing.
+fn meet(graceful_restart: Option<GracefulRestart>) -> (Speaker, ConnectionId) {
     let now = beginning();
     let mut config = settings(US, 65001);
     config.start = Start::Recovering;
@@ -46,21 +46,24 @@ fn chooses(graceful_restart: Option<GracefulRestart>) -> [bool; 2] {
     };
     speaker.receive(connection, &open.encode(), now);
     speaker.receive(connection, &wire::keepalive(), now);
-    while speaker.poll().is_some() {}
     assert_eq!(speaker.status()[0].state, State::Established);
-    let before = speaker.learned().is_some();
-    speaker.receive(connection, &END_OF_RIB, now);
+    assert!(settled(&mut speaker) || graceful_restart.is_some());
+    (speaker, connection)
+}
+
+/// Reports whether a speaker has chosen.
+fn settled(speaker: &mut Speaker) -> bool {
     while speaker.poll().is_some() {}
-    [before, speaker.learned().is_some()]
+    speaker.learned().is_some()
+}
+
+fn says(state: RestartState, v4: Option<Forwarding>) -> Option<GracefulRestart> {
+    let families = PerFamily { v4, v6: None };
+    Some(GracefulRestart { restart_time: 120, state, on_notification: OnNotification::Drop, families })
 }
 
 #[test]
 fn every_peer_that_knows_graceful_restart_is_waited_for_whatever_it_preserves_itself() {
-    let says = |state, v4| {
-        let families = PerFamily { v4, v6: None };
-        let on_notification = OnNotification::Drop;
-        Some(GracefulRestart { restart_time: 120, state, on_notification, families })
-    };
     for (what, graceful_restart, waits) in [
         ("it preserves routes", says(RestartState::Fresh, Some(Forwarding::Preserved)), true),
         ("it has lost them", says(RestartState::Fresh, Some(Forwarding::Lost)), true),
@@ -72,6 +75,24 @@ fn every_peer_that_knows_graceful_restart_is_waited_for_whatever_it_preserves_it
         ("it has started again as well", says(RestartState::Restarting, Some(Forwarding::Preserved)), false),
         ("it knows nothing of it", None, false),
     ] {
-        assert_eq!(chooses(graceful_restart), [!waits, true], "{what}");
+        let (mut speaker, connection) = meet(graceful_restart);
+        assert_eq!(settled(&mut speaker), !waits, "{what}");
+        speaker.receive(connection, &END_OF_RIB, beginning());
+        assert!(settled(&mut speaker), "{what}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_lost_before_it_has_told_everything_is_still_waited_for_briefly() {
+    let now = beginning();
+    for (told, waits) in [(false, true), (true, false)] {
+        let (mut speaker, connection) = meet(says(RestartState::Fresh, Some(Forwarding::Preserved)));
+        if told {
+            speaker.receive(connection, &END_OF_RIB, now);
+        }
+        speaker.closed(connection, "reset".to_owned(), now);
+        assert_eq!(settled(&mut speaker), !waits, "told: {told}");
+        speaker.timeout(now + Duration::from_secs(13));
+        assert!(settled(&mut speaker), "told: {told}");
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use calico_model::datastore::{Atomicity, Entry, Key};
 use calico_model::resource::block::{Owner, block_from_key};
 use calico_model::resource::{IpPool, Object};
-use calico_model::{Cidr, Family, Labels, NodeName, Revision};
+use calico_model::{Cidr, Family, Labels, Name, NodeName, Revision};
 
 use crate::block::{Block, Holder};
 use crate::error::{AccessError, AssignError, PoolShortage, Shortage, owner_name};
@@ -192,7 +192,7 @@ struct Effort<'a> {
     /// Whether blocks of a family that might have been absent were read, and none was.
     vain: PerFamily<bool>,
     /// Blocks that were absent when they were read for this request.
-    vacant: VecDeque<(Cidr, Versioned<Block>)>,
+    vacant: VecDeque<(Name, Cidr, Versioned<Block>)>,
     /// Blocks that turned out to have nothing to give.
     tried: BTreeSet<Cidr>,
     /// Blocks that were not as they were thought to be.
@@ -280,9 +280,11 @@ impl Effort<'_> {
         let in_hand = candidates.iter().map(|candidate| candidate.cidr).collect();
         let unknown = if may_claim { self.unknown(short, &in_hand) } else { Vec::new() };
         let hosts = self.ipam.read_hosts(&self.request.owner, &families);
-        let (hosts, read) = join(hosts, self.ipam.read_blocks(&unknown, self.now)).await;
+        let (hosts, read) = join(hosts, self.read_unknown(&unknown)).await;
         hosts?;
-        self.note_vacant(short, unknown, read)?;
+        if !unknown.is_empty() {
+            self.note_vacant(short, unknown, read)?;
+        }
         Ok(true)
     }
 

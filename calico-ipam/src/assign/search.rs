@@ -102,12 +102,12 @@ impl Effort<'_> {
                     if self.knows_all(family) {
                         return Ok(Some(self.claim(pool, cidr, Versioned::absent())));
                     }
-                    let unknown = self.unknown(family, in_hand);
-                    if *self.vain.of(family) || unknown.is_empty() {
+                    if *self.vain.of(family) {
                         self.list(family).await?;
                         continue;
                     }
-                    let read = self.ipam.read_blocks(&unknown, self.now).await;
+                    let unknown = self.unknown(family, in_hand);
+                    let read = self.read_unknown(&unknown).await;
                     self.note_vacant(family, unknown, read)?;
                 }
                 Guess::Absent(cidr) | Guess::Present(cidr) => match self.look_at(pool, cidr).await? {
@@ -141,7 +141,7 @@ impl Effort<'_> {
 
     /// Returns the next blocks that may be absent: those to be read at once before one of them is claimed. There is none
     /// when all blocks are known.
-    pub(super) fn unknown(&self, family: Family, in_hand: &BTreeSet<Cidr>) -> Vec<Cidr> {
+    pub(super) fn unknown(&self, family: Family, in_hand: &BTreeSet<Cidr>) -> Vec<(Name, Cidr)> {
         if self.knows_all(family) {
             return Vec::new();
         }
@@ -149,12 +149,18 @@ impl Effort<'_> {
         let (index, reserved) = (cache.index.of(family), &self.settings.reserved);
         let absent = self.pools.of(family).iter().flat_map(|pool| {
             let start = self.cursor(&cache, &pool.spec);
-            index.absent(&pool.spec, reserved, start)
+            let name = &pool.metadata.name;
+            index.absent(&pool.spec, reserved, start).map(move |cidr| (name.clone(), cidr))
         });
-        absent
-            .filter(|cidr| self.is_new(cidr, in_hand) && self.pool_of(cidr).is_some())
-            .take(LOOK_AHEAD)
-            .collect()
+        absent.filter(|(_, cidr)| self.is_new(cidr, in_hand)).take(LOOK_AHEAD).collect()
+    }
+
+    pub(super) async fn read_unknown(
+        &self,
+        unknown: &[(Name, Cidr)],
+    ) -> Vec<Result<Versioned<Block>, AccessError>> {
+        let cidrs: Vec<Cidr> = unknown.iter().map(|(_, cidr)| *cidr).collect();
+        self.ipam.read_blocks(&cidrs, self.now).await
     }
 
     /// Reports whether a block was not looked at for this request, and serves it in no other way.
@@ -166,25 +172,24 @@ impl Effort<'_> {
     pub(super) fn note_vacant(
         &mut self,
         family: Family,
-        unknown: Vec<Cidr>,
+        unknown: Vec<(Name, Cidr)>,
         read: Vec<Result<Versioned<Block>, AccessError>>,
     ) -> Result<(), AssignError> {
-        let (looked, before) = (!unknown.is_empty(), self.vacant.len());
-        for (cidr, block) in unknown.into_iter().zip(read) {
+        let before = self.vacant.len();
+        for ((pool, cidr), block) in unknown.into_iter().zip(read) {
             if let Some(block) = self.usable(cidr, block)?.filter(|block| block.value.is_none()) {
-                self.vacant.push_back((cidr, block));
+                self.vacant.push_back((pool, cidr, block));
             }
         }
-        *self.vain.of_mut(family) = looked && self.vacant.len() == before;
+        *self.vain.of_mut(family) = self.vacant.len() == before;
         Ok(())
     }
 
     /// Takes the first of the blocks that were absent when they were read.
     fn vacancy(&mut self, family: Family, in_hand: &BTreeSet<Cidr>) -> Option<Candidate> {
         let fits = |cidr: &Cidr| cidr.family() == family && self.is_new(cidr, in_hand);
-        let place = self.vacant.iter().position(|(cidr, _)| fits(cidr))?;
-        let (cidr, block) = self.vacant.remove(place)?;
-        let pool = self.pool_of(&cidr)?;
+        let place = self.vacant.iter().position(|(_, cidr, _)| fits(cidr))?;
+        let (pool, cidr, block) = self.vacant.remove(place)?;
         Some(self.claim(pool, cidr, block))
     }
 
@@ -193,7 +198,7 @@ impl Effort<'_> {
         let mut cache = self.ipam.cache();
         let owner = &self.request.owner;
         let pools = self.pools.of(cidr.family());
-        if let Some(pool) = pools.iter().find(|pool| pool.spec.cidr.covers(&cidr))
+        if let Some(pool) = pools.iter().find(|known| known.metadata.name == pool)
             && let Some(number) = block_number(&pool.spec, &cidr)
         {
             cache.cursors.insert((owner.clone(), pool.spec.cidr), number + 1);

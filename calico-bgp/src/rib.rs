@@ -9,7 +9,7 @@ mod ranked;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use blocks::Blocks;
+use blocks::{Blocks, Place};
 pub use intern::Packed;
 use ranked::Ranked;
 
@@ -159,11 +159,13 @@ pub enum Choice {
 #[derive(Debug)]
 pub struct Table<A> {
     routes: Blocks<Prefix<A>, Paths>,
+    /// Where the last path was put: the next prefix of a message is often the next one in the table.
+    last: Place,
 }
 
 impl<A> Default for Table<A> {
     fn default() -> Self {
-        Self { routes: Blocks::default() }
+        Self { routes: Blocks::default(), last: Place::default() }
     }
 }
 
@@ -220,7 +222,9 @@ impl<A: Address> Table<A> {
 
     /// Puts a path in the place of the one with the same peer and identifier.
     pub fn insert(&mut self, prefix: Prefix<A>, path: Path, sources: &Sources) -> Effect {
-        let paths = match self.routes.find(prefix) {
+        let found = self.routes.find_near(self.last, prefix);
+        self.last = found.unwrap_or_else(|place| place);
+        let paths = match found {
             Ok(place) => self.routes.at_mut(place),
             Err(place) => {
                 self.routes.insert(place, prefix, Paths::One(path));

@@ -32,7 +32,7 @@ struct Block<K, V> {
 }
 
 /// Where a key is, or would be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Place {
     block: usize,
     at: usize,
@@ -53,6 +53,17 @@ impl<K: Copy + Ord, V> Blocks<K, V> {
     pub(crate) fn find(&self, key: K) -> Result<Place, Place> {
         let block = self.firsts.partition_point(|first| *first <= key).saturating_sub(1);
         self.find_in(block, key)
+    }
+
+    /// Finds a key that is likely to be just behind a place, which may be one of long ago.
+    pub(crate) fn find_near(&self, place: Place, key: K) -> Result<Place, Place> {
+        let Place { block, at } = place;
+        let begins = self.firsts.get(block).is_some_and(|first| *first <= key);
+        if !begins || self.firsts.get(block + 1).is_some_and(|first| *first <= key) {
+            return self.find(key);
+        }
+        let next = self.blocks[self.order[block] as usize].keys.get(at + 1);
+        if next == Some(&key) { Ok(Place { block, at: at + 1 }) } else { self.find_in(block, key) }
     }
 
     /// Finds a key that is not before those of an earlier place: near it, the search is short.
@@ -257,9 +268,11 @@ mod tests {
             ascending in 0..500u16,
         ) {
             let mut map = BTreeMap::new();
-            let mut blocks = Blocks::default();
+            let (mut blocks, mut near) = (Blocks::default(), Place::default());
             let grow = (0..ascending).map(|key| (true, key));
             for (number, (keep, key)) in grow.chain(changes).enumerate() {
+                prop_assert_eq!(blocks.find_near(near, key), blocks.find(key));
+                near = blocks.find(key).unwrap_or_else(|place| place);
                 match (blocks.find(key), keep) {
                     (Ok(place), true) => {
                         *blocks.at_mut(place) = number;

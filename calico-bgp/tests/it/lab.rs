@@ -89,12 +89,23 @@ impl Namespace {
         panic!("no route to {network}");
     }
 
-    /// Sends a stream of echo requests, a hundred a second, for some time.
-    pub(crate) fn ping(&self, address: &str, time: Duration) -> Stream {
-        let count = (time.as_millis() / 10).to_string();
+    /// Sends a stream of echo requests, a hundred a second, until it is ended.
+    pub(crate) fn ping(&self, address: &str) -> Stream<'_> {
         let mut command = self.command("ping");
-        command.args(["-n", "-q", "-i", "0.01", "-W", "1", "-c", &count, address]);
-        Stream(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("ping is installed"))
+        command.args(["-n", "-q", "-i", "0.01", address]).stdout(Stdio::null()).stderr(Stdio::null());
+        let before = self.echoes();
+        Stream { from: self, before, process: command.spawn().expect("ping is installed") }
+    }
+
+    /// Returns how many echo requests the kernel has sent, and how many answers it got.
+    fn echoes(&self) -> (u64, u64) {
+        let output = self.command("cat").arg("/proc/net/snmp").output().expect("iproute2 is installed");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Icmp: "));
+        let mut line = || lines.next().unwrap_or_default().split(' ');
+        let counts: Vec<(&str, u64)> = line().zip(line().filter_map(|count| count.parse().ok())).collect();
+        let count = |name| counts.iter().find(|(of, _)| *of == name).map_or(0, |(_, count)| *count);
+        (count("OutEchos"), count("InEchoReps"))
     }
 
     pub(crate) fn command(&self, program: &str) -> Command {
@@ -105,13 +116,35 @@ impl Namespace {
 }
 
 /// A stream of echo requests.
-pub(crate) struct Stream(Child);
+pub(crate) struct Stream<'n> {
+    from: &'n Namespace,
+    before: (u64, u64),
+    process: Child,
+}
 
-impl Stream {
-    /// Waits for its end, and returns what ping says of it.
-    pub(crate) fn end(self) -> String {
-        let output = self.0.wait_with_output().expect("ping ends");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+impl Stream<'_> {
+    /// Ends it; returns how many requests were sent, and how many of them were not answered, as the kernel counts: ping
+    /// itself may have been too slow to see an answer.
+    pub(crate) fn end(mut self) -> (u64, u64) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let mut counts = (0, 0);
+        for _ in 0..20 {
+            let (sent, answered) = self.from.echoes();
+            counts = (sent - self.before.0, answered - self.before.1);
+            if counts.0 == counts.1 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        (counts.0, counts.0 - counts.1)
+    }
+}
+
+impl Drop for Stream<'_> {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

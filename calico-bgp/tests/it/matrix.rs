@@ -183,7 +183,7 @@ fn restarts(daemon: &'static dyn Daemon) {
 
         let stream = forwards(daemon).then(|| {
             theirs.await_route("192.168.1.0/26");
-            theirs.ping("192.168.1.1", Duration::from_secs(8))
+            theirs.ping("192.168.1.1")
         });
         let mut learned = handle.learned().await.unwrap();
         running.kill();
@@ -211,7 +211,7 @@ fn restarts(daemon: &'static dyn Daemon) {
     if !works(daemon, Feature::OurRestart) {
         return;
     }
-    let stream = forwards(daemon).then(|| theirs.ping("192.168.1.1", Duration::from_secs(4)));
+    let stream = forwards(daemon).then(|| theirs.ping("192.168.1.1"));
     ours.block_on(async {
         for _ in 0..10 {
             assert!(running.heard("192.168.1.0/26").is_some(), "{}: kept while we are away", daemon.name());
@@ -227,14 +227,14 @@ fn restarts(daemon: &'static dyn Daemon) {
     assert_no_loss(stream);
 }
 
-fn assert_no_loss(stream: Option<Stream>) {
-    let report = stream.map(Stream::end);
-    assert!(report.as_ref().is_none_or(|report| report.contains(" 0% packet loss")), "{report:?}");
+fn assert_no_loss(stream: Option<Stream<'_>>) {
+    let (sent, lost) = stream.map_or((100, 0), Stream::end);
+    assert!(sent >= 10 && lost == 0, "{sent} sent, {lost} lost");
 }
 
 /// Whether the daemon writes routes into its kernel in these tests.
 fn forwards(daemon: &dyn Daemon) -> bool {
-    daemon.name() == Bird2.name()
+    [Bird2.name(), Frr.name()].contains(&daemon.name())
 }
 
 macro_rules! against {

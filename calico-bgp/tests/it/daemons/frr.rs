@@ -1,6 +1,8 @@
 //! FRR's bgpd, with the zebra that keeps its routes in the kernel while it restarts.
 
 use std::fmt::Write;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use calico_model::Community;
@@ -80,9 +82,10 @@ impl Daemon for Frr {
     fn beside(&self, folder: &Path) -> Option<Vec<String>> {
         let path = |name: &str| folder.join(name).display().to_string();
         std::fs::write(folder.join("zebra.conf"), "").expect("zebra's configuration");
+        // Unlike bgpd it cannot stay root, and makes its sockets as the user frr.
+        std::fs::set_permissions(folder, Permissions::from_mode(0o777)).expect("a folder for zebra");
         let words = [
             program("zebra", "frr"),
-            "--skip_runas".to_owned(),
             "--graceful_restart".to_owned(),
             "60".to_owned(),
             "--vty_port".to_owned(),

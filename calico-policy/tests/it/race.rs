@@ -122,6 +122,16 @@ fn pe92_a_set_that_changes_with_the_rules_that_look_at_it_is_another() {
 }
 
 #[test]
+fn pe92_a_range_that_becomes_another_in_place_is_never_missed() {
+    let elsewhere = || (0..3).map(|i| rule("Allow", &format!("10.9.0.{i}/32"), 7000 + i));
+    let version = |ports: &str| policy("own", elsewhere().chain([rule("Allow", "10.0.0.2/32", ports)]));
+    let [up, down] = ["'8000:8500'", "'7500:8000'"].map(version);
+    let rules = |policies: &str| ruleset(policies).chains;
+    assert_eq!(rules(&up), rules(&down), "only elements change");
+    hammer("range", [&up, &down]);
+}
+
+#[test]
 fn pe92_two_sets_of_a_chain_that_change_together_are_others() {
     let elsewhere = |port: u16| (0..3).map(move |i| rule("Allow", &format!("10.9.0.{i}/32"), port + i));
     let between = || apart(150);

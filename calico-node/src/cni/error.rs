@@ -240,7 +240,8 @@ impl CniError {
         body
     }
 
-    fn details(&self) -> String {
+    /// Returns the causes, from the nearest on; empty when there is none.
+    pub(super) fn details(&self) -> String {
         if let Self::Several { first, others } = self {
             let others = others.iter().map(|other| format!("also: {other}{}", indented(&other.details())));
             let parts = [first.details()].into_iter().chain(others);

@@ -28,7 +28,8 @@ pub fn main(program: Program) -> ExitCode {
     let var = |name: &str| std::env::var(name).ok();
     let mut input = Vec::new();
     let Err(error) = run(program, &var, &mut input) else { return ExitCode::SUCCESS };
-    tracing::error!("{error}");
+    let details = Some(error.details()).filter(|details| !details.is_empty());
+    tracing::error!(details, "{error}");
     let said = serde_json::from_slice(&input).unwrap_or_default();
     let version = config::version(&said).unwrap_or(SpecVersion::NEWEST);
     // A runtime that does not listen has given up on us, and the exit code says the same.

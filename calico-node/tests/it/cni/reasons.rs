@@ -32,7 +32,10 @@ async fn each_reason_names_pool_block_host_and_what_stood_in_the_way() {
             config["ipam"]["ipv4_pools"] = json!(pools);
         }
         let container = Container { args, ..Container::of("c1", &workload) };
-        let message = node.call("ADD", &container, &config).failure();
+        let answer = node.call("ADD", &container, &config);
+        // Of the log's fields, quotes are escaped.
+        assert!(answer.log.replace('\\', "").contains(reason), "{}", answer.log);
+        let message = answer.failure();
         assert!(
             message.contains("no address could be assigned on node-1") && message.contains(reason),
             "{message}"
@@ -65,11 +68,7 @@ async fn each_reason_names_pool_block_host_and_what_stood_in_the_way() {
     ipam.release(&[Release::of("192.168.0.10".parse().unwrap())], now()).await.unwrap();
     told("IP=192.168.0.10", &[], "address 192.168.0.10 was released less than 1200 seconds ago");
     ipam.configure(|config| config.max_blocks_per_host = 1, now()).await.unwrap();
-    told(
-        "",
-        &["tiny"],
-        "pool tiny has no free address for node-1: the limit of 1 blocks per host is reached",
-    );
+    told("", &["tiny"], "pool tiny has no free address for node-1: the limit of 1 block per host is reached");
     for name in ["default-ipv4-ippool", "tiny"] {
         let id = ObjectId::from(name.parse::<calico_model::Name>().unwrap());
         node.client().of::<IpPool>().modify(&id, |_, pool| pool.disabled = true).await.unwrap();

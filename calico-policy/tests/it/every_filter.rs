@@ -108,13 +108,13 @@ fn what_policy_denies_is_dropped_or_its_sender_told_at_once_as_configured() {
 }
 
 /// A policy of everybody in the namespace of the workloads, in one direction.
-fn only(world: &mut Snapshot, direction: PolicyType, rule: Rule) {
+fn only(world: &mut Snapshot, direction: PolicyType, rules: Vec<Rule>) {
     world.policies.clear();
     world.global_policies.clear();
     let mut policy = Policy::selecting("all()".parse().unwrap(), vec![direction]);
     match direction {
-        PolicyType::Ingress => policy.ingress.push(rule),
-        PolicyType::Egress => policy.egress.push(rule),
+        PolicyType::Ingress => policy.ingress = rules,
+        PolicyType::Egress => policy.egress = rules,
     }
     let mut policy = Object::new("only".parse().unwrap(), NetworkPolicy(policy));
     policy.metadata.namespace = world.workloads.keys().next().unwrap().namespace.clone();
@@ -142,7 +142,7 @@ fn a_service_is_reached_at_the_sockets_of_its_endpoints_alone() {
         let (db, other) = (lab.workload("cali0000000db1"), lab.workload("cali0000other1"));
         let mut rule = Rule::allow();
         rule.destination.services = service();
-        only(&mut world, PolicyType::Egress, rule);
+        only(&mut world, PolicyType::Egress, vec![rule]);
         lab.apply_in(filter, &world);
         let reached = || {
             let sockets = [db.socket(3306), db.socket6(3306), db.socket(80)];
@@ -164,7 +164,7 @@ fn a_service_sends_from_the_addresses_of_its_endpoints_whatever_the_port() {
         let other = lab.workload("cali0000other1");
         let mut rule = Rule::allow();
         rule.source.services = service();
-        only(&mut world, PolicyType::Ingress, rule);
+        only(&mut world, PolicyType::Ingress, vec![rule]);
         lab.apply_in(filter, &world);
         let reaches = |from: &Workload| {
             let sockets = [other.socket(3306), other.socket6(80)];
@@ -236,6 +236,52 @@ fn what_leaves_all_pools_comes_from_the_address_and_ports_that_are_configured() 
             }
             let inside = seen(&web.socket(8080).to_string());
             assert_eq!(inside.ip().to_string(), other.addr, "{filter:?}");
+        }
+    }
+}
+
+/// Rules of networks and ports become one set; the last names more ports than an ipset is given.
+#[test]
+fn networks_with_their_ports_are_told_apart_of_either_end() {
+    for filter in Filter::ALL {
+        let mut world = golden::world("database");
+        let lab = Lab::of(&world);
+        let (web, db) = (lab.workload("cali000000web1"), lab.workload("cali0000000db1"));
+        let other = lab.workload("cali0000other1");
+        for (direction, [one, another]) in
+            [(PolicyType::Ingress, [web, other]), (PolicyType::Egress, [db, other])]
+        {
+            let rule = |net: String, ports: &str| {
+                let mut rule = Rule::allow();
+                rule.protocol = Some("TCP".parse().unwrap());
+                let end =
+                    if direction == PolicyType::Ingress { &mut rule.source } else { &mut rule.destination };
+                end.nets = vec![net.parse().unwrap()];
+                rule.destination.ports = vec![ports.parse().unwrap()];
+                rule
+            };
+            let of =
+                |addr: &str| if addr.contains(':') { format!("{addr}/128") } else { format!("{addr}/32") };
+            let rules =
+                [[&one.addr, &another.addr], [&one.addr6, &another.addr6]].into_iter().flat_map(|addrs| {
+                    let far = if addrs[0].contains(':') { "fd00:9::/64" } else { "10.9.0.0/16" };
+                    [
+                        rule(of(addrs[0]), "3300:3306"),
+                        rule(of(addrs[1]), "80"),
+                        rule(far.to_owned(), "3306"),
+                        rule(far.to_owned(), "4000:5000"),
+                    ]
+                });
+            only(&mut world, direction, rules.collect());
+            lab.apply_in(filter, &world);
+            let reached = |far: &Workload| {
+                // Who sends in one case is who receives in the other.
+                let (from, to) = if direction == PolicyType::Ingress { (far, db) } else { (web, far) };
+                [to.socket(3306), to.socket(80), to.socket6(3306), to.socket6(80)]
+                    .map(|socket| from.namespace.within(|| connect(socket)).is_some())
+            };
+            assert_eq!(reached(one), [true, false, true, false], "{filter:?}, {direction:?}");
+            assert_eq!(reached(another), [false, true, false, true], "{filter:?}, {direction:?}");
         }
     }
 }

@@ -12,7 +12,7 @@ use calico_model::Family;
 use super::actual::Actual;
 use super::command::{run, run_locked};
 use super::lower::lower_rules;
-use super::plan::{Spelling, plan_change, plan_spelt};
+use super::plan::{Spelling, plan_change, plan_elements, plan_spelt};
 use super::program::{Program, Rule, Rules, TableName};
 use super::transaction::restore_input;
 use super::words::program_word;
@@ -170,9 +170,15 @@ impl Iptables {
         options: &Options,
     ) -> Result<Written, ApplyError> {
         let Some(held) = self.held.take() else { return self.sync(ruleset, options) };
-        let mut wanted = lower_rules(ruleset, options);
-        self.close(&mut wanted);
-        let transaction = plan_change(&wanted, &held, delta, ruleset);
+        let (mut wanted, transaction) = match plan_elements(&held, delta) {
+            Some(transaction) => (held, transaction),
+            None => {
+                let mut wanted = lower_rules(ruleset, options);
+                self.close(&mut wanted);
+                let transaction = plan_change(&wanted, &held, delta, ruleset);
+                (wanted, transaction)
+            }
+        };
         let refused = self.write(&transaction, &mut wanted)?;
         self.held = Some(wanted);
         Ok(self.written(transaction, refused))

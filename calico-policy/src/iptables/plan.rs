@@ -9,7 +9,7 @@ use super::program::{
 use super::words::{comment, is_spelling_of};
 use super::{Actual, Insertion, Operation, SetOperation, Transaction};
 use crate::delta::Delta;
-use crate::ruleset::{ChainName, Element, Elements, Hook, Ruleset, SetName};
+use crate::ruleset::{ChainName, Element, Elements, Hook, Ruleset, Set, SetName};
 
 /// A chain of fewer rules than this is written anew when one of them changes.
 const WORTH_EDITING: usize = 16;
@@ -83,17 +83,7 @@ pub(super) fn plan_change(wanted: &Rules, held: &Rules, delta: &Delta, ruleset: 
             set_changes(&mut transaction, name, &set, None);
             continue;
         }
-        let elements = |part: &Ruleset| -> Vec<Element> {
-            part.sets
-                .get(of)
-                .map(|set| set.elements.iter().flat_map(elements_of).collect())
-                .unwrap_or_default()
-        };
-        let new = elements(&delta.after).into_iter().map(|element| SetOperation::Add(name.clone(), element));
-        transaction.before.extend(new);
-        let gone =
-            elements(&delta.before).into_iter().map(|element| SetOperation::Delete(name.clone(), element));
-        transaction.after.extend(gone);
+        element_changes(&mut transaction, name, of, delta);
     }
     let unwanted = held.sets.keys().filter(|name| !wanted.sets.contains_key(*name));
     transaction.after.extend(unwanted.map(|name| SetOperation::Destroy(name.clone())));
@@ -119,6 +109,38 @@ pub(super) fn plan_change(wanted: &Rules, held: &Rules, delta: &Delta, ruleset: 
         }
     }
     transaction
+}
+
+/// Returns the changes when nothing but elements of ipsets did; `None` when rules may be others too.
+pub(super) fn plan_elements(held: &Rules, delta: &Delta) -> Option<Transaction> {
+    let (before, after) = (&delta.before, &delta.after);
+    let no_rules = |part: &Ruleset| part.chains.is_empty() && part.maps.is_empty();
+    // Flows of many ports are rules, and so is what no ipset holds.
+    let are_elements =
+        |set: &Set| IpsetKind::of(set.kind).is_some_and(|kind| !matches!(kind, IpsetKind::Flows(_)));
+    let only_elements = no_rules(before)
+        && no_rules(after)
+        && before.sets.keys().eq(after.sets.keys())
+        && after.sets.values().all(are_elements);
+    if !only_elements {
+        return None;
+    }
+    let mut transaction = Transaction::default();
+    for (name, of) in held.sets.iter().filter(|(_, of)| after.sets.contains_key(*of)) {
+        element_changes(&mut transaction, name, of, delta);
+    }
+    Some(transaction)
+}
+
+/// Adds to a set what is new in it before rules change, and removes what is gone after.
+fn element_changes(transaction: &mut Transaction, name: &SetName, of: &SetName, delta: &Delta) {
+    let elements = |part: &Ruleset| -> Vec<Element> {
+        part.sets.get(of).map(|set| set.elements.iter().flat_map(elements_of).collect()).unwrap_or_default()
+    };
+    let new = elements(&delta.after).into_iter().map(|element| SetOperation::Add(name.clone(), element));
+    transaction.before.extend(new);
+    let gone = elements(&delta.before).into_iter().map(|element| SetOperation::Delete(name.clone(), element));
+    transaction.after.extend(gone);
 }
 
 /// Elements that are missing are added before rules change, and those too many removed after. A set of which most is to be

@@ -1,15 +1,13 @@
 //! Rules of iptables: they mean what the ruleset means, and the kernel takes them in both variants.
 
-use std::fs::File;
-use std::num::NonZeroU16;
 use std::thread;
 use std::time::Duration;
 
 use calico_model::resource::{Object, Profile, WorkloadEndpoint};
-use calico_model::{Family, NodeName, Snapshot};
+use calico_model::{Family, NodeName, Snapshot, Update};
 use calico_policy::iptables::{
-    Actual, ApplyError, Iptables, Leftover, Match, Options, Program, Rule, TableName, Target, Variant,
-    cleanup_ipsets, lower, plan, simulate_marked,
+    Actual, Iptables, Leftover, Match, Options, Program, Rule, TableName, Target, Variant, cleanup_ipsets,
+    lower, plan, simulate_marked,
 };
 use calico_policy::nft::{Nft, Transaction};
 use calico_policy::ruleset::Op;
@@ -23,11 +21,11 @@ use crate::netns::Namespace;
 
 const PACKETS: usize = 40;
 
-fn node() -> NodeName {
+pub(crate) fn node() -> NodeName {
     strategies::NODE.parse().unwrap()
 }
 
-fn database() -> Ruleset {
+pub(crate) fn database() -> Ruleset {
     compile(&golden::world("database"), &"node-1".parse().unwrap())
 }
 
@@ -93,7 +91,7 @@ fn pe95_names_and_rules_are_within_what_iptables_takes() {
     }
 }
 
-fn many_workloads(count: usize) -> Snapshot {
+pub(crate) fn many_workloads(count: usize) -> Snapshot {
     let mut world = Snapshot::default();
     world.insert(Object::new("open".parse().unwrap(), Profile::allow_all()));
     for index in 0..count {
@@ -172,7 +170,7 @@ fn a_lookup_of_an_interface_asks_few_rules_however_many_there_are_and_a_new_one_
 }
 
 /// The kernel's tables without their dates, and the sets in the order of their names.
-fn saved(namespace: &Namespace) -> String {
+pub(crate) fn saved(namespace: &Namespace) -> String {
     let mut lines = Vec::new();
     for program in
         ["iptables-legacy-save", "ip6tables-legacy-save", "iptables-nft-save", "ip6tables-nft-save"]
@@ -222,6 +220,46 @@ fn the_kernel_holds_what_was_written_and_a_restart_writes_nothing() {
             }
             iptables.remove(Leftover::RulesAndSets).unwrap();
             assert!(iptables.read().unwrap().is_empty(), "{variant}");
+        });
+    }
+}
+
+#[test]
+fn a_member_comes_into_a_set_and_goes_without_a_look_at_the_rules() {
+    let member = |number: u8| {
+        let mut endpoint = WorkloadEndpoint::on("node-9".parse().unwrap());
+        endpoint.ip_networks = vec![format!("10.9.0.{number}/32").parse().unwrap()];
+        let mut object = Object::new(format!("m{number}").parse().unwrap(), endpoint);
+        object.metadata.namespace = Some("shop".parse().unwrap());
+        object.metadata.labels.insert("role", "frontend");
+        object
+    };
+    for variant in Variant::ALL {
+        let namespace = Namespace::new("member");
+        let mut compiler = Compiler::new("node-1".parse().unwrap());
+        strategies::updates(&Snapshot::default(), &golden::world("database"))
+            .into_iter()
+            .for_each(|update| compiler.apply(update));
+        assert_eq!(compiler.changes(), Changes::Everything);
+        let options = Options::default();
+        namespace.within(|| {
+            let mut iptables = Iptables::new(variant);
+            iptables.sync(compiler.ruleset(), &options).unwrap();
+            let (one, other) = (member(1), member(2));
+            let (gone, stays) = (one.key(), other.key());
+            for (update, expected) in [
+                (Update::Put(Box::new(one.into())), "add"),
+                (Update::Put(Box::new(other.into())), "add"),
+                (Update::Removed(gone), "del"),
+                (Update::Removed(stays), "del"),
+            ] {
+                compiler.apply(update);
+                let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
+                let written = iptables.change(&delta, compiler.ruleset(), &options).unwrap().transaction;
+                assert!(written.tables.is_empty() && written.to_string().contains(expected), "{written}");
+                let missing = iptables.missing(&lower(compiler.ruleset(), &options)).unwrap();
+                assert!(missing.is_empty(), "{variant}: {missing}");
+            }
         });
     }
 }
@@ -417,66 +455,6 @@ fn pe96_a_set_that_cannot_be_made_closes_what_looks_at_it() {
             assert!(iptables.missing(&program).unwrap().is_empty());
         });
     }
-}
-
-/// Takes the lock of iptables, which is the whole machine's.
-fn lock() -> File {
-    let lock = File::options().create(true).truncate(false).write(true).open("/run/xtables.lock").unwrap();
-    lock.lock().unwrap();
-    lock
-}
-
-#[test]
-fn rel16_a_lock_that_somebody_else_holds_for_less_than_the_wait_is_waited_for() {
-    let namespace = Namespace::new("lock");
-    let ruleset = database();
-    namespace.within(|| {
-        let held = lock();
-        thread::scope(|scope| {
-            let writing = scope.spawn(|| {
-                namespace.enter();
-                Iptables::new(Variant::Legacy).sync(&ruleset, &Options::default()).map(drop)
-            });
-            thread::sleep(Duration::from_millis(400));
-            assert!(!writing.is_finished());
-            held.unlock().unwrap();
-            writing.join().unwrap().unwrap();
-        });
-        assert!(
-            Iptables::new(Variant::Legacy).missing(&lower(&ruleset, &Options::default())).unwrap().is_empty()
-        );
-    });
-}
-
-#[test]
-fn rel16_a_lock_that_is_held_for_longer_is_an_error_that_leaves_the_rules_as_they_were() {
-    let namespace = Namespace::new("locked");
-    let (before, after) = (database(), compile(&many_workloads(20), &node()));
-    let options = Options::default();
-    namespace.within(|| {
-        Iptables::new(Variant::Legacy).sync(&before, &options).unwrap();
-        let rules = || {
-            let saved = saved(&namespace);
-            saved
-                .lines()
-                .filter(|line| !line.starts_with("create ") && !line.starts_with("add "))
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        let was = rules();
-        let mut impatient = Iptables::new(Variant::Legacy).waiting_for_the_lock(NonZeroU16::MIN);
-        let held = lock();
-        let error = impatient.sync(&after, &options).unwrap_err();
-        assert!(matches!(error, ApplyError::Locked { seconds: 1, .. }), "{error}");
-        assert!(error.to_string().contains("fuser /run/xtables.lock"), "{error}");
-        assert_eq!(rules(), was, "nothing is half written");
-        assert!(plan(&lower(&before, &options), &impatient.read().unwrap()).tables.is_empty());
-        held.unlock().unwrap();
-        // Tests beside this one may hold it by now.
-        let mut patient = impatient.waiting_for_the_lock(NonZeroU16::new(30).unwrap());
-        assert_eq!(patient.sync(&after, &options).unwrap().refused, []);
-        assert!(patient.missing(&lower(&after, &options)).unwrap().is_empty());
-    });
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod explain;
 mod golden;
 mod incremental;
 mod iptables;
+mod iptables_lock;
 mod kernel;
 mod lab;
 mod meaning;

@@ -7,7 +7,7 @@ use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
 
 use crate::change::Change;
 use crate::device::VxlanParams;
-use crate::ownership::PROTOCOL;
+use crate::ownership::{Mark, PROTOCOL};
 use crate::route::{Installed, RouteKey};
 use crate::sysctl::Sysctl;
 
@@ -44,8 +44,9 @@ pub struct Host {
     pub ipv6: Ipv6,
     /// All links.
     pub links: BTreeMap<InterfaceName, Link>,
-    /// Those of our devices that leave the checksums of what they send to the hardware.
-    pub offloading: BTreeSet<InterfaceName>,
+    /// Those of our devices that leave the checksums of what they send to the hardware; `None` where the kernel cannot be
+    /// asked (before 5.7).
+    pub offloading: Option<BTreeSet<InterfaceName>>,
     /// The routes of others in the main table.
     pub foreign: BTreeMap<RouteKey, Vec<Installed>>,
 }
@@ -73,8 +74,8 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// What kind of device it is.
     pub kind: LinkKind,
-    /// Its addresses, each with its label where it has one.
-    pub addresses: BTreeMap<InterfaceAddr, Option<String>>,
+    /// Its addresses, each with its mark where it has one.
+    pub addresses: BTreeMap<InterfaceAddr, Option<Mark>>,
 }
 
 /// Whether a link is switched on.

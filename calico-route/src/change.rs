@@ -7,6 +7,7 @@ use calico_model::{InterfaceAddr, InterfaceName, Mac, Name};
 
 use crate::actual::FdbEntry;
 use crate::device::VxlanParams;
+use crate::ownership::{Mark, PROTOCOL};
 use crate::route::{Form, Installed, RouteKey};
 use crate::sysctl::Sysctl;
 
@@ -59,8 +60,8 @@ pub enum Change {
         device: InterfaceName,
         /// The address.
         address: InterfaceAddr,
-        /// A label by which it is recognised.
-        label: Option<String>,
+        /// What it is recognised by.
+        mark: Option<Mark>,
     },
     /// Takes an address from a device.
     RemoveAddress {
@@ -162,9 +163,13 @@ impl fmt::Display for Change {
                 f.write_str(" up")
             }
             Change::StopChecksumOffload { device } => write!(f, "ethtool -K {device} tx off"),
-            Change::AddAddress { device, address, label } => {
+            Change::AddAddress { device, address, mark } => {
                 write!(f, "address add {address} dev {device}")?;
-                label.as_ref().map_or(Ok(()), |label| write!(f, " label {label}"))
+                match mark {
+                    Some(Mark::Label(label)) => write!(f, " label {label}"),
+                    Some(Mark::Protocol) => write!(f, " proto {PROTOCOL}"),
+                    None => Ok(()),
+                }
             }
             Change::RemoveAddress { device, address } => write!(f, "address del {address} dev {device}"),
             Change::SetSysctl { sysctl, value } => write!(f, "sysctl {sysctl} = {value}"),

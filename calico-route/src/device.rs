@@ -116,8 +116,9 @@ pub enum Checksums {
 }
 
 impl Checksums {
-    /// Reads `featureDetectOverride`, a list of `name=value`: `ChecksumOffloadBroken=true`. Nothing is detected: it is
-    /// kernels before 5.7 that were broken.
+    /// Reads `featureDetectOverride`, a list of `name=value`: `ChecksumOffloadBroken=true`. Nothing is detected. It
+    /// takes effect on kernels since 5.7, which are told over netlink; on older ones it is
+    /// [told](crate::resolve::Waiting::ChecksumsOutOfReach) that it does not.
     #[must_use]
     pub fn from_setting(overrides: Option<&str>) -> Self {
         let mut overrides = overrides.unwrap_or_default().split(',').filter_map(|each| each.split_once('='));

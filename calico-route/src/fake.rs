@@ -105,7 +105,7 @@ impl FakeKernel {
             host: Host {
                 ipv6: self.ipv6,
                 links: self.links.clone(),
-                offloading: self.offloading.clone(),
+                offloading: Some(self.offloading.clone()),
                 foreign: BTreeMap::new(),
             },
             sysctls: self.sysctls.clone(),
@@ -152,8 +152,8 @@ impl FakeKernel {
                 self.link(device)?;
                 self.offloading.remove(device);
             }
-            Change::AddAddress { device, address, label } => {
-                let held = self.link(device)?.addresses.insert(*address, label.clone());
+            Change::AddAddress { device, address, mark } => {
+                let held = self.link(device)?.addresses.insert(*address, mark.clone());
                 return held.map_or(Ok(()), |_| Err(Refusal::Exists));
             }
             Change::RemoveAddress { device, address } => {

@@ -3,8 +3,8 @@
 //! Ours are, in the main table: every route with [`PROTOCOL`]; every route over a workload's interface or one of our
 //! VXLAN devices, whoever wrote it (the kernel's own excepted); and what BIRD left on `tunl0`. Ours are also the VXLAN
 //! devices themselves with all their addresses, neighbours and forwarding entries, the permanent neighbours of
-//! workloads' interfaces, those of their addresses that are alone in their network, and the address of `tunl0` that carries
-//! our [label](IPIP_LABEL). Everything else is foreign:
+//! workloads' interfaces, those of their addresses that bear [`PROTOCOL`], and the address of `tunl0` that carries our
+//! [label](IPIP_LABEL). Everything else is foreign:
 //! it is looked at to learn where the host's own routes lead, and never changed.
 
 use calico_model::InterfaceName;
@@ -18,6 +18,16 @@ pub const PROTOCOL: u8 = 80;
 
 /// The label of our address on `tunl0`, a device that others may use too.
 pub const IPIP_LABEL: &str = "tunl0:cali";
+
+/// What an address is known by to whoever gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// A label, which begins with the device's name: only of IPv4, and at most 15 bytes.
+    Label(String),
+    /// [`PROTOCOL`], as routes have it. Kernels before 5.18 give addresses without it: there an address of ours that is
+    /// no longer wanted stays for as long as its interface.
+    Protocol,
+}
 
 /// Routes the kernel makes of itself.
 const KERNEL: u8 = 2;

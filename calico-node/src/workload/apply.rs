@@ -142,7 +142,7 @@ async fn take(kernel: &mut Netlink, step: &Step, peer_netns: Option<&Netns>) -> 
             return written.map_err(|error| WorkloadError::step(step, error));
         }
         Step::AddAddress { interface, addr } => {
-            Change::AddAddress { device: interface.clone(), address: *addr, label: None }
+            Change::AddAddress { device: interface.clone(), address: *addr, mark: None }
         }
         Step::SetUp { interface } => Change::SetLink { device: interface.clone(), mtu: None, mac: None },
         Step::AddNeighbour { interface, addr, mac } => {

@@ -10,7 +10,7 @@ use crate::desired::Desired;
 use crate::device::{
     Checksums, IpipDevice, Mtu, Tunnel, VxlanDevice, VxlanParams, ipip_device, vxlan_device,
 };
-use crate::ownership::IPIP_LABEL;
+use crate::ownership::{IPIP_LABEL, Mark};
 use crate::resolve::{Resolver, Waiting};
 
 /// The least MTU a link may have (RFC 791, RFC 8200).
@@ -52,10 +52,13 @@ pub(super) fn changes(
                     }
                     links.vxlan(&device, wanted, params, mtu, actual);
                     let is_new = actual.is_none() || links.lost.contains(&device);
-                    if wanted.checksums == Checksums::Kernel
-                        && (is_new || resolver.host.offloading.contains(&device))
-                    {
-                        links.first.push(Change::StopChecksumOffload { device: device.clone() });
+                    match &resolver.host.offloading {
+                        _ if wanted.checksums == Checksums::AsIs => {}
+                        None => drop(waiting.insert(Waiting::ChecksumsOutOfReach(device.clone()))),
+                        Some(offloading) if is_new || offloading.contains(&device) => {
+                            links.first.push(Change::StopChecksumOffload { device: device.clone() });
+                        }
+                        Some(_) => {}
                     }
                 }
                 Err(problem) => {
@@ -90,21 +93,21 @@ pub(super) fn changes(
     links
 }
 
-/// The addresses at which the node answers workloads that peer with it. Whatever address is alone in its network there is one
-/// of them: the kernel's own are not.
+/// The addresses at which the node answers workloads that peer with it. They are told from others' by their mark: where
+/// another program attaches workloads, their interfaces may have gateways for them.
 pub(super) fn peering(desired: &Desired, host: &Host) -> Vec<Change> {
-    let is_alone = |address: &InterfaceAddr| address.prefix_len() == Family::of(address.addr()).bits();
     let (none, mut changes) = (BTreeSet::new(), Vec::new());
     for (device, link) in host.links.iter().filter(|(device, _)| desired.ownership.is_workload(device)) {
         let wanted = desired.workload_peering.get(device).unwrap_or(&none);
         let device = || device.clone();
-        let held = link.addresses.keys().filter(|held| is_alone(held) && !wanted.contains(held));
-        changes.extend(held.map(|held| Change::RemoveAddress { device: device(), address: *held }));
+        let ours = link.addresses.iter().filter(|(_, mark)| **mark == Some(Mark::Protocol));
+        let held = ours.map(|(held, _)| *held).filter(|held| !wanted.contains(held));
+        changes.extend(held.map(|address| Change::RemoveAddress { device: device(), address }));
         let missing = wanted.iter().filter(|address| !link.addresses.contains_key(address));
         changes.extend(missing.map(|address| Change::AddAddress {
             device: device(),
             address: *address,
-            label: None,
+            mark: Some(Mark::Protocol),
         }));
     }
     changes
@@ -195,7 +198,7 @@ impl Links {
         if let Some(address) = wanted.address
             && actual.is_none_or(|link| !link.addresses.contains_key(&address))
         {
-            self.add_address(&device, address, Some(IPIP_LABEL.to_owned()));
+            self.add_address(&device, address, Some(Mark::Label(IPIP_LABEL.to_owned())));
         }
         self.first.extend(labelled(actual, &device, wanted.address));
     }
@@ -220,8 +223,8 @@ impl Links {
         }
     }
 
-    fn add_address(&mut self, device: &InterfaceName, address: InterfaceAddr, label: Option<String>) {
-        self.first.push(Change::AddAddress { device: device.clone(), address, label });
+    fn add_address(&mut self, device: &InterfaceName, address: InterfaceAddr, mark: Option<Mark>) {
+        self.first.push(Change::AddAddress { device: device.clone(), address, mark });
     }
 }
 
@@ -242,7 +245,8 @@ fn labelled(
     wanted: Option<InterfaceAddr>,
 ) -> impl Iterator<Item = Change> {
     let held = actual.into_iter().flat_map(|link| &link.addresses);
-    held.filter(move |(held, label)| label.as_deref() == Some(IPIP_LABEL) && Some(**held) != wanted)
+    let is_ours = |mark: &Option<Mark>| matches!(mark, Some(Mark::Label(label)) if label == IPIP_LABEL);
+    held.filter(move |(held, mark)| is_ours(mark) && Some(**held) != wanted)
         .map(|(address, _)| Change::RemoveAddress { device: device.clone(), address: *address })
 }
 

@@ -67,6 +67,7 @@ pub(super) const IFLA_VXLAN_LOCAL6: u16 = 17;
 pub(super) const IFA_ADDRESS: u16 = 1;
 pub(super) const IFA_LOCAL: u16 = 2;
 pub(super) const IFA_LABEL: u16 = 3;
+pub(super) const IFA_PROTO: u16 = 11;
 pub(super) const IFA_F_NODAD: u8 = 0x02;
 
 pub(super) const RTN_UNICAST: u8 = 1;

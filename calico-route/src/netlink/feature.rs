@@ -33,33 +33,37 @@ const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
 /// What `ethtool -K DEVICE tx off` switches off, as far as IP is concerned.
 const CHECKSUMS: [&str; 3] = ["tx-checksum-ipv4", "tx-checksum-ip-generic", "tx-checksum-ipv6"];
 
+/// No such request.
+const EOPNOTSUPP: i32 = 95;
 /// Room in bytes for the answers: about devices one at a time.
 const ROOM: usize = 64 << 10;
 
-/// Returns those of the devices that leave checksums to the hardware; none where the kernel cannot be asked (before 5.6).
+/// Returns those of the devices that leave checksums to the hardware; `None` where the kernel cannot be asked: before 5.6 it
+/// does not speak of devices at all, before 5.7 not of their features.
 pub(super) async fn offloading(
     namespace: &NetworkNamespace,
     devices: Vec<&InterfaceName>,
-) -> Result<BTreeSet<InterfaceName>, ReadError> {
+) -> Result<Option<BTreeSet<InterfaceName>>, ReadError> {
     let mut offloading = BTreeSet::new();
     if devices.is_empty() {
-        return Ok(offloading);
+        return Ok(Some(offloading));
     }
     let lost = |source| ReadError::Socket { what: "features of devices", source };
     let mut features = match Features::connect(namespace).await {
         Ok(features) => features,
         Err(DumpError::Socket(source)) => return Err(lost(source)),
-        Err(DumpError::Refused(_) | DumpError::Interrupted) => return Ok(offloading),
+        Err(DumpError::Refused(_) | DumpError::Interrupted) => return Ok(None),
     };
     for device in devices {
         match features.offloads(device).await {
             Ok(true) => drop(offloading.insert(device.clone())),
+            Err(DumpError::Refused(refusal)) if refusal.errno() == EOPNOTSUPP => return Ok(None),
             // A device that is gone by now has no features.
             Ok(false) | Err(DumpError::Refused(_) | DumpError::Interrupted) => {}
             Err(DumpError::Socket(source)) => return Err(lost(source)),
         }
     }
-    Ok(offloading)
+    Ok(Some(offloading))
 }
 
 /// Has the kernel compute the checksums of what a device sends.

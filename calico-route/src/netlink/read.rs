@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use calico_model::{Family, InterfaceAddr, InterfaceName};
 
 use super::codec::{
-    AF_BRIDGE, AF_UNSPEC, IFA_ADDRESS, IFA_LABEL, IFA_LOCAL, IFF_UP, IFLA_ADDRESS, IFLA_EXT_MASK,
+    AF_BRIDGE, AF_UNSPEC, IFA_ADDRESS, IFA_LABEL, IFA_LOCAL, IFA_PROTO, IFF_UP, IFLA_ADDRESS, IFLA_EXT_MASK,
     IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING,
     IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, NDA_DST, NDA_LLADDR,
     NUD_PERMANENT, RTA_TABLE, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE,
@@ -18,7 +18,7 @@ use super::socket::{DumpError, NetlinkSocket};
 use crate::actual::{Actual, Host, Link, LinkKind, LinkState};
 use crate::device::VxlanParams;
 use crate::error::ReadError;
-use crate::ownership::Ownership;
+use crate::ownership::{Mark, Ownership, PROTOCOL};
 use crate::route::MAIN_TABLE;
 
 /// How often a list is asked for again that changed while it was read.
@@ -118,10 +118,10 @@ async fn read_addresses(
             )
             .await;
         if let Some(()) = settle(what, dumped)? {
-            for (index, addr, label) in found {
+            for (index, addr, mark) in found {
                 let Some(name) = names.get(&index) else { continue };
                 if let Some(link) = links.get_mut(name) {
-                    link.addresses.insert(addr, label.filter(|label| label != name.as_str()));
+                    link.addresses.insert(addr, mark.of(name));
                 }
             }
             return Ok(());
@@ -305,19 +305,34 @@ impl RawLink {
     }
 }
 
-fn raw_address(body: &[u8]) -> Option<(u32, InterfaceAddr, Option<String>)> {
+/// An address without a label of its own is labelled with its device's name.
+#[derive(Default)]
+struct RawMark {
+    label: Option<String>,
+    protocol: Option<u8>,
+}
+
+impl RawMark {
+    fn of(self, device: &InterfaceName) -> Option<Mark> {
+        let label = self.label.filter(|label| label != device.as_str()).map(Mark::Label);
+        label.or_else(|| (self.protocol == Some(PROTOCOL)).then_some(Mark::Protocol))
+    }
+}
+
+fn raw_address(body: &[u8]) -> Option<(u32, InterfaceAddr, RawMark)> {
     let (af, len, index) = (*body.first()?, *body.get(1)?, u32_at(body, 4)?);
     family(af)?;
-    let (mut local, mut remote, mut label) = (None, None, None);
+    let (mut local, mut remote, mut mark) = (None, None, RawMark::default());
     for (kind, value) in attributes(body.get(8..)?) {
         match kind {
             IFA_LOCAL => local = address(value),
             IFA_ADDRESS => remote = address(value),
-            IFA_LABEL => label = text(value).map(str::to_owned),
+            IFA_LABEL => mark.label = text(value).map(str::to_owned),
+            IFA_PROTO => mark.protocol = value.first().copied(),
             _ => {}
         }
     }
-    Some((index, InterfaceAddr::new(local.or(remote)?, len)?, label))
+    Some((index, InterfaceAddr::new(local.or(remote)?, len)?, mark))
 }
 
 fn raw_neighbour(body: &[u8]) -> Option<RawNeighbour> {

@@ -7,18 +7,19 @@ use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
 
 use super::VethPair;
 use super::codec::{
-    AF_BRIDGE, AF_UNSPEC, Batch, IFA_ADDRESS, IFA_F_NODAD, IFA_LABEL, IFA_LOCAL, IFF_UP, IFLA_ADDRESS,
-    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, IFLA_NET_NS_FD, IFLA_NUM_RX_QUEUES,
-    IFLA_NUM_TX_QUEUES, IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL,
-    IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, NDA_DST, NDA_LLADDR, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE,
-    NTF_SELF, NUD_PERMANENT, RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RTA_DST, RTA_GATEWAY,
-    RTA_MULTIPATH, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH,
-    RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_BLACKHOLE, RTN_UNICAST,
-    RTNH_F_ONLINK, VETH_INFO_PEER, af,
+    AF_BRIDGE, AF_UNSPEC, Batch, IFA_ADDRESS, IFA_F_NODAD, IFA_LABEL, IFA_LOCAL, IFA_PROTO, IFF_UP,
+    IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, IFLA_NET_NS_FD,
+    IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING, IFLA_VXLAN_LINK,
+    IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, NDA_DST, NDA_LLADDR, NLM_F_CREATE, NLM_F_EXCL,
+    NLM_F_REPLACE, NTF_SELF, NUD_PERMANENT, RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RTA_DST,
+    RTA_GATEWAY, RTA_MULTIPATH, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTM_DELADDR, RTM_DELLINK,
+    RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_BLACKHOLE,
+    RTN_UNICAST, RTNH_F_ONLINK, VETH_INFO_PEER, af,
 };
 use crate::actual::FdbEntry;
 use crate::change::Change;
 use crate::device::VxlanParams;
+use crate::ownership::{Mark, PROTOCOL};
 use crate::route::{Form, Gateway, RouteKey};
 
 /// The kernel's numbers for devices.
@@ -48,8 +49,8 @@ pub(super) fn encode(
         Change::AddVxlan { device, params, mac, mtu, .. } => writer.add_vxlan(device, params, *mac, *mtu),
         Change::AddIpip { device, .. } => writer.add_ipip(device),
         Change::SetLink { device, mtu, mac } => writer.set_link(device, *mtu, *mac),
-        Change::AddAddress { device, address, label } => {
-            writer.address(RTM_NEWADDR, device, address, label.as_deref())
+        Change::AddAddress { device, address, mark } => {
+            writer.address(RTM_NEWADDR, device, address, mark.as_ref())
         }
         Change::RemoveAddress { device, address } => writer.address(RTM_DELADDR, device, address, None),
         Change::SetNeighbour { device, address, mac } => writer.set_neighbour(device, *address, *mac),
@@ -171,7 +172,7 @@ impl<I: Indexes> Writer<'_, I> {
         kind: u16,
         device: &InterfaceName,
         address: &InterfaceAddr,
-        label: Option<&str>,
+        mark: Option<&Mark>,
     ) -> Encoded {
         let family = Family::of(address.addr());
         // Nobody else on the far side of a tunnel could object to the address.
@@ -182,8 +183,10 @@ impl<I: Indexes> Writer<'_, I> {
         let open = self.batch.begin(kind, flags, self.sequence, &header);
         self.batch.address(IFA_LOCAL, address.addr());
         self.batch.address(IFA_ADDRESS, address.addr());
-        if let Some(label) = label {
-            self.batch.text(IFA_LABEL, label);
+        match mark {
+            Some(Mark::Label(label)) => self.batch.text(IFA_LABEL, label),
+            Some(Mark::Protocol) => self.batch.attribute(IFA_PROTO, &[PROTOCOL]),
+            None => {}
         }
         self.batch.end(open);
         Ok(())

@@ -1,6 +1,6 @@
 //! What BGP sessions need of the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use calico_route::route::Target;
 use calico_route::{Computer, Peering, diff};
 
 use crate::cluster::{learn, node_name, three_nodes, workload};
+use crate::namespace::machine;
 
 fn addresses(pairs: &[(&str, &str)]) -> BTreeMap<IpAddr, IpAddr> {
     pairs.iter().map(|(one, other)| (one.parse().unwrap(), other.parse().unwrap())).collect()
@@ -49,6 +50,43 @@ fn the_address_is_on_the_interfaces_of_the_workloads_that_peer_and_on_no_other()
     assert!(changed);
     assert_eq!(settle(&[("192.168.0.8", "169.254.0.178")]).1, [kernels[0], "169.254.0.178/32", kernels[1]]);
     assert_eq!(settle(&[("192.168.3.3", "169.254.0.178")]).1, kernels, "nobody has that address");
+}
+
+/// Where another program attaches workloads it may give their interfaces addresses that are gateways for them.
+#[tokio::test]
+async fn of_the_addresses_of_a_workloads_interface_only_ours_are_removed() {
+    let machine = machine();
+    let mut netlink = machine.connect();
+    machine.ip("link add cali2 type veth peer name far2");
+    machine.ip("link set cali2 up");
+    let mut snapshot = three_nodes();
+    workload(&mut snapshot, "router", "node1", "cali1", "192.168.0.7/32");
+    workload(&mut snapshot, "router6", "node1", "cali2", "fd00::7/128");
+    let mut computer = Computer::new(node_name("node1"));
+    updates(&snapshot).for_each(|update| computer.apply(&update));
+    let foreign = [("cali1", "10.88.0.1/32"), ("cali1", "169.254.1.1/32"), ("cali2", "fd00:88::1/128")];
+    for (device, address) in foreign {
+        machine.ip(&format!("address add {address} dev {device}"));
+    }
+    let set = [("192.168.0.7", "169.254.0.179"), ("fd00::7", "fd00:179::1")];
+    let ours = [("cali1", "169.254.0.179/32"), ("cali2", "fd00:179::1/128")];
+    for (peering, ours) in [(&[][..], &[][..]), (&set, &ours), (&[], &[])] {
+        computer.peer(Peering { workloads: addresses(peering), ..Peering::default() });
+        computer.settle();
+        let desired = computer.desired();
+        let changes = diff(desired, &netlink.read(&desired.ownership).await.unwrap());
+        for outcome in netlink.apply(&changes).await {
+            assert!(outcome.result.is_ok(), "{}: {:?}", outcome.change, outcome.result);
+        }
+        assert_eq!(diff(desired, &netlink.read(&desired.ownership).await.unwrap()), []);
+        let lines = machine.ip("-o address show scope global");
+        let words = lines.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let held: BTreeSet<_> = words
+            .map(|words| (words[1], words[3]))
+            .filter(|(device, _)| device.starts_with("cali"))
+            .collect();
+        assert_eq!(held, foreign.iter().chain(ours).copied().collect());
+    }
 }
 
 #[test]

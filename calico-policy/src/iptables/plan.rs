@@ -9,7 +9,7 @@ use super::program::{
 use super::words::{comment, is_spelling_of};
 use super::{Actual, Insertion, Operation, SetOperation, Transaction};
 use crate::delta::Delta;
-use crate::ruleset::{ChainName, Element, Elements, Hook, Ruleset, Set, SetName};
+use crate::ruleset::{ChainName, Elements, Hook, Ruleset, Set, SetName};
 
 /// A chain of fewer rules than this is written anew when one of them changes.
 const WORTH_EDITING: usize = 16;
@@ -132,14 +132,16 @@ pub(super) fn plan_elements(held: &Rules, delta: &Delta) -> Option<Transaction> 
     Some(transaction)
 }
 
-/// Adds to a set what is new in it before rules change, and removes what is gone after.
+/// Adds to a set what is new in it before rules change, and removes what is gone after. A range that grows or shrinks has
+/// ports, and the network of all addresses has halves, that are of both.
 fn element_changes(transaction: &mut Transaction, name: &SetName, of: &SetName, delta: &Delta) {
-    let elements = |part: &Ruleset| -> Vec<Element> {
+    let elements = |part: &Ruleset| -> Elements {
         part.sets.get(of).map(|set| set.elements.iter().flat_map(elements_of).collect()).unwrap_or_default()
     };
-    let new = elements(&delta.after).into_iter().map(|element| SetOperation::Add(name.clone(), element));
+    let (was, is) = (elements(&delta.before), elements(&delta.after));
+    let new = is.difference(&was).map(|element| SetOperation::Add(name.clone(), element.clone()));
     transaction.before.extend(new);
-    let gone = elements(&delta.before).into_iter().map(|element| SetOperation::Delete(name.clone(), element));
+    let gone = was.difference(&is).map(|element| SetOperation::Delete(name.clone(), element.clone()));
     transaction.after.extend(gone);
 }
 

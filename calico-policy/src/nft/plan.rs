@@ -112,11 +112,12 @@ fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
         matches!(operation, Operation::AddMapElements(_, map) if map.elements.values().any(is_new))
     });
     let drops_a_map = table.maps.keys().any(|name| !desired.maps.contains_key(name));
-    led.append(&mut removals(desired, table));
     let settled = |needed: bool| needed.then_some(Operation::Settle);
     let before_rules = settled(!early.is_empty());
-    let before_led = settled((leads_to_new || drops_a_map) && !rules.is_empty());
-    early.into_iter().chain(before_rules).chain(rules).chain(before_led).chain(led).collect()
+    let before_led = settled(leads_to_new && !rules.is_empty());
+    let before_gone = settled(drops_a_map && !(rules.is_empty() && led.is_empty()));
+    let rules = early.into_iter().chain(before_rules).chain(rules);
+    rules.chain(before_led).chain(led).chain(before_gone).chain(removals(desired, table)).collect()
 }
 
 fn set_changes(operations: &mut Vec<Operation>, name: &SetName, set: &Set, actual: Option<&ActualSet>) {

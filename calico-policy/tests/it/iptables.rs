@@ -11,7 +11,7 @@ use calico_policy::iptables::{
 };
 use calico_policy::nft::{Nft, Transaction};
 use calico_policy::ruleset::Op;
-use calico_policy::{Changes, Compiler, Ruleset, compile, simulate, strategies};
+use calico_policy::{Changes, Compiler, Delta, Ruleset, compile, simulate, strategies};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -259,6 +259,40 @@ fn a_member_comes_into_a_set_and_goes_without_a_look_at_the_rules() {
                 assert!(written.tables.is_empty() && written.to_string().contains(expected), "{written}");
                 let missing = iptables.missing(&lower(compiler.ruleset(), &options)).unwrap();
                 assert!(missing.is_empty(), "{variant}: {missing}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_range_of_ports_grows_and_shrinks_in_its_set() {
+    let version = |ports: &str| {
+        let rule = |(net, ports): (u8, &str)| {
+            format!(
+                "{{action: Deny, protocol: TCP, ipVersion: 4, destination: {{nets: [10.{net}.0.0/16], ports: ['{ports}']}}}}"
+            )
+        };
+        let rules: Vec<String> = [(0, ports), (1, "81"), (2, "82"), (3, "83")].map(rule).to_vec();
+        let world = format!(
+            "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {{name: eth0, labels: {{host: a}}}}\n\
+             spec: {{node: node-1, interfaceName: eth0}}\n---\napiVersion: projectcalico.org/v3\n\
+             kind: GlobalNetworkPolicy\nmetadata: {{name: default.own}}\n\
+             spec: {{selector: \"host == 'a'\", types: [Egress], egress: [{}]}}\n",
+            rules.join(", ")
+        );
+        compile(&golden::parsed(world.as_bytes()), &"node-1".parse().unwrap())
+    };
+    let versions = ["80:82", "80:84", "80", "79:81"].map(version);
+    assert!(versions.windows(2).all(|two| two[0].chains == two[1].chains), "only the set changes");
+    let options = Options::default();
+    for variant in Variant::ALL {
+        Namespace::new("range").within(|| {
+            let mut iptables = Iptables::new(variant);
+            iptables.sync(&versions[0], &options).unwrap();
+            for two in versions.windows(2) {
+                let written = iptables.change(&Delta::between(&two[0], &two[1]), &two[1], &options).unwrap();
+                let missing = iptables.missing(&lower(&two[1], &options)).unwrap();
+                assert!(missing.is_empty(), "{variant}, missing:\n{missing}\nafter\n{}", written.transaction);
             }
         });
     }

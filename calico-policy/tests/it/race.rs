@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use calico_policy::nft::{Nft, plan, plan_change};
+use calico_policy::nft::{Nft, Operation, plan, plan_change};
 use calico_policy::{Delta, Ruleset, compile};
 
 use crate::golden;
@@ -143,15 +143,28 @@ fn pe92_two_sets_of_a_chain_that_change_together_are_others() {
 
 #[test]
 fn pe92_a_map_of_ports_that_changes_is_another() {
-    // A set of sources each, so that nothing is merged and the port decides.
-    let version = |other: u8| {
-        let rules = (0..9).map(|i| {
-            let port = if i == 8 { 8000 } else { 7000 + i };
-            format!("{{action: Allow, protocol: UDP, source: {{notNets: [10.9.{other}.{i}/32]}}, destination: {{ports: [{port}]}}}}")
-        });
-        policy("own", rules)
-    };
-    hammer("ports", [&version(1), &version(2)]);
+    hammer("ports", [&of_ports(1), &of_ports(2)]);
+}
+
+#[test]
+fn pe92_a_map_goes_when_nothing_leads_to_the_rules_that_look_at_it() {
+    let led_elsewhere = of_ports(2) + &policy("also", [rule("Allow", "10.0.0.2/32", 8001)]);
+    let [before, after] = [of_ports(1), led_elsewhere].map(|policies| ruleset(&policies));
+    let change = plan_change(&Delta::between(&before, &after));
+    let drops = |part: &&[Operation]| part.iter().any(|done| matches!(done, Operation::DeleteMap(_)));
+    let last = change.parts().find(drops).expect("the map of ports is another");
+    let leads = |done: &Operation| matches!(done, Operation::AddMapElements(..) | Operation::AddRule(..));
+    assert!(!last.iter().any(leads), "{change}");
+    assert!(change.operations.iter().any(|done| matches!(done, Operation::AddMapElements(..))), "{change}");
+}
+
+/// A policy of nine ports, with a set of sources each, so that nothing is merged and the port decides.
+fn of_ports(other: u8) -> String {
+    let rules = (0..9).map(|i| {
+        let port = if i == 8 { 8000 } else { 7000 + i };
+        format!("{{action: Allow, protocol: UDP, source: {{notNets: [10.9.{other}.{i}/32]}}, destination: {{ports: [{port}]}}}}")
+    });
+    policy("own", rules)
 }
 
 #[test]

@@ -53,11 +53,14 @@ impl Speaker {
                 }
                 _ => {
                     peer.lines.remove(&connection);
+                    self.awake.remove(&connection);
                     self.events.push_back(Action::Close(connection));
                 }
             },
             Output::Up(connection, negotiated) => {
                 peer.counters.established += 1;
+                // A session that replaces another leaves no time between them.
+                (peer.since, peer.turned) = (now, now);
                 peer.history = peer.history.max(History::WasUp);
                 let Some(line) = peer.lines.get_mut(&connection) else { return };
                 line.dialect = negotiated.dialect;
@@ -105,10 +108,11 @@ impl Speaker {
     /// Closes the connections whose peers do not take the last words.
     pub(super) fn cut_short(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let events = &mut self.events;
+        let (events, awake) = (&mut self.events, &mut self.awake);
         peer.lines.retain(|connection, line| {
             let cut = matches!(line.closing, Closing::WhenSent(until) if until <= now);
             if cut {
+                awake.remove(connection);
                 events.push_back(Action::Close(*connection));
             }
             !cut

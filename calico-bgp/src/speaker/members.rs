@@ -128,6 +128,9 @@ impl Speaker {
             self.round(now);
         }
         let before = std::mem::replace(&mut self.tables.clients, clients);
+        if self.deferral.is_some() {
+            return;
+        }
         let everything = Journal::of(&self.tables.rib, |_| true);
         let after = self.tables.world();
         let before = World { clients: &before, ..after };

@@ -185,13 +185,13 @@ impl Speaker {
     fn drained(&mut self, id: PeerId, connection: ConnectionId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let is_closing = |line: &Line| line.closing != Closing::No;
+        self.awake.remove(&connection);
         if peer.lines.get(&connection).is_some_and(is_closing) {
             peer.lines.remove(&connection);
             self.events.push_back(Action::Close(connection));
             self.forget_if_gone(id, now);
             return self.advance(now);
         }
-        self.awake.remove(&connection);
         self.session_input(id, Input::Drained(connection), now);
     }
 }

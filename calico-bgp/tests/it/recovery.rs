@@ -1,10 +1,11 @@
 //! A speaker that has started again waits for what its peers have to tell before it chooses.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use calico_bgp::family::{FamilySet, PerFamily};
 use calico_bgp::session::{ConnectionId, State};
+use calico_bgp::speaker::Reflection;
 use calico_bgp::wire::open::{Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
 use calico_bgp::wire::{self, Capabilities, HoldTime, Open};
 use calico_bgp::{Action, PeerConfig, Speaker, Start};
@@ -32,6 +33,19 @@ fn meet(graceful_restart: Option<GracefulRestart>) -> (Speaker, ConnectionId) {
     let dialed = |action| if let Action::Dial { connection, .. } = action { Some(connection) } else { None };
     let connection = std::iter::from_fn(|| speaker.poll()).find_map(dialed).unwrap();
     speaker.connected(connection, ip(US), now);
+    say_open(&mut speaker, connection, graceful_restart, now);
+    assert_eq!(speaker.status()[0].state, State::Established);
+    assert!(settled(&mut speaker) || graceful_restart.is_some());
+    (speaker, connection)
+}
+
+/// The peer's OPEN and its KEEPALIVE.
+fn say_open(
+    speaker: &mut Speaker,
+    connection: ConnectionId,
+    graceful_restart: Option<GracefulRestart>,
+    now: Instant,
+) {
     let open = Open {
         asn: asn(65001),
         hold_time: HoldTime::CALICO,
@@ -46,9 +60,6 @@ fn meet(graceful_restart: Option<GracefulRestart>) -> (Speaker, ConnectionId) {
     };
     speaker.receive(connection, &open.encode(), now);
     speaker.receive(connection, &wire::keepalive(), now);
-    assert_eq!(speaker.status()[0].state, State::Established);
-    assert!(settled(&mut speaker) || graceful_restart.is_some());
-    (speaker, connection)
 }
 
 /// Reports whether a speaker has chosen.
@@ -95,4 +106,35 @@ fn a_peer_that_is_lost_before_it_has_told_everything_is_still_waited_for_briefly
         speaker.timeout(now + Duration::from_secs(13));
         assert!(settled(&mut speaker), "told: {told}");
     }
+}
+
+#[test]
+fn a_session_that_replaces_another_is_up_since_then() {
+    let (mut speaker, _) = meet(says(RestartState::Fresh, None));
+    let later = beginning() + Duration::from_secs(20);
+    let anew = speaker.accept(ip(PEER), ip(US), later).unwrap();
+    say_open(&mut speaker, anew, says(RestartState::Restarting, None), later);
+    let status = &speaker.status()[0];
+    assert_eq!((status.state, status.since), (State::Established, later));
+}
+
+#[test]
+fn a_peer_that_becomes_a_client_while_routes_are_awaited_is_told_nothing_yet() {
+    let (mut speaker, connection) = meet(says(RestartState::Fresh, None));
+    let drain = |speaker: &mut Speaker| {
+        let mut heard = Vec::new();
+        speaker.offer(connection, beginning(), |octets| {
+            heard.extend_from_slice(octets);
+            octets.len()
+        });
+        heard
+    };
+    while !drain(&mut speaker).is_empty() {}
+    let mut peer = PeerConfig::new(ip(PEER), asn(65001), asn(65001));
+    peer.reflection = Reflection::Client;
+    speaker.set_peers(vec![peer], beginning());
+    assert!(drain(&mut speaker).is_empty(), "an End-of-RIB would have it flush what it keeps for us");
+    speaker.receive(connection, &END_OF_RIB, beginning());
+    assert!(settled(&mut speaker));
+    assert_eq!(drain(&mut speaker), END_OF_RIB);
 }

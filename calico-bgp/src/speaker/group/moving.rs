@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::owed::Owed;
-use super::walk::{Before, Plan, Walk};
+use super::walk::{Before, Plan, Walk, ask};
 use super::{Group, Grouped};
 use crate::rib::{Path, PeerId};
 use crate::speaker::export::{GroupKey, World};
@@ -23,7 +23,9 @@ impl Group {
     pub(crate) fn hand_over(&mut self, member: PeerId) -> Option<Left> {
         let asked = self.joining.remove(&member);
         let (mut plan, owed) = self.take_away(member)?;
-        plan.extend(asked);
+        if let Some(asked) = asked {
+            ask(&mut plan, asked);
+        }
         Some(Left { by: self.key.clone(), plan, owed })
     }
 

@@ -236,6 +236,29 @@ fn check(several: bool, steps: Vec<Step>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+#[test]
+fn who_asks_again_and_again_is_told_everything_once_more() {
+    let told_after = |questions: usize| {
+        let mut bench = Bench::new(false);
+        (0..4).for_each(|prefix| bench.step(Step::Announce { peer: 0, prefix, path_id: 0, med: 0 }));
+        bench.step(Step::Join(1));
+        bench.round();
+        for _ in 0..questions {
+            bench.step(Step::Refresh(1));
+            bench.round();
+        }
+        let mut octets = 0;
+        for _ in 0..40 {
+            octets += bench.groups[0].octets();
+            bench.take(1, usize::MAX);
+            bench.round();
+        }
+        assert_eq!(bench.beliefs[&1], bench.truth(1));
+        octets
+    };
+    assert_eq!(told_after(100), told_after(1));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

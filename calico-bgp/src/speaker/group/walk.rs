@@ -26,6 +26,14 @@ pub(super) type WalkId = u64;
 /// The families that some members are told whole, and how they learn that they were.
 pub(crate) type Plan = Vec<(FamilySet, Ending)>;
 
+/// Adds to a plan what else is asked for. What is to be told whole anyway is not told twice, however often it is asked for.
+pub(super) fn ask(plan: &mut Plan, (families, ending): (FamilySet, Ending)) {
+    match plan.iter_mut().find(|(_, planned)| *planned == ending) {
+        Some((planned, _)) => families.iter().for_each(|family| planned.insert(family)),
+        None => plan.push((families, ending)),
+    }
+}
+
 /// How many destinations a piece has: some 100 KiB of messages.
 pub(super) const PIECE: usize = 16 * 1024;
 /// Whoever is farther behind the fastest than so many octets walks anew.
@@ -203,7 +211,7 @@ impl Group {
             match self.take_away(id) {
                 None => together.entry(asked).or_default().push(id),
                 Some((mut plan, owed)) => {
-                    plan.push(asked);
+                    ask(&mut plan, asked);
                     self.set_out(Walk::new(plan, owed, Before::Something), [id]);
                 }
             }

@@ -13,8 +13,7 @@ use calico_model::{Protocol, Snapshot};
 use calico_policy::{Outcome, Packet, Path, Transport, evaluate};
 
 use crate::golden;
-use crate::lab::{Filter, HOST_MAC, Lab, Workload, connect};
-use crate::netns::Namespace;
+use crate::lab::{Filter, Lab, Workload, connect};
 
 /// Nobody waits longer than this for an answer.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -196,14 +195,7 @@ fn what_leaves_all_pools_comes_from_the_address_and_ports_that_are_configured() 
         world.policies.clear();
         world.global_policies.clear();
         let lab = Lab::of(&world);
-        let outside = Namespace::new("outside");
-        let guest = outside.name();
-        lab.host.ip(&format!("link add eth0 address {HOST_MAC} type veth peer name eth0 netns {guest}"));
-        lab.host.ip("addr add 172.16.7.1/24 dev eth0");
-        lab.host.ip("link set eth0 up");
-        outside.ip("link set eth0 up");
-        outside.ip("addr add 172.16.7.2/24 dev eth0");
-        outside.ip("route add default via 172.16.7.1");
+        let outside = lab.neighbour();
         outside.within(|| mirror("0.0.0.0:8080"));
         let (web, other) = (lab.workload("cali000000web1"), lab.workload("cali0000other1"));
         // Inside the pools everybody keeps its address.

@@ -12,7 +12,7 @@ use calico_policy::nft::Nft;
 use crate::netns::Namespace;
 
 /// The MAC of the host's side of every veth.
-pub(crate) const HOST_MAC: &str = "ee:ee:ee:ee:ee:ee";
+const HOST_MAC: &str = "ee:ee:ee:ee:ee:ee";
 pub(crate) const PORTS: [u16; 2] = [3306, 80];
 
 /// A packet filter of the kernel.
@@ -93,6 +93,19 @@ impl Lab {
             Workload { namespace, interface: interface.into(), addr: addr.into(), addr6: addr6.into() };
         self.workloads.push(workload);
         self.workloads.last().unwrap()
+    }
+
+    /// Joins a machine that is no workload to the host, which is 172.16.7.1 for it; it is 172.16.7.2.
+    pub(crate) fn neighbour(&self) -> Namespace {
+        let neighbour = Namespace::new("neighbour");
+        let guest = neighbour.name();
+        self.host.ip(&format!("link add eth0 address {HOST_MAC} type veth peer name eth0 netns {guest}"));
+        self.host.ip("addr add 172.16.7.1/24 dev eth0");
+        self.host.ip("link set eth0 up");
+        neighbour.ip("link set eth0 up");
+        neighbour.ip("addr add 172.16.7.2/24 dev eth0");
+        neighbour.ip("route add default via 172.16.7.1");
+        neighbour
     }
 
     pub(crate) fn apply(&self, world: &Snapshot) {

@@ -7,7 +7,7 @@ use calico_model::resource::{EndpointToHostAction, FelixConfiguration, Object};
 use calico_policy::{Packet, Path, Transport, Verdict, evaluate};
 
 use crate::golden;
-use crate::lab::{HOST_MAC, Lab, PORTS, Workload, connect, echoes, serve};
+use crate::lab::{Lab, PORTS, Workload, connect, echoes, serve};
 use crate::netns::Namespace;
 
 #[test]
@@ -115,14 +115,7 @@ fn pe76_loopback_addresses_are_reached_from_the_node_alone() {
     lab.host.ip("link set lo up");
     lab.host.ip("addr add 172.16.6.11/32 dev lo");
     lab.host.within(|| serve("0.0.0.0:8080"));
-    let neighbour = Namespace::new("neighbour");
-    let guest = neighbour.name();
-    lab.host.ip(&format!("link add eth0 address {HOST_MAC} type veth peer name eth0 netns {guest}"));
-    lab.host.ip("addr add 172.16.7.1/24 dev eth0");
-    lab.host.ip("link set eth0 up");
-    neighbour.ip("link set eth0 up");
-    neighbour.ip("addr add 172.16.7.2/24 dev eth0");
-    neighbour.ip("route add default via 172.16.7.1");
+    let neighbour = lab.neighbour();
     let other = &lab.workload("cali0000other1").namespace;
     for (sender, gateway) in [(&neighbour, "172.16.7.1"), (other, "169.254.1.1")] {
         sender.exec("sysctl -qw net.ipv4.conf.all.route_localnet=1");

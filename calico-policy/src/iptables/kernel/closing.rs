@@ -33,10 +33,7 @@ impl Iptables {
             }
         }
         // Until it has its rules, a new chain lets nothing through.
-        let closed = |chain: &ChainName| {
-            [Operation::Empty(chain.clone()), Operation::Append(chain.clone(), Rule::always(Target::Drop))]
-        };
-        self.restore(key, &made.iter().flat_map(closed).collect::<Vec<_>>())?;
+        self.restore(key, &made.iter().flat_map(closing).collect::<Vec<_>>())?;
         changed.extend(made);
         changed.retain(|chain| !removed.contains(chain));
         changed.sort();
@@ -75,11 +72,7 @@ impl Iptables {
             .collect();
         match (self.restore(key, &operations), chains) {
             (Err(error), [chain]) if error.is_of_the_input() => {
-                let closed = [
-                    Operation::Empty(chain.clone()),
-                    Operation::Append(chain.clone(), Rule::always(Target::Drop)),
-                ];
-                self.restore(key, &closed)?;
+                self.restore(key, &closing(chain))?;
                 self.refuse(rules, (key.0, key.1, chain.clone()), error.to_string());
                 Ok(())
             }
@@ -105,6 +98,11 @@ impl Iptables {
         let rules = std::mem::replace(held, dropping());
         self.closed.insert(place, Closed { rules, refused });
     }
+}
+
+/// Has a chain drop everything.
+fn closing(chain: &ChainName) -> [Operation; 2] {
+    [Operation::Empty(chain.clone()), Operation::Append(chain.clone(), Rule::always(Target::Drop))]
 }
 
 /// What a closed chain holds.

@@ -44,9 +44,9 @@ pub struct Host {
     pub ipv6: Ipv6,
     /// All links.
     pub links: BTreeMap<InterfaceName, Link>,
-    /// Those of our devices that leave the checksums of what they send to the hardware; `None` where the kernel cannot be
-    /// asked (before 5.7).
-    pub offloading: Option<BTreeSet<InterfaceName>>,
+    /// Those of our VXLAN devices that leave the checksums of what they send to the hardware, where
+    /// [that is ours to say](crate::Ownership::checksums).
+    pub offloading: BTreeSet<InterfaceName>,
     /// The routes of others in the main table.
     pub foreign: BTreeMap<RouteKey, Vec<Installed>>,
 }

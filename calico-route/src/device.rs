@@ -116,9 +116,7 @@ pub enum Checksums {
 }
 
 impl Checksums {
-    /// Reads `featureDetectOverride`, a list of `name=value`: `ChecksumOffloadBroken=true`. Nothing is detected. It
-    /// takes effect on kernels since 5.7, which are told over netlink; on older ones it is
-    /// [told](crate::resolve::Waiting::ChecksumsOutOfReach) that it does not.
+    /// Reads `featureDetectOverride`, a list of `name=value`: `ChecksumOffloadBroken=true`. Nothing is detected.
     #[must_use]
     pub fn from_setting(overrides: Option<&str>) -> Self {
         let mut overrides = overrides.unwrap_or_default().split(',').filter_map(|each| each.split_once('='));
@@ -168,8 +166,6 @@ pub struct VxlanDevice {
     pub mac: Mac,
     /// How large its packets may be.
     pub mtu: Mtu,
-    /// Who computes the checksums of what it sends.
-    pub checksums: Checksums,
     /// The device's own address, a single one.
     pub address: InterfaceAddr,
     /// The pools that need the device.

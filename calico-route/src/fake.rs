@@ -105,7 +105,7 @@ impl FakeKernel {
             host: Host {
                 ipv6: self.ipv6,
                 links: self.links.clone(),
-                offloading: Some(self.offloading.clone()),
+                offloading: self.offloading.clone(),
                 foreign: BTreeMap::new(),
             },
             sysctls: self.sysctls.clone(),

@@ -32,12 +32,13 @@ pub use watch::{Event, Subject, Watch};
 use crate::actual::{Actual, Ipv6, Link};
 use crate::change::Change;
 use crate::desired::Desired;
+use crate::device::Checksums;
 use crate::diff::diff;
 use crate::ownership::{Ownership, PROTOCOL};
 use crate::sysctl::Sysctl;
 use codec::Batch;
 use namespace::NetworkNamespace;
-use socket::{DumpError, NetlinkSocket, RECEIVE_BUFFER};
+use socket::{NetlinkSocket, RECEIVE_BUFFER};
 use write::{Indexes, NoDevice};
 
 /// Messages per send: more of them gain little and hold up the runtime longer.
@@ -162,8 +163,12 @@ impl Netlink {
             actual.host.links.keys().filter(|device| ownership.is_workload(device)).cloned().collect();
         let sysctls = self.namespace.run(|| sysctl::read(&workloads)).map_err(ReadError::Sysctl)?;
         actual.sysctls = sysctls.map_err(ReadError::Sysctl)?;
-        let tunnels = actual.host.links.keys().filter(|device| ownership.is_tunnel(device)).collect();
-        actual.host.offloading = feature::offloading(&self.namespace, tunnels).await?;
+        if ownership.checksums() == Checksums::Kernel {
+            let tunnels = actual.host.links.keys().filter(|device| ownership.is_tunnel(device));
+            let asked = self.namespace.run(|| feature::offloading(tunnels)).flatten();
+            let what = "features of devices";
+            actual.host.offloading = asked.map_err(|source| ReadError::Socket { what, source })?;
+        }
         if !actual.sysctls.contains_key(&Sysctl::forwarding(Family::V6)) {
             actual.host.ipv6 = Ipv6::Absent;
         }
@@ -186,7 +191,7 @@ impl Netlink {
             let results = match Kind::of(first) {
                 Kind::Entry => self.write(now).await,
                 Kind::Link => vec![self.write_link(first).await],
-                Kind::Feature => vec![self.write_feature(first).await],
+                Kind::Feature => vec![self.write_feature(first)],
                 Kind::Sysctl => self.write_sysctls(now),
             };
             outcomes.extend(now.iter().zip(results).map(|(change, result)| Outcome { change, result }));
@@ -314,16 +319,15 @@ impl Netlink {
         result
     }
 
-    async fn write_feature(&self, change: &Change) -> Result<(), WriteError> {
+    fn write_feature(&self, change: &Change) -> Result<(), WriteError> {
         let Change::StopChecksumOffload { device } = change else { return Ok(()) };
-        let refused = |refusal| WriteError::Refused { change: change.to_string(), refusal };
-        let lost = |source| WriteError::Unanswered { change: change.to_string(), source };
-        match feature::stop_offload(&self.namespace, device).await {
-            Ok(()) => Ok(()),
-            Err(DumpError::Refused(refusal)) => Err(refused(refusal)),
-            Err(DumpError::Socket(source)) => Err(lost(source)),
-            Err(DumpError::Interrupted) => Err(lost(std::io::ErrorKind::Interrupted.into())),
-        }
+        let done = self.namespace.run(|| feature::stop_offload(device)).flatten();
+        done.map_err(|source| match source.raw_os_error() {
+            Some(errno) => {
+                WriteError::Refused { change: change.to_string(), refusal: Refusal::new(errno, None) }
+            }
+            None => WriteError::Unanswered { change: change.to_string(), source },
+        })
     }
 
     fn write_sysctls(&self, changes: &[Change]) -> Vec<Result<(), WriteError>> {
@@ -359,7 +363,7 @@ enum Kind {
     Entry,
     /// Alone.
     Link,
-    /// To another socket.
+    /// By another call.
     Feature,
     /// To a file.
     Sysctl,

@@ -10,7 +10,7 @@
 use calico_model::InterfaceName;
 use calico_model::resource::FelixConfiguration;
 
-use crate::device::{IPIP, VXLAN, VXLAN_V6};
+use crate::device::{Checksums, IPIP, VXLAN, VXLAN_V6};
 
 /// The kernel's protocol number of every route we write, workloads' included: it is what Calico's tunnel routes have,
 /// and one number for all makes `ip route show proto 80` the whole answer to "what is Calico's".
@@ -38,13 +38,24 @@ const BIRD: u8 = 12;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ownership {
     workload_prefixes: Vec<String>,
+    checksums: Checksums,
 }
 
 impl Ownership {
-    /// Makes the ownership that a node's configuration says: which interfaces are workloads'.
+    /// Makes the ownership that a node's configuration says: which interfaces are workloads', and whether checksums are
+    /// ours to look after.
     #[must_use]
     pub fn of(settings: &FelixConfiguration) -> Self {
-        Self { workload_prefixes: settings.interface_prefixes().into_iter().map(str::to_owned).collect() }
+        Self {
+            workload_prefixes: settings.interface_prefixes().into_iter().map(str::to_owned).collect(),
+            checksums: Checksums::from_setting(settings.feature_detect_override.as_deref()),
+        }
+    }
+
+    /// Returns who is to compute the checksums of what our VXLAN devices send.
+    #[must_use]
+    pub fn checksums(&self) -> Checksums {
+        self.checksums
     }
 
     /// Reports whether an interface is a workload's.

@@ -31,8 +31,6 @@ pub enum Waiting {
         /// The other's.
         by: String,
     },
-    /// Who computes the checksums of what a device sends cannot be asked, nor changed.
-    ChecksumsOutOfReach(InterfaceName),
     /// The network cannot carry wrapped packets of any useful size.
     MtuTooSmall {
         /// The device packets leave by.
@@ -74,12 +72,6 @@ impl fmt::Display for Waiting {
                 f,
                 "the route {wanted} cannot be set because another program's route is there ({by}); remove it or give \
                  it another metric"
-            ),
-            Waiting::ChecksumsOutOfReach(device) => write!(
-                f,
-                "this kernel (before 5.7) cannot be told to compute the checksums of what {device} sends, as \
-                 ChecksumOffloadBroken=true in featureDetectOverride of the FelixConfiguration asks for; use a newer one, or \
-                 take that out and run `ethtool -K {device} tx off` whenever the device is made"
             ),
             Waiting::MtuTooSmall { device, mtu, least } => write!(
                 f,
@@ -175,7 +167,6 @@ impl<'h> Resolver<'h> {
             Waiting::NodeAddressAbsent(..)
             | Waiting::FamilyAbsent(_)
             | Waiting::Taken { .. }
-            | Waiting::ChecksumsOutOfReach(_)
             | Waiting::MtuTooSmall { .. } => false,
         }
     }

@@ -8,7 +8,7 @@ use super::Part;
 use super::known::Site;
 use super::view::View;
 use crate::desired::{Desired, Problem};
-use crate::device::{Checksums, IpipDevice, LinkPattern, Mtu, Tunnel, VxlanDevice, vxlan_device};
+use crate::device::{IpipDevice, LinkPattern, Mtu, Tunnel, VxlanDevice, vxlan_device};
 use crate::ownership::Ownership;
 
 /// What is wanted of the node as a whole: its devices and addresses, and what is ours.
@@ -73,7 +73,6 @@ fn vxlan(view: &View<'_>, own: &Site, family: Family) -> Result<VxlanDevice, Pro
         local,
         mac: own.mac(&view.known.node, family),
         mtu: vxlan_mtu(view, family),
-        checksums: Checksums::from_setting(view.settings.feature_detect_override.as_deref()),
         address,
         pools: pools(view, Tunnel::Vxlan(family)),
     })

@@ -52,13 +52,9 @@ pub(super) fn changes(
                     }
                     links.vxlan(&device, wanted, params, mtu, actual);
                     let is_new = actual.is_none() || links.lost.contains(&device);
-                    match &resolver.host.offloading {
-                        _ if wanted.checksums == Checksums::AsIs => {}
-                        None => drop(waiting.insert(Waiting::ChecksumsOutOfReach(device.clone()))),
-                        Some(offloading) if is_new || offloading.contains(&device) => {
-                            links.first.push(Change::StopChecksumOffload { device: device.clone() });
-                        }
-                        Some(_) => {}
+                    let is_offloading = is_new || resolver.host.offloading.contains(&device);
+                    if is_offloading && desired.ownership.checksums() == Checksums::Kernel {
+                        links.first.push(Change::StopChecksumOffload { device: device.clone() });
                     }
                 }
                 Err(problem) => {

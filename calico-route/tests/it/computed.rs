@@ -9,7 +9,7 @@ use calico_route::actual::{Ipv6, LinkState};
 use calico_route::device::{Mtu, ipip_device, vxlan_device};
 use calico_route::fake::FakeKernel;
 use calico_route::route::{Class, NextHop, Reach, Route, RouteKey, Target};
-use calico_route::{Change, Desired, Plan, Problem, Waiting, compute, diff, plan};
+use calico_route::{Change, Desired, Problem, compute, diff, plan};
 
 use crate::cluster::{block, dual_stack, learn, lend, node, node_name, pool, three_nodes, workload};
 
@@ -516,22 +516,6 @@ fn a_next_hop_that_the_machine_cannot_reach_is_one_line_and_the_rest_is_laid() {
     let desired = on_node1(&snapshot);
     kernel.apply(&diff(&desired, &kernel.read(&desired.ownership)));
     assert!(kernel.routes.contains_key(&key("192.168.1.0/26")));
-}
-
-#[test]
-fn a_kernel_that_cannot_be_told_to_compute_checksums_is_told_of_for_as_long_as_it_is_to() {
-    let mut snapshot = three_nodes();
-    let mut kernel = machine();
-    let desired = on_node1(&snapshot);
-    kernel.apply(&diff(&desired, &kernel.read(&desired.ownership)));
-    let mut actual = kernel.read(&desired.ownership);
-    actual.host.offloading = None;
-    assert_eq!(plan(&desired, &actual), Plan::default());
-    let broken = Some("ChecksumOffloadBroken=true".to_owned());
-    let spec = FelixConfiguration { feature_detect_override: broken, ..FelixConfiguration::new() };
-    snapshot.insert(Object::new("default".parse().unwrap(), spec));
-    let waiting = [Waiting::ChecksumsOutOfReach("vxlan.calico".parse().unwrap())].into();
-    assert_eq!(plan(&on_node1(&snapshot), &actual), Plan { changes: Vec::new(), waiting });
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Lowering<'_> {
     }
 
     fn look_up(&mut self, op: Op, set: &SetName, key: Key, alternatives: &mut [Condition]) -> bool {
-        let Some(kind) = self.ruleset.sets.get(set).map(|set| set.kind) else { return false };
+        let Some(kind) = self.set(set).map(|set| set.kind) else { return false };
         // What holds no such elements matches nothing.
         if super::IpsetKind::of(kind).is_none_or(|kind| kind.family() != self.family) {
             return false;
@@ -115,11 +115,11 @@ impl Lowering<'_> {
         put(alternatives, Match::Set(op, name, key))
     }
 
-    fn ports(&self, end: End, op: Op, ports: &PortSet, alternatives: &mut Vec<Condition>) -> bool {
+    fn ports(&mut self, end: End, op: Op, ports: &PortSet, alternatives: &mut Vec<Condition>) -> bool {
         let ranges = match ports {
             PortSet::Range(first, last) => vec![(*first, *last)],
             PortSet::InSet(set) => {
-                let Some(set) = self.ruleset.sets.get(set) else { return false };
+                let Some(set) = self.set(set) else { return false };
                 let range = |e: &Element| {
                     if let Element::Ports(first, last) = e { Some((*first, *last)) } else { None }
                 };

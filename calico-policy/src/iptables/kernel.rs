@@ -11,12 +11,13 @@ use calico_model::Family;
 
 use super::actual::Actual;
 use super::command::{run, run_locked};
-use super::lower::lower_rules;
-use super::plan::{Spelling, plan_change, plan_elements, plan_spelt};
+use super::lower::lower_sets;
+use super::lowered::Lowered;
+use super::plan::{Spelling, plan_change, plan_spelt};
 use super::program::{Program, Rule, Rules, TableName};
 use super::transaction::restore_input;
 use super::words::program_word;
-use super::{ApplyError, Operation, Options, Transaction, Variant, lower};
+use super::{ApplyError, Operation, Options, Transaction, Variant};
 use crate::delta::Delta;
 use crate::ruleset::{ChainName, Ruleset};
 use closing::{dropping, looking_at};
@@ -29,7 +30,7 @@ pub struct Iptables {
     lock_seconds: NonZeroU16,
     spelling: Spelling,
     /// What the kernel holds, when that is known.
-    held: Option<Rules>,
+    held: Option<Lowered>,
     /// Chains that drop everything because the kernel refused what they should hold.
     closed: BTreeMap<Place, Closed>,
 }
@@ -124,7 +125,13 @@ impl Iptables {
     /// When a program is missing, not permitted, does not end or does not get the lock, or when even a chain that only drops is
     /// refused. A bad rule or element is none: it is in [`Written::refused`], and the rest is in force.
     pub fn sync(&mut self, ruleset: &Ruleset, options: &Options) -> Result<Written, ApplyError> {
-        self.sync_program(lower(ruleset, options))
+        let mut lowered = Lowered::of(ruleset, options);
+        let sets = lower_sets(&lowered.rules, ruleset);
+        let mut program = Program { rules: std::mem::take(&mut lowered.rules), sets };
+        let (written, is_held) = self.bring(&mut program)?;
+        lowered.rules = program.rules;
+        self.held = is_held.then_some(lowered);
+        Ok(written)
     }
 
     /// As [`sync`](Self::sync), of a program.
@@ -132,21 +139,23 @@ impl Iptables {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub fn sync_program(&mut self, mut program: Program) -> Result<Written, ApplyError> {
+        self.bring(&mut program).map(|(written, _)| written)
+    }
+
+    /// Brings a program into the kernel, and reports whether it holds that afterwards. What is refused is closed in the program too.
+    fn bring(&mut self, program: &mut Program) -> Result<(Written, bool), ApplyError> {
         self.held = None;
         // What was refused is tried once more.
         self.closed.clear();
-        let transaction = self.missing(&program)?;
+        let transaction = self.missing(program)?;
         if transaction.is_empty() {
-            self.held = Some(program.rules);
-            return Ok(Written::default());
+            return Ok((Written::default(), true));
         }
         let refused = self.write(&transaction, &mut program.rules)?;
         let actual = self.read()?;
-        self.spelling.learn(&program, &actual);
-        if plan_spelt(&program, &actual, &self.spelling).is_empty() {
-            self.held = Some(program.rules);
-        }
-        Ok(self.written(transaction, refused))
+        self.spelling.learn(program, &actual);
+        let is_held = plan_spelt(program, &actual, &self.spelling).is_empty();
+        Ok((self.written(transaction, refused), is_held))
     }
 
     /// Returns what is missing of a program, or too much.
@@ -169,18 +178,13 @@ impl Iptables {
         ruleset: &Ruleset,
         options: &Options,
     ) -> Result<Written, ApplyError> {
-        let Some(held) = self.held.take() else { return self.sync(ruleset, options) };
-        let (mut wanted, transaction) = match plan_elements(&held, delta) {
-            Some(transaction) => (held, transaction),
-            None => {
-                let mut wanted = lower_rules(ruleset, options);
-                self.close(&mut wanted);
-                let transaction = plan_change(&wanted, &held, delta, ruleset);
-                (wanted, transaction)
-            }
-        };
-        let refused = self.write(&transaction, &mut wanted)?;
-        self.held = Some(wanted);
+        let Some(mut held) = self.held.take() else { return self.sync(ruleset, options) };
+        let (before, mut after) = held.change(delta, ruleset, options);
+        self.close(&mut held.rules);
+        self.close(&mut after);
+        let transaction = plan_change((&before, &after), &held.rules.sets, delta, ruleset);
+        let refused = self.write(&transaction, &mut held.rules)?;
+        self.held = Some(held);
         Ok(self.written(transaction, refused))
     }
 

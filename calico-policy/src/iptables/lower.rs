@@ -2,183 +2,92 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use calico_model::resource::felix::AllowAction;
 use calico_model::{Family, InterfaceName, Protocol};
 
+use super::Options;
 use super::condition::Condition;
+use super::lowered::Lowered;
 use super::program::{
-    CHAIN_NAME, HookRule, IPSET_NAME, Ipset, Match, Program, Rule, Rules, Table, TableName, Target,
-    elements_of, fitted,
+    CHAIN_NAME, Ipset, Match, Program, Rule, Rules, Target, elements_of, fitted, ipset_name,
 };
 use super::tree::InterfaceTree;
-use super::words::hook_word;
-use super::{Insertion, Options};
-use crate::ruleset::{
-    self, Action, Base, Bound, ChainKind, ChainName, Element, End, Hook, Op, Ruleset, SetName,
-};
+use crate::ruleset::{self, Action, ChainName, Element, End, Op, Ruleset, Set, SetName};
 
 /// Returns what iptables and ipset should hold so that they decide as a ruleset does.
 #[must_use]
 pub fn lower(ruleset: &Ruleset, options: &Options) -> Program {
-    let rules = lower_rules(ruleset, options);
+    let rules = Lowered::of(ruleset, options).rules;
+    Program { sets: lower_sets(&rules, ruleset), rules }
+}
+
+/// Returns the sets that rules look at.
+pub(super) fn lower_sets(rules: &Rules, ruleset: &Ruleset) -> BTreeMap<SetName, Ipset> {
     let sets =
         rules.sets.iter().filter_map(|(name, of)| Some((name.clone(), Ipset::of(ruleset.sets.get(of)?)?)));
-    Program { sets: sets.collect(), rules }
+    sets.collect()
 }
 
-/// The same without what is in the sets.
-pub(super) fn lower_rules(ruleset: &Ruleset, options: &Options) -> Rules {
-    let mut stages: BTreeMap<(TableName, Hook), Vec<(i32, &ChainName)>> = BTreeMap::new();
-    for (name, chain) in &ruleset.chains {
-        if let Some(base) = chain.base {
-            stages.entry((table_of(base), base.hook)).or_default().push((base.priority, name));
-        }
-    }
-    stages.values_mut().for_each(|of_hook| of_hook.sort());
-    let mut rules = Rules::default();
-    for family in Family::ALL {
-        for table in TableName::ALL {
-            let mut lowering = Lowering {
-                ruleset,
-                options,
-                family,
-                table: Table::default(),
-                sets: &mut rules.sets,
-                due: Vec::new(),
-                named: BTreeSet::new(),
-            };
-            for ((_, hook), of_hook) in stages.iter().filter(|((of, _), _)| *of == table) {
-                lowering.hook(table, *hook, of_hook);
-            }
-            let table_of_family = lowering.table;
-            if !table_of_family.hooks.is_empty() {
-                rules.tables.insert((family, table), table_of_family);
-            }
-        }
-    }
-    rules
+/// What a chain of the ruleset, or a hook, becomes in a table of a family.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    /// The chains, and those that have to be beside them; what several pieces make under one name is the same.
+    pub(super) chains: BTreeMap<ChainName, Vec<Rule>>,
+    /// The ipsets that rules look at, and the names that the ruleset gives them.
+    pub(super) sets: BTreeMap<SetName, SetName>,
+    /// The chains of the ruleset that it leads to, if they are there.
+    pub(super) leads: BTreeSet<ChainName>,
+    /// The sets and maps of the ruleset that were asked.
+    pub(super) looks: BTreeSet<SetName>,
 }
 
-/// Returns the rules by which one is said that looks at a set of flows: itself for what an ipset holds, and one for each flow of
-/// so many ports that it holds it not.
-fn apart(rule: &ruleset::Rule, ruleset: &Ruleset) -> Vec<ruleset::Rule> {
-    let flows = |m: &ruleset::Match| {
-        if let ruleset::Match::FlowInSet(end, _, set) = m { Some((*end, set.clone())) } else { None }
-    };
-    let Some((end, set)) = rule.matches.iter().find_map(flows) else { return vec![rule.clone()] };
-    let elements = ruleset.sets.get(&set).map(|set| &set.elements).into_iter().flatten();
-    let (wide, held): (Vec<&Element>, Vec<&Element>) =
-        elements.partition(|element| elements_of(element).is_empty());
-    let of_element = |element: &Element| {
-        let Element::Flow(net, protocol, first, last) = element else { return None };
-        let mut matches: Vec<_> = rule.matches.iter().filter(|m| flows(m).is_none()).cloned().collect();
-        matches.extend([
-            ruleset::Match::Protocol(Op::Is, *protocol),
-            ruleset::Match::Network(end, Op::Is, *net),
-            ruleset::Match::Port(End::Destination, Op::Is, ruleset::PortSet::Range(*first, *last)),
-        ]);
-        Some(ruleset::Rule { matches, action: rule.action.clone() })
-    };
-    let itself = (!held.is_empty()).then(|| rule.clone());
-    itself.into_iter().chain(wide.into_iter().filter_map(of_element)).collect()
-}
-
-/// The table in which a base chain's stage is run.
-fn table_of(base: Base) -> TableName {
-    const RAW: i32 = -200;
-    const MANGLE: i32 = -100;
-    match (base.kind, base.hook) {
-        (ChainKind::Nat, _) => TableName::Nat,
-        (ChainKind::Filter, Hook::Prerouting | Hook::Output) if base.priority < RAW => TableName::Raw,
-        (ChainKind::Filter, Hook::Prerouting | Hook::Postrouting) => TableName::Mangle,
-        (ChainKind::Filter, Hook::Output) if base.priority < MANGLE => TableName::Mangle,
-        (ChainKind::Filter, Hook::Input | Hook::Forward | Hook::Output) => TableName::Filter,
-    }
-}
-
-/// The lowering of what one table of one family holds.
+/// The lowering of one piece.
 pub(super) struct Lowering<'l> {
-    pub(super) ruleset: &'l Ruleset,
+    ruleset: &'l Ruleset,
     pub(super) options: &'l Options,
     pub(super) family: Family,
-    table: Table,
-    sets: &'l mut BTreeMap<SetName, SetName>,
-    /// Chains that something leads to and that are not made yet, by the ruleset's name.
-    due: Vec<ChainName>,
-    named: BTreeSet<ChainName>,
+    pub(super) piece: Piece,
 }
 
-impl Lowering<'_> {
-    /// Makes the chain that runs a hook's stages, one after the other, and the rule that leads there.
-    fn hook(&mut self, table: TableName, hook: Hook, stages: &[(i32, &ChainName)]) {
-        let marks = self.options.marks;
-        let mut rules = vec![Rule::always(Target::Mark { set: 0, clear: marks.of_hook() })];
-        for (place, (_, stage)) in stages.iter().enumerate() {
-            if place > 0 {
-                rules.push(Rule::always(Target::Mark { set: 0, clear: marks.stage }));
-            }
-            let target = self.lead_to(stage);
-            rules.push(Rule::always(Target::Jump(target)));
-        }
-        while let Some(chain) = self.due.pop() {
-            let ruleset = self.ruleset;
-            let of = ruleset.chains.get(&chain).map_or(&[][..], |chain| &chain.rules);
-            let name = fitted_chain(chain.as_str());
-            let of: Vec<ruleset::Rule> = of.iter().flat_map(|rule| apart(rule, ruleset)).collect();
-            let rules = self.chain(&name, &of);
-            self.put_chain(&name, rules);
-        }
-        let allow = match table {
-            TableName::Filter => self.options.filter_allow,
-            TableName::Mangle => self.options.mangle_allow,
-            TableName::Raw | TableName::Nat => AllowAction::Return,
-        };
-        let marked = |chain: &ChainName| self.table.chains.contains_key(chain);
-        if marked(&accept()) || marked(&hold()) {
-            let end = Target::Mark { set: 0, clear: marks.of_hook() };
-            if allow == AllowAction::Accept {
-                if hook == Hook::Input {
-                    let left = self.options.to_host_by_others.iter().map(|prefix| {
-                        Rule::when([Match::Prefix(Bound::In, Op::Is, prefix.clone())], Target::Goto(unmark()))
-                    });
-                    let left: Vec<Rule> = left.collect();
-                    if !left.is_empty() {
-                        self.put_chain(&unmark(), vec![Rule::always(end.clone())]);
-                    }
-                    rules.extend(left);
-                }
-                let accepted = ChainName::fixed("accepted");
-                rules.push(Rule::when([Match::Mark(marks.hook)], Target::Goto(accepted.clone())));
-                self.put_chain(&accepted, vec![Rule::always(end.clone()), Rule::always(Target::Accept)]);
-            }
-            rules.push(Rule::always(end));
-        } else {
-            // Nothing is marked in this table.
-            rules.retain(|rule| !matches!(rule.target, Target::Mark { .. }));
-        }
-        let name = ChainName::read(&format!("cali-{}", hook_word(hook)));
+impl<'l> Lowering<'l> {
+    pub(super) fn new(ruleset: &'l Ruleset, options: &'l Options, family: Family) -> Self {
+        Self { ruleset, options, family, piece: Piece::default() }
+    }
+
+    /// Makes the chain of one of the ruleset's.
+    pub(super) fn of_chain(mut self, name: &ChainName, chain: &ruleset::Chain) -> Piece {
+        let name = fitted_chain(name.as_str());
+        let of: Vec<ruleset::Rule> = chain.rules.iter().flat_map(|rule| self.apart(rule)).collect();
+        let rules = self.chain(&name, &of);
         self.put_chain(&name, rules);
-        // The translation for Services is to come first.
-        let place = if table == TableName::Nat { Insertion::Last } else { self.options.insertion };
-        self.table.hooks.insert(hook, HookRule { place, rule: Rule::always(Target::Jump(name)) });
+        self.piece
+    }
+
+    /// Returns a set of the ruleset.
+    pub(super) fn set(&mut self, name: &SetName) -> Option<&'l Set> {
+        self.piece.looks.insert(name.clone());
+        self.ruleset.sets.get(name)
+    }
+
+    /// Returns what is in a map of the ruleset.
+    fn entries(&mut self, map: &SetName) -> impl Iterator<Item = (&'l Element, &'l ChainName)> + use<'l> {
+        self.piece.looks.insert(map.clone());
+        self.ruleset.maps.get(map).map(|map| &map.elements).into_iter().flatten()
     }
 
     /// Has a chain of the ruleset made, and returns its name.
-    fn lead_to(&mut self, chain: &ChainName) -> ChainName {
-        if self.named.insert(chain.clone()) {
-            self.due.push(chain.clone());
-        }
+    pub(super) fn lead_to(&mut self, chain: &ChainName) -> ChainName {
+        self.piece.leads.insert(chain.clone());
         fitted_chain(chain.as_str())
     }
 
     pub(super) fn put_chain(&mut self, name: &ChainName, rules: Vec<Rule>) {
-        self.table.chains.insert(name.clone(), rules);
+        self.piece.chains.insert(name.clone(), rules);
     }
 
     /// Notes that rules look at a set, and returns its name.
     pub(super) fn use_set(&mut self, set: &SetName) -> SetName {
-        let name = SetName::read(&fitted(set.as_str(), IPSET_NAME));
-        self.sets.entry(name.clone()).or_insert_with(|| set.clone());
+        let name = ipset_name(set);
+        self.piece.sets.insert(name.clone(), set.clone());
         name
     }
 
@@ -189,6 +98,30 @@ impl Lowering<'_> {
         parts: impl IntoIterator<Item = &'p str>,
     ) -> ChainName {
         fitted_chain(ChainName::digest(words, parts).as_str())
+    }
+
+    /// Returns the rules by which one is said that looks at a set of flows: itself for what an ipset holds, and one for each flow of
+    /// so many ports that it holds it not.
+    fn apart(&mut self, rule: &ruleset::Rule) -> Vec<ruleset::Rule> {
+        let flows = |m: &ruleset::Match| {
+            if let ruleset::Match::FlowInSet(end, _, set) = m { Some((*end, set.clone())) } else { None }
+        };
+        let Some((end, set)) = rule.matches.iter().find_map(flows) else { return vec![rule.clone()] };
+        let elements = self.set(&set).map(|set| &set.elements).into_iter().flatten();
+        let (wide, held): (Vec<&Element>, Vec<&Element>) =
+            elements.partition(|element| elements_of(element).is_empty());
+        let of_element = |element: &Element| {
+            let Element::Flow(net, protocol, first, last) = element else { return None };
+            let mut matches: Vec<_> = rule.matches.iter().filter(|m| flows(m).is_none()).cloned().collect();
+            matches.extend([
+                ruleset::Match::Protocol(Op::Is, *protocol),
+                ruleset::Match::Network(end, Op::Is, *net),
+                ruleset::Match::Port(End::Destination, Op::Is, ruleset::PortSet::Range(*first, *last)),
+            ]);
+            Some(ruleset::Rule { matches, action: rule.action.clone() })
+        };
+        let itself = (!held.is_empty()).then(|| rule.clone());
+        itself.into_iter().chain(wide.into_iter().filter_map(of_element)).collect()
     }
 
     fn chain(&mut self, name: &ChainName, rules: &[ruleset::Rule]) -> Vec<Rule> {
@@ -257,15 +190,14 @@ impl Lowering<'_> {
     }
 
     fn known(&mut self, chain: &ChainName) -> Option<ChainName> {
-        self.ruleset.chains.contains_key(chain).then(|| self.lead_to(chain))
+        let name = self.lead_to(chain);
+        self.ruleset.chains.contains_key(chain).then_some(name)
     }
 
     /// The chains of a map's interfaces.
     fn led(&mut self, map: &SetName) -> Vec<(InterfaceName, Target)> {
-        let ruleset = self.ruleset;
-        let elements = ruleset.maps.get(map).map(|map| &map.elements);
         let mut led = Vec::new();
-        for (key, chain) in elements.into_iter().flatten() {
+        for (key, chain) in self.entries(map) {
             if let Element::Interface(name) = key {
                 led.push((name.clone(), self.known(chain).map_or(Target::Drop, Target::Goto)));
             }
@@ -287,10 +219,8 @@ impl Lowering<'_> {
 
     /// Makes the chain that leads from a packet's protocol and port to the chains of a map.
     fn dispatch_port(&mut self, end: End, map: &SetName) -> ChainName {
-        let ruleset = self.ruleset;
-        let elements = ruleset.maps.get(map).map(|map| &map.elements);
         let mut of: BTreeMap<Protocol, Vec<(u16, u16, ChainName)>> = BTreeMap::new();
-        for (key, chain) in elements.into_iter().flatten() {
+        for (key, chain) in self.entries(map) {
             let Element::ProtocolPort(protocol, port) = key else { continue };
             if !protocol.has_ports() {
                 continue;
@@ -331,9 +261,7 @@ impl Lowering<'_> {
         self.put_chain(&hold(), vec![Rule::always(Target::Mark { set: holds, clear: 0 })]);
         let mut then = Target::Goto(hold());
         for (bound, op, set) in interfaces.into_iter().rev() {
-            let ruleset = self.ruleset;
-            let elements = ruleset.sets.get(&set).map(|set| &set.elements);
-            let names = elements.into_iter().flatten();
+            let names = self.set(&set).map(|set| &set.elements).into_iter().flatten();
             let names = names
                 .filter_map(|e| if let Element::Interface(name) = e { Some(name.clone()) } else { None });
             let names: Vec<InterfaceName> = names.collect();
@@ -358,16 +286,17 @@ impl Lowering<'_> {
     }
 }
 
+/// Reports whether some of these chains mark packets.
+pub(super) fn marks_packets(chains: &BTreeMap<ChainName, Vec<Rule>>) -> bool {
+    chains.contains_key(&accept()) || chains.contains_key(&hold())
+}
+
 fn accept() -> ChainName {
     ChainName::fixed("accept-stage")
 }
 
 fn hold() -> ChainName {
     ChainName::fixed("hold")
-}
-
-fn unmark() -> ChainName {
-    ChainName::fixed("unmark")
 }
 
 fn lines(rules: &[Rule]) -> String {

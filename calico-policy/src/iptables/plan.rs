@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::actual::{ActualSet, ActualTable};
 use super::program::{
-    HookRule, IPSET_NAME, Ipset, IpsetKind, Program, Rule, Rules, Table, elements_of, fitted,
+    HookRule, IPSET_NAME, Ipset, IpsetKind, Program, Rule, Rules, Table, elements_of, fitted, ipset_name,
 };
 use super::words::{comment, is_spelling_of};
 use super::{Actual, Insertion, Operation, SetOperation, Transaction};
 use crate::delta::Delta;
-use crate::ruleset::{ChainName, Elements, Hook, Ruleset, Set, SetName};
+use crate::ruleset::{ChainName, Elements, Hook, Ruleset, SetName};
 
 /// A chain of fewer rules than this is written anew when one of them changes.
 const WORTH_EDITING: usize = 16;
@@ -72,26 +72,36 @@ pub(super) fn plan_spelt(program: &Program, actual: &Actual, spelling: &Spelling
     transaction
 }
 
-/// Returns the changes of rules and sets when the kernel holds what it held after the last change.
-pub(super) fn plan_change(wanted: &Rules, held: &Rules, delta: &Delta, ruleset: &Ruleset) -> Transaction {
+/// Returns the changes when the kernel holds what it held after the last change: `before` and `after` are the part of the rules that
+/// changed, `looked_at` the sets that rules look at now.
+pub(super) fn plan_change(
+    (before, after): (&Rules, &Rules),
+    looked_at: &BTreeMap<SetName, SetName>,
+    delta: &Delta,
+    ruleset: &Ruleset,
+) -> Transaction {
     let mut transaction = Transaction::default();
-    for (name, of) in &wanted.sets {
-        let Some(set) = ruleset.sets.get(of) else { continue };
-        if held.sets.get(name) != Some(of) {
-            let Some(set) = Ipset::of(set) else { continue };
+    let is_new = |name: &SetName| after.sets.contains_key(name) && !before.sets.contains_key(name);
+    for (name, of) in after.sets.iter().filter(|(name, _)| is_new(name)) {
+        if let Some(set) = ruleset.sets.get(of).and_then(Ipset::of) {
             // A set of that name may be left of one that was destroyed in vain.
             set_changes(&mut transaction, name, &set, None);
-            continue;
         }
-        element_changes(&mut transaction, name, of, delta);
     }
-    let unwanted = held.sets.keys().filter(|name| !wanted.sets.contains_key(*name));
+    let changed: BTreeSet<&SetName> = delta.before.sets.keys().chain(delta.after.sets.keys()).collect();
+    for of in changed {
+        let name = ipset_name(of);
+        if looked_at.contains_key(&name) && !is_new(&name) {
+            element_changes(&mut transaction, &name, of, delta);
+        }
+    }
+    let unwanted = before.sets.keys().filter(|name| !after.sets.contains_key(*name));
     transaction.after.extend(unwanted.map(|name| SetOperation::Destroy(name.clone())));
-    let keys: BTreeSet<_> = wanted.tables.keys().chain(held.tables.keys()).collect();
+    let keys: BTreeSet<_> = before.tables.keys().chain(after.tables.keys()).collect();
     let no_table = Table::default();
     for key in keys {
-        let wanted = wanted.tables.get(key).unwrap_or(&no_table);
-        let held = held.tables.get(key).unwrap_or(&no_table);
+        let wanted = after.tables.get(key).unwrap_or(&no_table);
+        let held = before.tables.get(key).unwrap_or(&no_table);
         let (mut operations, removals) = chain_changes(&wanted.chains, &held.chains, |a, b| a == b);
         for (hook, rule) in &held.hooks {
             if wanted.hooks.get(hook) != Some(rule) {
@@ -109,27 +119,6 @@ pub(super) fn plan_change(wanted: &Rules, held: &Rules, delta: &Delta, ruleset: 
         }
     }
     transaction
-}
-
-/// Returns the changes when nothing but elements of ipsets did; `None` when rules may be others too.
-pub(super) fn plan_elements(held: &Rules, delta: &Delta) -> Option<Transaction> {
-    let (before, after) = (&delta.before, &delta.after);
-    let no_rules = |part: &Ruleset| part.chains.is_empty() && part.maps.is_empty();
-    // Flows of many ports are rules, and so is what no ipset holds.
-    let are_elements =
-        |set: &Set| IpsetKind::of(set.kind).is_some_and(|kind| !matches!(kind, IpsetKind::Flows(_)));
-    let only_elements = no_rules(before)
-        && no_rules(after)
-        && before.sets.keys().eq(after.sets.keys())
-        && after.sets.values().all(are_elements);
-    if !only_elements {
-        return None;
-    }
-    let mut transaction = Transaction::default();
-    for (name, of) in held.sets.iter().filter(|(_, of)| after.sets.contains_key(*of)) {
-        element_changes(&mut transaction, name, of, delta);
-    }
-    Some(transaction)
 }
 
 /// Adds to a set what is new in it before rules change, and removes what is gone after. A range that grows or shrinks has

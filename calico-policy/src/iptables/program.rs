@@ -317,6 +317,11 @@ pub(super) fn fitted(name: &str, most: usize) -> String {
     words.chars().chain(letters).collect()
 }
 
+/// Returns the name that a set of the ruleset has in the kernel.
+pub(super) fn ipset_name(set: &SetName) -> SetName {
+    SetName::read(&fitted(set.as_str(), IPSET_NAME))
+}
+
 /// The most letters that the name of a chain has.
 pub(super) const CHAIN_NAME: usize = 28;
 /// The most letters that the name of an ipset has.

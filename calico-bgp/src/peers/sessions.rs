@@ -40,6 +40,17 @@ pub enum Problem {
         "nothing is told to or taken from peers with the filter {0}: there is no valid BGPFilter of this name"
     )]
     NoFilter(Name),
+    /// A session would be from an IPv6 address that means something only together with an interface.
+    #[error(
+        "the session with {peer} is left out: {address} is of one link only; set localWorkloadPeeringIPV6 of the \
+         BGPConfiguration to one of fd00::/8"
+    )]
+    LinkLocal {
+        /// The peer's name.
+        peer: String,
+        /// The node's address.
+        address: IpAddr,
+    },
 }
 
 /// A node's sessions.
@@ -85,6 +96,12 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
     let mut policies = Policies::new(snapshot, local, configuration);
     let mut problems = Vec::new();
     let mut finish = |Wanted { mut config, password, filters, standing }: Wanted<'_>| {
+        if let Some(IpAddr::V6(own)) = config.local_address
+            && own.is_unicast_link_local()
+        {
+            problems.push(Problem::LinkLocal { peer: config.name, address: own.into() });
+            return None;
+        }
         match secrets.of(password) {
             Ok(password) => config.password = password,
             Err(Missing { name, key }) => {

@@ -184,6 +184,40 @@ fn the_workloads_that_a_resource_selects_are_peers_of_their_own_node() {
     assert_eq!(workloads("node3"), []);
 }
 
+/// Its sessions would begin nowhere: a socket is bound to such an address only together with an interface.
+#[test]
+fn a_link_local_address_for_local_workloads_is_named_with_what_to_set_instead() {
+    let mut snapshot = cluster();
+    let mut workload = WorkloadEndpoint::on(named_node("node1"));
+    workload.ip_networks = ["192.168.0.7", "fd00:1::7"].map(|ip| Cidr::host(ip.parse().unwrap())).to_vec();
+    let mut workload = Object::new("router".parse::<Name>().unwrap(), workload);
+    workload.metadata.namespace = Some("default".parse().unwrap());
+    snapshot.insert(workload);
+    let spec = BgpPeer {
+        local_workload_selector: Some("all()".parse().unwrap()),
+        as_number: AsNumber::new(65001),
+        ..BgpPeer::new()
+    };
+    snapshot.insert(Object::new("workloads".parse::<Name>().unwrap(), spec));
+    let mut told = |own: &str| {
+        let own = Some(own.parse().unwrap());
+        configure(&mut snapshot, |c| c.local_workload_peering_ipv6 = own);
+        let plan = plan(&snapshot, &named_node("node1"), &Secrets::default()).unwrap();
+        let problems: Vec<_> = plan.problems.iter().map(ToString::to_string).collect();
+        (problems, plan.workload_peering)
+    };
+    let (problems, at) = told("fe80::179");
+    assert_eq!(
+        problems,
+        ["the session with Local_Workload_fd00_1__7 is left out: fe80::179 is of one link only; set \
+          localWorkloadPeeringIPV6 of the BGPConfiguration to one of fd00::/8"]
+    );
+    assert_eq!(at, BTreeMap::new());
+    let (problems, at) = told("fd00:179::1");
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(at, [("fd00:1::7".parse().unwrap(), "fd00:179::1".parse().unwrap())].into());
+}
+
 #[test]
 fn the_original_next_hop_is_kept_by_the_old_field_and_by_the_new_one() {
     let mode = |mode, keep| {

@@ -15,11 +15,13 @@
 //! unless it was told to [stay](Lab::keep). Names derive from the lab's, so several are up side by side.
 //!
 //! ```no_run
+//! use std::str::FromStr;
+//!
 //! use calico_node::lab::{Lab, LabOptions, Topology};
 //!
-//! let topology = Topology::parse("{name: tiny, subnets: [{name: a, cidr: 10.1.0.0/24, gateway: 10.1.0.254}], \
+//! let topology = Topology::from_str("{name: tiny, subnets: [{name: a, cidr: 10.1.0.0/24, gateway: 10.1.0.254}], \
 //!     hosts: [{name: node1, address: 10.1.0.1}], pools: [{cidr: 192.168.0.0/16}], \
-//!     workloads: [{name: web, host: node1, listen: [80]}, {name: app, host: node1}]}", "".as_ref())?;
+//!     workloads: [{name: web, host: node1, listen: [80]}, {name: app, host: node1}]}")?;
 //! let lab = Lab::up(&topology, LabOptions::default())?;
 //! let web = lab.address("web")?;
 //! println!("{:?}", lab.probe_tcp("app", web, 80)?);

@@ -63,7 +63,7 @@ impl Lab {
             self.options.interrupt.check()?;
             let verdicts = self.probe_all(&probes)?;
             let matrix = Matrix { cells: expectations.iter().cloned().zip(verdicts).collect() };
-            in_a_row = if matrix.surprises().next().is_none() { in_a_row + 1 } else { 0 };
+            in_a_row = if matrix.is_as_expected() { in_a_row + 1 } else { 0 };
             if in_a_row == 2 || clock.elapsed() > patience {
                 return Ok(matrix);
             }
@@ -76,6 +76,12 @@ impl Matrix {
     pub fn surprises(&self) -> impl Iterator<Item = (&Expectation, Verdict)> {
         let surprising = self.cells.iter().filter(|(expectation, observed)| expectation.verdict != *observed);
         surprising.map(|(expectation, observed)| (expectation, *observed))
+    }
+
+    /// Tells whether every probe came out as expected.
+    #[must_use]
+    pub fn is_as_expected(&self) -> bool {
+        self.surprises().next().is_none()
     }
 
     /// Returns how many probes were sent.

@@ -118,11 +118,8 @@ impl Topology {
         Self::parse(&text, path.parent().unwrap_or(Path::new(".")))
     }
 
-    /// Parses a topology. Files that it names are relative to `folder`.
-    ///
-    /// # Errors
-    /// When the text is not a topology; all that is wrong with it is told at once.
-    pub fn parse(yaml: &str, folder: &Path) -> Result<Self, TopologyError> {
+    /// Parses a topology, whose files are relative to `folder`.
+    fn parse(yaml: &str, folder: &Path) -> Result<Self, TopologyError> {
         let value =
             serde_saphyr::from_str(yaml).map_err(|error| TopologyError::Malformed(error.to_string()))?;
         let mut faults = Vec::new();
@@ -187,6 +184,15 @@ impl Topology {
     /// Returns the router's namespace.
     pub(super) fn router_netns(&self) -> String {
         format!("{}-router", self.name.as_str())
+    }
+}
+
+/// Files that the text names are relative to the working folder; all that is wrong with it is told at once.
+impl FromStr for Topology {
+    type Err = TopologyError;
+
+    fn from_str(yaml: &str) -> Result<Self, TopologyError> {
+        Self::parse(yaml, Path::new(""))
     }
 }
 

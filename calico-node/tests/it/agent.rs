@@ -1,11 +1,10 @@
 //! The agents of a lab, as an operator meets them.
 
-use std::path::Path;
 use std::time::Duration;
 
-use calico_node::lab::{Ending, Lab, LabOptions, Programs, Stopwatch, Topology, Verdict};
+use calico_node::lab::{Ending, Lab, Programs, Stopwatch, Verdict};
 
-use crate::lab::fresh_name;
+use crate::lab::{up, up_with};
 
 const ONE_SUBNET: &str = "
 name: agents
@@ -26,16 +25,6 @@ workloads:
   - {name: one, host: node1}
   - {name: two, host: node2}
 ";
-
-fn up(parts: &[&str], programs: Programs) -> Lab {
-    let topology = Topology::parse(&parts.concat(), Path::new("")).unwrap().named(fresh_name());
-    Lab::up(&topology, LabOptions::default().programs(programs)).unwrap()
-}
-
-/// The programs that were built with this test.
-fn beside() -> Programs {
-    Programs::In(Path::new(env!("CARGO_BIN_EXE_calico-node")).parent().unwrap().to_owned())
-}
 
 /// How long the network may take to become as it should be, where it is emulated or has to wait for others.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -58,7 +47,7 @@ fn routes(lab: &Lab, host: &str) -> String {
 
 #[test]
 fn routes_of_a_pool_without_encapsulation_are_learned_by_bgp_and_outlive_the_agent_that_told_them() {
-    let mut lab = up(&[ONE_SUBNET, POOL, WORKLOADS], beside());
+    let mut lab = up(&[ONE_SUBNET, POOL, WORKLOADS].concat());
     let two = lab.address("two").unwrap();
     // Each learns the other's in its own time, and a ping needs both.
     for (node, other) in [("node1", "via 172.16.6.249 dev eth0"), ("node2", "via 172.16.6.47 dev eth0")] {
@@ -94,7 +83,7 @@ resources:
     metadata: {name: wrapped}
     spec: {cidr: 10.66.0.0/16, ipipMode: Always, allowedUses: [Workload, Tunnel], assignmentMode: Manual}
 ";
-    let lab = up(&[ONE_SUBNET, WORKLOADS, pools], beside());
+    let lab = up(&[ONE_SUBNET, WORKLOADS, pools].concat());
     // A kernel with the ipip module has the device in every namespace; it serves the pool and has nothing to tell.
     let serves = !lab.exec("node1", "ip", &["link", "show", "tunl0"]).unwrap().stdout.is_empty();
     let told =
@@ -163,7 +152,7 @@ spec: {cidr: 'fd00:66::/64', vxlanMode: Always}
                    subnets",
         },
     ];
-    let lab = up(&[cluster, WORKLOADS], beside());
+    let lab = up(&[cluster, WORKLOADS].concat());
     let problems = || lab.status("node1").unwrap().problems;
     let log = || std::fs::read_to_string(&lab.state().host("node1").unwrap().log).unwrap();
     let reached = eventually(|| routes(&lab, "node1"), |routes| routes.contains("10.65."));
@@ -203,7 +192,7 @@ spec: {cidr: 'fd00:66::/64', vxlanMode: Always}
 
 #[test]
 fn an_interface_that_no_endpoint_names_neither_sends_nor_receives() {
-    let mut lab = up(&[ONE_SUBNET, POOL, WORKLOADS], beside());
+    let mut lab = up(&[ONE_SUBNET, POOL, WORKLOADS].concat());
     let netns = lab.state().netns("two").unwrap().to_owned();
     lab.detach("two").unwrap();
     // What a runtime would do that forgets to tell the datastore, down to the routes.
@@ -233,7 +222,7 @@ fn an_interface_that_no_endpoint_names_neither_sends_nor_receives() {
 
 #[test]
 fn rel06_what_somebody_else_changes_in_the_rules_is_put_right() {
-    let lab = up(&[ONE_SUBNET, POOL, WORKLOADS], beside());
+    let lab = up(&[ONE_SUBNET, POOL, WORKLOADS].concat());
     let rules = || lab.exec("node1", "nft", &["list", "table", "inet", "calico"]).unwrap().stdout;
     let before = rules();
     for change in ["add rule inet calico cali-forward-to accept", "flush chain inet calico cali-source"] {
@@ -250,7 +239,7 @@ fn a_clean_up_takes_away_what_is_ours_alone_and_an_agent_brings_it_back() {
 pools:
   - {cidr: 10.65.0.0/16, vxlanMode: Always}
 ";
-    let mut lab = up(&[ONE_SUBNET, WRAPPED, WORKLOADS], beside());
+    let mut lab = up(&[ONE_SUBNET, WRAPPED, WORKLOADS].concat());
     let two = lab.address("two").unwrap();
     assert_eq!(eventually(|| lab.ping("one", two).unwrap(), |v| *v == Verdict::Allowed), Verdict::Allowed);
     let host = |lab: &Lab, command: &str| {
@@ -277,13 +266,13 @@ pools:
 
 #[test]
 fn a_second_agent_on_a_host_and_one_on_a_taken_port_say_so_in_one_sentence() {
-    let lab = up(&[ONE_SUBNET], beside());
+    let lab = up(ONE_SUBNET);
     let second = lab.exec("node1", env!("CARGO_BIN_EXE_calico-node"), &["run"]);
     let said = complaint(second);
     assert!(said.contains("another calico-node already runs on this host"), "{said}");
     lab.down().unwrap();
 
-    let lab = up(&[ONE_SUBNET], Programs::None);
+    let lab = up_with(ONE_SUBNET, Programs::None);
     let netns = lab.state().netns("node1").unwrap().to_owned();
     let taker = std::thread::spawn(move || {
         let file = std::fs::File::open(format!("/run/netns/{netns}")).unwrap();
@@ -344,7 +333,7 @@ fn filters(lab: &Lab, host: &str) -> [bool; 4] {
 
 #[test]
 fn rel18_the_configuration_chooses_the_packet_filter_and_a_switch_leaves_nothing_behind() {
-    let lab = up(&[ONE_SUBNET, POOL, WORKLOADS], beside());
+    let lab = up(&[ONE_SUBNET, POOL, WORKLOADS].concat());
     let (one, two) = (lab.address("one").unwrap(), lab.address("two").unwrap());
     let policy = "
 apiVersion: projectcalico.org/v3

@@ -1,10 +1,6 @@
 //! What the tests of published route tables share.
 
-use std::path::Path;
-
-use calico_node::lab::{Lab, LabOptions, Programs, Topology};
-
-use crate::lab::fresh_name;
+use calico_node::lab::Lab;
 
 /// The tunnel that labs use where any would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +16,6 @@ pub(crate) fn tunnel() -> Tunnel {
         Ok(other) => panic!("CALICO_TEST_TUNNEL={other}: it may be ipip, or absent"),
         Err(_) => Tunnel::Vxlan,
     }
-}
-
-pub(crate) fn up(topology: &str) -> Lab {
-    let topology = Topology::parse(topology, Path::new("")).unwrap().named(fresh_name());
-    let programs = Path::new(env!("CARGO_BIN_EXE_calico-node")).parent().unwrap();
-    let options = LabOptions::default().programs(Programs::In(programs.to_owned()));
-    Lab::up(&topology, options.patience(crate::agent::PATIENCE)).unwrap()
 }
 
 /// Waits until the IPv4 routes of a host are those wanted, whatever their order, protocol and metric.

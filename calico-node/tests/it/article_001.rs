@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use calico_node::lab::{Capture, IPIP, IpHeader, Lab, Packet, UDP, Verdict};
 
 use crate::agent::eventually;
-use crate::article::{Tunnel, assert_routes, interface, tunnel, up};
+use crate::article::{Tunnel, assert_routes, interface, tunnel};
+use crate::lab::up;
 
 const TOPOLOGY: &str = "
 name: walkers

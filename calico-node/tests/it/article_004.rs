@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use calico_node::lab::{Ending, Lab};
 
 use crate::agent::eventually;
-use crate::article::{assert_routes, interface, up};
+use crate::article::{assert_routes, interface};
+use crate::lab::up;
 
 const MESH_OFF: &str = "
 apiVersion: projectcalico.org/v3

@@ -5,7 +5,7 @@ use calico_node::paths::Paths;
 use serde_json::Value;
 
 use crate::agent::eventually;
-use crate::article::up;
+use crate::lab::up;
 use bird::Bird;
 
 mod bird;

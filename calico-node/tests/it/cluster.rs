@@ -1,16 +1,15 @@
 //! The programs joined: agents, CNI and `calicoctl` on the hosts of a lab, checked with packets.
 
-use std::path::Path;
 use std::time::Duration;
 
-use calico_node::lab::{CniVerb, Ending, Lab, LabOptions, Probe, Programs, Topology, Verdict};
+use calico_node::lab::{CniVerb, Ending, Lab, Probe, Verdict};
 
-use crate::lab::fresh_name;
+use crate::lab::up;
 
 /// Two hosts, in one subnet or in two, and a pool.
 fn cluster(subnet_of_second: &str, vxlan: &str) -> Lab {
     let second = if subnet_of_second == "left" { "172.16.6.249" } else { "172.16.199.114" };
-    let yaml = format!(
+    up(&format!(
         "
 name: any
 subnets:
@@ -26,16 +25,13 @@ workloads:
   - {{name: app, host: node1}}
   - {{name: far, host: node2, listen: [80]}}
 "
-    );
-    let programs = Path::new(env!("CARGO_BIN_EXE_calico-node")).parent().unwrap();
-    let topology = Topology::parse(&yaml, Path::new("")).unwrap().named(fresh_name());
-    Lab::up(&topology, LabOptions::default().programs(Programs::In(programs.to_owned()))).unwrap()
+    ))
 }
 
 /// Waits until every pair of workloads can talk, or shows which cannot.
 fn all_reach_all(lab: &Lab) {
     let matrix = lab.observe(&lab.expect(|_, _, _| Verdict::Allowed), Duration::from_secs(10)).unwrap();
-    assert!(matrix.surprises().next().is_none(), "{matrix}");
+    assert!(matrix.is_as_expected(), "{matrix}");
 }
 
 fn stdout(lab: &Lab, member: &str, program: &str, arguments: &[&str]) -> String {
@@ -138,7 +134,7 @@ spec:
         _ => Verdict::Allowed,
     });
     let matrix = lab.observe(&expected, Duration::from_secs(10)).unwrap();
-    assert!(matrix.surprises().next().is_none(), "{matrix}");
+    assert!(matrix.is_as_expected(), "{matrix}");
     lab.calicoctl("node2", &["delete", "networkpolicy", "web"], "").unwrap();
     all_reach_all(&lab);
 }

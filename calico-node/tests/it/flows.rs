@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use calico_node::lab::{Lab, LabOptions, Programs, Stopwatch, Topology};
+use calico_node::lab::{Lab, Stopwatch};
 use nix::sched::{CloneFlags, setns};
 
 use crate::agent::eventually;
-use crate::lab::fresh_name;
+use crate::lab::up;
 
 const TOPOLOGY: &str = "
 name: any
@@ -241,9 +241,7 @@ fn all_stop(flows: &[Flow], seen: &Seen, change: &str) {
 
 #[test]
 fn pe61_flows_that_policy_denies_stop_whoever_speaks_and_a_hundred_others_lose_nothing() {
-    let programs = Path::new(env!("CARGO_BIN_EXE_calico-node")).parent().unwrap();
-    let topology = Topology::parse(TOPOLOGY, Path::new("")).unwrap().named(fresh_name());
-    let lab = Lab::up(&topology, LabOptions::default().programs(Programs::In(programs.to_owned()))).unwrap();
+    let lab = up(TOPOLOGY);
     let db = lab.address("db").unwrap();
     let far_net = format!("{}/32", lab.address("far").unwrap());
     let endpoint = {

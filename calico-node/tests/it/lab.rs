@@ -11,6 +11,8 @@ use calico_node::lab::{
     self, Interrupt, Lab, LabError, LabName, LabOptions, LabState, Probe, Programs, Topology, Verdict,
 };
 
+use crate::agent::PATIENCE;
+
 const WIRES: &str = "
 name: wires
 subnets:
@@ -32,10 +34,21 @@ pub(crate) fn fresh_name() -> LabName {
 }
 
 fn wires(name: &LabName) -> Topology {
-    Topology::parse(WIRES, Path::new("")).unwrap().named(name.clone())
+    WIRES.parse::<Topology>().unwrap().named(name.clone())
 }
 
-fn up(name: &LabName) -> Lab {
+/// A lab under a fresh name, with the programs that were built with this test.
+pub(crate) fn up(topology: &str) -> Lab {
+    let beside = Path::new(env!("CARGO_BIN_EXE_calico-node")).parent().unwrap();
+    up_with(topology, Programs::In(beside.to_owned()))
+}
+
+pub(crate) fn up_with(topology: &str, programs: Programs) -> Lab {
+    let topology = topology.parse::<Topology>().unwrap().named(fresh_name());
+    Lab::up(&topology, LabOptions::default().programs(programs).patience(PATIENCE)).unwrap()
+}
+
+fn up_wires(name: &LabName) -> Lab {
     Lab::up(&wires(name), LabOptions::default().programs(Programs::None)).unwrap()
 }
 
@@ -63,7 +76,7 @@ fn made(interfaces: &str) -> Vec<&str> {
 
 #[test]
 fn hosts_reach_one_another_within_a_subnet_and_across_the_router() {
-    let lab = up(&fresh_name());
+    let lab = up_wires(&fresh_name());
     assert_eq!(lab.ping("node1", address("172.16.6.249")).unwrap(), Verdict::Allowed);
     assert_eq!(lab.ping("node1", address("172.16.199.114")).unwrap(), Verdict::Allowed);
     assert_eq!(lab.probe_tcp("node3", address("172.16.6.47"), 179).unwrap(), Verdict::Refused);
@@ -77,7 +90,7 @@ fn hosts_reach_one_another_within_a_subnet_and_across_the_router() {
 
 #[test]
 fn the_router_knows_its_subnets_and_nothing_else() {
-    let lab = up(&fresh_name());
+    let lab = up_wires(&fresh_name());
     let routes = Command::new("ip").args(["-n", &lab.state().router, "route"]).output().unwrap();
     let routes = String::from_utf8(routes.stdout).unwrap();
     let known: Vec<_> = routes.lines().filter_map(|line| line.split(' ').next()).collect();
@@ -86,7 +99,7 @@ fn the_router_knows_its_subnets_and_nothing_else() {
 
 #[test]
 fn a_program_on_a_host_sees_the_hosts_interfaces_and_environment() {
-    let lab = up(&fresh_name());
+    let lab = up_wires(&fresh_name());
     let interfaces = lab.exec("node1", "ls", &["/sys/class/net"]).unwrap();
     assert_eq!(made(&interfaces.stdout), ["eth0", "lo"]);
     let environment = lab.exec("node1", "env", &[]).unwrap().stdout;
@@ -99,7 +112,7 @@ fn a_program_on_a_host_sees_the_hosts_interfaces_and_environment() {
 #[test]
 fn labs_of_one_topology_are_up_side_by_side() {
     let names = [fresh_name(), fresh_name()];
-    let labs = names.each_ref().map(up);
+    let labs = names.each_ref().map(up_wires);
     for lab in &labs {
         assert_eq!(lab.ping("node2", address("172.16.199.114")).unwrap(), Verdict::Allowed);
     }
@@ -112,7 +125,7 @@ fn labs_of_one_topology_are_up_side_by_side() {
 #[test]
 fn a_name_that_is_taken_is_refused_and_its_lab_left_alone() {
     let name = fresh_name();
-    let lab = up(&name);
+    let lab = up_wires(&name);
     let refused = Lab::up(&wires(&name), LabOptions::default().programs(Programs::None)).unwrap_err();
     assert_eq!(
         refused.to_string(),
@@ -137,7 +150,7 @@ fn a_namespace_of_somebody_else_is_refused_and_left_alone() {
 fn nothing_is_left_behind_even_by_a_panic() {
     let name = fresh_name();
     let panicked = std::panic::catch_unwind(|| {
-        let _lab = up(&name);
+        let _lab = up_wires(&name);
         assert_eq!(traces(&name).len(), 6, "four members, the router and the folder");
         panic!("on purpose");
     });
@@ -148,7 +161,7 @@ fn nothing_is_left_behind_even_by_a_panic() {
 #[test]
 fn what_a_crash_left_is_taken_down_by_name_with_whatever_still_runs_there() {
     let name = fresh_name();
-    let lab = up(&name);
+    let lab = up_wires(&name);
     let netns = lab.state().host("node3").unwrap().netns.clone();
     lab.keep();
     let mut sleeper = Command::new("ip").args(["netns", "exec", &netns, "sleep", "1000"]).spawn().unwrap();
@@ -179,7 +192,7 @@ fn a_lab_that_was_never_more_than_a_folder_is_removed_and_one_that_cannot_be_rea
 #[test]
 fn logs_are_kept_in_a_folder_that_nobody_could_have_prepared() {
     use std::os::unix::fs::PermissionsExt;
-    let lab = up(&fresh_name());
+    let lab = up_wires(&fresh_name());
     fs::write(&lab.state().host("node1").unwrap().log, "said").unwrap();
     let folders = [lab.salvage_logs(), lab.salvage_logs()];
     assert_ne!(folders[0], folders[1]);
@@ -202,7 +215,7 @@ fn an_interrupt_stops_the_making_and_takes_down_what_was_made() {
 
 #[test]
 fn writes_to_the_kernel_are_seen_and_told_apart() {
-    let lab = up(&fresh_name());
+    let lab = up_wires(&fresh_name());
     let (before, events) = (lab.kernel_objects("node1").unwrap(), lab.kernel_events("node1").unwrap());
     assert_eq!(lab.ping("node1", address("172.16.6.249")).unwrap(), Verdict::Allowed);
     assert_eq!(before.difference(&lab.kernel_objects("node1").unwrap()), Vec::<String>::new());
@@ -231,7 +244,7 @@ fn writes_to_the_kernel_are_seen_and_told_apart() {
 
 #[test]
 fn lost_traffic_is_counted() {
-    let lab = up(&fresh_name());
+    let lab = up_wires(&fresh_name());
     let run = |words: &[&str]| {
         assert_eq!(lab.exec("node3", words[0], &words[1..]).unwrap().code, Some(0), "{words:?}")
     };

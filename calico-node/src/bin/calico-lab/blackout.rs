@@ -1,7 +1,6 @@
 //! `calico-lab blackout`: agents are restarted under a steady stream between two hosts, and what is lost is counted.
 
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -50,7 +49,7 @@ spec:
 ";
 
 pub(crate) fn run(arguments: &Blackout, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let topology = Topology::parse(&topology(arguments.encapsulation), Path::new(""))?;
+    let topology: Topology = topology(arguments.encapsulation).parse()?;
     let patience = Duration::from_secs(240);
     let mut lab = Lab::up(&topology, LabOptions::default().interrupt(interrupt.clone()).patience(patience))?;
     lab.apply(POLICY)?;
@@ -60,7 +59,7 @@ pub(crate) fn run(arguments: &Blackout, interrupt: &Interrupt) -> anyhow::Result
     };
     let matrix = lab.observe(&lab.expect(policed), patience)?;
     let problems = lab.status("node1")?.problems.join("; ");
-    ensure!(matrix.surprises().next().is_none(), "not everything arrives ({problems}):\n{matrix}");
+    ensure!(matrix.is_as_expected(), "not everything arrives ({problems}):\n{matrix}");
 
     let clock = Stopwatch::start();
     let stream = lab.stream("source", "sink", PORT, arguments.rate)?;

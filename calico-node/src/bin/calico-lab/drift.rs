@@ -1,6 +1,5 @@
 //! `calico-lab drift`: somebody else changes what an agent laid, at random, and the agent puts it right.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -82,11 +81,11 @@ const SYSCTLS: [&str; 3] =
 const SOON: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(arguments: &Drift, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let topology = Topology::parse(TOPOLOGY, Path::new(""))?;
+    let topology: Topology = TOPOLOGY.parse()?;
     let patience = Duration::from_secs(60);
     let lab = Lab::up(&topology, LabOptions::default().interrupt(interrupt.clone()).patience(patience))?;
     let matrix = lab.observe(&lab.expect(|_, _, _| Verdict::Allowed), patience)?;
-    ensure!(matrix.surprises().next().is_none(), "the network is not as it should be:\n{matrix}");
+    ensure!(matrix.is_as_expected(), "the network is not as it should be:\n{matrix}");
     let victim = Victim::of(&lab)?;
     for command in FOREIGN {
         ensure!(victim.change(command)?, "`{command}` failed");

@@ -1,6 +1,5 @@
 //! `calico-lab throughput`: TCP between workloads on two hosts, beside the same path with no agent and no rules.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -59,7 +58,7 @@ struct Run {
 }
 
 pub(crate) fn run(arguments: &Throughput, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let topology = Topology::parse(TOPOLOGY, Path::new(""))?;
+    let topology: Topology = TOPOLOGY.parse()?;
     let options = || LabOptions::default().interrupt(interrupt.clone()).patience(PATIENCE);
     let with_agent = Lab::up(&topology, options())?;
     with_agent.apply(POLICY)?;
@@ -68,7 +67,7 @@ pub(crate) fn run(arguments: &Throughput, interrupt: &Interrupt) -> anyhow::Resu
         _ => Verdict::Allowed,
     };
     let matrix = with_agent.observe(&with_agent.expect(policed), PATIENCE)?;
-    ensure!(matrix.surprises().next().is_none(), "the network is not as it should be:\n{matrix}");
+    ensure!(matrix.is_as_expected(), "the network is not as it should be:\n{matrix}");
     let mut plain = Lab::up(&topology.named("plain".parse()?), options().programs(Programs::None))?;
     plain.attach_plainly()?;
 

@@ -55,6 +55,6 @@ mod tests {
     #[test]
     fn the_topology_of_the_help_is_one() {
         let yaml = EXAMPLE.split_once("\n\n").unwrap().1;
-        assert_eq!(Topology::parse(yaml, Path::new("")).unwrap().name().as_str(), "office");
+        assert_eq!(yaml.parse::<Topology>().unwrap().name().as_str(), "office");
     }
 }

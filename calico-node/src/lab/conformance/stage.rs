@@ -9,7 +9,6 @@ use std::fmt::Write;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -298,7 +297,7 @@ fn wire(
     for (index, (_, _, host)) in pods.iter().enumerate() {
         let _ = writeln!(yaml, "- {{name: p{index}, host: {}}}", host_name(*host));
     }
-    let topology = Topology::parse(&yaml, Path::new("")).map_err(super::super::LabError::from)?;
+    let topology: Topology = yaml.parse().map_err(super::super::LabError::from)?;
     let options = LabOptions::default().programs(Programs::None).interrupt(interrupt.clone());
     Ok(Lab::up(&topology, options)?)
 }

@@ -18,7 +18,7 @@ resources:
 ";
 
 fn faults(yaml: &str) -> Vec<String> {
-    match Topology::parse(yaml, Path::new("")) {
+    match yaml.parse::<Topology>() {
         Err(TopologyError::Invalid(Faults(faults))) => faults.iter().map(ToString::to_string).collect(),
         other => panic!("expected faults, got {other:?}"),
     }
@@ -40,12 +40,11 @@ fn a_topology_is_read_whole() {
 
 #[test]
 fn names_derive_from_the_lab_unless_bare_ones_are_asked_for() {
-    let topology = Topology::parse(GOOD, Path::new("")).unwrap();
+    let topology: Topology = GOOD.parse().unwrap();
     let web = topology.workloads[0].name.clone();
     assert_eq!(topology.netns_of(&web), "office-web");
     assert_eq!(topology.named("other".parse().unwrap()).netns_of(&web), "other-web");
-    let bare = Topology::parse(&GOOD.replace("name: office", "name: office\nbareNames: true"), Path::new(""))
-        .unwrap();
+    let bare: Topology = GOOD.replace("name: office", "name: office\nbareNames: true").parse().unwrap();
     assert_eq!((bare.netns_of(&web), bare.router_netns()), ("web".to_owned(), "office-router".to_owned()));
 }
 
@@ -85,11 +84,10 @@ fn what_cannot_be_told_apart_is_refused() {
 
 #[test]
 fn pools_with_names_or_company_are_applied_rather_than_left_to_the_agents() {
-    let named =
-        Topology::parse(&GOOD.replace("{cidr: 192", "{name: mine, cidr: 192"), Path::new("")).unwrap();
+    let named: Topology = GOOD.replace("{cidr: 192", "{name: mine, cidr: 192").parse().unwrap();
     assert!(named.pool_of_agents().is_none());
     assert!(named.pool_manifest().contains(r#""name":"mine""#));
-    let unnamed = Topology::parse(GOOD, Path::new("")).unwrap();
+    let unnamed: Topology = GOOD.parse().unwrap();
     assert_eq!(unnamed.pool_manifest(), "");
 }
 
@@ -98,6 +96,6 @@ fn no_text_makes_the_parser_panic() {
     for yaml in
         ["", "[]", "name", "hosts: 3", "{name: a, subnets: [3], hosts: [{}], pools: [[]]}", "a: &a [*a]"]
     {
-        assert!(Topology::parse(yaml, Path::new("")).is_err(), "{yaml}");
+        assert!(yaml.parse::<Topology>().is_err(), "{yaml}");
     }
 }

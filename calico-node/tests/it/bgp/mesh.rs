@@ -4,7 +4,7 @@ use calico_node::lab::Lab;
 
 use super::{TWO, session, sessions, set_password};
 use crate::agent::eventually;
-use crate::article::up;
+use crate::lab::up;
 
 /// The mesh with a password.
 fn mesh(key: &str) -> String {

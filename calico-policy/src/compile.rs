@@ -18,7 +18,7 @@
 //! | output      | `cali-output`            | host to own workload, tunnel packets, host endpoints' egress policy     |
 //! | postrouting | `cali-postrouting`       | whether the source is translated                                        |
 //!
-//! The stages of host endpoints exist only where there is a host endpoint for them.
+//! The stages of host endpoints exist only where there is a host endpoint for them, and the last only where a pool asks for it.
 //!
 //! An interface that is named like a workload's and is none of the node's workloads' is dropped in every stage.
 
@@ -212,7 +212,10 @@ impl Compilation<'_> {
             }
             rules.push(Rule::when(matches, Action::SourceNat(NewSource::of(self.felix, family))));
         }
-        self.base("postrouting", ChainKind::Nat, Hook::Postrouting, AFTER_SERVICES, rules);
+        // With a chain of this kind every packet passes the kernel's address translation twice, whatever is in it.
+        if !rules.is_empty() {
+            self.base("postrouting", ChainKind::Nat, Hook::Postrouting, AFTER_SERVICES, rules);
+        }
     }
 }
 

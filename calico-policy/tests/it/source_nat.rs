@@ -1,7 +1,7 @@
 //! What `natOutgoingAddress` and `natPortRange` make of the sources that leave all pools.
 
 use calico_model::Snapshot;
-use calico_model::resource::{FelixConfiguration, Object};
+use calico_model::resource::{FelixConfiguration, IpPool, Object};
 use calico_policy::iptables::{Iptables, Options, Variant};
 use calico_policy::nft::{Actual, Nft, plan};
 use calico_policy::{Ruleset, compile};
@@ -72,6 +72,22 @@ fn sources_get_the_address_and_ports_that_are_configured() {
             chain.rules.iter().map(|rule| rule.to_string().trim_start_matches(BEFORE).to_owned()).collect();
         assert_eq!(rules, nft, "{addr:?} {ports:?}");
     }
+}
+
+/// A chain of this kind, be it empty, has every packet of the machine pass the kernel's address translation.
+#[test]
+fn where_no_pool_asks_for_it_nothing_is_translated() {
+    let mut world: Snapshot = golden::world("database");
+    let namespace = Namespace::new("snat-none");
+    let mut translations = |nat_outgoing: bool| {
+        let mut pools: Vec<Object<IpPool>> = world.pools.values().map(|pool| Object::clone(pool)).collect();
+        pools.iter_mut().for_each(|pool| pool.spec.nat_outgoing = nat_outgoing);
+        pools.into_iter().for_each(|pool| world.insert(pool));
+        let ruleset = compile(&world, &"node-1".parse().unwrap());
+        namespace.within(|| Nft::new().sync(&ruleset)).unwrap();
+        namespace.exec("nft list table inet calico").matches("type nat").count()
+    };
+    assert_eq!([true, false, true].map(&mut translations), [1, 0, 1]);
 }
 
 #[test]

@@ -224,7 +224,8 @@ fn an_interface_that_no_endpoint_names_neither_sends_nor_receives() {
 fn rel06_what_somebody_else_changes_in_the_rules_is_put_right() {
     let lab = up(&[ONE_SUBNET, POOL, WORKLOADS].concat());
     let rules = || lab.exec("node1", "nft", &["list", "table", "inet", "calico"]).unwrap().stdout;
-    let before = rules();
+    let addresses = ["one", "two"].map(|workload| lab.address(workload).unwrap().to_string());
+    let before = eventually(rules, |rules| addresses.iter().all(|address| rules.contains(address)));
     for change in ["add rule inet calico cali-forward-to accept", "flush chain inet calico cali-source"] {
         lab.exec("node1", "nft", &change.split(' ').collect::<Vec<_>>()).unwrap();
         let after = eventually(rules, |rules| *rules == before);

@@ -85,6 +85,17 @@ fn session(lab: &Lab, state: &str) -> Value {
     found[0].clone()
 }
 
+/// A BIRD on `fabric` that has met node1, and what it says of the session; it is called `name` and has `row` in the
+/// table of `calicoctl node status`.
+fn meet(lab: &Lab, configuration: &str, name: &str, row: &str) -> (Bird, String) {
+    let bird = Bird::start(lab, "fabric", configuration);
+    assert_eq!(session(lab, "Established")["name"], name);
+    let table = lab.calicoctl("node1", &["node", "status"], "").unwrap();
+    assert!(table.contains(row), "{table}");
+    let said = bird.wait_for("show protocols all node1", "BGP state:          Established");
+    (bird, said)
+}
+
 /// Writes a password of the Secret `bgp` where a host's agent looks for it.
 fn set_password(lab: &Lab, host: &str, key: &str, password: &str) {
     let environment = &lab.state().host(host).unwrap().environment;

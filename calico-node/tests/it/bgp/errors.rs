@@ -1,7 +1,5 @@
 //! What an operator reads of a session that does not come up.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::{Bird, NO_MESH, lab, session, sessions};
@@ -55,8 +53,12 @@ fn a_session_that_is_refused_says_why_in_words_and_with_the_rfcs_numbers() {
         let text = lab.calicoctl("node1", &["node", "status", "-o", "json"], "").unwrap();
         serde_json::from_str::<Value>(&text).unwrap()["bgp"]["peers"][0]["since"].as_u64().unwrap()
     };
-    let before = since();
-    std::thread::sleep(Duration::from_secs(4));
+    let tries = || sessions(&lab)[0]["counters"]["messagesOut"].as_u64().unwrap();
+    let (before, tried) = (since(), tries());
+    assert!(
+        eventually(tries, |tries| *tries >= tried + 6) >= tried + 6,
+        "each costs an OPEN and a NOTIFICATION"
+    );
     assert!(since().abs_diff(before) <= 1, "not since the last try");
 
     bird.reconfigure(&fabric(65001));

@@ -1,6 +1,6 @@
 //! What a BGPPeer and its filters say, as the peer and the kernel see it.
 
-use super::{Bird, NO_MESH, lab, session};
+use super::{NO_MESH, lab, meet};
 use crate::agent::eventually;
 
 /// A router behind a gateway, for one node, with most of what a BGPPeer can say.
@@ -51,12 +51,7 @@ fn a_bgppeer_of_one_node_has_its_gateway_its_distance_its_times_and_its_filters(
     let gateway = eventually(routes, |routes| routes.contains("10.99.0.1 via 172.16.6.249"));
     assert!(gateway.contains("10.99.0.1 via 172.16.6.249"), "{gateway}");
 
-    let bird = Bird::start(&lab, "fabric", EDGE);
-    let peer = session(&lab, "Established");
-    assert_eq!(peer["name"], "Node_10_99_0_1");
-    let table = lab.calicoctl("node1", &["node", "status"], "").unwrap();
-    assert!(table.contains("| 10.99.0.1    | node specific | up "), "{table}");
-    let seen = bird.wait_for("show protocols all node1", "BGP state:          Established");
+    let (bird, seen) = meet(&lab, EDGE, "Node_10_99_0_1", "| 10.99.0.1    | node specific | up ");
     assert!(seen.contains("Restart time: 77"), "{seen}");
     let told = bird.wait_for("show route all protocol node1", "192.168.");
     assert!(told.contains("BGP.as_path: 64512 65009 65010"), "{told}");

@@ -22,12 +22,17 @@ pub struct Column {
 
 #[derive(Debug, Clone, Copy)]
 enum Cell {
-    /// The text at a path below the resource; the second text when there is none.
+    /// The text at a path below the resource, which is a JSON pointer without its first slash; the second text when there is
+    /// none.
     At(&'static str, &'static str),
     /// The texts of the list at a path, with commas.
     List(&'static str),
     /// As `List`, cut at 80 characters.
     CutList(&'static str),
+    /// The first three of what the items of the list at a path hold under a key, as kubectl shows them.
+    Few(&'static str, &'static str),
+    /// All of them.
+    Every(&'static str, &'static str),
     /// How many items the list at a path has.
     Count(&'static str),
     /// The keys and values of the object at a path.
@@ -38,6 +43,8 @@ enum Cell {
     PeerScope,
     /// A BGP peer's address, or the selector of the nodes that are peered with.
     PeerAddress,
+    /// The family of a slice's addresses.
+    AddressType,
     /// The workload of an endpoint, under the name that its orchestrator has for it.
     Workload,
     /// The pairs of a workload endpoint's address translation.
@@ -60,6 +67,8 @@ impl Column {
             Cell::At(path, unset) => at(root, path).map_or_else(|| unset.to_owned(), text),
             Cell::List(path) => list(root, path),
             Cell::CutList(path) => cut(&list(root, path)),
+            Cell::Few(path, key) => few(&held(root, path, key)),
+            Cell::Every(path, key) => held(root, path, key).join(","),
             Cell::Count(path) => items(root, path).len().to_string(),
             Cell::Map(path) => map(root, path),
             Cell::NodeAs => {
@@ -73,6 +82,7 @@ impl Column {
                 let peer = at(root, "spec/peerIP").or_else(|| at(root, "spec/peerSelector"));
                 peer.or_else(|| at(root, "spec/localWorkloadSelector")).map_or_else(|| "-".to_owned(), text)
             }
+            Cell::AddressType => address_type(root),
             Cell::Workload => workload(root),
             Cell::Nats => nats(root),
         }
@@ -120,7 +130,10 @@ type Table = &'static [(&'static str, Cell)];
 /// The normal and the wide columns of a kind; no wide ones means the normal ones.
 #[expect(clippy::wildcard_enum_match_arm, reason = "a kind that has nothing to show is shown by its name")]
 fn of_kind(kind: Kind) -> (Table, Table) {
-    use Cell::{At, Count, CutList, List, Map, Nats, NodeAs, PeerAddress, PeerScope, Workload};
+    use Cell::{
+        AddressType, At, Count, CutList, Every, Few, List, Map, Nats, NodeAs, PeerAddress, PeerScope,
+        Workload,
+    };
     const NAME: (&str, Cell) = ("NAME", At("metadata/name", ""));
     match kind {
         Kind::IpPool => (
@@ -245,6 +258,22 @@ fn of_kind(kind: Kind) -> (Table, Table) {
             &[NAME, ("TYPE", At("spec/type", "ClusterIP")), ("CLUSTERIP", At("spec/clusterIP", "None"))],
             &[],
         ),
+        Kind::KubernetesEndpointSlice => (
+            &[
+                NAME,
+                ("SERVICE", At("metadata/labels/kubernetes.io~1service-name", "<unset>")),
+                ("ADDRESSTYPE", AddressType),
+                ("PORTS", Few("spec/ports", "port")),
+                ("ENDPOINTS", Few("spec/endpoints", "addresses")),
+            ],
+            &[
+                NAME,
+                ("SERVICE", At("metadata/labels/kubernetes.io~1service-name", "<unset>")),
+                ("ADDRESSTYPE", AddressType),
+                ("PORTS", Every("spec/ports", "port")),
+                ("ENDPOINTS", Every("spec/endpoints", "addresses")),
+            ],
+        ),
         Kind::BlockAffinity => (
             &[
                 NAME,
@@ -259,7 +288,7 @@ fn of_kind(kind: Kind) -> (Table, Table) {
 }
 
 fn at<'v>(root: &'v Value, path: &str) -> Option<&'v Value> {
-    let found = path.split('/').try_fold(root, |value, key| value.get(key))?;
+    let found = root.pointer(&format!("/{path}"))?;
     Some(found).filter(|value| !value.is_null() && value.as_str() != Some(""))
 }
 
@@ -273,6 +302,34 @@ fn items<'v>(root: &'v Value, path: &str) -> &'v [Value] {
 
 fn list(root: &Value, path: &str) -> String {
     items(root, path).iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// What each item of a list holds under a key, whether that is one thing or a list.
+fn held(root: &Value, path: &str, key: &str) -> Vec<String> {
+    let of_item = |item: &Value| match item.get(key) {
+        Some(Value::Array(values)) => values.iter().map(text).collect(),
+        Some(value) if !value.is_null() => vec![text(value)],
+        Some(_) | None => Vec::new(),
+    };
+    items(root, path).iter().flat_map(of_item).collect()
+}
+
+/// A slice holds addresses of one family.
+fn address_type(root: &Value) -> String {
+    match held(root, "spec/endpoints", "addresses").first() {
+        Some(address) if address.contains(':') => "IPv6".to_owned(),
+        Some(_) => "IPv4".to_owned(),
+        None => "<unset>".to_owned(),
+    }
+}
+
+fn few(texts: &[String]) -> String {
+    const FEW: usize = 3;
+    match texts.len() {
+        0 => "<unset>".to_owned(),
+        all if all > FEW => format!("{} + {} more...", texts[..FEW].join(","), all - FEW),
+        _ => texts.join(","),
+    }
 }
 
 fn map(root: &Value, path: &str) -> String {
@@ -335,6 +392,29 @@ mod tests {
         let endpoint =
             json!({"orchestrator": "k8s", "pod": "p", "workload": "w", "ipNetworks": ["10.0.0.1/32"]});
         assert_eq!(row("WorkloadEndpoint", Width::Normal, endpoint)[..3], ["p", "", "10.0.0.1/32"]);
+    }
+
+    #[test]
+    fn an_endpoint_slice_is_shown_with_its_service_as_kubectl_shows_it() {
+        let endpoint = |last: u8| json!({"addresses": [format!("10.0.0.{last}")]});
+        let slice = json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "KubernetesEndpointSlice",
+            "metadata": {"name": "s", "namespace": "n", "labels": {"kubernetes.io/service-name": "web"}},
+            "spec": {
+                "ports": [{"port": 80}, {"name": "all"}, {"port": 443}],
+                "endpoints": [endpoint(1), endpoint(2), endpoint(3), endpoint(4), endpoint(5)],
+            },
+        });
+        let document = Document::from_value(slice).unwrap();
+        let context = Context { cluster_as: "64512".to_owned() };
+        let row = |width| -> Vec<String> {
+            columns(document.kind(), width).iter().map(|column| column.cell(&document, &context)).collect()
+        };
+        assert_eq!(
+            row(Width::Normal),
+            ["s", "web", "IPv4", "80,443", "10.0.0.1,10.0.0.2,10.0.0.3 + 2 more..."]
+        );
+        assert!(row(Width::Wide)[4].ends_with("10.0.0.4,10.0.0.5"));
     }
 
     #[test]

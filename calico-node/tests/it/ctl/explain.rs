@@ -199,6 +199,11 @@ fn a_rule_that_names_a_service_is_explained_by_the_slice_that_has_the_address_an
         cluster.ok(&["get", "services", "-n", "shop"]),
         "NAMESPACE   NAME   TYPE        CLUSTERIP\nshop        sql    ClusterIP   10.96.0.7\n\n"
     );
+    assert_eq!(
+        cluster.ok(&["get", "endpointslices", "-n", "shop"]),
+        "NAMESPACE   NAME    SERVICE   ADDRESSTYPE   PORTS   ENDPOINTS\n\
+         shop        sql-1   sql       IPv4          3306    10.0.0.2\n\n"
+    );
 }
 
 #[test]

@@ -3,14 +3,15 @@
 use std::str::FromStr;
 
 use anyhow::{Context, anyhow, bail};
-use calico_model::NodeName;
+use calico_model::resource::Object;
+use calico_model::resource::felix::NftablesMode;
+use calico_model::{NodeName, Snapshot};
 use calico_node::ctl::ruleset;
-use calico_node::paths::Paths;
-use calico_policy::iptables;
+use calico_policy::iptables::{self, Choice};
 use clap::Subcommand;
 
 use crate::outcome::Outcome;
-use crate::session::Config;
+use crate::session::{Config, this_node};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -19,9 +20,10 @@ pub enum Verb {
         /// The node [default: this one, if it is one].
         #[arg(long)]
         node: Option<NodeName>,
-        /// For which of the kernel's packet filters: nft or iptables.
-        #[arg(long, default_value = "nft")]
-        backend: Backend,
+        /// For which of the kernel's packet filters, nft or iptables, as if the configuration asked for that [default: the one that the
+        /// configuration asks for].
+        #[arg(long)]
+        backend: Option<Backend>,
         /// Print json instead of the backend's own language.
         #[arg(short = 'o', long, value_parser = ["json"])]
         output: Option<String>,
@@ -38,10 +40,21 @@ pub enum Backend {
 
 pub async fn run(verb: Verb) -> anyhow::Result<Outcome> {
     let Verb::Render { node, backend, output, config } = verb;
-    let node = node.map_or_else(this_node, Ok)?;
-    let snapshot = config.open().await?.snapshot().await?;
+    let node = match node {
+        Some(node) => node,
+        None => this_node().context("no agent has run on this host: say which node with --node")?,
+    };
+    let mut snapshot = config.open().await?.snapshot().await?;
     if snapshot.node(&node).is_none() {
         bail!("resource does not exist: Node({node})");
+    }
+    let configured = match Choice::of(&snapshot.felix_configuration(&node)) {
+        Choice::Nftables => Backend::Nft,
+        Choice::Iptables(_) | Choice::IptablesAsOthers => Backend::Iptables,
+    };
+    let backend = backend.unwrap_or(configured);
+    if backend != configured {
+        choose(&mut snapshot, &node, backend)?;
     }
     let rules = calico_policy::compile(&snapshot, &node);
     let text = match (backend, output) {
@@ -61,12 +74,15 @@ pub async fn run(verb: Verb) -> anyhow::Result<Outcome> {
     Ok(Outcome { text, errors, status: 0 })
 }
 
-/// The node that this host is, as its agent has left it.
-fn this_node() -> anyhow::Result<NodeName> {
-    let file = Paths::from_env().nodename_file();
-    let name = std::fs::read_to_string(file);
-    let name = name.context("no agent has run on this host: say which node with --node")?;
-    Ok(name.trim().parse()?)
+/// Has a node's configuration ask for a packet filter: what is denied, and how, hangs on it.
+fn choose(snapshot: &mut Snapshot, node: &NodeName, backend: Backend) -> anyhow::Result<()> {
+    let mut felix = snapshot.felix_configuration(node);
+    felix.nftables_mode = Some(match backend {
+        Backend::Nft => NftablesMode::Enabled,
+        Backend::Iptables => NftablesMode::Disabled,
+    });
+    snapshot.insert(Object::new(format!("node.{node}").parse()?, felix));
+    Ok(())
 }
 
 impl FromStr for Backend {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{ClusterInformation, Document, Kind, Object, ObjectId, ResourceKey, Scope};
-use calico_model::{Datastore, Name, Namespace, Snapshot, Update};
+use calico_model::{Datastore, Name, Namespace, NodeName, Snapshot, Update};
 use calico_node::config::DatastoreConfig;
 use calico_node::paths::Paths;
 use calico_node::stamp;
@@ -73,6 +73,11 @@ impl Session {
     pub async fn is_locked(&self) -> anyhow::Result<bool> {
         Ok(self.cluster().await?.is_some_and(|cluster| cluster.spec.datastore_ready == Some(false)))
     }
+}
+
+/// Returns the node that this host is, as its agent has left it.
+pub fn this_node() -> anyhow::Result<NodeName> {
+    Ok(std::fs::read_to_string(Paths::from_env().nodename_file())?.trim().parse()?)
 }
 
 /// Reads a file, or standard input for `-`.

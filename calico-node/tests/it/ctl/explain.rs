@@ -150,6 +150,26 @@ fn rules_are_rendered_as_json_and_for_iptables() {
     assert!(filter["chains"]["cali-FORWARD"].as_array().is_some_and(|rules| !rules.is_empty()), "{filter:#}");
 }
 
+#[test]
+fn rules_are_rendered_for_a_packet_filter_as_if_it_were_the_one_that_is_configured() {
+    let cluster = shop("render-deny");
+    let render = |more: &[&str]| cluster.ok(&[&["policy", "render", "--node", "n2"], more].concat());
+    let felix =
+        |spec: Value| put(&cluster, &[object("FelixConfiguration", "default", None, json!({}), spec)]);
+    felix(json!({"iptablesFilterDenyAction": "Reject"}));
+    let (nft, iptables) = (render(&["--backend", "nft"]), render(&["--backend", "iptables"]));
+    assert!(iptables.contains("-j REJECT") && !nft.contains("reject"), "{nft}\n{iptables}");
+    assert_eq!(render(&[]), nft, "what the node uses");
+    let rejecting = json!({"iptablesFilterDenyAction": "Reject", "nftablesMode": "Disabled"});
+    felix(rejecting);
+    assert_eq!((render(&[]), render(&["--backend", "nft"])), (iptables, nft));
+    felix(json!({"nftablesFilterDenyAction": "Reject", "nftablesMode": "Disabled"}));
+    let (nft, iptables) = (render(&["--backend", "nft"]), render(&[]));
+    assert!(nft.contains("reject") && !iptables.contains("-j REJECT"), "{nft}\n{iptables}");
+    let wrong = cluster.run(&["policy", "render", "--node", "n2", "--backend", "ebpf"]);
+    assert!(wrong.code != 0 && wrong.err.contains("use nft or iptables"), "{}", wrong.err);
+}
+
 /// The database's Service, and where it is served.
 fn service(kind: &str) -> Value {
     let (version, name, rest) = match kind {

@@ -118,6 +118,9 @@ pub fn render(plan: &Plan, limit: Limit, verbose: Verbosity) -> String {
         put(&mut text, 0, "Kernel");
         let (shown, more) = limit.of(&plan.kernel);
         for of_node in shown {
+            if let Some(proviso) = of_node.proviso() {
+                put(&mut text, 2, &format!("{}: {proviso}", of_node.node));
+            }
             for changes in &of_node.changes {
                 let counted = changes.counted();
                 put(&mut text, 2, &format!("{}, {}: {counted}", of_node.node, changes.filter()));
@@ -254,7 +257,9 @@ pub fn to_json(plan: &Plan, verbose: Verbosity) -> Value {
         plan.resources.iter().map(|(key, fate)| json!({"resource": key.to_string(), "fate": fate.word()}));
     let comparison = &plan.comparison;
     let of_node = |of: &KernelPlan| -> Vec<Value> {
-        of.changes.iter().map(|changes| changes.to_json(&of.node, verbose)).collect()
+        let proviso = of.proviso().map(|proviso| json!({"node": of.node.as_str(), "proviso": proviso}));
+        let changes = of.changes.iter().map(|changes| changes.to_json(&of.node, verbose));
+        proviso.into_iter().chain(changes).collect()
     };
     let kernel = plan.kernel.iter().flat_map(of_node);
     json!({

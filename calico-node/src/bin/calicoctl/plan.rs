@@ -20,11 +20,12 @@ use calico_node::paths::Paths;
 use calico_node::status::{NodeStatus, Question, ask};
 use calico_node::{flows, stamp};
 use calico_policy::Flow;
+use calico_policy::iptables::in_use;
 use calico_route::netlink::Netlink;
 
 use crate::batch::{Files, InNamespace, Order};
 use crate::outcome::{Outcome, Output};
-use crate::session::{Config, Session, read_text};
+use crate::session::{Config, Session, read_text, this_node};
 use crate::write::may_be_written;
 
 #[derive(Debug, clap::Args)]
@@ -83,8 +84,10 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let comparison = calico_policy::compare(&before, &after, &args.uplink);
     let connections = connections(&args, &before, &after).await?;
     let nodes = nodes(&args, &before, &after)?;
-    let kernel = nodes.iter().map(|node| plan::kernel(&before, &after, node));
-    let kernel = kernel.filter(|of_node| !of_node.changes.is_empty()).collect();
+    let here = this_node().ok();
+    let own_variant = |node: &NodeName| if here.as_ref() == Some(node) { in_use().ok() } else { None };
+    let kernel = nodes.iter().map(|node| plan::kernel(&before, &after, node, own_variant(node)));
+    let kernel = kernel.filter(|of_node| !of_node.is_empty()).collect();
     let plan = Plan { resources, comparison, kernel, connections };
     let verbosity = if args.verbose { Verbosity::EveryOperation } else { Verbosity::Counts };
     let text = args

@@ -1,7 +1,7 @@
 //! What a node's agent would tell its kernel: nftables, or iptables and ipset, as the node's configuration asks.
 
 use calico_model::{NodeName, Snapshot};
-use calico_policy::iptables::{self, Choice, Program, SetOperation};
+use calico_policy::iptables::{self, Choice, Program, SetOperation, Variant};
 use calico_policy::{Ruleset, compile, nft};
 use serde_json::{Value, json};
 
@@ -14,6 +14,9 @@ pub struct KernelPlan {
     pub node: NodeName,
     /// The changes; two, when rules go from one packet filter to another.
     pub changes: Vec<Changes>,
+    /// The variant of iptables that is asked for, where the agent chose for itself until now and nobody knows here which: if it is not
+    /// this one, all rules go over to it.
+    pub unless_already: Option<Variant>,
 }
 
 /// The changes of one packet filter.
@@ -25,39 +28,73 @@ pub enum Changes {
     Iptables(iptables::Transaction),
 }
 
-/// Plans what a node's agent would write.
+/// Plans what a node's agent would write. `in_use` is the variant of iptables that others use on it, which `iptablesBackend: Auto`
+/// stands for, where that is known.
 #[must_use]
-pub fn kernel(before: &Snapshot, after: &Snapshot, node: &NodeName) -> KernelPlan {
+pub fn kernel(before: &Snapshot, after: &Snapshot, node: &NodeName, in_use: Option<Variant>) -> KernelPlan {
     let (was, is) = (Rules::of(before, node), Rules::of(after, node));
+    let mut unless_already = None;
     let changes = match (&was, &is) {
         (Rules::Nftables(was), Rules::Nftables(is)) => {
             vec![Changes::Nftables(nft::plan(is, &nft::Actual::holding(was)))]
         }
-        (Rules::Iptables(of, was), Rules::Iptables(to, is)) if of == to => {
+        (Rules::Iptables(of, was), Rules::Iptables(to, is)) if of.stays(*to, in_use) => {
+            unless_already = to.0.filter(|_| of.0.or(in_use).is_none());
             vec![Changes::Iptables(iptables::plan(is, &iptables::Actual::holding(was)))]
         }
         // What is new is in force before what was goes.
         (was, is) => vec![is.put(), was.remove()],
     };
     let changes = changes.into_iter().filter(|changes| !changes.is_empty()).collect();
-    KernelPlan { node: node.clone(), changes }
+    KernelPlan { node: node.clone(), changes, unless_already }
+}
+
+impl KernelPlan {
+    /// Reports whether the kernel would be told nothing, for all that is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.unless_already.is_none()
+    }
+
+    /// Says what is not known, if something is.
+    #[must_use]
+    pub fn proviso(&self) -> Option<String> {
+        self.unless_already.map(|variant| {
+            format!("unless its agent uses iptables-{variant} already, all rules go over to that")
+        })
+    }
+}
+
+/// The variant of iptables that is asked for; `None` leaves it to the agent, which keeps the one that it has, or begins with the one that
+/// others use.
+#[derive(Debug, Clone, Copy)]
+struct Asked(Option<Variant>);
+
+impl Asked {
+    fn stays(self, to: Self, in_use: Option<Variant>) -> bool {
+        match (self.0.or(in_use), to.0) {
+            (Some(of), Some(to)) => of == to,
+            (_, None) | (None, Some(_)) => true,
+        }
+    }
 }
 
 /// What a node's kernel should hold, in the packet filter that is configured.
 enum Rules {
     Nftables(Ruleset),
-    Iptables(Choice, Program),
+    Iptables(Asked, Program),
 }
 
 impl Rules {
     fn of(snapshot: &Snapshot, node: &NodeName) -> Self {
         let felix = snapshot.felix_configuration(node);
         let ruleset = compile(snapshot, node);
+        let program =
+            |asked| Self::Iptables(asked, iptables::lower(&ruleset, &iptables::Options::of(&felix)));
         match Choice::of(&felix) {
             Choice::Nftables => Self::Nftables(ruleset),
-            choice @ (Choice::Iptables(_) | Choice::IptablesAsOthers) => {
-                Self::Iptables(choice, iptables::lower(&ruleset, &iptables::Options::of(&felix)))
-            }
+            Choice::Iptables(variant) => program(Asked(Some(variant))),
+            Choice::IptablesAsOthers => program(Asked(None)),
         }
     }
 

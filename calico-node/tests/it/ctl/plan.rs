@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Cluster;
 use super::explain::{database, object, put, shop, sql};
+use super::{Cluster, ran};
 
 fn web_to_8080() -> Value {
     json!({"action": "Allow", "protocol": "TCP", "source": {"selector": "app == 'web'"}, "destination": {"ports": [8080]}})
@@ -100,6 +100,43 @@ fn the_kernels_share_is_that_of_the_packet_filter_that_is_configured() {
     assert!(told.out.contains("n2, iptables: 2 chains written anew"), "{}", told.out);
     put(&cluster, &[database(&[web_to_8080()])]);
     assert_eq!(cluster.run(&["plan", "-f", &policy]).code, 0, "what was told is done");
+}
+
+#[test]
+fn a_variant_of_iptables_that_the_node_chose_itself_is_the_one_that_it_is() {
+    use calico_policy::iptables::{Variant, in_use};
+    let cluster = shop("plan-auto");
+    let felix = |backend: &str| {
+        let spec = json!({"nftablesMode": "Disabled", "iptablesBackend": backend});
+        object("FelixConfiguration", "default", None, json!({}), spec)
+    };
+    let plan = |backend: &str, node: &str| -> Vec<Value> {
+        let file = cluster.file("felix.yaml", &felix(backend).to_string());
+        let mut program = cluster.command(&["plan", "-f", &file, "--node", node, "-o", "json"]);
+        // The programs of iptables are asked which of them others use.
+        let planned = ran(program.env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap());
+        assert!((planned.code, planned.err.as_str()) == (2, "") || backend == "Auto", "{}", planned.err);
+        let said: Value = serde_json::from_str(&planned.out).unwrap();
+        said["kernel"].as_array().unwrap().clone()
+    };
+    cluster.file("nodename", "n2\n");
+    let own = in_use().unwrap();
+    let word = |variant| if variant == Variant::Legacy { "Legacy" } else { "NFT" };
+
+    put(&cluster, &[felix("Auto")]);
+    assert_eq!(plan(word(own), "n2"), [] as [Value; 0], "it is what it was");
+    let other = plan(word(own.other()), "n2");
+    assert_eq!(other.len(), 2, "all rules go over: {other:?}");
+    let unknown = plan("Legacy", "n1");
+    let said = "unless its agent uses iptables-legacy already, all rules go over to that";
+    assert_eq!(unknown, [json!({"node": "n1", "proviso": said})]);
+    let file = cluster.file("felix.yaml", &felix("Legacy").to_string());
+    let text = cluster.run(&["plan", "-f", &file, "--node", "n1"]).out;
+    assert!(text.split_whitespace().collect::<Vec<_>>().join(" ").contains(&format!("n1: {said}")), "{text}");
+
+    put(&cluster, &[felix("Legacy")]);
+    assert_eq!(plan("Auto", "n1"), [] as [Value; 0], "an agent keeps what it has");
+    assert_eq!(plan("NFT", "n1").len(), 2);
 }
 
 #[test]

@@ -13,8 +13,9 @@ use crate::lower::lower;
 use crate::optimise::{Layout, optimise};
 
 impl Compilation<'_> {
-    /// Makes the chain of a workload that has these policies and profiles in one direction. It is the tier's own where nothing
-    /// comes after it: the kernel walks through all chains whenever a rule changes.
+    /// Makes the chain of a workload that has these policies and profiles in one direction; a packet that returns from it is
+    /// denied. It is the tier's or profile's own where there is only one: the kernel walks through all chains whenever a rule
+    /// changes.
     pub(super) fn workload_chain(
         &mut self,
         direction: PolicyType,
@@ -22,7 +23,7 @@ impl Compilation<'_> {
         profiles: &[Name],
     ) -> ChainName {
         let mut stops = self.tier_and_profile_chains(direction, tiers, profiles);
-        if tiers.first().is_some_and(|tier| decides_all(tier, direction))
+        if stops.len() == 1
             && let Some(only) = stops.pop()
         {
             return only;
@@ -30,8 +31,7 @@ impl Compilation<'_> {
         let name = ChainName::digest(word(direction, "to", "from"), stops.iter().map(ChainName::as_str));
         if self.dirty.everything || !self.sets.out.has_chain(&name) {
             let jumps = stops.into_iter().map(|chain| Rule::always(Action::Jump(chain)));
-            let mut rules: Vec<Rule> = jumps.collect();
-            rules.push(Rule::always(self.deny()));
+            let rules = jumps.collect();
             self.chain(&name, rules);
         }
         name
@@ -127,7 +127,8 @@ impl Compilation<'_> {
     }
 
     /// Makes the chain of a tier's policies, one after the other: Pass returns from it, and so does its end when the tier
-    /// passes. Before connection tracking and translation every tier passes: what is not decided there is decided later.
+    /// passes. So does the end of one from which nothing is passed on: who asks it denies then. Before connection tracking and
+    /// translation every tier passes: what is not decided there is decided later.
     pub(super) fn tier_chain(
         &mut self,
         direction: PolicyType,
@@ -153,7 +154,7 @@ impl Compilation<'_> {
                 rules.extend(self.rule(rule, stage, &policy.key, Some(tier.name), policy.namespace()));
             }
         }
-        if tier.default_action == DefaultAction::Deny && stage.decides() {
+        if tier.default_action == DefaultAction::Deny && stage.decides() && !decides_all(tier, direction) {
             rules.push(Rule::always(self.deny()));
         }
         self.make(&name, rules, warnings);

@@ -226,7 +226,8 @@ impl Compilation<'_> {
             rules.extend(self.failsafe_replies(way));
         }
         rules.extend(stops.into_iter().map(|chain| Rule::always(Action::Jump(chain))));
-        if stage == Stage::Normal {
+        let denies = tiers.iter().any(|tier| decides_all(tier, direction));
+        if stage == Stage::Normal || stage.decides() && denies {
             rules.push(Rule::always(self.deny()));
         }
         self.chain(&name, rules);

@@ -64,18 +64,15 @@ impl Compilation<'_> {
     fn dispatch(&mut self) {
         let from = self.dispatch_of("from-workloads", Bound::In, guard::from_workload());
         let to = self.dispatch_of("to-workloads", Bound::Out, guard::to_workload());
-        let mut input = self.essentials();
-        input.extend(self.for_workload_interfaces(Bound::In, &[], &from));
+        let input = [self.essentials(), from.clone()].concat();
         self.filter("input-workload", Hook::Input, 0, input);
-        let forward_from = self.for_workload_interfaces(Bound::In, &[], &from);
-        self.filter("forward-from", Hook::Forward, 0, forward_from);
-        let forward_to = self.for_workload_interfaces(Bound::Out, &[], &to);
-        self.filter("forward-to", Hook::Forward, 1, forward_to);
+        self.filter("forward-from", Hook::Forward, 0, from);
+        self.filter("forward-to", Hook::Forward, 1, to);
     }
 
-    /// What all workloads have in common, before each one's policy. It is said once and not in each one's chain: the kernel
-    /// walks through all rules whenever one changes.
-    fn dispatch_of(&mut self, words: &str, bound: Bound, map: SetName) -> Action {
+    /// What all workloads have in common, before each one's policy and after it: what comes back undecided is denied. It is
+    /// said once and not in each one's chain: the kernel walks through all rules whenever one changes.
+    fn dispatch_of(&mut self, words: &str, bound: Bound, map: SetName) -> Vec<Rule> {
         let unknown = Match::Interface(bound, Op::IsNot, Interface::InSet(guard::known()));
         let mut rules = Vec::new();
         // What comes from an unknown interface was dropped by its source already, so most packets are spared the look-up.
@@ -87,10 +84,11 @@ impl Compilation<'_> {
             rules.extend(self.no_tunnels());
         }
         rules.push(Rule::always(Action::Dispatch(bound, map)));
-        rules.push(Rule::always(self.deny()));
         let chain = ChainName::fixed(words);
         self.chain(&chain, rules);
-        Action::Goto(chain)
+        let asked = self.for_workload_interfaces(bound, &[], &Action::Jump(chain));
+        let undecided = self.for_workload_interfaces(bound, &[], &self.deny());
+        [asked, undecided].concat()
     }
 }
 

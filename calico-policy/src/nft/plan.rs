@@ -64,6 +64,10 @@ fn room(kind: SetKind, elements: usize) -> Option<u32> {
     bounded.then(|| u32::try_from(elements + elements / 2).ok()?.checked_next_power_of_two()).flatten()
 }
 
+fn is_of_interfaces(kind: SetKind) -> bool {
+    matches!(kind, SetKind::Interface | SetKind::InterfaceAddress(_))
+}
+
 fn mendable(desired: &Ruleset, table: &Table) -> bool {
     let sets = desired
         .sets
@@ -87,6 +91,9 @@ fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
     let is_late =
         |name: &SetName, set: &Set| matches!(set.kind, SetKind::Flow(_)) && !table.sets.contains_key(name);
     let (late, others): (Vec<_>, Vec<_>) = desired.sets.iter().partition(|(name, set)| is_late(name, set));
+    let (of_interfaces, others): (Vec<_>, Vec<_>) = others
+        .into_iter()
+        .partition(|(name, set)| is_of_interfaces(set.kind) && !table.sets.contains_key(*name));
     let sets = |sets: Vec<(&SetName, &Set)>| {
         let mut operations = Vec::new();
         sets.into_iter().for_each(|(name, set)| {
@@ -94,9 +101,14 @@ fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
         });
         operations
     };
-    let (early, mut rules) = (sets(late), sets(others));
+    // The kernel finds a set by going through all that were made before it: what every endpoint changes is made first.
     let new_maps = desired.maps.iter().filter(|(name, _)| !table.maps.contains_key(*name));
-    rules.extend(new_maps.map(|(name, map)| Operation::AddMap(name.clone(), map.kind)));
+    let (first, last): (Vec<_>, Vec<_>) = new_maps.partition(|(_, map)| is_of_interfaces(map.kind));
+    let made = |(name, map): (&SetName, &VerdictMap)| Operation::AddMap(name.clone(), map.kind);
+    let mut first: Vec<Operation> = first.into_iter().map(made).collect();
+    first.append(&mut sets(of_interfaces));
+    let (early, mut rules) = (sets(late), sets(others));
+    rules.extend(last.into_iter().map(made));
     let new_chains = desired.chains.iter().filter(|(name, _)| !table.chains.contains_key(*name));
     rules.extend(new_chains.map(|(name, chain)| Operation::AddChain(name.clone(), chain.base)));
     for (name, chain) in &desired.chains {
@@ -115,8 +127,8 @@ fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
     let settled = |needed: bool| needed.then_some(Operation::Settle);
     let before_rules = settled(!early.is_empty());
     let before_led = settled(leads_to_new && !rules.is_empty());
-    let before_gone = settled(drops_a_map && !(rules.is_empty() && led.is_empty()));
-    let rules = early.into_iter().chain(before_rules).chain(rules);
+    let before_gone = settled(drops_a_map && !(first.is_empty() && rules.is_empty() && led.is_empty()));
+    let rules = first.into_iter().chain(early).chain(before_rules).chain(rules);
     rules.chain(before_led).chain(led).chain(before_gone).chain(removals(desired, table)).collect()
 }
 

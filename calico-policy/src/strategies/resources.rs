@@ -1,23 +1,25 @@
 //! Generators of the resources that a world is made of.
 
+mod configuration;
+mod rules;
+
 use calico_model::label::Labels;
 use calico_model::name::{Name, NodeName};
-use calico_model::resource::bgp::ServiceNetwork;
 use calico_model::resource::endpoint::HostInterface;
-use calico_model::resource::felix::{DenyAction, LoopPrevention, NatExclusions, NftablesMode};
-use calico_model::resource::ipam::Switch;
-use calico_model::resource::policy::{GlobalPart, Http, ServiceMatch};
+use calico_model::resource::policy::GlobalPart;
 use calico_model::resource::{
-    Action, AllowedUse, BgpConfiguration, DefaultAction, EncapMode, EndpointPort, EndpointToHostAction,
-    EntityRule, FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint, Icmp, IpPool,
-    KubernetesEndpointSlice, Metadata, NetworkPolicy, NetworkSet, Node, NodeBgp, Object, Policy, PolicyType,
-    PortMatch, Profile, ProtoPort, Rule, ServiceAccounts, Tier, WorkloadEndpoint,
+    BgpConfiguration, DefaultAction, EndpointPort, FelixConfiguration, GlobalNetworkPolicy, GlobalNetworkSet,
+    HostEndpoint, KubernetesEndpointSlice, Metadata, NetworkPolicy, NetworkSet, Node, NodeBgp, Object,
+    Policy, PolicyType, Profile, Tier, WorkloadEndpoint,
 };
 use calico_model::{Cidr, Protocol, Selector, Snapshot};
 use proptest::collection::vec;
 use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+
+use configuration::{felix, pool, services};
+use rules::{global_policy, network_policy, rule, simple_rule};
 
 use super::{ADDRS_V4, ADDRS_V6, INTERFACES, NODES, PORTS};
 
@@ -34,22 +36,6 @@ const NETS: [&str; 8] = [
     "fd00::1/128",
     "::/0",
     "192.0.2.0/24",
-];
-const SELECTORS: [&str; 14] = [
-    "all()",
-    "a == 'x'",
-    "a != 'x'",
-    "has(a)",
-    "!has(a)",
-    "b in {'x', 'y'}",
-    "a == 'x' && has(b)",
-    "projectcalico.org/namespace == 'ns1'",
-    "!has(projectcalico.org/namespace)",
-    "pcns.a == 'x'",
-    "projectcalico.org/serviceaccount == 'sa'",
-    "projectcalico.org/orchestrator == 'k8s'",
-    "global()",
-    "a in {}",
 ];
 /// Labels that only the system gives, written by users.
 const FORGED: [&str; 4] =
@@ -153,44 +139,6 @@ pub(super) fn crowded_world() -> impl Strategy<Value = Snapshot> {
     )
 }
 
-/// A rule for a protocol, a few ports, and one kind of source.
-fn simple_rule() -> impl Strategy<Value = Rule> {
-    let action = prop_oneof![60 => Just(Action::Allow), 4 => Just(Action::Deny), 1 => Just(Action::Pass), 1 => Just(Action::Log)];
-    let port = (
-        select(&[80u16, 81, 82, 443, 4789, 22, 0, 8_080][..]),
-        select(&[0u16, 0, 0, 0, 0, 0, 0, 1, 400][..]),
-    )
-        .prop_map(|(first, more)| PortMatch::Range(first, first + more));
-    let protocol = select(vec![Protocol::TCP, Protocol::TCP, Protocol::UDP, Protocol::SCTP]);
-    let of_selector = prop_oneof![3 => narrow_selector(), 1 => select(&SELECTORS[..]).prop_map(constant)];
-    let of_selector = of_selector
-        .prop_map(|selector: Selector| EntityRule { selector: Some(selector), ..EntityRule::default() });
-    let source = prop_oneof![
-        2 => of_selector,
-        2 => nets(1..2).prop_map(|nets| EntityRule { nets, ..EntityRule::default() }),
-        1 => Just(EntityRule::default()),
-    ];
-    (action, protocol, vec(port, 0..3), source).prop_map(|(action, protocol, ports, source)| Rule {
-        protocol: Some(protocol),
-        source,
-        destination: EntityRule { ports, ..EntityRule::default() },
-        ..Rule::new(action)
-    })
-}
-
-/// A selector of a label's value, of which there are more than things that match.
-fn narrow_selector() -> impl Strategy<Value = Selector> {
-    (select(&["a", "b", "pcns.a"][..]), 0..12u8).prop_map(|(key, n)| {
-        let value = match n {
-            0 | 1 => "x".to_owned(),
-            2 | 3 => "y".to_owned(),
-            n => format!("v{n}"),
-        };
-        let other = if n % 2 == 0 { String::new() } else { format!(" && !has(c{n})") };
-        constant(&format!("{key} == '{value}'{other}"))
-    })
-}
-
 fn labels() -> impl Strategy<Value = Labels> {
     let forged = (select(&FORGED[..]), select(&["ns1", "x", "sa"][..]));
     let own = vec((select(&["a", "b"][..]), select(&["x", "y"][..])), 0..3);
@@ -268,12 +216,6 @@ fn slice() -> impl Strategy<Value = (Labels, &'static str, KubernetesEndpointSli
     })
 }
 
-fn service() -> impl Strategy<Value = ServiceMatch> {
-    (select(&SERVICES[..]), weighted(0.6, select(&NAMESPACES[..]))).prop_map(|(name, namespace)| {
-        ServiceMatch { name: name.to_owned(), namespace: namespace.map(constant) }
-    })
-}
-
 fn nets(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Cidr>> {
     subsequence(NETS.to_vec(), count).prop_map(|nets| nets.into_iter().map(constant).collect())
 }
@@ -294,197 +236,4 @@ fn profile() -> impl Strategy<Value = Profile> {
         egress,
         labels_to_apply: labels.into_iter().collect(),
     })
-}
-
-fn network_policy() -> impl Strategy<Value = (&'static str, Policy)> {
-    (select(&NAMESPACES[..]), policy())
-}
-
-fn global_policy() -> impl Strategy<Value = (Policy, GlobalPart)> {
-    let flags =
-        (proptest::bool::weighted(0.15), proptest::bool::weighted(0.15), proptest::bool::weighted(0.4));
-    (policy(), weighted(0.3, selector()), flags).prop_map(
-        |(policy, namespace_selector, (do_not_track, pre_dnat, apply_on_forward))| {
-            let pre_dnat = pre_dnat && !do_not_track;
-            let apply_on_forward = apply_on_forward || do_not_track || pre_dnat;
-            (policy, GlobalPart { namespace_selector, do_not_track, pre_dnat, apply_on_forward })
-        },
-    )
-}
-
-fn policy() -> impl Strategy<Value = Policy> {
-    let types = subsequence(vec![PolicyType::Ingress, PolicyType::Egress], 1..=2);
-    let selects = (prop_oneof![2 => Just(Selector::all()), 3 => selector()], weighted(0.2, selector()));
-    let place = (select(&TIERS[..]), order());
-    (place, selects, types, vec(rule(), 0..4), vec(rule(), 0..4)).prop_map(
-        |((tier, order), (selector, accounts), types, ingress, egress)| Policy {
-            tier: constant(tier),
-            order,
-            ingress,
-            egress,
-            service_account_selector: accounts,
-            ..Policy::selecting(selector, types)
-        },
-    )
-}
-
-fn selector() -> impl Strategy<Value = Selector> {
-    prop_oneof![8 => select(&SELECTORS[..]).prop_map(constant), 1 => calico_model::strategies::selector()]
-}
-
-fn rule() -> impl Strategy<Value = Rule> {
-    let action = prop_oneof![
-        5 => Just(Action::Allow), 2 => Just(Action::Deny), 1 => Just(Action::Log), 2 => Just(Action::Pass)
-    ];
-    let protocols =
-        [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::ICMP, Protocol::ICMPV6, Protocol::UDPLITE];
-    let protocol = || select(protocols.to_vec());
-    let icmp = || {
-        (weighted(0.8, select(&[0u8, 8, 128, 135][..])), weighted(0.3, 0..2u8))
-            .prop_map(|(icmp_type, code)| Icmp { icmp_type, code })
-    };
-    let basics =
-        (action, weighted(0.15, select(&[4u8, 6][..])), weighted(0.5, protocol()), weighted(0.1, protocol()));
-    let icmps = (weighted(0.1, icmp()), weighted(0.1, icmp()));
-    (basics, icmps, entity(), entity(), proptest::bool::weighted(0.05)).prop_map(
-        |((action, ip_version, protocol, not_protocol), (icmp, not_icmp), source, destination, http)| Rule {
-            ip_version,
-            protocol,
-            not_protocol,
-            icmp,
-            not_icmp,
-            source,
-            destination,
-            http: http.then(|| Http { methods: vec!["GET".to_owned()], paths: Vec::new() }),
-            ..Rule::new(action)
-        },
-    )
-}
-
-fn entity() -> impl Strategy<Value = EntityRule> {
-    let entity = (
-        (sometimes(nets(1..4)), sometimes(nets(1..3))),
-        (weighted(0.3, selector()), weighted(0.15, selector()), weighted(0.2, selector())),
-        (sometimes(ports()), sometimes(ports())),
-        (weighted(0.1, accounts()), weighted(0.05, service())),
-    );
-    prop_oneof![
-        6 => Just(EntityRule::default()),
-        1 => service().prop_map(|service| EntityRule { services: Some(service), ..EntityRule::default() }),
-        9 => entity.prop_map(|(nets, selectors, ports, (service_accounts, services))| EntityRule {
-            nets: nets.0,
-            selector: selectors.0,
-            namespace_selector: selectors.2,
-            services,
-            ports: ports.0,
-            not_nets: nets.1,
-            not_selector: selectors.1,
-            not_ports: ports.1,
-            service_accounts,
-        }),
-    ]
-}
-
-/// Mostly nothing.
-fn sometimes<T: Clone + std::fmt::Debug>(
-    some: impl Strategy<Value = Vec<T>>,
-) -> impl Strategy<Value = Vec<T>> {
-    weighted(0.2, some).prop_map(Option::unwrap_or_default)
-}
-
-fn ports() -> impl Strategy<Value = Vec<PortMatch>> {
-    let range = (select(&PORTS[..]), select(&[0u16, 0, 1, 5_000][..]));
-    let port = prop_oneof![
-        6 => range.prop_map(|(first, more)| PortMatch::Range(first, first.saturating_add(more))),
-        2 => select(&["web", "dns", "none"][..]).prop_map(|name| PortMatch::Named(name.into())),
-        1 => Just(PortMatch::Range(2, 1)),
-    ];
-    vec(port, 1..4)
-}
-
-fn accounts() -> impl Strategy<Value = ServiceAccounts> {
-    (vec(select(&["sa", "sb"][..]), 0..2), weighted(0.5, selector())).prop_map(|(names, selector)| {
-        ServiceAccounts { names: names.into_iter().map(str::to_owned).collect(), selector }
-    })
-}
-
-fn pool() -> impl Strategy<Value = IpPool> {
-    let encap = || prop_oneof![3 => Just(EncapMode::Never), 1 => Just(EncapMode::CrossSubnet)];
-    let uses = prop_oneof![4 => Just(AllowedUse::Workload), 1 => Just(AllowedUse::LoadBalancer)];
-    (select(&NETS[..]), encap(), encap(), any::<[bool; 2]>(), uses).prop_map(
-        |(net, ipip_mode, vxlan_mode, [nat_outgoing, disabled], uses)| IpPool {
-            ipip_mode,
-            vxlan_mode,
-            nat_outgoing,
-            disabled,
-            allowed_uses: vec![uses],
-            ..IpPool::new(constant(net))
-        },
-    )
-}
-
-/// The networks of services, two of three kinds.
-fn services() -> impl Strategy<Value = BgpConfiguration> {
-    let network = || select(&["10.0.1.0/24", "172.16.0.0/16", "fd01::/64"][..]);
-    let network = || network().prop_map(|cidr| ServiceNetwork { cidr: constant(cidr) });
-    (vec(network(), 0..3), vec(network(), 0..2)).prop_map(|(cluster, external)| BgpConfiguration {
-        service_cluster_ips: cluster,
-        service_external_ips: external,
-        ..BgpConfiguration::default()
-    })
-}
-
-fn felix() -> impl Strategy<Value = FelixConfiguration> {
-    let actions = [EndpointToHostAction::Drop, EndpointToHostAction::Accept, EndpointToHostAction::Return];
-    let flags = (any::<[Option<bool>; 3]>(), weighted(0.3, select(&[Switch::Enabled, Switch::Disabled][..])));
-    (
-        weighted(0.5, select(actions.to_vec())),
-        flags,
-        weighted(0.6, Just("cali,tap")),
-        (failsafes(), failsafes()),
-        (
-            weighted(0.4, select(&[LoopPrevention::Disabled, LoopPrevention::Reject][..])),
-            weighted(0.3, Just(NatExclusions::PoolsAndHosts)),
-            weighted(0.1, select(&["eth0", "eth+", "cali1"][..])),
-            weighted(0.3, select(&["10.0.9.1", "203.0.113.7"][..])),
-            weighted(0.3, select(&["0", "0:9", "1024", "1024:2047", "named"][..])),
-        ),
-        (weighted(0.3, Just(NftablesMode::Disabled)), deny_action(), deny_action()),
-    )
-        .prop_map(|(action, ([vxlan, ipip, invalid], flows), prefix, failsafes, outgoing, denies)| {
-            FelixConfiguration {
-                nftables_mode: denies.0,
-                nftables_filter_deny_action: denies.1,
-                iptables_filter_deny_action: denies.2,
-                service_loop_prevention: outgoing.0,
-                nat_outgoing_exclusions: outgoing.1,
-                iptables_nat_outgoing_interface_filter: outgoing.2.map(str::to_owned),
-                nat_outgoing_address: outgoing.3.map(constant),
-                nat_port_range: outgoing.4.map(constant),
-                default_endpoint_to_host_action: action,
-                allow_vxlan_packets_from_workloads: vxlan,
-                allow_ipip_packets_from_workloads: ipip,
-                disable_conntrack_invalid_check: invalid,
-                flow_reevaluation: flows,
-                interface_prefix: prefix.map(str::to_owned),
-                failsafe_inbound_host_ports: failsafes.0,
-                failsafe_outbound_host_ports: failsafes.1,
-                ..FelixConfiguration::new()
-            }
-        })
-}
-
-fn deny_action() -> impl Strategy<Value = Option<DenyAction>> {
-    weighted(0.4, select(&[DenyAction::Drop, DenyAction::Reject][..]))
-}
-
-fn failsafes() -> impl Strategy<Value = Option<Vec<ProtoPort>>> {
-    let net = weighted(0.4, select(&NETS[..]));
-    let port = (net, select(&["TCP", "udp", "icmp"][..]), select(&PORTS[..]));
-    let port = port.prop_map(|(net, protocol, port)| ProtoPort {
-        net: net.map(constant),
-        protocol: protocol.to_owned(),
-        port,
-    });
-    weighted(0.7, vec(port, 0..3))
 }

@@ -99,6 +99,11 @@ impl Packed {
         self.split().0
     }
 
+    /// Returns how many octets they are, about as many as on the wire.
+    pub(crate) fn octets(&self) -> usize {
+        self.octets.len()
+    }
+
     /// Returns the whole.
     #[must_use]
     pub fn attributes(&self) -> Attributes {

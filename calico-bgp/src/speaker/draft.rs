@@ -7,7 +7,7 @@ use super::export::{GroupKey, World};
 use super::run::{Audience, Runs};
 use crate::filter::ChangeId;
 use crate::rib::{Packed, Path, PeerId, Tabled};
-use crate::wire::{Nlri, update};
+use crate::wire::{HEADER_LEN, Nlri, PathIds, update};
 
 /// Destinations that share messages: one source, one set of attributes, one change of them.
 #[derive(Debug)]
@@ -28,11 +28,24 @@ pub(super) struct Draft<A> {
     at: HashMap<(PeerId, ChangeId, usize), usize>,
     /// The batch used last: most destinations come in runs.
     last: usize,
+    octets: usize,
 }
 
 impl<A: Tabled> Draft<A> {
     pub(super) fn new() -> Self {
-        Self { gone: Vec::new(), gone_for: BTreeMap::new(), batches: Vec::new(), at: HashMap::new(), last: 0 }
+        Self {
+            gone: Vec::new(),
+            gone_for: BTreeMap::new(),
+            batches: Vec::new(),
+            at: HashMap::new(),
+            last: 0,
+            octets: 0,
+        }
+    }
+
+    /// Returns about how many octets the announcements will be.
+    pub(super) fn octets(&self) -> usize {
+        self.octets
     }
 
     /// Takes a destination away from everybody.
@@ -55,10 +68,12 @@ impl<A: Tabled> Draft<A> {
             let key = (source, change, Arc::as_ptr(attributes) as usize);
             self.last = *self.at.entry(key).or_insert_with(|| {
                 let attributes = attributes.clone();
+                self.octets += HEADER_LEN + attributes.octets();
                 self.batches.push(Batch { source, change, attributes, prefixes: Vec::new() });
                 self.batches.len() - 1
             });
         }
+        self.octets += nlri.encoded_len(PathIds::Absent);
         self.batches[self.last].prefixes.push(nlri);
     }
 

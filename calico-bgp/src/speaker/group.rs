@@ -37,7 +37,7 @@ use crate::rib::{Path, PeerId, Tabled};
 use crate::wire::{Nlri, Prefix};
 use member::Member;
 use owed::Owed;
-use walk::{Reached, Walk, WalkId};
+use walk::{Piece, Reached, Walk, WalkId};
 
 /// A stream longer than this many octets leaves those members behind that are farthest back.
 const STREAM_LIMIT: usize = 64 << 20;
@@ -55,8 +55,7 @@ pub(crate) struct Group {
     walks: BTreeMap<WalkId, Walk>,
     next_walk: WalkId,
     walk_limit: usize,
-    /// How many destinations a walk tells at once.
-    piece: usize,
+    piece: Piece,
 }
 
 /// How a member learns that it was told everything.
@@ -115,7 +114,7 @@ impl Group {
             walks: BTreeMap::new(),
             next_walk: 0,
             walk_limit: walk::WALK_LIMIT,
-            piece: walk::PIECE,
+            piece: Piece::USUAL,
         }
     }
 

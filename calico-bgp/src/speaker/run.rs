@@ -75,6 +75,11 @@ impl Queue {
         self.octets
     }
 
+    /// Returns how many octets the messages from one run up to another are.
+    pub(super) fn octets_between(&self, from: u64, to: u64) -> usize {
+        self.from(from).take(to.saturating_sub(from) as usize).map(Run::len).sum()
+    }
+
     pub(super) fn get(&self, at: u64) -> Option<&Run> {
         self.runs.get(usize::try_from(at.checked_sub(self.base)?).ok()?)
     }

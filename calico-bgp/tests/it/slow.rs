@@ -68,6 +68,22 @@ impl Stage {
         self.peers.push(connection);
     }
 
+    /// The teller tells so many routes, each with attributes of its own.
+    fn tell_each(&mut self, count: usize) {
+        let mut attributes = Attributes::originated("10.0.1.1".parse().unwrap());
+        attributes.as_path = attributes.as_path.prepend(asn(65002));
+        let dialect = Dialect::plain(Peering::External);
+        for number in 0..count {
+            let own = (0..16).map(|at| number as u32 * 16 + at);
+            attributes.change_extra(|extra| extra.communities = own.collect());
+            let mut messages = Vec::new();
+            update::announce(&attributes, &[prefix(number)], &dialect, |message, _| messages.push(message))
+                .unwrap();
+            self.speaker.receive(self.teller, &messages.concat(), self.now);
+            self.look();
+        }
+    }
+
     /// The teller tells its routes, with this MULTI_EXIT_DISC.
     fn tell(&mut self, med: u32) {
         let mut attributes = Attributes::originated("10.0.1.1".parse().unwrap());
@@ -183,4 +199,36 @@ fn a_hundred_stalled_peers_that_are_told_the_same_share_it_but_for_one_message_e
     stage.take(stage.teller, usize::MAX);
     stage.pass();
     assert_eq!(stage.speaker.octets_held(), 0, "nothing is kept of what everybody has");
+}
+
+#[test]
+fn who_is_not_far_behind_goes_on_with_the_others_however_long_the_messages_are() {
+    const ROUTES: usize = 30_000;
+    let mut stage = Stage::new();
+    stage.tell_each(ROUTES);
+    stage.pass();
+    stage.take(stage.teller, usize::MAX);
+    stage.pass();
+    stage.peak = stage.speaker.octets_held();
+    stage.join();
+    stage.join();
+    let (fast, slow) = (stage.peers[0], stage.peers[1]);
+    stage.pass();
+    let mut told = [Vec::new(), Vec::new()];
+    // One is always half of a megabyte ahead, or less at the end.
+    let ahead = stage.take(fast, 500_000);
+    told[0].extend(ahead);
+    loop {
+        stage.pass();
+        let parts = [stage.take(fast, 100_000), stage.take(slow, 100_000)];
+        let is_over = parts[1].is_empty();
+        for (told, part) in told.iter_mut().zip(parts) {
+            told.extend(part);
+        }
+        if is_over {
+            break;
+        }
+    }
+    assert_eq!(told.map(|octets| announced(&octets)), [ROUTES; 2], "each is told once");
+    assert!(stage.peak < 1_500_000, "{} octets", stage.peak);
 }

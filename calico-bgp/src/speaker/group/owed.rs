@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Grouped;
+use super::walk::Piece;
 use crate::rib::{Path, PeerId};
 use crate::speaker::draft::Draft;
 use crate::speaker::export::{GroupKey, World};
-use crate::speaker::run::{Run, Runs};
+use crate::speaker::run::Run;
 use crate::wire::update::{MpReach, MpUnreach};
 use crate::wire::{self, MessageType, Nlri, Update};
 
@@ -51,23 +52,32 @@ impl Owed {
     }
 }
 
-/// Says how some destinations stand: announced, or withdrawn.
-pub(super) fn stand<A: Grouped>(key: &GroupKey, owed: &[Nlri<A>], world: &World<'_>, runs: &mut Runs) {
+/// Says how the next destinations stand, as many as are left to tell: announced, or withdrawn.
+pub(super) fn stand<A: Grouped>(
+    key: &GroupKey,
+    owed: &mut BTreeSet<Nlri<A>>,
+    world: &World<'_>,
+    left: &mut Piece,
+) -> Draft<A> {
     let mut draft = Draft::<A>::new();
-    for nlri in owed {
+    while left.destinations > 0
+        && draft.octets() < left.octets
+        && let Some(nlri) = owed.pop_first()
+    {
+        left.destinations -= 1;
         let mut told = key.told(nlri.prefix, A::table(world.rib).paths(nlri.prefix), world);
-        let is_meant = |path: &Path| key.nlri(nlri.prefix, path, world.names) == *nlri;
+        let is_meant = |path: &Path| key.nlri(nlri.prefix, path, world.names) == nlri;
         match told.find(|(path, _)| is_meant(path)) {
             Some(told) => {
                 // Who told it is not told it, but may have been told another's.
                 let teller = told.0.peer();
                 if !key.ids[A::FAMILY] && teller != PeerId::LOCAL {
-                    draft.withdraw_from(teller, *nlri);
+                    draft.withdraw_from(teller, nlri);
                 }
-                draft.announce(told, *nlri);
+                draft.announce(told, nlri);
             }
-            None => draft.withdraw(*nlri),
+            None => draft.withdraw(nlri),
         }
     }
-    draft.write(key, world, runs);
+    draft
 }

@@ -109,7 +109,7 @@ impl Bench {
         let group = |reflection| Group {
             stream_limit: 300,
             walk_limit: 200,
-            piece: 2,
+            piece: Piece { destinations: 2, octets: 100 },
             ..Group::new(key(reflection, several))
         };
         Self {

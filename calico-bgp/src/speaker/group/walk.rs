@@ -3,7 +3,8 @@
 //!
 //! Those who set out together walk together, and share each piece. What changes behind them is owed to them, as
 //! destinations and not as messages: memory follows the number of destinations, not how often they change. When they have
-//! been told everything, the stream's end is where they go on. Who falls too far behind the others walks anew.
+//! been told everything, the stream's end is where they go on. Who falls too far behind the fastest walks anew, so that a
+//! walk holds no more than that distance and a piece.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -34,8 +35,19 @@ pub(super) fn ask(plan: &mut Plan, (families, ending): (FamilySet, Ending)) {
     }
 }
 
-/// How many destinations a piece has: some 100 KiB of messages.
-pub(super) const PIECE: usize = 16 * 1024;
+/// How much a walk tells at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece {
+    /// How many destinations at most: some 100 KiB of messages when many share their attributes.
+    pub(super) destinations: usize,
+    /// About how many octets, for those that share nothing.
+    pub(super) octets: usize,
+}
+
+impl Piece {
+    pub(super) const USUAL: Self = Self { destinations: 16 * 1024, octets: 512 * 1024 };
+}
+
 /// Whoever is farther behind the fastest than so many octets walks anew.
 pub(super) const WALK_LIMIT: usize = 1 << 20;
 
@@ -112,67 +124,73 @@ impl Walk {
         }
     }
 
-    /// Writes the next piece, of so many destinations at most.
-    fn go_on(&mut self, key: &GroupKey, world: &World<'_>, piece: usize) {
+    /// Writes the next piece.
+    fn go_on(&mut self, key: &GroupKey, world: &World<'_>, piece: Piece) {
         let mut runs = Runs::default();
         let mut left = piece;
-        while left > 0 && !self.is_over() {
-            let told = match self.steps.front() {
+        while left.destinations > 0 && left.octets > 0 && !self.is_over() {
+            let is_done = match self.steps.front() {
                 Some(Step::Say(message)) => {
                     runs.push(Audience::All, message);
-                    0
+                    true
                 }
-                Some(Step::Table(Family::V4)) => self.tell_rows::<Ipv4Addr>(key, world, left, &mut runs),
-                Some(Step::Table(Family::V6)) => self.tell_rows::<Ipv6Addr>(key, world, left, &mut runs),
+                Some(Step::Table(Family::V4)) => self.tell_rows::<Ipv4Addr>(key, world, &mut left, &mut runs),
+                Some(Step::Table(Family::V6)) => self.tell_rows::<Ipv6Addr>(key, world, &mut left, &mut runs),
                 Some(Step::Owed) | None => {
-                    let of_v4 = self.tell_owed::<Ipv4Addr>(key, world, left, &mut runs);
-                    of_v4 + self.tell_owed::<Ipv6Addr>(key, world, left - of_v4, &mut runs)
+                    self.tell_owed::<Ipv4Addr>(key, world, &mut left, &mut runs)
+                        && self.tell_owed::<Ipv6Addr>(key, world, &mut left, &mut runs)
                 }
             };
-            // Fewer than could be told were all there are.
-            if told < left {
+            if is_done {
                 self.steps.pop_front();
             }
-            left -= told;
         }
         self.queue.extend(runs.finish());
     }
 
+    /// Tells the next rows of a table; reports whether they were the last.
     fn tell_rows<A: Grouped>(
         &mut self,
         key: &GroupKey,
         world: &World<'_>,
-        most: usize,
+        left: &mut Piece,
         runs: &mut Runs,
-    ) -> usize {
+    ) -> bool {
         let mut draft = Draft::<A>::new();
         let reached = A::reached(&mut self.reached);
-        let mut count = 0;
-        for (prefix, paths) in A::table(world.rib).iter_after(*reached).take(most) {
+        let mut rows = A::table(world.rib).iter_after(*reached);
+        let is_done = loop {
+            if left.destinations == 0 || draft.octets() >= left.octets {
+                break false;
+            }
+            let Some((prefix, paths)) = rows.next() else { break true };
             for told in key.told(prefix, paths, world) {
                 draft.announce(told, key.nlri(prefix, told.0, world.names));
             }
             *reached = Some(prefix);
-            count += 1;
-        }
-        if count < most {
+            left.destinations -= 1;
+        };
+        if is_done {
             *reached = None;
         }
+        left.octets = left.octets.saturating_sub(draft.octets());
         draft.write(key, world, runs);
-        count
+        is_done
     }
 
+    /// Tells how the next destinations stand that are owed; reports whether they were the last of their family.
     fn tell_owed<A: Grouped>(
         &mut self,
         key: &GroupKey,
         world: &World<'_>,
-        most: usize,
+        left: &mut Piece,
         runs: &mut Runs,
-    ) -> usize {
+    ) -> bool {
         let owed = A::owed(&mut self.owed);
-        let piece: Vec<Nlri<A>> = std::iter::from_fn(|| owed.pop_first()).take(most).collect();
-        stand(key, &piece, world, runs);
-        piece.len()
+        let draft = stand(key, owed, world, left);
+        left.octets = left.octets.saturating_sub(draft.octets());
+        draft.write(key, world, runs);
+        owed.is_empty()
     }
 }
 
@@ -251,26 +269,24 @@ impl Group {
         }
     }
 
-    /// Drops what everybody in a walk has; those who are too far behind walk anew.
+    /// Drops what everybody in a walk has; those who are too far behind the fastest walk anew.
     fn trim_walk(&mut self, id: WalkId) {
         while let Some(walk) = self.walks.get_mut(&id) {
-            let places = walk.members.iter().filter_map(|member| self.members.get(member)).map(|m| m.place);
-            let Some(Place::Walk(_, reached)) = places.min() else {
+            let place = |member: &PeerId| match self.members.get(member)?.place {
+                Place::Walk(_, at) => Some(at),
+                Place::Stream(_) => None,
+            };
+            let places = || walk.members.iter().filter_map(place);
+            let (Some(reached), Some(fastest)) = (places().min(), places().max()) else {
                 self.walks.remove(&id);
                 return;
             };
             walk.queue.drop_before(reached);
-            // A piece may be longer than the limit; who is in it is not behind.
-            if walk.queue.octets() <= self.walk_limit || walk.queue.from(reached).nth(1).is_none() {
+            if walk.queue.octets_between(reached, fastest) <= self.walk_limit {
                 return;
             }
-            let is_last = |member: &PeerId| {
-                self.members.get(member).is_some_and(|state| state.place == Place::Walk(id, reached))
-            };
-            let last: Vec<PeerId> = walk.members.iter().copied().filter(is_last).collect();
-            if last.len() == walk.members.len() {
-                return;
-            }
+            let last: Vec<PeerId> =
+                walk.members.iter().copied().filter(|member| place(member) == Some(reached)).collect();
             let Some((first, others)) = last.split_first() else { return };
             walk.members.retain(|member| !others.contains(member));
             if let Some((plan, owed)) = self.take_away(*first) {

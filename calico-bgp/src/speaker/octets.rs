@@ -33,7 +33,8 @@ impl Speaker {
             &pending
         };
         let used = self.messages(id, connection, whole, now);
-        let rest = whole[used..].to_vec();
+        // Who sends a message in many small pieces does not have it copied for each.
+        let rest = if used == 0 && !pending.is_empty() { pending } else { whole[used..].to_vec() };
         if let Some(line) = self.peers.get_mut(&id).and_then(|peer| peer.lines.get_mut(&connection)) {
             line.received = rest;
         }

@@ -79,6 +79,8 @@ pub struct PeerStatus {
     pub prefixes_out: PerFamily<u32>,
     /// Until when its routes are kept while it restarts, if it does.
     pub retained_until: Option<Instant>,
+    /// How many octets are held of messages of which the rest has not come: twice the longest message at most.
+    pub octets_begun: usize,
     /// What was counted.
     pub counters: Counters,
 }
@@ -217,6 +219,7 @@ fn status_of(peer: &Peer, told: Option<&PerFamily<Counted>>) -> PeerStatus {
             .retained
             .until()
             .or_else(|| Family::ALL.into_iter().filter_map(|family| peer.long_lived[family]).max()),
+        octets_begun: peer.lines.values().map(|line| line.received.capacity()).sum(),
         counters: peer.counters,
     }
 }

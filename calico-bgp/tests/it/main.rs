@@ -23,6 +23,9 @@ mod pair;
 #[cfg(feature = "net")]
 mod recovery;
 mod slow;
+#[cfg(feature = "net")]
 mod sockets;
+#[cfg(feature = "net")]
+mod unfinished;
 mod watched;
 mod world;

@@ -8,20 +8,20 @@ use calico_bgp::net::{self, Handle, Station};
 use calico_bgp::session::{Initiation, State};
 use calico_bgp::speaker::{DynamicPeers, Password};
 use calico_bgp::{Origination, PeerConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::lab::{Bird, Namespace, wait_for_peer, wait_for_routes, wait_until_up};
 use crate::world::{asn, ip, settings};
 
-const US: &str = "127.0.0.1";
-const GOOD: &str = "127.0.0.2";
+pub(crate) const US: &str = "127.0.0.1";
+pub(crate) const GOOD: &str = "127.0.0.2";
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind((US, 0)).unwrap().local_addr().unwrap().port()
 }
 
-fn peer(address: &str, local: &str, number: u32, port: u16) -> PeerConfig {
+pub(crate) fn peer(address: &str, local: &str, number: u32, port: u16) -> PeerConfig {
     let mut peer = PeerConfig::new(ip(address), asn(number), asn(65001));
     peer.local_address = Some(ip(local));
     peer.port = port;
@@ -30,7 +30,7 @@ fn peer(address: &str, local: &str, number: u32, port: u16) -> PeerConfig {
 }
 
 /// A speaker that dials ours from its own address, and has a route to tell.
-async fn good_peer(port: u16) -> Handle {
+pub(crate) async fn good_peer(port: u16) -> Handle {
     let handle = net::spawn(&[], settings(GOOD, 65001)).unwrap();
     // A loopback address, as this peer's, is no next hop.
     let mut how = Origination::default();
@@ -40,7 +40,7 @@ async fn good_peer(port: u16) -> Handle {
     handle
 }
 
-async fn ours(port: u16) -> Handle {
+pub(crate) async fn ours(port: u16) -> Handle {
     let handle = net::spawn(&[SocketAddr::new(ip(US), port)], settings(US, 65001)).unwrap();
     let mut expected = peer(GOOD, US, 65001, port);
     expected.initiation = Initiation::Passive;
@@ -48,51 +48,10 @@ async fn ours(port: u16) -> Handle {
     handle
 }
 
-async fn connect_from(from: Ipv4Addr, port: u16) -> TcpStream {
+pub(crate) async fn connect_from(from: Ipv4Addr, port: u16) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(from.into(), 0)).unwrap();
     socket.connect(SocketAddr::new(ip(US), port)).await.unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_half_open_connections_and_slow_senders_starve_nobody() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, most.min(8192), most).unwrap();
-    let port = free_port();
-    let handle = ours(port).await;
-    let settings = PeerConfig::new(ip(US), asn(65066), asn(65001));
-    let range = DynamicPeers { prefix: "127.1.0.0/16".parse().unwrap(), limit: 1000, settings };
-    handle.set_dynamic_peers(vec![range]).await.unwrap();
-    let mut held = Vec::new();
-    for number in 0..1010u16 {
-        let [high, low] = number.to_be_bytes();
-        held.push(connect_from([127, 1, high, low.max(1)].into(), port).await);
-    }
-    // Some dribble a message of 4,095 octets that never ends.
-    let dribble = tokio::spawn(async move {
-        for at in 0..4000 {
-            let octet = match at {
-                0..16 => 0xff,
-                16 => 0x0f,
-                17 => 0xff,
-                18 => 1,
-                _ => 0,
-            };
-            for stream in &mut held[..100] {
-                let _closed = stream.write_all(&[octet]).await;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    let good = good_peer(port).await;
-    wait_until_up(&handle, GOOD).await;
-    wait_for_routes(&handle, |routes| routes.len() == 1).await;
-    let status = handle.status().await.unwrap();
-    assert!(status.len() <= 1001, "as many as are allowed: {}", status.len());
-    assert!(status.len() > 900, "they are still there: {}", status.len());
-    dribble.abort();
-    good.shut_down("").await.unwrap();
 }
 
 #[tokio::test]

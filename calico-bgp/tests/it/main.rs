@@ -10,6 +10,8 @@ mod chaos;
 #[cfg(feature = "net")]
 mod daemons;
 mod day;
+#[cfg(feature = "net")]
+mod filters;
 mod hostile;
 mod identity;
 #[cfg(feature = "net")]
@@ -25,6 +27,8 @@ mod recovery;
 mod slow;
 #[cfg(feature = "net")]
 mod sockets;
+#[cfg(feature = "net")]
+mod station;
 #[cfg(feature = "net")]
 mod unfinished;
 mod watched;

@@ -371,13 +371,10 @@ impl Ipam {
     }
 
     async fn affinities_of(&self, owner: &Owner) -> Result<Vec<Cidr>, AccessError> {
-        let mut cidrs = Vec::new();
-        for family in Family::ALL {
-            self.read_host(owner, family).await?;
-            let cache = self.cache();
-            cidrs.extend(cache.host(owner, family).into_iter().flat_map(|host| host.affinities.keys()));
-        }
-        Ok(cidrs)
+        self.read_hosts(owner, &Family::ALL).await?;
+        let cache = self.cache();
+        let hosts = Family::ALL.into_iter().filter_map(|family| cache.host(owner, family));
+        Ok(hosts.flat_map(|host| host.affinities.keys()).copied().collect())
     }
 
     /// Returns the blocks of a family that belong to somebody, as the blocks themselves say.

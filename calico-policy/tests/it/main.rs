@@ -4,6 +4,7 @@
 mod compare;
 mod edge_cases;
 mod edges;
+mod edges_of_flows;
 mod edges_of_kubernetes;
 mod edges_of_paths;
 mod every_filter;

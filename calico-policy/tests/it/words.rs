@@ -1,7 +1,7 @@
 //! Words of resources that no edge is known of: each decides what it says.
 
 use calico_policy::packet::ConnectionState;
-use calico_policy::{Path, Transport};
+use calico_policy::{Path, Ruleset, Transport, compile};
 
 use crate::edge_cases::{allows, forward, host_policy, packet, policy, world};
 
@@ -192,4 +192,32 @@ spec: {node: node-1, interfaceName: eth0}
     };
     assert_eq!(of("applyOnForward: false, types: [Ingress]"), [true, false]);
     assert_eq!(of("applyOnForward: true, types: [Ingress]"), [false, false]);
+}
+
+#[test]
+fn endpoints_under_the_same_policies_share_their_chains_and_cost_an_entry_each() {
+    let of = |count: u8| {
+        let endpoint = |number: u8| {
+            format!(
+                "apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {{name: more{number}, namespace: shop, labels: {{role: db}}}}
+spec: {{node: node-1, interfaceName: cali5{number}, ipNetworks: [10.0.5.{number}], profiles: [projectcalico-default-allow]}}
+---
+"
+            )
+        };
+        let ingress =
+            "types: [Ingress], ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}}]";
+        compile(
+            &world(&((0..count).map(endpoint).collect::<String>() + &policy(ingress))),
+            &"node-1".parse().unwrap(),
+        )
+    };
+    let (few, many) = (of(1), of(9));
+    assert_eq!(few.chains, many.chains, "not a chain or rule more for eight endpoints more");
+    let led =
+        |ruleset: &Ruleset| -> Vec<usize> { ruleset.maps.values().map(|map| map.elements.len()).collect() };
+    assert_eq!(few.maps.len(), many.maps.len());
+    assert!(led(&few).iter().zip(led(&many)).all(|(few, many)| many == few + 8), "{few}");
 }

@@ -86,50 +86,67 @@ fn mendable(desired: &Ruleset, table: &Table) -> bool {
 }
 
 fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
-    // The kernel puts the elements of ranges of several fields in place last of all (`nft_set_commit_update`), when packets
-    // have met the new rules for a while: a rule may only look at those that were there before it.
-    let is_late =
-        |name: &SetName, set: &Set| matches!(set.kind, SetKind::Flow(_)) && !table.sets.contains_key(name);
-    let (late, others): (Vec<_>, Vec<_>) = desired.sets.iter().partition(|(name, set)| is_late(name, set));
-    let (of_interfaces, others): (Vec<_>, Vec<_>) = others
-        .into_iter()
-        .partition(|(name, set)| is_of_interfaces(set.kind) && !table.sets.contains_key(*name));
-    let sets = |sets: Vec<(&SetName, &Set)>| {
-        let mut operations = Vec::new();
-        sets.into_iter().for_each(|(name, set)| {
-            set_changes(&mut operations, name, set, table.sets.get(name));
-        });
-        operations
-    };
-    // The kernel finds a set by going through all that were made before it: what every endpoint changes is made first.
-    let new_maps = desired.maps.iter().filter(|(name, _)| !table.maps.contains_key(*name));
-    let (first, last): (Vec<_>, Vec<_>) = new_maps.partition(|(_, map)| is_of_interfaces(map.kind));
-    let made = |(name, map): (&SetName, &VerdictMap)| Operation::AddMap(name.clone(), map.kind);
-    let mut first: Vec<Operation> = first.into_iter().map(made).collect();
-    first.append(&mut sets(of_interfaces));
-    let (early, mut rules) = (sets(late), sets(others));
-    rules.extend(last.into_iter().map(made));
-    let new_chains = desired.chains.iter().filter(|(name, _)| !table.chains.contains_key(*name));
-    rules.extend(new_chains.map(|(name, chain)| Operation::AddChain(name.clone(), chain.base)));
-    for (name, chain) in &desired.chains {
-        chain_changes(&mut rules, name, chain, table.chains.get(name));
-    }
-    let (held, new): (Vec<_>, Vec<_>) =
-        desired.maps.iter().partition(|(name, _)| table.maps.contains_key(*name));
-    new.into_iter().for_each(|(name, map)| map_changes(&mut rules, name, map, table));
-    let mut led = Vec::new();
-    held.into_iter().for_each(|(name, map)| map_changes(&mut led, name, map, table));
+    let (made, changed) = (new_things(desired, table), met(desired, table));
     let is_new = |chain| desired.chains.contains_key(chain) && !table.chains.contains_key(chain);
-    let leads_to_new = led.iter().any(|operation| {
+    let leads_to_new = changed.iter().any(|operation| {
         matches!(operation, Operation::AddMapElements(_, map) if map.elements.values().any(is_new))
     });
+    // The kernel puts the elements of ranges of several fields in place last of all (`nft_set_commit_update`), when packets
+    // have met the new rules for a while: a rule may only look at those that were there before it.
+    let has_late =
+        made.iter().any(|operation| matches!(operation, Operation::AddSet(_, SetKind::Flow(_), _)));
     let drops_a_map = table.maps.keys().any(|name| !desired.maps.contains_key(name));
     let settled = |needed: bool| needed.then_some(Operation::Settle);
-    let before_rules = settled(!early.is_empty());
-    let before_led = settled(leads_to_new && !rules.is_empty());
-    let before_gone = settled(drops_a_map && !(first.is_empty() && rules.is_empty() && led.is_empty()));
-    let rules = first.into_iter().chain(early).chain(before_rules).chain(rules);
-    rules.chain(before_led).chain(led).chain(before_gone).chain(removals(desired, table)).collect()
+    let before_changed = settled((leads_to_new || has_late) && !(made.is_empty() || changed.is_empty()));
+    let before_gone = settled(drops_a_map && !(made.is_empty() && changed.is_empty()));
+    let all = made.into_iter().chain(before_changed).chain(changed);
+    all.chain(before_gone).chain(removals(desired, table)).collect()
+}
+
+/// What is made, which no packet meets until something leads to it.
+fn new_things(desired: &Ruleset, table: &Table) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    let maps: Vec<_> = desired.maps.iter().filter(|(name, _)| !table.maps.contains_key(*name)).collect();
+    // The kernel finds a set by going through all that were made before it: what every endpoint changes is made first.
+    for of_interfaces in [true, false] {
+        let of_kind = |kind| is_of_interfaces(kind) == of_interfaces;
+        let maps = maps.iter().filter(|(_, map)| of_kind(map.kind));
+        operations.extend(maps.map(|(name, map)| Operation::AddMap((*name).clone(), map.kind)));
+        let sets = desired.sets.iter().filter(|(name, _)| !table.sets.contains_key(*name));
+        sets.filter(|(_, set)| of_kind(set.kind))
+            .for_each(|(name, set)| set_changes(&mut operations, name, set, None));
+    }
+    new_chains(&mut operations, desired, table, |chain| chain.base.is_none());
+    maps.into_iter().for_each(|(name, map)| map_changes(&mut operations, name, map, table));
+    operations
+}
+
+fn new_chains(operations: &mut Vec<Operation>, desired: &Ruleset, table: &Table, of: fn(&Chain) -> bool) {
+    let new = desired.chains.iter().filter(|(name, chain)| !table.chains.contains_key(*name) && of(chain));
+    let new: Vec<_> = new.collect();
+    operations.extend(new.iter().map(|(name, chain)| Operation::AddChain((*name).clone(), chain.base)));
+    new.into_iter().for_each(|(name, chain)| chain_changes(operations, name, chain, None));
+}
+
+/// What packets meet: what becomes another where it is, and chains at hooks. A change of rules and of what leads to them is one, so
+/// that nobody meets a mixture of both.
+fn met(desired: &Ruleset, table: &Table) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    for (name, set) in &desired.sets {
+        if let Some(actual) = table.sets.get(name) {
+            set_changes(&mut operations, name, set, Some(actual));
+        }
+    }
+    new_chains(&mut operations, desired, table, |chain| chain.base.is_some());
+    for (name, chain) in &desired.chains {
+        if let Some(actual) = table.chains.get(name) {
+            chain_changes(&mut operations, name, chain, Some(actual));
+        }
+    }
+    for (name, map) in desired.maps.iter().filter(|(name, _)| table.maps.contains_key(*name)) {
+        map_changes(&mut operations, name, map, table);
+    }
+    operations
 }
 
 fn set_changes(operations: &mut Vec<Operation>, name: &SetName, set: &Set, actual: Option<&ActualSet>) {

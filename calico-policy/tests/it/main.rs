@@ -20,4 +20,5 @@ mod netns;
 mod packets;
 mod race;
 mod source_nat;
+mod transition;
 mod words;

@@ -231,6 +231,10 @@ fn and_more(text: &mut String, indent: usize, more: usize) {
 /// What a packet carries, in short.
 fn words(transport: Transport) -> String {
     match transport {
+        // Of an example, only the port that is asked for is told.
+        Transport::Ports { protocol, source: 0, destination } => {
+            format!("{} port {destination}", protocol.protocol())
+        }
         Transport::Ports { protocol, source, destination } => {
             format!("{} {source} > {destination}", protocol.protocol())
         }

@@ -1,10 +1,11 @@
 //! Compiled rules as JSON.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use calico_policy::Ruleset;
 use calico_policy::iptables::{self, Program};
-use calico_policy::ruleset::{Chain, Element, Elements};
+use calico_policy::ruleset::{Chain, Element, Elements, Warning};
 use serde_json::{Map, Value, json};
 
 /// Returns a ruleset as JSON: its sets, maps and chains by name, each rule in the words of nft, and what is closed because
@@ -27,14 +28,16 @@ pub fn to_json(rules: &Ruleset) -> Value {
         .collect();
     let chains: Map<String, Value> =
         rules.chains.iter().map(|(name, chain)| (name.to_string(), chain_to_json(chain))).collect();
-    let warnings: Vec<String> = rules.warnings.iter().map(ToString::to_string).collect();
-    json!({"table": "inet calico", "sets": sets, "maps": maps, "chains": chains, "warnings": warnings})
+    json!({
+        "table": "inet calico", "sets": sets, "maps": maps, "chains": chains,
+        "warnings": warnings_to_json(&rules.warnings),
+    })
 }
 
 /// Returns a program of iptables as JSON: the sets, and the chains of each family and table, in the words of ipset and of
-/// `iptables-save`.
+/// `iptables-save`, and what is closed because it cannot be enforced as it was meant.
 #[must_use]
-pub fn program_to_json(program: &Program) -> Value {
+pub fn program_to_json(program: &Program, warnings: &BTreeSet<Warning>) -> Value {
     let sets: Map<String, Value> = program
         .sets
         .iter()
@@ -53,7 +56,11 @@ pub fn program_to_json(program: &Program) -> Value {
         let of_family = families.entry(format!("IPv{}", family.version())).or_insert_with(|| json!({}));
         of_family[name.as_str()] = json!({"hooks": hooks, "chains": chains});
     }
-    json!({"sets": sets, "tables": families})
+    json!({"sets": sets, "tables": families, "warnings": warnings_to_json(warnings)})
+}
+
+fn warnings_to_json(warnings: &BTreeSet<Warning>) -> Vec<String> {
+    warnings.iter().map(ToString::to_string).collect()
 }
 
 fn set_to_json(kind: &impl Display, elements: &Elements) -> Value {

@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, default_value = "tcp")]
     protocol: Protocol,
     /// The port that is asked for; not for icmp.
-    #[arg(long, required_if_eq_any([("protocol", "tcp"), ("protocol", "udp"), ("protocol", "sctp")]))]
+    #[arg(long, required_if_eq_any([("protocol", "tcp"), ("protocol", "udp"), ("protocol", "sctp")]), value_parser = port)]
     port: Option<u16>,
     /// Which flows: `to` from --from to --to, `from` the other way round, or both. Answers always pass with their flow.
     #[arg(long, default_value = "to")]
@@ -52,6 +52,10 @@ enum Direction {
     To,
     From,
     Both,
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "use a number from 0 to 65535".to_owned())
 }
 
 pub async fn run(args: Args) -> anyhow::Result<Outcome> {

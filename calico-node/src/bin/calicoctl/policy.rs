@@ -57,15 +57,16 @@ pub async fn run(verb: Verb) -> anyhow::Result<Outcome> {
         choose(&mut snapshot, &node, backend)?;
     }
     let rules = calico_policy::compile(&snapshot, &node);
+    let warned: String = rules.warnings.iter().map(|warning| format!("# {warning}\n")).collect();
     let text = match (backend, output) {
         (Backend::Nft, Some(_)) => format!("{:#}\n", ruleset::to_json(&rules)),
-        (Backend::Nft, None) => rules.to_string(),
+        (Backend::Nft, None) => format!("{warned}{rules}"),
         (Backend::Iptables, output) => {
             let options = iptables::Options::of(&snapshot.felix_configuration(&node));
             let program = iptables::lower(&rules, &options);
             match output {
-                Some(_) => format!("{:#}\n", ruleset::program_to_json(&program)),
-                None => program.to_string(),
+                Some(_) => format!("{:#}\n", ruleset::program_to_json(&program, &rules.warnings)),
+                None => format!("{warned}{program}"),
             }
         }
     };

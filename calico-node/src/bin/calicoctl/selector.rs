@@ -46,7 +46,8 @@ fn answer(verb: Verb) -> anyhow::Result<Outcome> {
         Verb::Eval { selector, labels, output } => {
             let selector: Selector = selector.parse()?;
             let pair = |label: &String| {
-                let pair = label.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+                let pair = label.split_once('=').filter(|(key, _)| !key.is_empty());
+                let pair = pair.map(|(key, value)| (key.to_owned(), value.to_owned()));
                 pair.with_context(|| format!("{label:?} is not a label: write key=value"))
             };
             let labels: Labels = labels.iter().map(pair).collect::<anyhow::Result<_>>()?;

@@ -170,6 +170,27 @@ fn rules_are_rendered_for_a_packet_filter_as_if_it_were_the_one_that_is_configur
     assert!(wrong.code != 0 && wrong.err.contains("use nft or iptables"), "{}", wrong.err);
 }
 
+#[test]
+fn a_rule_that_nobody_can_ask_is_told_with_the_rules_that_are_closed_by_it() {
+    let cluster = shop("render-http");
+    let http = json!({"action": "Allow", "protocol": "TCP", "http": {"methods": ["GET"]}});
+    put(&cluster, &[database(&[http])]);
+    let told = "NetworkPolicy shop/database allows HTTP requests, which needs an application-layer enforcer: the rule allows nothing";
+    for backend in ["nft", "iptables"] {
+        let render = ["policy", "render", "--node", "n2", "--backend", backend];
+        assert!(cluster.ok(&render).starts_with(&format!("# {told}\n")), "{backend}");
+        assert_eq!(
+            cluster.json(&[&render[..], &["-o", "json"]].concat())["warnings"],
+            json!([told]),
+            "{backend}"
+        );
+    }
+    let ask = ["explain", "--from", "shop/web", "--to", "shop/db", "--port", "80"];
+    assert!(cluster.ok(&ask).contains("In all: denied"));
+    let named = cluster.run(&["explain", "--from", "shop/web", "--to", "shop/db", "--port", "http"]);
+    assert!(named.code != 0 && named.err.contains("use a number from 0 to 65535"), "{}", named.err);
+}
+
 /// The database's Service, and where it is served.
 fn service(kind: &str) -> Value {
     let (version, name, rest) = match kind {

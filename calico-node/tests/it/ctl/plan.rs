@@ -38,6 +38,7 @@ fn a_plan_tells_pairs_kernels_and_connections_and_writes_nothing() {
         "Of workloads and nodes, 1 pair would be denied something, and 1 pair allowed something.",
         "denied: tcp 3306 from shop/n1-k8s-web-eth0 to shop/n2-k8s-db-eth0",
         "allowed: tcp 8080 from shop/n1-k8s-web-eth0",
+        "e.g. TCP port 3306 from 10.0.0.1 to 10.0.0.2: ingress of WorkloadEndpoint",
         "policies in tier default apply, and none of their rules matches",
         "Of 2, 1 would be stopped.",
         "TCP 40000 > 3306 from 10.0.0.1 to 10.0.0.2",

@@ -30,6 +30,8 @@ fn a_bad_selector_is_shown_with_a_caret() {
     }
     let label = cluster.run(&["selector", "eval", "all()", "-l", "role"]);
     assert_eq!((label.code, label.err.as_str()), (2, "\"role\" is not a label: write key=value\n"));
+    let nameless = cluster.run(&["selector", "eval", "all()", "-l", "a=b,=c"]);
+    assert_eq!((nameless.code, nameless.err.as_str()), (2, "\"=c\" is not a label: write key=value\n"));
 }
 
 #[test]

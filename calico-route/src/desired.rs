@@ -58,11 +58,30 @@ impl Desired {
     #[must_use]
     pub fn workload_mtu(&self, host: &Host) -> u32 {
         let wire = |families: &[Family]| self.wire(host, families).map_or(FALLBACK_MTU, |(_, mtu)| mtu);
-        let inside = |(tunnel, mtu): (&Tunnel, &Mtu)| match mtu {
-            Mtu::Bytes(bytes) => *bytes,
-            Mtu::Detected => wire(&[tunnel.family()]).saturating_sub(tunnel.overhead()),
+        let inside = |(tunnel, mtu): (&Tunnel, &Mtu)| {
+            let (least, most) = self.mtu_limits(*tunnel, host);
+            match mtu {
+                Mtu::Bytes(bytes) => (*bytes).clamp(least, most),
+                Mtu::Detected => wire(&[tunnel.family()]).saturating_sub(tunnel.overhead()).min(most),
+            }
         };
         self.tunnels.iter().map(inside).chain([wire(&Family::ALL)]).min().unwrap_or(FALLBACK_MTU)
+    }
+
+    /// Returns the least and the most that the kernel takes as the MTU of a tunnel's device. A VXLAN device is bound to the
+    /// link that carries its packets.
+    pub(crate) fn mtu_limits(&self, tunnel: Tunnel, host: &Host) -> (u32, u32) {
+        let family = tunnel.family();
+        let least = match family {
+            Family::V4 => 68,
+            Family::V6 => 1280,
+        };
+        let carrier = self.node_addresses.get(&family).and_then(|address| host.link_with(address.addr()));
+        let widest = match (tunnel, carrier) {
+            (Tunnel::Vxlan(_), Some((_, link))) => link.mtu,
+            (Tunnel::Ipip, _) | (Tunnel::Vxlan(_), None) => u16::MAX.into(),
+        };
+        (least, widest.saturating_sub(tunnel.overhead()).max(least))
     }
 
     /// Returns the narrowest of the links that carry packets of these families between nodes, and its MTU.

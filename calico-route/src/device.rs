@@ -74,6 +74,25 @@ impl Tunnel {
         }
     }
 
+    /// Returns the name of its device.
+    #[must_use]
+    pub fn device(self) -> InterfaceName {
+        match self {
+            Tunnel::Ipip => ipip_device(),
+            Tunnel::Vxlan(family) => vxlan_device(family),
+        }
+    }
+
+    /// Returns the field of the `FelixConfiguration` that has its device's MTU.
+    #[must_use]
+    pub fn mtu_setting(self) -> &'static str {
+        match self {
+            Tunnel::Ipip => "ipipMTU",
+            Tunnel::Vxlan(Family::V4) => "vxlanMTU",
+            Tunnel::Vxlan(Family::V6) => "vxlanMTUV6",
+        }
+    }
+
     /// Returns how many bytes the wrapping adds to a packet.
     #[must_use]
     pub fn overhead(self) -> u32 {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName};
 
 use crate::actual::{Host, LinkState};
+use crate::device::Tunnel;
 use crate::route::{Form, Gateway, NextHop, Reach, RouteKey, Target};
 
 /// Something that is wanted and has to wait for the machine.
@@ -39,6 +40,17 @@ pub enum Waiting {
         mtu: u32,
         /// The MTU it would have to have.
         least: u32,
+    },
+    /// A tunnel's device cannot have the MTU that is set; it has the nearest that it can have.
+    MtuOutOfRange {
+        /// The tunnel.
+        tunnel: Tunnel,
+        /// The MTU that is set.
+        bytes: u32,
+        /// The least that the device can have.
+        least: u32,
+        /// The most.
+        most: u32,
     },
 }
 
@@ -76,6 +88,13 @@ impl fmt::Display for Waiting {
             Waiting::MtuTooSmall { device, mtu, least } => write!(
                 f,
                 "interface {device} has an MTU of {mtu}, too small for a tunnel; give it at least {least}"
+            ),
+            Waiting::MtuOutOfRange { tunnel, bytes, least, most } => write!(
+                f,
+                "{} of the FelixConfiguration is {bytes}, but {} can have {least} to {most}; set it to one of these, or to \
+                 0 to have it detected",
+                tunnel.mtu_setting(),
+                tunnel.device()
             ),
         }
     }
@@ -167,7 +186,8 @@ impl<'h> Resolver<'h> {
             Waiting::NodeAddressAbsent(..)
             | Waiting::FamilyAbsent(_)
             | Waiting::Taken { .. }
-            | Waiting::MtuTooSmall { .. } => false,
+            | Waiting::MtuTooSmall { .. }
+            | Waiting::MtuOutOfRange { .. } => false,
         }
     }
 

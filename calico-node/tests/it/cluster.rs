@@ -44,6 +44,9 @@ fn workloads_reach_one_another_over_vxlan_between_subnets() {
     all_reach_all(&lab);
     let routes = stdout(&lab, "node1", "ip", &["route"]);
     assert!(routes.contains("dev vxlan.calico"), "{routes}");
+    // The agent found out what the network carries, and the plugin was told.
+    let eth0 = stdout(&lab, "web", "ip", &["link", "show", "eth0"]);
+    assert!(eth0.contains("mtu 1450"), "{eth0}");
 }
 
 #[test]

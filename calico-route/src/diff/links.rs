@@ -43,7 +43,7 @@ pub(super) fn changes(
         let device = vxlan_device(family);
         let actual = resolver.host.links.get(&device);
         match (desired.vxlan.get(&family), actual) {
-            (Some(wanted), _) => match wanted.settle(family, desired, resolver) {
+            (Some(wanted), _) => match wanted.settle(family, desired, resolver, waiting) {
                 Ok((params, mtu)) => {
                     if actual.is_none()
                         && let Some(renamed) = renamed(wanted, &resolver.host.links)
@@ -74,7 +74,7 @@ pub(super) fn changes(
     }
     let actual = resolver.host.links.get(&ipip_device());
     match &desired.ipip {
-        Some(wanted) => match mtu(wanted.mtu, Tunnel::Ipip, desired, resolver) {
+        Some(wanted) => match mtu(wanted.mtu, Tunnel::Ipip, desired, resolver, waiting) {
             Ok(mtu) => {
                 links.ipip(wanted, mtu, actual);
                 resolver.planned.insert(ipip_device());
@@ -109,10 +109,22 @@ pub(super) fn peering(desired: &Desired, host: &Host) -> Vec<Change> {
     changes
 }
 
-fn mtu(wanted: Mtu, tunnel: Tunnel, desired: &Desired, resolver: &Resolver<'_>) -> Result<u32, Waiting> {
+/// Decides the MTU of a tunnel's device. One that cannot be had is told of, and the nearest is taken: the kernel would refuse
+/// it again and again.
+fn mtu(
+    wanted: Mtu,
+    tunnel: Tunnel,
+    desired: &Desired,
+    resolver: &Resolver<'_>,
+    waiting: &mut BTreeSet<Waiting>,
+) -> Result<u32, Waiting> {
     let family = tunnel.family();
+    let (lowest, most) = desired.mtu_limits(tunnel, resolver.host);
     if let Mtu::Bytes(bytes) = wanted {
-        return Ok(bytes);
+        if !(lowest..=most).contains(&bytes) {
+            waiting.insert(Waiting::MtuOutOfRange { tunnel, bytes, least: lowest, most });
+        }
+        return Ok(bytes.clamp(lowest, most));
     }
     let own = resolver.node_device(family)?;
     let (device, mtu) = desired.wire(resolver.host, &[family]).unwrap_or((own, 0));
@@ -120,7 +132,7 @@ fn mtu(wanted: Mtu, tunnel: Tunnel, desired: &Desired, resolver: &Resolver<'_>) 
     if mtu < least {
         return Err(Waiting::MtuTooSmall { device: device.clone(), mtu, least });
     }
-    Ok(mtu - tunnel.overhead())
+    Ok((mtu - tunnel.overhead()).min(most))
 }
 
 impl VxlanDevice {
@@ -129,12 +141,13 @@ impl VxlanDevice {
         family: Family,
         desired: &Desired,
         resolver: &Resolver<'_>,
+        waiting: &mut BTreeSet<Waiting>,
     ) -> Result<(VxlanParams, u32), Waiting> {
         if !resolver.host.speaks(family) {
             return Err(Waiting::FamilyAbsent(family));
         }
         let parent = resolver.node_device(family)?.clone();
-        let mtu = mtu(self.mtu, Tunnel::Vxlan(family), desired, resolver)?;
+        let mtu = mtu(self.mtu, Tunnel::Vxlan(family), desired, resolver, waiting)?;
         let params = VxlanParams {
             vni: self.vni,
             port: self.port,

@@ -144,14 +144,21 @@ async fn where_the_hardware_computes_checksums_wrong_the_kernel_does() {
 }
 
 #[tokio::test]
-async fn a_vxlan_device_with_another_number_or_port_or_that_learns_is_made_anew() {
+async fn a_vxlan_device_with_another_attribute_that_stays_is_made_anew() {
     let machine = machine();
     let desired = desired(&three_nodes());
     let mut netlink = machine.connect();
-    for stale in
-        ["id 77 dstport 4789 nolearning", "id 4096 dstport 8472 nolearning", "id 4096 dstport 4789 learning"]
-    {
-        machine.ip(&format!("link add vxlan.calico type vxlan {stale} local 172.16.6.1 dev eth0"));
+    machine.ip("link add other type veth peer name far3");
+    for stale in [
+        "id 77 dstport 4789 nolearning local 172.16.6.1 dev eth0",
+        "id 4096 dstport 8472 nolearning local 172.16.6.1 dev eth0",
+        "id 4096 dstport 4789 learning local 172.16.6.1 dev eth0",
+        "id 4096 dstport 4789 nolearning local 172.16.6.9 dev eth0",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev other",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1",
+        "id 4096 dstport 4789 nolearning dev eth0",
+    ] {
+        machine.ip(&format!("link add vxlan.calico type vxlan {stale}"));
         let changes = settle(&mut netlink, &desired).await;
         assert!(changes.iter().any(|change| matches!(change, Change::RemoveLink { .. })), "{stale}");
         machine.ip("link del vxlan.calico");

@@ -19,5 +19,6 @@ mod laws;
 mod namespace;
 mod peering;
 mod services;
+mod settings;
 #[cfg(feature = "netlink")]
 mod storm;

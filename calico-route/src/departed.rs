@@ -18,6 +18,8 @@ use crate::route::{Form, RouteKey, Target};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Departures {
     placed: BTreeMap<IpAddr, InterfaceName>,
+    /// Those whose connections could not be forgotten.
+    owed: BTreeSet<IpAddr>,
 }
 
 /// The addresses whose connections are to be forgotten.
@@ -30,9 +32,15 @@ pub struct Departed {
 }
 
 impl Departures {
+    /// Notes that the connections of some addresses could not be forgotten: the next pass names them again, even if they have
+    /// a new owner by then. That its connections are tracked anew is less than that it inherits one.
+    pub fn owe(&mut self, addresses: &BTreeSet<IpAddr>) {
+        self.owed.extend(addresses);
+    }
+
     /// Says the same as [`Departures::pass`] when nothing but `delta` has changed since the last time.
     pub fn pass_delta(&mut self, desired: &Desired, delta: &Delta) -> Departed {
-        let mut departed = Departed::default();
+        let mut departed = Departed { before: std::mem::take(&mut self.owed), ..Departed::default() };
         for prefix in delta.routes.iter().map(|key| key.prefix).filter(Cidr::is_host) {
             let addr = prefix.addr();
             let routes = desired.routes.range(RouteKey::all_to(prefix));
@@ -70,7 +78,7 @@ impl Departures {
             .filter(|(key, _)| key.prefix.is_host())
             .filter_map(|(key, route)| Some((key.prefix.addr(), device(&route.target)?.clone())))
             .collect();
-        let mut departed = Departed::default();
+        let mut departed = Departed { before: std::mem::take(&mut self.owed), ..Departed::default() };
         let mut next = wanted.clone();
         for (addr, device) in &self.placed {
             match wanted.get(addr) {
@@ -158,6 +166,18 @@ mod tests {
         pass(&mut departures, &mut kernel, &on(Some("cali1")));
         assert_eq!(pass(&mut departures, &mut kernel, &on(Some("cali2"))).before, the_address());
         assert_eq!(pass(&mut departures, &mut kernel, &on(Some("cali2"))), Departed::default());
+    }
+
+    #[test]
+    fn what_could_not_be_forgotten_is_named_again() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        pass(&mut departures, &mut kernel, &on(Some("cali1")));
+        assert_eq!(pass(&mut departures, &mut kernel, &on(None)).after, the_address());
+        departures.owe(&the_address());
+        let again = Departed { before: the_address(), ..Departed::default() };
+        assert_eq!(departures.clone().pass_delta(&on(None), &Delta::default()), again);
+        assert_eq!(pass(&mut departures, &mut kernel, &on(None)), again);
+        assert_eq!(pass(&mut departures, &mut kernel, &on(None)), Departed::default());
     }
 
     #[test]

@@ -326,6 +326,8 @@ impl Dataplane {
             Ok(connections) => tracing::info!(connections, ?addresses, "forgot connections"),
             Err(error) => {
                 pass.problems.insert(with_causes(&error));
+                pass.failed = true;
+                self.departures.owe(addresses);
             }
         }
     }

@@ -144,4 +144,13 @@ mod tests {
         let text = render(&NodeStatus { bgp: None, ..status(Vec::new()) }, UNIX_EPOCH);
         assert!(text.contains("BGP is off."), "{text}");
     }
+
+    #[test]
+    fn how_often_the_kernel_was_too_fast_is_told_if_ever() {
+        let told =
+            |kernel_overruns| render(&NodeStatus { kernel_overruns, ..status(Vec::new()) }, UNIX_EPOCH);
+        assert!(!told(0).contains("faster"));
+        let line = "The kernel changed faster than could be followed, and was read anew: 3 times.";
+        assert!(told(3).contains(line));
+    }
 }

@@ -229,3 +229,18 @@ fn refusal(message: &Message<'_>) -> Option<Refusal> {
         .and_then(|(_, value)| super::codec::text(value).map(str::to_owned));
     Some(Refusal::new(-code, text))
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_sys::protocols::NETLINK_ROUTE;
+    use nix::sys::socket::{getsockopt, sockopt::RcvBuf};
+
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_16_mib_whatever_the_systems_limit() {
+        let (socket, _) = open(NETLINK_ROUTE, &[], RECEIVE_BUFFER).unwrap();
+        // The kernel tells twice what it was asked for: its own share included.
+        assert_eq!(getsockopt(&socket, RcvBuf).unwrap(), 2 * 16 * 1024 * 1024);
+    }
+}

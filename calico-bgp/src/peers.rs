@@ -10,6 +10,7 @@
 //! What cannot be done as asked is a [`Problem`] and costs only what asked for it: a session whose password is missing is
 //! left out rather than opened without one, and a peer whose filter is missing is told nothing and not believed.
 
+mod concern;
 mod configuration;
 mod originated;
 mod policy;
@@ -27,6 +28,7 @@ use calico_model::snapshot::Snapshot;
 use calico_model::{AsNumber, Cidr, Family, RouterId};
 
 use crate::speaker::{DynamicPeers, METRIC_BASE, Origination, PeerConfig, SpeakerConfig};
+pub use concern::Concerns;
 use configuration::Configuration;
 pub use originated::originated;
 pub use secrets::{Secrets, wanted_secrets};

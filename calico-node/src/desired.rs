@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use calico_bgp::peers::{self, Plan, Secrets};
+use calico_bgp::peers::{self, Concerns, Plan, Secrets};
 use calico_model::{LearnedRoutes, NodeName, RouterId, Snapshot, Update};
 use calico_route::{Computer, Delta, Peering};
 
@@ -17,6 +17,9 @@ pub struct Desired {
     routes: Computer,
     secrets: Secrets,
     bgp: Option<Plan>,
+    concerns: Concerns,
+    /// Whether the plan may be another by now.
+    is_outdated: bool,
 }
 
 impl Desired {
@@ -24,7 +27,9 @@ impl Desired {
     #[must_use]
     pub fn new(node: NodeName, backend: Backend) -> Self {
         let routes = Computer::new(node.clone());
-        Self { routes, node, backend, router_id: None, secrets: Secrets::default(), bgp: None }
+        let concerns = Concerns::of(node.clone());
+        let (secrets, bgp) = (Secrets::default(), None);
+        Self { routes, node, backend, router_id: None, secrets, bgp, concerns, is_outdated: true }
     }
 
     /// Makes the node known to its peers by an identifier; `None` is the one that follows from its Node.
@@ -37,10 +42,12 @@ impl Desired {
     /// Takes in one change of the datastore.
     pub fn apply(&mut self, update: &Update) {
         self.routes.apply(update);
+        self.is_outdated |= self.concerns.has(update);
     }
 
     /// Takes in the passwords that resources refer to.
     pub fn know(&mut self, secrets: Secrets) {
+        self.is_outdated |= self.secrets != secrets;
         self.secrets = secrets;
     }
 
@@ -48,12 +55,14 @@ impl Desired {
     /// learned; says which routes and so on became different. What was learned ends with the speaker that learned it:
     /// without one nothing counts as learned.
     pub fn settle(&mut self, snapshot: &Snapshot, learned: Option<&Arc<LearnedRoutes>>) -> Delta {
-        self.bgp = match self.backend {
-            Backend::None => None,
-            Backend::Bgp => peers::plan(snapshot, &self.node, &self.secrets),
-        };
-        if let (Some(plan), Some(router_id)) = (&mut self.bgp, self.router_id) {
-            plan.speaker.router_id = router_id;
+        if std::mem::take(&mut self.is_outdated) {
+            self.bgp = match self.backend {
+                Backend::None => None,
+                Backend::Bgp => peers::plan(snapshot, &self.node, &self.secrets),
+            };
+            if let (Some(plan), Some(router_id)) = (&mut self.bgp, self.router_id) {
+                plan.speaker.router_id = router_id;
+            }
         }
         self.routes.learn(learned.filter(|_| self.bgp.is_some()).cloned().unwrap_or_default());
         let peering = |plan: &Plan| Peering {

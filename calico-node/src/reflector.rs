@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use calico_bgp::peers::{self, STANDALONE_REFLECTOR};
+use calico_bgp::peers::{self, Concerns, Plan, STANDALONE_REFLECTOR, Secrets};
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::datastore::{Change, Syncer};
 use calico_model::name::{Name, NodeName};
@@ -57,6 +57,10 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         speaker: Speaker::default(),
         secrets: SecretFiles::new(paths.secrets_dir()),
         report: Report::new(&node, datastore),
+        concerns: Concerns::of(node.clone()),
+        is_concerned: true,
+        plan: None,
+        known: Secrets::default(),
         node,
     };
     let (status, newest) = watch::channel(reflector.report.status());
@@ -91,12 +95,19 @@ struct Reflector {
     speaker: Speaker,
     secrets: SecretFiles,
     report: Report,
+    concerns: Concerns,
+    /// Whether something has changed that the plan depends on.
+    is_concerned: bool,
+    /// The plan, and the passwords that it was made with.
+    plan: Option<Plan>,
+    known: Secrets,
 }
 
 impl Reflector {
     fn learn(&mut self, changes: Vec<Change>) {
         for change in changes {
             if let Some(update) = self.report.heard(change) {
+                self.is_concerned |= self.concerns.has(&update);
                 self.snapshot.apply(update);
             }
         }
@@ -108,11 +119,14 @@ impl Reflector {
             return;
         }
         let secrets = self.secrets.read(&self.snapshot);
-        let plan = peers::plan(&self.snapshot, &self.node, &secrets);
+        if std::mem::take(&mut self.is_concerned) | (self.known != secrets) {
+            self.plan = peers::plan(&self.snapshot, &self.node, &secrets);
+            self.known = secrets;
+        }
         let mut problems: BTreeSet<String> = BTreeSet::new();
         problems.extend(self.snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
-        problems.extend(plan.iter().flat_map(|plan| &plan.problems).map(ToString::to_string));
-        let applied = self.speaker.apply(plan).await;
+        problems.extend(self.plan.iter().flat_map(|plan| &plan.problems).map(ToString::to_string));
+        let applied = self.speaker.apply(self.plan.clone()).await;
         problems.extend(applied.as_ref().err().map(|error| with_causes(error)));
         self.report.passed(problems, true, applied.is_ok());
     }

@@ -207,14 +207,18 @@ impl<'s> Here<'s> {
             let nodes = self.snapshot.nodes.values().filter(|o| selector.matches(&o.metadata.labels));
             nodes.flat_map(|other| self.between_nodes(other, kind_of(peer)))
         });
-        let selected: Vec<PeerConfig> = selected.collect();
-        let configs = self.addressed(peer).into_iter().chain(selected).chain(self.workloads(peer));
+        let inside = |config| (config, Standing::Inside);
+        let addressed = self.addressed(peer).map(|config| {
+            let standing = standing(self.snapshot, config.address);
+            (config, standing)
+        });
+        let configs = addressed.into_iter().chain(selected.chain(self.workloads(peer)).map(inside));
         configs
-            .map(|mut config| {
+            .map(|(mut config, standing)| {
                 if let Some(own) = peer.local_as_number {
                     self.speak_as(own, &mut config);
                 }
-                self.with_settings(config, peer)
+                self.with_settings(config, peer, standing)
             })
             .collect()
     }
@@ -248,7 +252,7 @@ impl<'s> Here<'s> {
                 if let (Some(_), Some(ours)) = (meant, peer.as_number) {
                     config.local_as = ours;
                 }
-                self.with_settings(config, peer)
+                self.with_settings(config, peer, Standing::Inside)
             })
             .collect()
     }
@@ -312,7 +316,7 @@ impl<'s> Here<'s> {
             self.speak_as(own, &mut config);
         }
         let limit = peer.max_peers.unwrap_or(USUAL);
-        Some((network, limit, Wanted { standing: Standing::Outside, ..self.with_settings(config, peer) }))
+        Some((network, limit, self.with_settings(config, peer, Standing::Outside)))
     }
 
     /// Reports whether packets to an address need no router: it is in a network of one of the node's interfaces.
@@ -324,7 +328,7 @@ impl<'s> Here<'s> {
     }
 
     /// Puts on a session what its BGPPeer says of it.
-    fn with_settings(self, mut config: PeerConfig, peer: &'s BgpPeer) -> Wanted<'s> {
+    fn with_settings(self, mut config: PeerConfig, peer: &'s BgpPeer, standing: Standing) -> Wanted<'s> {
         config.next_hop = match peer.next_hop() {
             bgp::NextHopMode::SelfHop => NextHopMode::Own,
             bgp::NextHopMode::Keep => NextHopMode::Keep,
@@ -349,8 +353,6 @@ impl<'s> Here<'s> {
         }
         let loops = peer.num_allowed_local_as_numbers.unwrap_or(0);
         config.allow_own_as = u8::try_from(loops).unwrap_or(u8::MAX);
-        let inside = peer.local_workload_selector.is_some() && peer.peer_ip.is_none();
-        let standing = if inside { Standing::Inside } else { standing(self.snapshot, config.address) };
         Wanted { config, password: peer.password.as_ref(), filters: &peer.filters, standing }
     }
 }

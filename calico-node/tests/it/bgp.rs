@@ -13,6 +13,7 @@ mod changes;
 mod errors;
 mod families;
 mod interfaces;
+mod listeners;
 mod mesh;
 mod peers;
 mod services;

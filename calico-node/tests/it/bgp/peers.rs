@@ -64,5 +64,8 @@ fn a_bgppeer_of_one_node_has_its_gateway_its_distance_its_times_and_its_filters(
     let line = learned.lines().find(|line| line.starts_with("10.5.0.0/16")).unwrap();
     assert!(line.contains("metric 77"), "{line}");
     assert!(!learned.contains("10.6.0.0/16"), "{learned}");
+    let why = lab.calicoctl("node1", &["bgp", "why", "10.5.0.0/16", "-o", "json"], "").unwrap();
+    let why: serde_json::Value = serde_json::from_str(&why).unwrap();
+    assert_eq!((&why[0]["from"], &why[0]["best"]), (&"10.99.0.1".into(), &true.into()), "{why}");
     lab.down().unwrap();
 }

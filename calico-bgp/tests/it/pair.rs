@@ -191,6 +191,24 @@ fn what_a_restarted_node_no_longer_tells_goes_with_its_end_of_rib() {
 }
 
 #[test]
+fn a_node_that_restarts_again_and_again_loses_no_route_and_leaves_none_behind() {
+    let mut world = two();
+    world.originate(A, &["192.168.0.0/26", "192.168.1.0/26"]);
+    world.run_secs(5);
+    // Before it is back, just when it is, and before it has told anything.
+    for steps in [2, 15, 40, 1] {
+        world.restart(A, Start::Recovering);
+        for _ in 0..steps {
+            world.run(Duration::from_millis(100));
+            assert_eq!(world.learned(B).len(), 2, "kept meanwhile");
+        }
+    }
+    world.originate(A, &["192.168.1.0/26"]);
+    world.run_secs(20);
+    assert_eq!(world.learned_text(B), ["192.168.1.0/26 via 172.16.6.10"]);
+}
+
+#[test]
 fn a_node_that_does_not_come_back_loses_its_routes_after_its_restart_time() {
     let mut world = two();
     world.originate(A, &["192.168.0.0/26"]);

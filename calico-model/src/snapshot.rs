@@ -298,26 +298,11 @@ impl Snapshot {
     /// Returns the labels of a workload as selectors see them: its own, then what its profiles add, in order.
     #[must_use]
     pub fn workload_labels<'s>(&'s self, endpoint: &'s Object<WorkloadEndpoint>) -> InheritedLabels<'s> {
-        InheritedLabels {
-            own: &endpoint.metadata.labels,
-            profiles: self.label_profiles(&endpoint.spec.profiles),
-        }
-    }
-
-    /// Returns the labels of a host endpoint as selectors see them: its own, then what its profiles add, in order.
-    #[must_use]
-    pub fn host_labels<'s>(&'s self, endpoint: &'s Object<HostEndpoint>) -> InheritedLabels<'s> {
-        InheritedLabels {
-            own: &endpoint.metadata.labels,
-            profiles: self.label_profiles(&endpoint.spec.profiles),
-        }
-    }
-
-    fn label_profiles<'s>(&'s self, profiles: &[Name]) -> Vec<&'s Labels> {
         let named = |name: &Name| {
             self.profiles.get(&name.clone().into()).map(|profile| &profile.spec.labels_to_apply)
         };
-        profiles.iter().filter_map(named).filter(|labels| !labels.is_empty()).collect()
+        let profiles = endpoint.spec.profiles.iter().filter_map(named).filter(|labels| !labels.is_empty());
+        InheritedLabels { own: &endpoint.metadata.labels, profiles: profiles.collect() }
     }
 }
 

@@ -46,6 +46,7 @@ pub enum SegmentKind {
 
 impl<'a> Segment<'a> {
     /// Returns the numbers.
+    #[must_use]
     pub fn numbers(&self) -> impl ExactSizeIterator<Item = u32> + Clone + use<'a> {
         self.octets.chunks_exact(4).map(|n| u32::from_be_bytes([n[0], n[1], n[2], n[3]]))
     }

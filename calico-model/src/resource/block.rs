@@ -219,6 +219,7 @@ impl StoredHandle {
     ///
     /// # Errors
     /// When the value is not what a handle holds.
+    #[must_use]
     pub fn read(key: &Key, value: &[u8]) -> Option<Result<Self, serde_json::Error>> {
         let handle_id = handle_from_key(key)?.to_owned();
         Some(serde_json::from_slice(value).map(|stored| Self { handle_id, ..stored }))

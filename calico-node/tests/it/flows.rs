@@ -239,6 +239,17 @@ fn all_stop(flows: &[Flow], seen: &Seen, change: &str) {
     assert!(since < Duration::from_secs(3), "after {change}, flows went on for {since:?}");
 }
 
+/// What `calicoctl plan` tells of a change on the host whose agent runs.
+fn plan(lab: &Lab, manifest: &str) -> serde_json::Value {
+    let file = std::env::temp_dir().join(format!("calico-flows-{}.yaml", std::process::id()));
+    std::fs::write(&file, manifest).unwrap();
+    let planned =
+        lab.exec("node1", "calicoctl", &["plan", "-f", file.to_str().unwrap(), "-o", "json"]).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(planned.code, Some(2), "{}", planned.stderr);
+    serde_json::from_str(&planned.stdout).unwrap()
+}
+
 #[test]
 fn pe61_flows_that_policy_denies_stop_whoever_speaks_and_a_hundred_others_lose_nothing() {
     let lab = up(TOPOLOGY);
@@ -269,6 +280,15 @@ fn pe61_flows_that_policy_denies_stop_whoever_speaks_and_a_hundred_others_lose_n
         let words = ["label", "workloadendpoint", &endpoint, &label, "--overwrite"];
         lab.calicoctl("node1", &words, "").unwrap();
     };
+    let planned = plan(&lab, &guests_policy(1));
+    let connections = &planned["connections"];
+    assert_eq!(
+        (&connections["node"], &connections["stopped"]),
+        (&"node1".into(), &true.into()),
+        "{planned:#}"
+    );
+    assert_eq!(connections["denied"].as_array().map(Vec::len), Some(guest.len()), "{connections:#}");
+    all_go_on(&guest, &seen);
     lab.apply(&guests_policy(1)).unwrap();
     all_stop(&guest, &seen, "a policy that is tighter");
     lab.apply(&guests_policy(PORT)).unwrap();

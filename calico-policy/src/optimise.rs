@@ -5,7 +5,8 @@
 //!
 //! 1. **Merge.** Among neighbours that do the same and end there, order means nothing. Those that differ in one thing only, the
 //!    addresses or the ports of one end, become one rule that looks it up in a set.
-//! 2. **Gather.** Rules that name networks, a protocol and ports become the elements of one set.
+//! 2. **Gather.** Rules that name networks, a protocol and ports become the elements of one set for each thing that they do, as far
+//!    as they can be asked before the others.
 //! 3. **Dispatch.** Rules that each name a protocol and a destination port are found by one lookup of both, which leads to the
 //!    chain of the rules for that port, in their order.
 //!
@@ -13,6 +14,7 @@
 //! many of them, and each names the value of some label: what selects broadly stays in a set of its own.
 
 mod flows;
+mod scope;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -151,9 +153,12 @@ fn merged(rules: Vec<Rule>, sets: &mut Sets) -> Vec<Rule> {
 
 /// Reports whether it means nothing which of two neighbours is asked first: they do the same, and end there.
 fn are_a_run(a: &Rule, b: &Rule) -> bool {
-    let ends =
-        matches!(a.action, Action::Accept | Action::Drop | Action::Reject | Action::Return | Action::Goto(_));
-    ends && a.action == b.action
+    ends(a) && a.action == b.action
+}
+
+/// Reports whether a packet that a rule matches goes no further in its chain.
+fn ends(rule: &Rule) -> bool {
+    matches!(rule.action, Action::Accept | Action::Drop | Action::Reject | Action::Return | Action::Goto(_))
 }
 
 /// What rules may differ in.

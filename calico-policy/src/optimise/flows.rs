@@ -1,10 +1,14 @@
-//! Rules that each name networks, a protocol and ports, as the elements of one set.
+//! Rules that each name networks, a protocol and ports, as the elements of sets: one for each thing that such rules do.
 //!
-//! The set is the owner's and keeps its name as long as nothing else of the owner changes, so that a policy whose rules become
-//! others of this form changes elements, and no rule: the kernel then has nothing to validate. When something else changes
-//! with it, the set has another name, and so is another set: a packet takes the rules that were in force when it came, but
-//! finds the elements that are there when it looks, and old rules that find new elements would say what neither the old nor
-//! the new ones do (`nft_do_chain` and `nft_set_do_lookup` of Linux 6.18).
+//! The sets are the owner's and keep their names as long as nothing else of the owner changes, so that a policy whose rules become
+//! others of this form, or do something else, changes elements, and no rule: the kernel then has nothing to validate. When
+//! something else changes with a set, it has another name, and so is another set: a packet takes the rules that were in force
+//! when it came, but finds the elements that are there when it looks, and old rules that find new elements would say what
+//! neither the old nor the new ones do (`nft_do_chain` and `nft_set_do_lookup` of Linux 6.18).
+//!
+//! Those that stand together change in place together. No packet is in two of them, and each does something else: one that the
+//! old ones and the new ones treat alike is in the same one before and after, and in no other ever. What a packet finds between
+//! is only another thing where old and new differ too.
 //!
 //! No two elements hold the same address, protocol and port, as no kernel takes such; a rule that would make some stays a rule.
 
@@ -12,11 +16,12 @@ use std::collections::BTreeMap;
 
 use calico_model::{Cidr, Family, Protocol};
 
-use super::{are_a_run, ranges};
-use crate::ruleset::{ChainName, Element, Elements, End, Match, Op, Rule, Set, SetKind, SetName};
+use super::scope::Scope;
+use super::{ends, ranges};
+use crate::ruleset::{Action, ChainName, Element, Elements, End, Match, Op, Rule, Set, SetKind, SetName};
 use crate::sets::Sets;
 
-/// From how many rules on a set of their own is worth it.
+/// From how many rules on sets of their own are worth it.
 const WORTH_SET: usize = 3;
 /// A rule that would be more elements than this stays a rule.
 const MOST_ELEMENTS: usize = 64;
@@ -27,56 +32,99 @@ pub(super) struct Own {
     draft: SetName,
     word: &'static str,
     family: Family,
+    /// Those that stand together.
+    group: usize,
     set: Set,
 }
 
-/// Puts one lookup in the place of rules that can be elements of a set, wherever their order means nothing. The sets that
-/// come of it are still without a name.
+/// Puts lookups in the place of rules that can be elements of sets, wherever they may stand together. The sets that come of it
+/// are still without a name.
 pub(super) fn gather(rules: &[Rule], sets: &Sets) -> (Vec<Rule>, Vec<Own>) {
     let (mut gathered, mut own) = (Vec::new(), Vec::new());
-    for (place, run) in rules.chunk_by(are_a_run).enumerate() {
-        let mut rest = run.to_vec();
+    // What a packet goes on after keeps its place.
+    for stretch in rules.chunk_by(|a, b| ends(a) && ends(b)) {
+        let mut stretch = stretch.to_vec();
         for end in [End::Source, End::Destination] {
             for family in Family::ALL {
-                let (mut flows, mut others, mut count) = (Flows::default(), Vec::new(), 0);
-                for rule in &rest {
-                    match elements(rule, end, family, sets) {
-                        Some(elements) if flows.add(&elements) => count += 1,
-                        Some(_) | None => others.push(rule.clone()),
-                    }
-                }
-                if count < WORTH_SET {
-                    continue;
-                }
-                let kind = SetKind::Flow(family);
-                let word = match (end, family) {
-                    (End::Source, Family::V4) => "from4",
-                    (End::Source, Family::V6) => "from6",
-                    (End::Destination, Family::V4) => "to4",
-                    (End::Destination, Family::V6) => "to6",
-                };
-                let draft = SetName::fixed(&format!("{word}-{place}"));
-                let matches = [Match::Family(family), Match::FlowInSet(end, family, draft.clone())];
-                own.push(Own { draft, word, family, set: Set { kind, elements: flows.into_elements() } });
-                gathered.push(Rule::when(matches, run[0].action.clone()));
-                rest = others;
+                stretch = gather_of(stretch, end, family, &mut own, sets);
             }
         }
-        gathered.append(&mut rest);
+        gathered.append(&mut stretch);
     }
     (gathered, own)
 }
 
-/// Makes the sets of a chain that has these rules, each named by all that decides beside it about packets of its family.
+/// A rule that may become elements.
+struct Candidate {
+    rule: Rule,
+    scope: Scope,
+    flows: Option<Vec<Flow>>,
+}
+
+/// Gathers what names networks of one end, of one family.
+fn gather_of(rules: Vec<Rule>, end: End, family: Family, own: &mut Vec<Own>, sets: &Sets) -> Vec<Rule> {
+    let flows: Vec<_> = rules.iter().map(|rule| elements(rule, end, family, sets)).collect();
+    if flows.iter().flatten().count() < WORTH_SET {
+        return rules;
+    }
+    let candidate = |(rule, flows): (Rule, _)| Candidate { scope: Scope::of(&rule, sets), rule, flows };
+    let mut left: Vec<Candidate> = rules.into_iter().zip(flows).map(candidate).collect();
+    let word = match (end, family) {
+        (End::Source, Family::V4) => "from4",
+        (End::Source, Family::V6) => "from6",
+        (End::Destination, Family::V4) => "to4",
+        (End::Destination, Family::V6) => "to6",
+    };
+    let mut gathered: Vec<Rule> = Vec::new();
+    while let Some(first) = left.iter().position(|candidate| candidate.flows.is_some()) {
+        let (flows, behind) = together(&left);
+        if left.len() - behind.len() < WORTH_SET {
+            // They do not come past what is before the first, or past the first.
+            gathered.extend(left.drain(..first.max(1)).map(|candidate| candidate.rule));
+            continue;
+        }
+        let group = own.len();
+        for (place, (action, elements)) in flows.into_elements(&left).into_iter().enumerate() {
+            let draft = SetName::fixed(&format!("{word}-{group}-{place}"));
+            let matches = [Match::Family(family), Match::FlowInSet(end, family, draft.clone())];
+            gathered.push(Rule::when(matches, action));
+            own.push(Own { draft, word, family, group, set: Set { kind: SetKind::Flow(family), elements } });
+        }
+        let mut place = 0..;
+        left.retain(|_| place.next().is_some_and(|place| behind.binary_search(&place).is_ok()));
+    }
+    gathered.extend(left.into_iter().map(|candidate| candidate.rule));
+    gathered
+}
+
+/// Returns the flows of those that may be asked before all others, the first of them first, and the places of the others. One may
+/// be asked before others that come before it if they do the same or no packet matches both.
+fn together(candidates: &[Candidate]) -> (Flows, Vec<usize>) {
+    let (mut flows, mut behind) = (Flows::default(), Vec::new());
+    for (place, candidate) in candidates.iter().enumerate() {
+        let passes = |before: &usize| {
+            let before = &candidates[*before];
+            before.rule.action == candidate.rule.action || before.scope.is_apart_from(&candidate.scope)
+        };
+        match &candidate.flows {
+            Some(own) if behind.iter().all(passes) && flows.add(own, place) => {}
+            Some(_) | None => behind.push(place),
+        }
+    }
+    (flows, behind)
+}
+
+/// Makes the sets of a chain that has these rules, each named by all that decides about packets of its family, but for those that
+/// stand together with it.
 pub(super) fn name(owner: &ChainName, rules: &mut [Rule], own: Vec<Own>, sets: &mut Sets) {
     if own.is_empty() {
         return;
     }
     let texts: Vec<String> = rules.iter().map(Rule::to_string).collect();
-    let contents: Vec<(Family, String)> = own.iter().map(|own| (own.family, own.set.to_string())).collect();
-    for (place, Own { draft, word, family, set }) in own.into_iter().enumerate() {
-        let others = contents.iter().enumerate().filter(|(other, (of, _))| *other != place && *of == family);
-        let beside = others.map(|(_, (_, content))| content).chain(&texts).map(String::as_str);
+    let contents: Vec<_> = own.iter().map(|own| (own.family, own.group, own.set.to_string())).collect();
+    for Own { draft, word, family, group, set } in own {
+        let others = contents.iter().filter(|(of, other, _)| *of == family && *other != group);
+        let beside = others.map(|(_, _, content)| content).chain(&texts).map(String::as_str);
         let name = SetName::digest(word, [owner.as_str(), draft.as_str()].into_iter().chain(beside));
         for m in rules.iter_mut().flat_map(|rule| &mut rule.matches) {
             if let Match::FlowInSet(_, _, looked_at) = m
@@ -123,13 +171,22 @@ fn networks(address: &Match, wanted: End, family: Family, sets: &Sets) -> Option
     Some(apart.into_iter().filter_map(network).collect())
 }
 
-/// Flows that are all apart.
+/// Flows that are all apart, each with the place of the rule that names it.
 #[derive(Default)]
-struct Flows(BTreeMap<Protocol, BTreeMap<Cidr, Vec<(u16, u16)>>>);
+struct Flows(BTreeMap<Protocol, BTreeMap<Cidr, Vec<Ports>>>);
+
+/// Ports that a rule names.
+struct Ports {
+    first: u16,
+    last: u16,
+    /// The place of the rule.
+    place: usize,
+}
 
 impl Flows {
-    /// Adds flows that are apart from one another, unless one has something in common with what is there and is no part of it.
-    fn add(&mut self, flows: &[Flow]) -> bool {
+    /// Adds flows that are apart from one another, unless one has something in common with what is there and is no part of it:
+    /// what is there was asked first.
+    fn add(&mut self, flows: &[Flow], place: usize) -> bool {
         let mut new = Vec::new();
         for flow in flows {
             match self.relation(flow) {
@@ -139,19 +196,23 @@ impl Flows {
             }
         }
         for (net, protocol, first, last) in new {
-            self.0.entry(*protocol).or_default().entry(*net).or_default().push((*first, *last));
+            self.0.entry(*protocol).or_default().entry(*net).or_default().push(Ports {
+                first: *first,
+                last: *last,
+                place,
+            });
         }
         true
     }
 
     fn relation(&self, (net, protocol, first, last): &Flow) -> Relation {
         let Some(nets) = self.0.get(protocol) else { return Relation::Apart };
-        let meets = |ports: &&(u16, u16)| ports.0 <= *last && *first <= ports.1;
+        let meets = |ports: &&Ports| ports.first <= *last && *first <= ports.last;
         let mut wider = (0..=net.prefix_len())
             .filter_map(|len| nets.get(&Cidr::holding(net.addr(), len)?))
             .flat_map(|ports| ports.iter().filter(meets));
         if let Some(ports) = wider.next() {
-            let is_inside = ports.0 <= *first && *last <= ports.1;
+            let is_inside = ports.first <= *first && *last <= ports.last;
             return if is_inside { Relation::Inside } else { Relation::Across };
         }
         let mut inner = nets.range(net..).take_while(|(inner, _)| net.covers(inner));
@@ -161,14 +222,18 @@ impl Flows {
         Relation::Apart
     }
 
-    fn into_elements(self) -> Elements {
-        let nets = |(protocol, nets): (Protocol, BTreeMap<Cidr, Vec<(u16, u16)>>)| {
-            let element = move |(net, ports): (Cidr, Vec<(u16, u16)>)| {
-                ports.into_iter().map(move |(first, last)| Element::Flow(net, protocol, first, last))
-            };
-            nets.into_iter().flat_map(element)
-        };
-        self.0.into_iter().flat_map(nets).collect()
+    /// Returns the elements by what the rules do that name them.
+    fn into_elements(self, rules: &[Candidate]) -> BTreeMap<Action, Elements> {
+        let mut elements: BTreeMap<Action, Elements> = BTreeMap::new();
+        for (protocol, nets) in self.0 {
+            for (net, ports) in nets {
+                for Ports { first, last, place } in ports {
+                    let own = elements.entry(rules[place].rule.action.clone()).or_default();
+                    own.insert(Element::Flow(net, protocol, first, last));
+                }
+            }
+        }
+        elements
     }
 }
 
@@ -181,3 +246,6 @@ enum Relation {
     /// It has something in common with one.
     Across,
 }
+
+#[cfg(test)]
+mod tests;

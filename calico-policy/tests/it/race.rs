@@ -48,7 +48,7 @@ fn rule(action: &str, net: &str, port: impl std::fmt::Display) -> String {
 /// Rules that match none of the packets, and that no lookup can join: they name several ports of both ends.
 fn apart(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|i| {
-        let (source, destination) = (format!("{}:{}", i + 1, i + 30), format!("{}:{}", i + 2, i + 40));
+        let (source, destination) = (format!("{}:{}", i + 1, i + 30), format!("{}:{}", i + 2, 9_500 + i));
         format!(
             "{{action: Deny, protocol: UDP, source: {{ports: ['{source}']}}, destination: {{ports: ['{destination}']}}}}"
         )
@@ -129,6 +129,20 @@ fn pe92_a_range_that_becomes_another_in_place_is_never_missed() {
     let rules = |policies: &str| ruleset(policies).chains;
     assert_eq!(rules(&up), rules(&down), "only elements change");
     hammer("range", [&up, &down]);
+}
+
+#[test]
+fn pe92_an_action_turns_in_place_and_what_both_versions_say_is_never_missed() {
+    let version = |turned: usize, allowed: &str, denied: &str| {
+        let action = |i| if i == turned { "Deny" } else { "Allow" };
+        let elsewhere = (0..4).map(|i| rule(action(i), &format!("10.9.0.{i}/32"), 7000 + i));
+        let ours = [rule("Allow", "10.0.0.2/32", allowed), rule("Deny", "10.0.0.2/32", denied)];
+        policy("own", elsewhere.chain(ours).chain(["{action: Allow, protocol: UDP}".to_owned()]))
+    };
+    let [one, other] = [version(1, "'8000:8500'", "'8900:9000'"), version(2, "'7500:8000'", "'9000:9100'")];
+    let rules = |policies: &str| ruleset(policies).chains;
+    assert_eq!(rules(&one), rules(&other), "only elements change");
+    hammer("turn", [&one, &other]);
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn measure(what: &str, compiler: &mut Compiler, nft: &mut Nft, mut update: impl 
     }
     let (ours, kernel, theirs, busy) = (median(ours), median(kernel), median(theirs), median(busy));
     println!(
-        "  {what:32} {:7.0} us   of it CPU time: {:7.0} us   the kernel: {:7.0} us   nft: {:7.0} us   1 / {:.0}",
+        "  {what:34} {:7.0} us   of it CPU time: {:7.0} us   the kernel: {:7.0} us   nft: {:7.0} us   1 / {:.0}",
         ours.as_secs_f64() * 1e6,
         busy.as_secs_f64() * 1e6,
         kernel.as_secs_f64() * 1e6,
@@ -198,7 +198,22 @@ fn changes(nft: &mut Nft) {
         }
         put(changed)
     });
-    measure("a policy denies first", &mut compiler, nft, |round| {
+    let turned = |i: usize, also: bool| {
+        let mut changed = policy(1_500 + 2 * i, 1_000);
+        let rules = &mut changed.spec.0.ingress;
+        rules[6].action = calico_model::resource::Action::Deny;
+        if also {
+            rules[4].action = calico_model::resource::Action::Deny;
+        }
+        put(changed)
+    };
+    (0..=(ROUNDS + PROGRAM_ROUNDS) / 2).for_each(|i| compiler.apply(turned(i, false)));
+    let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
+    nft.apply(&plan_change(&delta)).expect("the kernel takes it");
+    measure("a rule turns to deny as another", &mut compiler, nft, |round| {
+        turned(round / 2, round.is_multiple_of(2))
+    });
+    measure("a policy denies for the first time", &mut compiler, nft, |round| {
         let mut changed = policy(500 + 2 * (round / 2), 1_000);
         if round.is_multiple_of(2) {
             let mut deny = changed.spec.0.ingress[4].clone();
@@ -227,10 +242,18 @@ fn start(nft: &mut Nft) {
         busy += cpu() - spent;
     }
     let (began, spent) = (clock(), cpu());
+    let mut parts = vec![("learned", busy)];
+    let part = |parts: &mut Vec<(&'static str, Duration)>, what| {
+        let before: Duration = parts.iter().skip(1).map(|(_, time)| *time).sum();
+        parts.push((what, cpu() - spent - before));
+    };
     assert_eq!(compiler.changes(), Changes::Everything);
+    part(&mut parts, "compiled");
     let compiled = learned + began.elapsed();
     let transaction = plan(compiler.ruleset(), &nft.read().expect("the kernel answers"));
+    part(&mut parts, "planned");
     nft.apply(&transaction).expect("the kernel takes it");
+    part(&mut parts, "programmed");
     let all = learned + began.elapsed();
     busy += cpu() - spent;
     println!(
@@ -243,6 +266,8 @@ fn start(nft: &mut Nft) {
         all.as_secs_f64() * 1e3,
         busy.as_secs_f64() * 1e3
     );
+    let parts = parts.iter().map(|(what, time)| format!("{what} {:.0} ms", time.as_secs_f64() * 1e3));
+    println!("  of the CPU time: {}", parts.collect::<Vec<_>>().join(", "));
     println!("  resident                     {:9} MB", resident());
     nft.apply(&Transaction::removal()).expect("the kernel takes it");
     // The text of the ruleset has no bounds on the size of sets, that of the transaction has the ones that our batch has.

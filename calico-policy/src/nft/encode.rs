@@ -40,8 +40,8 @@ pub(super) const DESCRIPTION: u16 = 9;
 pub(super) const ROOM: u16 = 1;
 /// The comment of a rule among what userspace keeps with it.
 pub(super) const COMMENT: u8 = 0;
-/// An attribute holds less than 64 KiB, so elements go in pieces.
-const PIECE: usize = 500;
+/// An attribute holds less than 64 KiB, so elements go in pieces, of so many bytes and at most one element more.
+const PIECE: usize = 60_000;
 
 /// Writes a part of a transaction. Each message's sequence number comes with its operation.
 pub(super) fn batch<'o>(out: &mut Messages, operations: &'o [Operation]) -> Vec<(u32, &'o Operation)> {
@@ -208,7 +208,14 @@ fn pieces<T>(
     while items.peek().is_some() {
         out.message(message, flags, |out| {
             set_of_elements(out, name);
-            out.nest(3, |out| items.by_ref().take(PIECE).for_each(|item| write(out, &item)));
+            out.nest(3, |out| {
+                let full = out.bytes().len() + PIECE;
+                while out.bytes().len() < full
+                    && let Some(item) = items.next()
+                {
+                    write(out, &item);
+                }
+            });
         });
     }
 }

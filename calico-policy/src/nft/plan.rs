@@ -57,11 +57,12 @@ pub fn plan_change(delta: &Delta) -> Transaction {
 /// makes larger ones as elements come, which takes it three times as long.
 const WORTH_ROOM: usize = 1_000;
 
-/// Returns how many elements a set of so many is to take: half as many again at least, so that the bound seldom has to move,
-/// and it moves long before it is reached.
+/// Returns how many elements a set of so many is to take: a quarter more at least, so that the bound seldom has to move, and it
+/// moves long before it is reached. The kernel clears a table of four thirds of it, rounded up to a power of two.
 fn room(kind: SetKind, elements: usize) -> Option<u32> {
     let bounded = matches!(kind, SetKind::Address(_)) && elements >= WORTH_ROOM;
-    bounded.then(|| u32::try_from(elements + elements / 2).ok()?.checked_next_power_of_two()).flatten()
+    let table = |elements: usize| u32::try_from(elements / 3 * 5).ok()?.checked_next_power_of_two();
+    bounded.then(|| table(elements).map(|table| table / 4 * 3)).flatten()
 }
 
 fn is_of_interfaces(kind: SetKind) -> bool {

@@ -95,9 +95,12 @@ impl Messages {
     }
 
     pub(super) fn text(&mut self, kind: u16, text: &str) {
-        let mut bytes = text.as_bytes().to_vec();
-        bytes.push(0);
-        self.attribute(kind, &bytes);
+        let length = (4 + text.len() + 1) as u16;
+        self.bytes.extend(length.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(text.as_bytes());
+        self.bytes.push(0);
+        self.pad();
     }
 
     pub(super) fn number(&mut self, kind: u16, number: u32) {

@@ -310,8 +310,8 @@ fn a_large_set_has_a_bound_that_moves_before_it_is_reached() {
             let bounded = sets.into_values().find(|set| set.room.is_some()).unwrap();
             (bounded.room.unwrap(), bounded.elements.unwrap().len())
         };
-        assert_eq!(held(&mut nft), (2_048, 1_200));
-        for (count, room) in [(1_300, 2_048), (1_500, 4_096), (3_000, 8_192), (1_100, 8_192)] {
+        assert_eq!(held(&mut nft), (1_536, 1_200));
+        for (count, room) in [(1_220, 1_536), (1_500, 3_072), (3_000, 6_144), (1_100, 6_144)] {
             compiler.apply(crowd(count));
             let Changes::Only(delta) = compiler.changes() else { panic!("it was asked before") };
             nft.apply(&plan_change(&delta)).unwrap_or_else(|error| panic!("{count}: {error}"));
@@ -325,7 +325,7 @@ fn a_large_set_has_a_bound_that_moves_before_it_is_reached() {
         if refused.is_err() {
             nft.sync(compiler.ruleset()).unwrap();
         }
-        assert_eq!(held(&mut nft), (32_768, 20_000), "{refused:?}");
+        assert_eq!(held(&mut nft), (49_152, 20_000), "{refused:?}");
         assert!(nft.sync(compiler.ruleset()).unwrap().is_empty());
     });
 }

@@ -175,6 +175,14 @@ impl Netlink {
         Ok(actual)
     }
 
+    /// Reads the kernel settings that are looked after, and nothing else: that some of them change no event tells.
+    ///
+    /// # Errors
+    /// When they cannot be read. Retryable.
+    pub fn settings(&self, ownership: &Ownership) -> Result<BTreeMap<Sysctl, String>, ReadError> {
+        self.namespace.run(|| sysctl::read_all(ownership)).flatten().map_err(ReadError::Sysctl)
+    }
+
     /// Applies changes in their order. Each has its own outcome; none stops the others.
     pub async fn apply<'c>(&mut self, changes: &'c [Change]) -> Vec<Outcome<'c>> {
         let mut outcomes = Vec::with_capacity(changes.len());

@@ -1,8 +1,8 @@
 //! The kernel as the agent sees it: rules through the packet filter, the rest through route netlink.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use calico_model::NodeName;
 use calico_model::resource::NodeInterface;
@@ -15,8 +15,10 @@ use calico_route::netlink::{Event, Netlink, Watch, WriteError};
 use calico_route::ownership::Ownership;
 use calico_route::reconcile::Reconciler;
 use calico_route::route::Form;
+use calico_route::sysctl::Sysctl;
 use calico_route::{Delta, Desired};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use super::filter::{self, Filter};
 use super::flows::{Flows, Walked};
@@ -67,6 +69,11 @@ pub(super) struct Dataplane {
     flows: Flows,
     /// What the kernel holds, and since when that is known: only while it is as wanted and nobody else changed it.
     known: Option<(Actual, Instant)>,
+    /// How ours was told from others' in the last pass.
+    ownership: Ownership,
+    /// When the settings are looked at again, of whose changes no event tells, and what they were the last time.
+    sweep: tokio::time::Interval,
+    settings: BTreeMap<Sysctl, String>,
     /// What others change in the rules; `None` once it cannot be followed.
     rules_watch: Option<mpsc::Receiver<Result<nft::Foreign, String>>>,
 }
@@ -107,7 +114,10 @@ enum Made {
 
 /// What is remembered of the kernel is not relied upon for longer than this, so that a change of which no event tells is
 /// found within a minute: passes are at most half a minute apart.
-const MEMORY: std::time::Duration = std::time::Duration::from_secs(30);
+const MEMORY: Duration = Duration::from_secs(30);
+
+/// How often the kernel's settings are looked at, so that all of them are put right within five seconds.
+const SWEEP: Duration = Duration::from_secs(3);
 
 impl Dataplane {
     /// Connects in the network namespace of the calling thread.
@@ -127,28 +137,54 @@ impl Dataplane {
             departures: Departures::default(),
             flows: Flows::default(),
             known: None,
+            ownership: Ownership::default(),
+            sweep: {
+                let mut sweep = tokio::time::interval(SWEEP);
+                sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                sweep
+            },
+            settings: BTreeMap::new(),
         })
     }
 
     /// Waits until the kernel was changed by somebody else. Cancel-safe.
     pub(super) async fn event(&mut self) {
-        let Self { watch, rules_watch, .. } = self;
-        let routes = async {
-            let Some(watch) = watch else { return std::future::pending().await };
-            watch.next().await
-        };
-        let rules = async {
-            let Some(watch) = rules_watch else { return std::future::pending().await };
-            watch.recv().await.unwrap_or_else(|| Err("its thread has ended".to_owned()))
-        };
-        tokio::select! {
-            event = routes => {
-                self.known = None;
-                let event = event.unwrap_or_else(|error| self.cannot_follow(&error));
-                tracing::debug!(?event, "the kernel changed");
+        loop {
+            let Self { watch, rules_watch, sweep, .. } = self;
+            let routes = async {
+                let Some(watch) = watch else { return std::future::pending().await };
+                watch.next().await
+            };
+            let rules = async {
+                let Some(watch) = rules_watch else { return std::future::pending().await };
+                watch.recv().await.unwrap_or_else(|| Err("its thread has ended".to_owned()))
+            };
+            tokio::select! {
+                event = routes => {
+                    self.known = None;
+                    let event = event.unwrap_or_else(|error| self.cannot_follow(&error));
+                    tracing::debug!(?event, "the kernel changed");
+                    return;
+                }
+                change = rules => return self.rules_changed(change),
+                _ = sweep.tick() => {
+                    if self.settings_changed() {
+                        self.known = None;
+                        tracing::debug!("the kernel's settings changed");
+                        return;
+                    }
+                }
             }
-            change = rules => self.rules_changed(change),
         }
+    }
+
+    /// Reports whether settings are others than they were: after a pass, or at the last look.
+    fn settings_changed(&mut self) -> bool {
+        let Ok(now) = self.netlink.settings(&self.ownership) else { return false };
+        let before = self.known.as_ref().map_or(&self.settings, |(actual, _)| &actual.sysctls);
+        let changed = *before != now;
+        self.settings = now;
+        changed
     }
 
     fn rules_changed(&mut self, change: Result<nft::Foreign, String>) {
@@ -245,6 +281,7 @@ impl Dataplane {
         now: Instant,
     ) -> RoutePass {
         let since = self.known.as_ref().map_or(now, |(_, since)| *since);
+        self.ownership.clone_from(&desired.ownership);
         if let Some(actual) = self.remembered(now)
             && !keep_gateways
         {

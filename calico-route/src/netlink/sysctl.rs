@@ -8,6 +8,7 @@ use calico_model::InterfaceName;
 
 use crate::change::Change;
 use crate::error::WriteError;
+use crate::ownership::Ownership;
 use crate::sysctl::Sysctl;
 
 const FOLDER: &str = "/proc/sys";
@@ -25,6 +26,18 @@ pub(super) fn read(workloads: &[InterfaceName]) -> io::Result<BTreeMap<Sysctl, S
         }
     }
     Ok(found)
+}
+
+/// Reads the node's settings and those of all workloads' interfaces that there are.
+pub(super) fn read_all(ownership: &Ownership) -> io::Result<BTreeMap<Sysctl, String>> {
+    let mut workloads = Vec::new();
+    for device in std::fs::read_dir(Path::new(FOLDER).join("net/ipv4/conf"))? {
+        let name = device?.file_name();
+        let name = name.to_str().filter(|name| !["all", "default"].contains(name));
+        let device = name.and_then(|name| name.parse().ok());
+        workloads.extend(device.filter(|device| ownership.is_workload(device)));
+    }
+    read(&workloads)
 }
 
 /// Writes a setting; any other change is none of its business.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use calico_model::LearnedRoutes;
 use calico_model::resource::{FelixConfiguration, Object};
+use calico_route::fake::FakeKernel;
 use calico_route::route::Class;
 use calico_route::{Desired, compute};
 
@@ -52,6 +53,27 @@ fn a_workloads_interface_has_every_setting_and_no_ipv6_unless_it_has_an_address(
     let node = desired.sysctls.iter().filter(|(sysctl, _)| sysctl.device().is_none());
     let node: Vec<_> = node.map(|(sysctl, value)| (sysctl.path(), value.as_str())).collect();
     assert_eq!(node, [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")]);
+}
+
+/// The kernel binds a VXLAN device to the link that carries its packets.
+#[test]
+fn a_link_that_is_wider_than_the_nodes_own_widens_no_tunnel() {
+    let mut kernel = FakeKernel::default();
+    kernel.add_link(&"eth0".parse().unwrap(), &["172.16.6.1/24".parse().unwrap()]);
+    kernel.add_link(&"wide0".parse().unwrap(), &[]);
+    kernel.links.get_mut(&"wide0".parse().unwrap()).unwrap().mtu = 9000;
+    let mut snapshot = three_nodes();
+    let pattern = Some("^wide".to_owned());
+    let spec = FelixConfiguration { mtu_iface_pattern: pattern, ..FelixConfiguration::new() };
+    snapshot.insert(Object::new("default".parse().unwrap(), spec));
+    let desired = on_node1(&snapshot);
+    let actual = kernel.read(&desired.ownership);
+    assert_eq!(desired.workload_mtu(&actual.host), 1450);
+    let text: Vec<_> = calico_route::diff(&desired, &actual).iter().map(ToString::to_string).collect();
+    assert!(
+        text.iter().any(|change| change.contains("vxlan.calico") && change.contains("mtu 1450")),
+        "{text:?}"
+    );
 }
 
 /// As upstream ranks them; what a peer told comes after all that the datastore says.

@@ -42,7 +42,7 @@ const FOREIGN: [&str; 5] = [
 ];
 
 /// What somebody may do to what is ours: delete it, change it, replace it, add to it.
-const DRIFTS: [&str; 29] = [
+const DRIFTS: [&str; 32] = [
     "ip route del REMOTE metric 1024",
     "ip route replace REMOTE via 172.16.6.77 metric 1024 proto 80",
     "ip route append REMOTE via 172.16.6.77 metric 1024 proto 80",
@@ -66,6 +66,9 @@ const DRIFTS: [&str; 29] = [
     "sysctl -qw net.ipv4.conf.CALI.proxy_arp=0",
     "sysctl -qw net.ipv4.conf.CALI.rp_filter=0",
     "sysctl -qw net.ipv4.ip_forward=0",
+    "sysctl -qw net.ipv4.conf.CALI.forwarding=0",
+    "sysctl -qw net.ipv4.neigh.CALI.proxy_delay=80",
+    "sysctl -qw net.ipv6.conf.CALI.accept_ra=2",
     "nft add rule inet calico cali-forward-to accept",
     "nft insert rule inet calico cali-forward-from accept",
     "nft flush chain inet calico cali-source",
@@ -74,8 +77,15 @@ const DRIFTS: [&str; 29] = [
     "nft delete table inet calico",
 ];
 
-const SYSCTLS: [&str; 3] =
-    ["net.ipv4.conf.CALI.proxy_arp", "net.ipv4.conf.CALI.rp_filter", "net.ipv4.ip_forward"];
+const SYSCTLS: [&str; 7] = [
+    "net.ipv4.conf.CALI.proxy_arp",
+    "net.ipv4.conf.CALI.rp_filter",
+    "net.ipv4.ip_forward",
+    "net.ipv4.conf.CALI.forwarding",
+    "net.ipv4.neigh.CALI.proxy_delay",
+    "net.ipv6.conf.CALI.accept_ra",
+    "net.ipv6.conf.CALI.disable_ipv6",
+];
 
 /// How soon everything has to be as it was.
 const SOON: Duration = Duration::from_secs(5);

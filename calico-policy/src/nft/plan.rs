@@ -129,8 +129,8 @@ fn new_chains(operations: &mut Vec<Operation>, desired: &Ruleset, table: &Table,
     new.into_iter().for_each(|(name, chain)| chain_changes(operations, name, chain, None));
 }
 
-/// What packets meet: what becomes another where it is, and chains at hooks. A change of rules and of what leads to them is one, so
-/// that nobody meets a mixture of both.
+/// What packets meet: what becomes another where it is, and chains at hooks, those that go among them. A change of rules and of
+/// what leads to them is one, so that nobody meets a mixture of both.
 fn met(desired: &Ruleset, table: &Table) -> Vec<Operation> {
     let mut operations = Vec::new();
     for (name, set) in &desired.sets {
@@ -147,7 +147,19 @@ fn met(desired: &Ruleset, table: &Table) -> Vec<Operation> {
     for (name, map) in desired.maps.iter().filter(|(name, _)| table.maps.contains_key(*name)) {
         map_changes(&mut operations, name, map, table);
     }
+    for (name, chain) in unwanted(desired, table).filter(|(_, chain)| chain.base != Ok(None)) {
+        operations.extend((!chain.rules.is_empty()).then(|| Operation::FlushChain(name.clone())));
+        operations.push(Operation::DeleteChain(name.clone()));
+    }
     operations
+}
+
+/// The chains that are there and should not be.
+fn unwanted<'t>(
+    desired: &Ruleset,
+    table: &'t Table,
+) -> impl Iterator<Item = (&'t ChainName, &'t ActualChain)> {
+    table.chains.iter().filter(|(name, _)| !desired.chains.contains_key(*name))
 }
 
 fn set_changes(operations: &mut Vec<Operation>, name: &SetName, set: &Set, actual: Option<&ActualSet>) {
@@ -221,8 +233,7 @@ fn map_changes(operations: &mut Vec<Operation>, name: &SetName, map: &VerdictMap
 
 /// First what refers to others is emptied, then everything goes.
 fn removals(desired: &Ruleset, table: &Table) -> Vec<Operation> {
-    let chains: Vec<_> =
-        table.chains.iter().filter(|(name, _)| !desired.chains.contains_key(*name)).collect();
+    let chains: Vec<_> = unwanted(desired, table).filter(|(_, chain)| chain.base == Ok(None)).collect();
     let maps: Vec<_> = table.maps.keys().filter(|name| !desired.maps.contains_key(*name)).collect();
     let sets = table.sets.keys().filter(|name| !desired.sets.contains_key(*name));
     let mut operations = Vec::new();

@@ -44,7 +44,7 @@ pub struct Host {
     pub ipv6: Ipv6,
     /// All links.
     pub links: BTreeMap<InterfaceName, Link>,
-    /// Those of our VXLAN devices that leave the checksums of what they send to the hardware, where
+    /// Those of our VXLAN devices that leave the checksums of what they send to the hardware, or would not say, where
     /// [that is ours to say](crate::Ownership::checksums).
     pub offloading: BTreeSet<InterfaceName>,
     /// The routes of others in the main table.

@@ -165,7 +165,7 @@ impl Netlink {
         actual.sysctls = sysctls.map_err(ReadError::Sysctl)?;
         if ownership.checksums() == Checksums::Kernel {
             let tunnels = actual.host.links.keys().filter(|device| ownership.is_tunnel(device));
-            let asked = self.namespace.run(|| feature::offloading(tunnels)).flatten();
+            let asked = self.namespace.run(|| feature::offloading(tunnels));
             let what = "features of devices";
             actual.host.offloading = asked.map_err(|source| ReadError::Socket { what, source })?;
         }

@@ -17,19 +17,17 @@ const ETHTOOL_STXCSUM: u32 = 0x17;
 const ENODEV: i32 = 19;
 
 /// Returns those of the devices that leave checksums to the hardware. One that is gone by now is not among them.
-pub(super) fn offloading<'d>(
-    devices: impl Iterator<Item = &'d InterfaceName>,
-) -> io::Result<BTreeSet<InterfaceName>> {
-    let mut offloading = BTreeSet::new();
-    for device in devices {
-        match ask(device, ETHTOOL_GTXCSUM, 0) {
-            Ok(0) => {}
-            Ok(_) => drop(offloading.insert(device.clone())),
-            Err(error) if error.raw_os_error() == Some(ENODEV) => {}
-            Err(error) => return Err(error),
-        }
+pub(super) fn offloading<'d>(devices: impl Iterator<Item = &'d InterfaceName>) -> BTreeSet<InterfaceName> {
+    devices.filter(|device| may_offload(&ask(device, ETHTOOL_GTXCSUM, 0))).cloned().collect()
+}
+
+/// Reads the answer about one device. Where there is none, a device is taken for one that does: it is then told not to, and if
+/// that is refused as well, the refusal names it while everything else goes on.
+fn may_offload(answer: &io::Result<u32>) -> bool {
+    match answer {
+        Ok(value) => *value != 0,
+        Err(error) => error.raw_os_error() != Some(ENODEV),
     }
-    Ok(offloading)
 }
 
 /// Has the kernel compute the checksums of what a device sends, as `ethtool -K DEVICE tx off` does.
@@ -58,4 +56,21 @@ fn ask(device: &InterfaceName, command: u32, data: u32) -> io::Result<u32> {
     // live until the call returns.
     let done = unsafe { ioctl(socket.as_raw_fd(), SIOCETHTOOL, std::ptr::from_mut(&mut request)) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_cannot_be_asked_is_told_and_one_that_is_gone_is_not() {
+        let refused = |errno| Err(io::Error::from_raw_os_error(errno));
+        let (not_permitted, not_supported) = (1, 95);
+        assert!(may_offload(&Ok(1)));
+        assert!(!may_offload(&Ok(0)));
+        assert!(!may_offload(&refused(ENODEV)));
+        assert!(may_offload(&refused(not_permitted)));
+        assert!(may_offload(&refused(not_supported)));
+        assert!(may_offload(&Err(io::Error::other("no socket"))));
+    }
 }

@@ -61,7 +61,7 @@ impl Desired {
         let inside = |(tunnel, mtu): (&Tunnel, &Mtu)| {
             let (least, most) = self.mtu_limits(*tunnel, host);
             match mtu {
-                Mtu::Bytes(bytes) => (*bytes).clamp(least, most),
+                Mtu::Bytes(bytes) => (*bytes).max(least).min(most),
                 Mtu::Detected => wire(&[tunnel.family()]).saturating_sub(tunnel.overhead()).min(most),
             }
         };
@@ -69,7 +69,7 @@ impl Desired {
     }
 
     /// Returns the least and the most that the kernel takes as the MTU of a tunnel's device. A VXLAN device is bound to the
-    /// link that carries its packets.
+    /// link that carries its packets; where that is too narrow for any, the most is less than the least.
     pub(crate) fn mtu_limits(&self, tunnel: Tunnel, host: &Host) -> (u32, u32) {
         let family = tunnel.family();
         let least = match family {
@@ -81,7 +81,7 @@ impl Desired {
             (Tunnel::Vxlan(_), Some((_, link))) => link.mtu,
             (Tunnel::Ipip, _) | (Tunnel::Vxlan(_), None) => u16::MAX.into(),
         };
-        (least, widest.saturating_sub(tunnel.overhead()).max(least))
+        (least, widest.saturating_sub(tunnel.overhead()))
     }
 
     /// Returns the narrowest of the links that carry packets of these families between nodes, and its MTU.

@@ -110,7 +110,7 @@ pub(super) fn peering(desired: &Desired, host: &Host) -> Vec<Change> {
 }
 
 /// Decides the MTU of a tunnel's device. One that cannot be had is told of, and the nearest is taken: the kernel would refuse
-/// it again and again.
+/// it again and again. Where none can be had, there is no device.
 fn mtu(
     wanted: Mtu,
     tunnel: Tunnel,
@@ -120,6 +120,19 @@ fn mtu(
 ) -> Result<u32, Waiting> {
     let family = tunnel.family();
     let (lowest, most) = desired.mtu_limits(tunnel, resolver.host);
+    let least = match wanted {
+        Mtu::Bytes(_) => lowest,
+        Mtu::Detected => least_mtu(family),
+    };
+    let too_small = |device: &InterfaceName, mtu| Waiting::MtuTooSmall {
+        device: device.clone(),
+        mtu,
+        least: least + tunnel.overhead(),
+    };
+    if most < least {
+        let own = resolver.node_device(family)?;
+        return Err(too_small(own, resolver.host.links[own].mtu));
+    }
     if let Mtu::Bytes(bytes) = wanted {
         if !(lowest..=most).contains(&bytes) {
             waiting.insert(Waiting::MtuOutOfRange { tunnel, bytes, least: lowest, most });
@@ -128,9 +141,8 @@ fn mtu(
     }
     let own = resolver.node_device(family)?;
     let (device, mtu) = desired.wire(resolver.host, &[family]).unwrap_or((own, 0));
-    let least = least_mtu(family) + tunnel.overhead();
-    if mtu < least {
-        return Err(Waiting::MtuTooSmall { device: device.clone(), mtu, least });
+    if mtu < least + tunnel.overhead() {
+        return Err(too_small(device, mtu));
     }
     Ok((mtu - tunnel.overhead()).min(most))
 }

@@ -528,6 +528,37 @@ fn a_network_too_small_for_a_tunnel_is_named_with_what_it_would_take() {
     assert_eq!(waiting(&three_nodes(), &kernel), Vec::<String>::new());
 }
 
+/// IPv6 asks for 1280 bytes, also inside a tunnel: where the wire is too narrow for that, nothing that could be set would do, and
+/// the kernel would refuse the device again and again.
+#[test]
+fn a_network_too_small_for_a_tunnel_is_named_whatever_mtu_is_set() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "fd00::/48", EncapMode::Never, EncapMode::Always);
+    dual_stack(&mut snapshot, "node1", "2001:db8::1/64", "fd00::80");
+    let mut kernel = machine();
+    let eth0 = kernel.links.get_mut(&"eth0".parse().unwrap()).unwrap();
+    eth0.addresses.insert("2001:db8::1/64".parse().unwrap(), None);
+    for vxlan_mtu_v6 in [None, Some(1400), Some(1280)] {
+        let spec = FelixConfiguration { vxlan_mtu_v6, ..FelixConfiguration::new() };
+        snapshot.insert(Object::new("default".parse().unwrap(), spec));
+        for (mtu, told) in [
+            (1300, vec!["interface eth0 has an MTU of 1300, too small for a tunnel; give it at least 1350"]),
+            (1500, vec![]),
+        ] {
+            kernel.links.get_mut(&"eth0".parse().unwrap()).unwrap().mtu = mtu;
+            let desired = on_node1(&snapshot);
+            let actual = kernel.read(&desired.ownership);
+            let plan = plan(&desired, &actual);
+            assert_eq!(plan.waiting.iter().map(ToString::to_string).collect::<Vec<_>>(), told);
+            let device = vxlan_device(Family::V6);
+            let made = plan.changes.iter().any(|change| change.device() == Some(&device));
+            assert_eq!(made, told.is_empty(), "{vxlan_mtu_v6:?} {mtu}");
+            let workload = desired.workload_mtu(&actual.host);
+            assert!(workload <= mtu - 70, "{vxlan_mtu_v6:?} {mtu}: {workload}");
+        }
+    }
+}
+
 #[test]
 fn a_node_address_that_the_machine_does_not_have_is_named() {
     let mut kernel = FakeKernel::default();

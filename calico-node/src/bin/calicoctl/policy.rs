@@ -42,7 +42,7 @@ pub async fn run(verb: Verb) -> anyhow::Result<Outcome> {
     let Verb::Render { node, backend, output, config } = verb;
     let node = match node {
         Some(node) => node,
-        None => this_node().context("no agent has run on this host: say which node with --node")?,
+        None => this_node().context("say which node with --node")?,
     };
     let mut snapshot = config.open().await?.snapshot().await?;
     if snapshot.node(&node).is_none() {

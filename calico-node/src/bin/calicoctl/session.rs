@@ -1,6 +1,6 @@
 //! What every verb that asks the datastore begins with.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,7 +77,14 @@ impl Session {
 
 /// Returns the node that this host is, as its agent has left it.
 pub fn this_node() -> anyhow::Result<NodeName> {
-    Ok(std::fs::read_to_string(Paths::from_env().nodename_file())?.trim().parse()?)
+    let file = Paths::from_env().nodename_file();
+    let name = match std::fs::read_to_string(&file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("no agent has run on this host: it would have left {}", file.display())
+        }
+        read => read.with_context(|| format!("{} cannot be read", file.display()))?,
+    };
+    name.trim().parse().with_context(|| format!("{} holds no node's name", file.display()))
 }
 
 /// Reads a file, or standard input for `-`.

@@ -127,8 +127,20 @@ fn both_directions_are_explained_and_words_that_mean_nobody_are_refused() {
 fn rules_are_rendered_as_json_and_for_iptables() {
     let cluster = shop("render-json");
     let rules = cluster.json(&["policy", "render", "--node", "n2", "-o", "json"]);
-    let nameless = cluster.run(&["policy", "render"]);
-    assert!(nameless.code == 1 && nameless.err.contains("say which node with --node"), "{}", nameless.err);
+    let nameless = |why: &str| {
+        let refused = cluster.run(&["policy", "render"]);
+        let file = cluster.folder.join("nodename");
+        let said =
+            format!("say which node with --node: {}", why.replace("FILE", &file.display().to_string()));
+        assert!(refused.code == 1 && refused.err.starts_with(&said), "{}", refused.err);
+    };
+    nameless("no agent has run on this host: it would have left FILE\n");
+    let folder = cluster.folder.join("nodename");
+    std::fs::create_dir(&folder).unwrap();
+    nameless("FILE cannot be read: Is a directory");
+    std::fs::remove_dir(&folder).unwrap();
+    cluster.file("nodename", "not a name\n");
+    nameless("FILE holds no node's name: ");
     cluster.file("nodename", "n2\n");
     assert_eq!(cluster.json(&["policy", "render", "-o", "json"]), rules, "of this host");
     let entries = rules["maps"]["cali-to-workload"].as_object().unwrap();

@@ -55,7 +55,7 @@ pub use actual::{Actual, ActualSet, ActualTable};
 pub use error::ApplyError;
 pub use interpret::{simulate, simulate_marked};
 pub use kernel::{Iptables, Refused, Written};
-pub use leftover::{Leftover, cleanup_ipsets, in_use};
+pub use leftover::{Leftover, cleanup_ipsets, holding_ours, in_use};
 pub use lower::lower;
 pub use options::{Choice, Insertion, Marks, Options, Variant};
 pub use plan::plan;

@@ -31,6 +31,25 @@ pub fn cleanup_ipsets() -> Result<bool, ApplyError> {
     run("ipset", &["restore"], &(destroyed.join("\n") + "\n")).map(|_| true)
 }
 
+/// Returns the variants that hold chains of ours on this machine: an agent's own, and while its rules go over, both.
+///
+/// # Errors
+/// When a program is not permitted or does not end.
+pub fn holding_ours() -> Result<Vec<Variant>, ApplyError> {
+    let mut holding = Vec::new();
+    for variant in Variant::ALL {
+        let saved = match run(&format!("iptables-{variant}-save"), &[], "") {
+            // What is not installed, or not known to the kernel, holds nothing.
+            Err(ApplyError::Missing { .. } | ApplyError::Refused { .. }) => continue,
+            saved => saved?,
+        };
+        if saved.lines().any(|line| line.starts_with(":cali-")) {
+            holding.push(variant);
+        }
+    }
+    Ok(holding)
+}
+
 /// Returns the variant that others use on this machine: the one with more rules, and `Nft` when neither has any.
 ///
 /// # Errors

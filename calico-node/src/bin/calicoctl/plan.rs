@@ -20,7 +20,7 @@ use calico_node::paths::Paths;
 use calico_node::status::{NodeStatus, Question, ask};
 use calico_node::{flows, stamp};
 use calico_policy::Flow;
-use calico_policy::iptables::in_use;
+use calico_policy::iptables::{ApplyError, Variant, holding_ours, in_use};
 use calico_route::netlink::Netlink;
 
 use crate::batch::{Files, InNamespace, Order};
@@ -85,8 +85,8 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let connections = connections(&args, &before, &after).await?;
     let nodes = nodes(&args, &before, &after)?;
     let here = this_node().ok();
-    let own_variant = |node: &NodeName| if here.as_ref() == Some(node) { in_use().ok() } else { None };
-    let kernel = nodes.iter().map(|node| plan::kernel(&before, &after, node, own_variant(node)));
+    let own = |node: &NodeName| if here.as_ref() == Some(node) { own_variant().ok().flatten() } else { None };
+    let kernel = nodes.iter().map(|node| plan::kernel(&before, &after, node, own(node)));
     let kernel = kernel.filter(|of_node| !of_node.is_empty()).collect();
     let plan = Plan { resources, comparison, kernel, connections };
     let verbosity = if args.verbose { Verbosity::EveryOperation } else { Verbosity::Counts };
@@ -94,6 +94,16 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
         .output
         .of(|| plan::to_json(&plan, verbosity), || plan::render(&plan, Limit(args.limit), verbosity));
     Ok(Outcome { status: if plan.is_empty() { 0 } else { CHANGES }, ..Outcome::text(text) })
+}
+
+/// Returns the variant of iptables that the agent of this host has, or begins with; `None` when it has rules in both.
+fn own_variant() -> Result<Option<Variant>, ApplyError> {
+    // An agent keeps what it has, whatever others have moved to since.
+    match holding_ours()?[..] {
+        [] => in_use().map(Some),
+        [own] => Ok(Some(own)),
+        _ => Ok(None),
+    }
 }
 
 /// Copies the datastore into memory.

@@ -28,18 +28,18 @@ pub enum Changes {
     Iptables(iptables::Transaction),
 }
 
-/// Plans what a node's agent would write. `in_use` is the variant of iptables that others use on it, which `iptablesBackend: Auto`
-/// stands for, where that is known.
+/// Plans what a node's agent would write. `own` is the variant of iptables that the agent has, or begins with, where
+/// `iptablesBackend: Auto` leaves that to it and it is known.
 #[must_use]
-pub fn kernel(before: &Snapshot, after: &Snapshot, node: &NodeName, in_use: Option<Variant>) -> KernelPlan {
+pub fn kernel(before: &Snapshot, after: &Snapshot, node: &NodeName, own: Option<Variant>) -> KernelPlan {
     let (was, is) = (Rules::of(before, node), Rules::of(after, node));
     let mut unless_already = None;
     let changes = match (&was, &is) {
         (Rules::Nftables(was), Rules::Nftables(is)) => {
             vec![Changes::Nftables(nft::plan(is, &nft::Actual::holding(was)))]
         }
-        (Rules::Iptables(of, was), Rules::Iptables(to, is)) if of.stays(*to, in_use) => {
-            unless_already = to.0.filter(|_| of.0.or(in_use).is_none());
+        (Rules::Iptables(of, was), Rules::Iptables(to, is)) if of.stays(*to, own) => {
+            unless_already = to.0.filter(|_| of.0.or(own).is_none());
             vec![Changes::Iptables(iptables::plan(is, &iptables::Actual::holding(was)))]
         }
         // What is new is in force before what was goes.
@@ -71,8 +71,8 @@ impl KernelPlan {
 struct Asked(Option<Variant>);
 
 impl Asked {
-    fn stays(self, to: Self, in_use: Option<Variant>) -> bool {
-        match (self.0.or(in_use), to.0) {
+    fn stays(self, to: Self, own: Option<Variant>) -> bool {
+        match (self.0.or(own), to.0) {
             (Some(of), Some(to)) => of == to,
             (_, None) | (None, Some(_)) => true,
         }

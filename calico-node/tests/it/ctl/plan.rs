@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::explain::{database, object, put, shop, sql};
 use super::{Cluster, ran};
+use crate::namespace::Namespace;
 
 fn web_to_8080() -> Value {
     json!({"action": "Allow", "protocol": "TCP", "source": {"selector": "app == 'web'"}, "destination": {"ports": [8080]}})
@@ -138,6 +139,38 @@ fn a_variant_of_iptables_that_the_node_chose_itself_is_the_one_that_it_is() {
     put(&cluster, &[felix("Legacy")]);
     assert_eq!(plan("Auto", "n1"), [] as [Value; 0], "an agent keeps what it has");
     assert_eq!(plan("NFT", "n1").len(), 2);
+}
+
+#[test]
+fn an_agent_has_the_variant_of_iptables_in_which_its_chains_are_whatever_others_use() {
+    let (cluster, host) = (shop("plan-kept"), Namespace::new("kept"));
+    let felix = |backend: &str| {
+        let spec = json!({"nftablesMode": "Disabled", "iptablesBackend": backend});
+        object("FelixConfiguration", "default", None, json!({}), spec)
+    };
+    put(&cluster, &[felix("Auto")]);
+    cluster.file("nodename", "n2\n");
+    let iptables = |line: &str| {
+        let mut words = line.split_whitespace();
+        let output = host.command(words.next().unwrap()).args(words).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let plan = |backend: &str| -> Vec<Value> {
+        let file = cluster.file("felix.yaml", &felix(backend).to_string());
+        let plain = cluster.command(&["plan", "-f", &file, "--node", "n2", "-o", "json"]);
+        let set = plain.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let mut inside = host.command(plain.get_program());
+        let planned = ran(inside.args(plain.get_args()).envs(set).output().unwrap());
+        let said: Value = serde_json::from_str(&planned.out).expect(&planned.err);
+        said["kernel"].as_array().unwrap().clone()
+    };
+    iptables("iptables-nft -A FORWARD -p tcp -j ACCEPT");
+    assert_eq!(plan("NFT"), [] as [Value; 0], "an agent begins with what others use");
+    iptables("iptables-legacy -N cali-FORWARD");
+    assert_eq!(plan("Legacy"), [] as [Value; 0], "it has that");
+    assert_eq!(plan("NFT").len(), 2, "all rules go over");
+    iptables("iptables-nft -N cali-FORWARD");
+    assert!(plan("NFT")[0]["proviso"].is_string(), "nobody knows which of them stays");
 }
 
 #[test]

@@ -69,6 +69,8 @@ enum Verb {
     /// Set or remove a label of a resource.
     Label(label::Args),
     /// Show what applying or deleting resources would change: who reaches whom, live connections, kernels. Writes nothing.
+    ///
+    /// The exit status is 0 when nothing would change, 2 when something would, and 1 after an error, a wrong command line among them.
     Plan(plan::Args),
     /// Say why something passes or does not, and what would have to change.
     Explain(explain::Args),

@@ -2,7 +2,9 @@
 
 use std::io;
 
-/// Why the kernel's table could not be read or written. What was in force before is in force still.
+/// Why the kernel's table could not be read or written. Of a [`Transaction`](super::Transaction), the parts before the one that
+/// failed are in force, and nothing of that one or of those after it is; after [`Broken`](Self::Broken) the one that failed may
+/// be, when it was the kernel's answer that was lost.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {

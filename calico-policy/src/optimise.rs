@@ -44,8 +44,14 @@ const WORTH_PORTS: usize = 4;
 /// A rule for more ports than this is not written down for each of them.
 const MOST_PORTS: usize = 16;
 
-/// Returns rules that decide as these do, for the chain `owner`.
-pub(crate) fn optimise(owner: &ChainName, rules: Vec<Rule>, sets: &mut Sets) -> Vec<Rule> {
+/// Returns rules that decide as these do, for the chain `owner`. What else the policies or profiles say that they come from is
+/// `beside` them.
+pub(crate) fn optimise(
+    owner: &ChainName,
+    rules: Vec<Rule>,
+    beside: impl FnOnce() -> Vec<String>,
+    sets: &mut Sets,
+) -> Vec<Rule> {
     let mut segments: Vec<Vec<(Rule, Option<Keyed>)>> = Vec::new();
     let (merged, own) = flows::gather(&merged(rules, sets), sets);
     // Where order means nothing, those that can be dispatched stand together.
@@ -64,7 +70,9 @@ pub(crate) fn optimise(owner: &ChainName, rules: Vec<Rule>, sets: &mut Sets) -> 
     for segment in segments {
         rules.extend(dispatched(segment, sets));
     }
-    flows::name(owner, &mut rules, own, sets);
+    if !own.is_empty() {
+        flows::name(owner, &beside(), &mut rules, own, sets);
+    }
     rules
 }
 

@@ -28,6 +28,12 @@ impl PolicyRef<'_> {
     pub(crate) fn namespace(&self) -> Option<&Namespace> {
         self.key.id.namespace.as_ref()
     }
+
+    /// Returns which policy it is, and whom it applies to.
+    pub(crate) fn applies_to(&self) -> String {
+        let Policy { selector, types, service_account_selector, .. } = self.policy;
+        format!("{} {:?}", self.key, (selector, types, service_account_selector, self.global))
+    }
 }
 
 /// Returns all tiers that hold policies.

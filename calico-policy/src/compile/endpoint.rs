@@ -1,6 +1,7 @@
 //! Chains that decide for endpoints: one for each list of policies and profiles, whoever shares it.
 
 use std::collections::BTreeSet;
+use std::iter;
 
 use calico_model::resource::{self, DefaultAction, Kind, ObjectId, PolicyType};
 use calico_model::{Name, Namespace, Protocol};
@@ -46,11 +47,17 @@ impl Compilation<'_> {
         self.dirty.everything || changed || !self.sets.out.has_chain(chain) || renamed()
     }
 
-    /// Puts a shared chain in place, with what could not be said in it.
-    fn make(&mut self, name: &ChainName, rules: Vec<Rule>, warnings: BTreeSet<Warning>) {
+    /// Puts a shared chain in place, with what could not be said in it. What else is said `beside` its rules is [`optimise`]'s.
+    fn make(
+        &mut self,
+        name: &ChainName,
+        rules: Vec<Rule>,
+        warnings: BTreeSet<Warning>,
+        beside: impl FnOnce() -> Vec<String>,
+    ) {
         let rules = match self.layout {
             Layout::AsWritten => rules,
-            Layout::Optimised => optimise(name, rules, self.sets),
+            Layout::Optimised => optimise(name, rules, beside, self.sets),
         };
         self.chain(name, rules);
         self.made.insert(name.clone());
@@ -107,11 +114,13 @@ impl Compilation<'_> {
         }
         for name in profiles {
             let Some(profile) = self.snapshot.profile(name) else { break };
-            let rules = match direction {
-                PolicyType::Ingress => &profile.ingress,
-                PolicyType::Egress => &profile.egress,
+            let (rules, other) = match direction {
+                PolicyType::Ingress => (&profile.ingress, &profile.egress),
+                PolicyType::Egress => (&profile.egress, &profile.ingress),
             };
-            let chain = ChainName::digest(word(direction, "in-profile", "out-profile"), [name.as_str()]);
+            let labels = format!("{:?}", profile.labels_to_apply);
+            let chain =
+                ChainName::digest(word(direction, "in-profile", "out-profile"), [name.as_str(), &labels]);
             if self.requires_making(&chain, self.dirty.profiles.contains(name)) {
                 let key = ResourceKey { kind: Kind::Profile, id: ObjectId::from(name.clone()) };
                 let (mut lowered, mut warnings) = (Vec::new(), BTreeSet::new());
@@ -119,7 +128,8 @@ impl Compilation<'_> {
                     lowered.extend(self.rule(rule, Stage::Normal, &key, None, None));
                     warnings.extend(self.unenforced(rule, &key));
                 }
-                self.make(&chain, lowered, warnings);
+                let beside = || vec![format!("{other:?}")];
+                self.make(&chain, lowered, warnings, beside);
             }
             chains.push(chain);
         }
@@ -129,20 +139,22 @@ impl Compilation<'_> {
     /// Makes the chain of a tier's policies, one after the other: Pass returns from it, and so does its end when the tier
     /// passes. So does the end of one from which nothing is passed on: who asks it denies then. Before connection tracking and
     /// translation every tier passes: what is not decided there is decided later.
+    ///
+    /// The chain is named by whom the policies apply to. When that and the rules change together, who is new to it, or leaves it, is
+    /// led from the old rules to the new ones at once, and nobody to the rules that were there before.
     pub(super) fn tier_chain(
         &mut self,
         direction: PolicyType,
         stage: Stage,
         tier: &ActiveTier<'_, '_>,
     ) -> ChainName {
-        let mut parts = vec![tier.name.to_string()];
-        parts.extend(tier.policies.iter().map(|policy| format!("{} {}", policy.key.kind, policy.key.id)));
+        let parts = tier.policies.iter().map(|policy| self.locals.applies_to(&policy.key));
         let word = match stage {
             Stage::Normal | Stage::Forward => word(direction, "in-tier", "out-tier"),
             Stage::PreDnat => "pre-tier",
             Stage::Untracked => word(direction, "in-raw-tier", "out-raw-tier"),
         };
-        let name = ChainName::digest(word, parts.iter().map(String::as_str));
+        let name = ChainName::digest(word, iter::once(tier.name.as_str()).chain(parts));
         let changed = tier.policies.iter().any(|policy| self.dirty.policies.contains(&policy.key));
         if !self.requires_making(&name, changed) {
             return name;
@@ -157,7 +169,12 @@ impl Compilation<'_> {
         if tier.default_action == DefaultAction::Deny && stage.decides() && !decides_all(tier, direction) {
             rules.push(Rule::always(self.deny()));
         }
-        self.make(&name, rules, warnings);
+        self.make(&name, rules, warnings, || {
+            tier.policies
+                .iter()
+                .map(|policy| format!("{:?}", policy.policy.rules(opposite(direction))))
+                .collect()
+        });
         name
     }
 
@@ -192,6 +209,13 @@ pub(super) fn word(direction: PolicyType, ingress: &'static str, egress: &'stati
     match direction {
         PolicyType::Ingress => ingress,
         PolicyType::Egress => egress,
+    }
+}
+
+fn opposite(direction: PolicyType) -> PolicyType {
+    match direction {
+        PolicyType::Ingress => PolicyType::Egress,
+        PolicyType::Egress => PolicyType::Ingress,
     }
 }
 

@@ -65,11 +65,24 @@ pub(super) struct Locals {
     workloads: HashMap<ObjectId, Option<InterfaceName>>,
     claims: BTreeMap<InterfaceName, BTreeSet<ObjectId>>,
     hosts: BTreeSet<ObjectId>,
-    selectors: BTreeMap<ResourceKey, SelectorId>,
+    applied: BTreeMap<ResourceKey, Applied>,
     policies: BTreeMap<SelectorId, BTreeSet<ResourceKey>>,
 }
 
+/// Whom a policy applies to.
+#[derive(Debug)]
+struct Applied {
+    selector: SelectorId,
+    /// See [`PolicyRef::applies_to`](order::PolicyRef::applies_to).
+    words: String,
+}
+
 impl Locals {
+    /// Returns which policy that is and whom it applies to, in words.
+    pub(super) fn applies_to(&self, policy: &ResourceKey) -> &str {
+        self.applied.get(policy).map_or("", |applied| &applied.words)
+    }
+
     /// Returns the workloads that claim an interface, the one that has it first.
     pub(super) fn claims(&self, interface: &InterfaceName) -> Vec<&ObjectId> {
         self.claims.get(interface).into_iter().flatten().collect()
@@ -238,12 +251,18 @@ impl Machine {
         let new = order::policy(snapshot, key).map(|policy| {
             let selector = self.locals.endpoints.use_selector(&whole_selector(&policy));
             self.locals.policies.entry(selector).or_default().insert(key.clone());
-            selector
+            Applied { selector, words: policy.applies_to() }
         });
-        let old = match new {
-            Some(new) => self.locals.selectors.insert(key.clone(), new),
-            None => self.locals.selectors.remove(key),
-        };
+        let selector = |applied: &Applied| applied.selector;
+        let (new, old) = (
+            new.as_ref().map(selector),
+            match new {
+                Some(new) => self.locals.applied.insert(key.clone(), new),
+                None => self.locals.applied.remove(key),
+            }
+            .as_ref()
+            .map(selector),
+        );
         for selector in [old, new].into_iter().flatten() {
             let touched: Vec<ItemId> = self.locals.endpoints.matching(selector).iter().copied().collect();
             self.touch(&touched);

@@ -87,7 +87,7 @@ impl Nft {
         foreign.into_iter().for_each(|foreign| actual.distrust(foreign));
         let transaction = plan(desired, &actual);
         match self.apply(&transaction) {
-            // Not every kernel gives a set that exists more room, and none in the transaction that asks for it.
+            // Not every kernel gives a set that exists more room.
             Err(ApplyError::Refused { source, .. }) if source.raw_os_error() == Some(nix::libc::ENFILE) => {
                 let anew = plan_anew(desired);
                 self.apply(&anew)?;

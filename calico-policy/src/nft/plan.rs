@@ -11,21 +11,27 @@ use crate::ruleset::{Chain, ChainName, Ruleset, Set, SetKind, SetName, VerdictMa
 ///
 /// What is new comes before what refers to it, and what is no longer wanted goes last; where packets on their way could see a
 /// part of it, in two parts. A table that cannot be mended in
-/// place (it sleeps, or a set or hook of ours has become another kind of thing) is replaced, which one transaction does without a moment
-/// between.
+/// place (it sleeps, or a set or hook of ours has become another kind of thing) is replaced in one part. Until the kernel is done
+/// with that, its sets of ranges of several fields are empty.
 #[must_use]
 pub fn plan(desired: &Ruleset, actual: &Actual) -> Transaction {
     let empty = Table { sound: true, ..Table::default() };
     let (mut operations, table) = match &actual.table {
         None => (vec![Operation::AddTable], &empty),
-        Some(table) if mendable(desired, table) => (Vec::new(), table),
+        Some(table) if mendable(desired, table) => {
+            let moved = table.sets.iter().filter_map(|(name, held)| {
+                let set = desired.sets.get(name).filter(|_| held.elements.is_some())?;
+                moved_bound(name, set, held.room, set.elements.len())
+            });
+            (settled(moved), table)
+        }
         Some(_) => return plan_anew(desired),
     };
     operations.append(&mut changes(desired, table));
     Transaction { operations }
 }
 
-/// Returns the changes that replace the table, which one transaction does without a moment between.
+/// Returns the changes that replace the table, in one part.
 pub(super) fn plan_anew(desired: &Ruleset) -> Transaction {
     let empty = Table { sound: true, ..Table::default() };
     let mut operations = vec![Operation::DeleteTable, Operation::AddTable];
@@ -39,18 +45,30 @@ pub(super) fn plan_anew(desired: &Ruleset) -> Transaction {
 #[must_use]
 pub fn plan_change(delta: &Delta) -> Transaction {
     let held = Actual::holding(&delta.before).table.unwrap_or_default();
-    let mut operations = Vec::new();
-    for (name, set) in &delta.after.sets {
-        let Some(was) = delta.before.sets.get(name) else { continue };
+    let moved = delta.after.sets.iter().filter_map(|(name, set)| {
+        let was = delta.before.sets.get(name)?;
         let now = delta.sizes.get(name).copied().unwrap_or(set.elements.len());
         let before = room(set.kind, (now + was.elements.len()).saturating_sub(set.elements.len()));
-        let wanted = room(set.kind, now);
-        if before.is_some() && wanted > before {
-            operations.push(Operation::AddSet(name.clone(), set.kind, wanted));
-        }
-    }
+        moved_bound(name, set, before, now)
+    });
+    let mut operations = settled(moved);
     operations.append(&mut changes(&delta.after, &held));
     Transaction { operations }
+}
+
+/// Returns the bound that a set is to have instead of the one that it has, if it has one and that is too low.
+fn moved_bound(name: &SetName, set: &Set, bound: Option<u32>, elements: usize) -> Option<Operation> {
+    let wanted = room(set.kind, elements);
+    (bound.is_some() && wanted > bound).then(|| Operation::AddSet(name.clone(), set.kind, wanted))
+}
+
+/// Bounds that move, in a part of their own: until it is done the kernel counts against the old ones.
+fn settled(moved: impl Iterator<Item = Operation>) -> Vec<Operation> {
+    let mut operations: Vec<_> = moved.collect();
+    if !operations.is_empty() {
+        operations.push(Operation::Settle);
+    }
+    operations
 }
 
 /// From how many addresses on a set gets a bound: the kernel then makes its hash table as large as it has to be, where it else
@@ -168,13 +186,7 @@ fn set_changes(operations: &mut Vec<Operation>, name: &SetName, set: &Set, actua
             operations.push(Operation::AddSet(name.clone(), set.kind, room(set.kind, set.elements.len())));
             None
         }
-        Some(ActualSet { elements: Some(held), room: bound, .. }) => {
-            let wanted = room(set.kind, set.elements.len());
-            if bound.is_some() && wanted > *bound {
-                operations.push(Operation::AddSet(name.clone(), set.kind, wanted));
-            }
-            Some(held)
-        }
+        Some(ActualSet { elements: Some(held), .. }) => Some(held),
         Some(ActualSet { elements: None, .. }) => {
             operations.push(Operation::FlushSet(name.clone()));
             None

@@ -6,6 +6,10 @@
 //! when it came, but finds the elements that are there when it looks, and old rules that find new elements would say what
 //! neither the old nor the new ones do (`nft_do_chain` and `nft_set_do_lookup` of Linux 6.18).
 //!
+//! That holds for the policies whose rules they are, too: one that denies at the other end what it denied at this one would have
+//! chains be new when elements are still the old ones, as the kernel puts ranges of several fields in place last of all
+//! (`nft_set_commit_update`).
+//!
 //! Those that stand together change in place together. No packet is in two of them, and each does something else: one that the
 //! old ones and the new ones treat alike is in the same one before and after, and in no other ever. What a packet finds between
 //! is only another thing where old and new differ too.
@@ -115,17 +119,14 @@ fn together(candidates: &[Candidate]) -> (Flows, Vec<usize>) {
 }
 
 /// Makes the sets of a chain that has these rules, each named by all that decides about packets of its family, but for those that
-/// stand together with it.
-pub(super) fn name(owner: &ChainName, rules: &mut [Rule], own: Vec<Own>, sets: &mut Sets) {
-    if own.is_empty() {
-        return;
-    }
+/// stand together with it, and by what is said `beside` the rules.
+pub(super) fn name(owner: &ChainName, beside: &[String], rules: &mut [Rule], own: Vec<Own>, sets: &mut Sets) {
     let texts: Vec<String> = rules.iter().map(Rule::to_string).collect();
     let contents: Vec<_> = own.iter().map(|own| (own.family, own.group, own.set.to_string())).collect();
     for Own { draft, word, family, group, set } in own {
         let others = contents.iter().filter(|(of, other, _)| *of == family && *other != group);
-        let beside = others.map(|(_, _, content)| content).chain(&texts).map(String::as_str);
-        let name = SetName::digest(word, [owner.as_str(), draft.as_str()].into_iter().chain(beside));
+        let rest = others.map(|(_, _, content)| content).chain(&texts).chain(beside).map(String::as_str);
+        let name = SetName::digest(word, [owner.as_str(), draft.as_str()].into_iter().chain(rest));
         for m in rules.iter_mut().flat_map(|rule| &mut rule.matches) {
             if let Match::FlowInSet(_, _, looked_at) = m
                 && *looked_at == draft

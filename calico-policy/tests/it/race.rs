@@ -146,6 +146,25 @@ fn pe92_an_action_turns_in_place_and_what_both_versions_say_is_never_missed() {
 }
 
 #[test]
+fn pe92_a_policy_that_comes_to_select_an_endpoint_brings_all_that_it_denies() {
+    let other = "---\napiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: eth1, labels: {host: b}}\n\
+                 spec: {node: node-1, interfaceName: eth1}\n";
+    let everywhere = |policy: String| policy.replace("host == 'a'", "all()");
+    let own = everywhere(policy("own", [rule("Allow", "10.0.0.2/32", 8000)]));
+    let elsewhere = || (0..4).map(|i| rule("Deny", &format!("10.9.0.{i}/32"), 7000 + i));
+    let open = || "{action: Allow, protocol: UDP}".to_owned();
+    let of_other = policy("before-own", elsewhere().chain([open()])).replace("host == 'a'", "host == 'b'");
+    let of_all = policy("before-own", elsewhere().chain([rule("Deny", "10.0.0.2/32", 9000), open()]));
+    hammer(
+        "widened",
+        [of_other, everywhere(of_all)]
+            .map(|policy| format!("{other}{own}{policy}"))
+            .each_ref()
+            .map(String::as_str),
+    );
+}
+
+#[test]
 fn pe92_two_sets_of_a_chain_that_change_together_are_others() {
     let elsewhere = |port: u16| (0..3).map(move |i| rule("Allow", &format!("10.9.0.{i}/32"), port + i));
     let between = || apart(150);

@@ -30,7 +30,7 @@ fn rule(net: Option<&str>, ports: Option<(u16, u16)>, action: &Action) -> Rule {
 fn ruleset(rules: &[Rule], optimised: bool) -> Ruleset {
     let mut sets = Sets::default();
     let own = ChainName::fixed("own");
-    let rules = if optimised { optimise(&own, rules.to_vec(), &mut sets) } else { rules.to_vec() };
+    let rules = if optimised { optimise(&own, rules.to_vec(), Vec::new, &mut sets) } else { rules.to_vec() };
     sets.put_chain(&own, Chain { base: None, rules });
     let base = Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 };
     let rules = vec![Rule::always(Action::Jump(own)), Rule::always(Action::Reject)];

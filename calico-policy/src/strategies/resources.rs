@@ -48,10 +48,15 @@ fn constant<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 
 pub(super) fn world() -> impl Strategy<Value = Snapshot> {
     let sets = (vec(network_set(), 0..3), vec(network_set(), 0..3), vec(slice(), 0..4));
-    let endpoints = (vec(workload(), 0..6), vec(host(), 0..4), sets);
-    let meaning =
-        (vec(network_policy(), 0..4), vec(global_policy(), 0..4), vec(tier(), 3), vec(profile(), 2));
-    let around = (vec(pool(), 0..3), felix(), any::<[bool; 2]>(), weighted(0.2, services()));
+    // Boxed, since what grows a world is as large as all that it may grow, and unoptimised code has it on the stack many times.
+    let endpoints = (vec(workload().boxed(), 0..6), vec(host().boxed(), 0..4), sets.boxed());
+    let meaning = (
+        vec(network_policy().boxed(), 0..4),
+        vec(global_policy().boxed(), 0..4),
+        vec(tier(), 3),
+        vec(profile(), 2),
+    );
+    let around = (vec(pool(), 0..3), felix().boxed(), any::<[bool; 2]>(), weighted(0.2, services()));
     (endpoints, meaning, around).prop_map(
         |(
             (workloads, hosts, (sets, global_sets, slices)),

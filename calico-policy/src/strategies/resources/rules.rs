@@ -50,7 +50,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     let types = subsequence(vec![PolicyType::Ingress, PolicyType::Egress], 1..=2);
     let selects = (prop_oneof![2 => Just(Selector::all()), 3 => selector()], weighted(0.2, selector()));
     let place = (select(&TIERS[..]), order());
-    (place, selects, types, vec(rule(), 0..4), vec(rule(), 0..4)).prop_map(
+    (place, selects, types, vec(rule().boxed(), 0..4), vec(rule().boxed(), 0..4)).prop_map(
         |((tier, order), (selector, accounts), types, ingress, egress)| Policy {
             tier: constant(tier),
             order,
@@ -76,7 +76,7 @@ pub(super) fn rule() -> impl Strategy<Value = Rule> {
     let basics =
         (action, weighted(0.15, select(&[4u8, 6][..])), weighted(0.5, protocol()), weighted(0.1, protocol()));
     let icmps = (weighted(0.1, icmp()), weighted(0.1, icmp()));
-    (basics, icmps, entity(), entity(), proptest::bool::weighted(0.05)).prop_map(
+    (basics, icmps, entity().boxed(), entity().boxed(), proptest::bool::weighted(0.05)).prop_map(
         |((action, ip_version, protocol, not_protocol), (icmp, not_icmp), source, destination, http)| Rule {
             ip_version,
             protocol,

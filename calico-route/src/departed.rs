@@ -20,6 +20,8 @@ pub struct Departures {
     placed: BTreeMap<IpAddr, InterfaceName>,
     /// Those whose connections could not be forgotten.
     owed: BTreeSet<IpAddr>,
+    /// Those that the last pass named only because they were owed.
+    again: BTreeSet<IpAddr>,
 }
 
 /// The addresses whose connections are to be forgotten.
@@ -32,15 +34,23 @@ pub struct Departed {
 }
 
 impl Departures {
-    /// Notes that the connections of some addresses could not be forgotten: the next pass names them again, even if they have
-    /// a new owner by then. That its connections are tracked anew is less than that it inherits one.
+    /// Notes that the connections of some addresses could not be forgotten: the next pass names them again. One that has a new
+    /// owner by then is named once more and no further: that its connections are tracked anew is less than that it inherits
+    /// one, but they must not be cut with every try.
     pub fn owe(&mut self, addresses: &BTreeSet<IpAddr>) {
-        self.owed.extend(addresses);
+        let is_done = |addr: &IpAddr| self.again.contains(addr) && self.placed.contains_key(addr);
+        self.owed.extend(addresses.iter().filter(|addr| !is_done(addr)));
+    }
+
+    fn add_owed(&mut self, departed: &mut Departed) {
+        self.again = std::mem::take(&mut self.owed);
+        self.again.retain(|addr| !departed.before.contains(addr));
+        departed.before.extend(&self.again);
     }
 
     /// Says the same as [`Departures::pass`] when nothing but `delta` has changed since the last time.
     pub fn pass_delta(&mut self, desired: &Desired, delta: &Delta) -> Departed {
-        let mut departed = Departed { before: std::mem::take(&mut self.owed), ..Departed::default() };
+        let mut departed = Departed::default();
         for prefix in delta.routes.iter().map(|key| key.prefix).filter(Cidr::is_host) {
             let addr = prefix.addr();
             let routes = desired.routes.range(RouteKey::all_to(prefix));
@@ -55,6 +65,7 @@ impl Departures {
                 (Some(_) | None, Some(_)) | (None, None) => false,
             };
         }
+        self.add_owed(&mut departed);
         departed
     }
 
@@ -78,7 +89,7 @@ impl Departures {
             .filter(|(key, _)| key.prefix.is_host())
             .filter_map(|(key, route)| Some((key.prefix.addr(), device(&route.target)?.clone())))
             .collect();
-        let mut departed = Departed { before: std::mem::take(&mut self.owed), ..Departed::default() };
+        let mut departed = Departed::default();
         let mut next = wanted.clone();
         for (addr, device) in &self.placed {
             match wanted.get(addr) {
@@ -95,6 +106,7 @@ impl Departures {
             }
         }
         self.placed = next;
+        self.add_owed(&mut departed);
         departed
     }
 }
@@ -178,6 +190,35 @@ mod tests {
         assert_eq!(departures.clone().pass_delta(&on(None), &Delta::default()), again);
         assert_eq!(pass(&mut departures, &mut kernel, &on(None)), again);
         assert_eq!(pass(&mut departures, &mut kernel, &on(None)), Departed::default());
+    }
+
+    #[test]
+    fn what_cannot_be_forgotten_is_not_held_against_the_next_owner_for_ever() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        let before = Departed { before: the_address(), ..Departed::default() };
+        let after = Departed { after: the_address(), ..Departed::default() };
+        for (device, expected) in [
+            (Some("cali1"), Departed::default()),
+            (None, after),
+            // While nobody has the address there is nobody to be hurt.
+            (None, before.clone()),
+            (None, before.clone()),
+            (Some("cali2"), before.clone()),
+            (Some("cali2"), Departed::default()),
+            // It moves at once: its new route is there when that is tried again.
+            (Some("cali1"), before.clone()),
+            (Some("cali1"), before.clone()),
+            (Some("cali1"), Departed::default()),
+            // It moves again while it is owed.
+            (Some("cali2"), before.clone()),
+            (Some("cali1"), before.clone()),
+            (Some("cali1"), before),
+            (Some("cali1"), Departed::default()),
+        ] {
+            let departed = pass(&mut departures, &mut kernel, &on(device));
+            assert_eq!(departed, expected, "{device:?}");
+            departures.owe(&departed.before.union(&departed.after).copied().collect());
+        }
     }
 
     #[test]

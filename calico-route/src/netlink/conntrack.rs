@@ -107,17 +107,17 @@ pub(super) async fn forget(
     addresses: &BTreeSet<IpAddr>,
 ) -> Result<usize, ConntrackError> {
     let mut socket = open(namespace)?;
-    let mut forgotten = 0;
+    let mut tally = Tally::default();
     for family in Family::ALL {
         if addresses.iter().any(|addr| Family::of(*addr) == family) {
             let has_part =
                 |tuple: &Tuple| addresses.contains(&tuple.source) || addresses.contains(&tuple.destination);
             let mut wanted = |found: &Connection| has_part(&found.original) || has_part(&found.reply);
             let found = list_family(&mut socket, family, &mut wanted).await?;
-            forgotten += change(&mut socket, DELETE, &found, |_| {}).await?;
+            change(&mut socket, DELETE, &found, |_| {}, &mut tally).await?;
         }
     }
-    Ok(forgotten)
+    tally.result()
 }
 
 /// Sets or clears bits of connections' marks; returns of how many.
@@ -132,7 +132,9 @@ pub(super) async fn mark(
         batch.attribute(CTA_MARK, &bits.to_be_bytes());
         batch.attribute(CTA_MARK_MASK, &mask.to_be_bytes());
     };
-    change(&mut socket, NEW, connections, add).await
+    let mut tally = Tally::default();
+    change(&mut socket, NEW, connections, add, &mut tally).await?;
+    tally.result()
 }
 
 fn open(namespace: &NetworkNamespace) -> Result<NetlinkSocket, ConnectError> {
@@ -164,14 +166,14 @@ async fn list_family(
     }
 }
 
-/// Sends a request about each connection; returns how many of them were still there.
+/// Sends a request about each connection, whatever becomes of the others.
 async fn change(
     socket: &mut NetlinkSocket,
     kind: u16,
     connections: &[Connection],
     add: impl Fn(&mut Batch),
-) -> Result<usize, ConntrackError> {
-    let mut changed = 0;
+    tally: &mut Tally,
+) -> Result<(), ConntrackError> {
     for some in connections.chunks(BATCH) {
         let mut batch = Batch::default();
         for connection in some {
@@ -182,14 +184,34 @@ async fn change(
             batch.end(open);
         }
         let refusals = socket.transact(&mut batch).await.map_err(ConntrackError::Write)?;
-        // One that ended by itself meanwhile needs nothing any more.
-        let gone = refusals.iter().filter(|(_, refusal)| refusal.errno() == ENOENT).count();
-        if let Some((_, refusal)) = refusals.into_iter().find(|(_, refusal)| refusal.errno() != ENOENT) {
-            return Err(ConntrackError::Refused(refusal));
-        }
-        changed += some.len() - gone;
+        tally.add(some.len(), refusals.into_iter().map(|(_, refusal)| refusal));
     }
-    Ok(changed)
+    Ok(())
+}
+
+/// What became of requests.
+#[derive(Debug, Default)]
+struct Tally {
+    done: usize,
+    refused: Option<Refusal>,
+}
+
+impl Tally {
+    fn add(&mut self, asked: usize, refusals: impl Iterator<Item = Refusal>) {
+        self.done += asked;
+        for refusal in refusals {
+            self.done -= 1;
+            // A connection that ended by itself meanwhile needs nothing any more.
+            if refusal.errno() != ENOENT {
+                self.refused.get_or_insert(refusal);
+            }
+        }
+    }
+
+    /// Returns how many were done, unless one was refused.
+    fn result(self) -> Result<usize, ConntrackError> {
+        self.refused.map_or(Ok(self.done), |refusal| Err(ConntrackError::Refused(refusal)))
+    }
 }
 
 /// `struct nfgenmsg`.
@@ -300,6 +322,20 @@ mod tests {
         let bytes = of_tuple(CTA_TUPLE_ORIG, [client, pod], &ping);
         let (_, value) = attributes(&bytes).next().unwrap();
         assert_eq!(tuple(value).unwrap().icmp, Some((8, 0)));
+    }
+
+    #[test]
+    fn a_refusal_is_told_and_a_connection_that_has_ended_is_none() {
+        let refusal = |errno| Refusal::new(errno, None);
+        let mut tally = Tally::default();
+        tally.add(3, [refusal(ENOENT)].into_iter());
+        tally.add(2, std::iter::empty());
+        assert_eq!(tally.done, 4);
+        tally.add(3, [ENOENT, EINVAL, EOPNOTSUPP].into_iter().map(refusal));
+        tally.add(5, std::iter::empty());
+        assert_eq!(tally.done, 9, "the others are done nevertheless");
+        let told = tally.result();
+        assert!(matches!(&told, Err(ConntrackError::Refused(first)) if first.errno() == EINVAL), "{told:?}");
     }
 
     #[test]

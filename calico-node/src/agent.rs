@@ -45,6 +45,7 @@ mod filter;
 mod flows;
 mod interfaces;
 mod marks;
+mod memory;
 mod node_status;
 pub(crate) mod report;
 pub(crate) mod speaker;

@@ -8,7 +8,7 @@ use calico_model::NodeName;
 use calico_model::resource::NodeInterface;
 use calico_policy::Compiler;
 use calico_policy::nft::{self, Nft};
-use calico_route::actual::{Actual, Knowledge};
+use calico_route::actual::Knowledge;
 use calico_route::change::Change;
 use calico_route::departed::{Departed, Departures};
 use calico_route::netlink::{Event, Netlink, Watch, WriteError};
@@ -23,6 +23,7 @@ use tokio::time::MissedTickBehavior;
 use super::filter::{self, Filter};
 use super::flows::{Flows, Walked};
 use super::interfaces;
+use super::memory::Memory;
 
 /// A kernel that cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +68,8 @@ pub(super) struct Dataplane {
     watch: Option<Watch>,
     departures: Departures,
     flows: Flows,
-    /// What the kernel holds, and since when that is known: only while it is as wanted and nobody else changed it.
-    known: Option<(Actual, Instant)>,
+    /// What the kernel holds: only while it is as wanted and nobody else changed it.
+    known: Option<Memory>,
     /// How ours was told from others' in the last pass.
     ownership: Ownership,
     /// When the settings are looked at again, of whose changes no event tells, and what they were the last time.
@@ -111,10 +112,6 @@ enum Made {
     All,
     NotAll,
 }
-
-/// What is remembered of the kernel is not relied upon for longer than this, so that a change of which no event tells is
-/// found within a minute: passes are at most half a minute apart.
-const MEMORY: Duration = Duration::from_secs(30);
 
 /// How often the kernel's settings are looked at, so that all of them are put right within five seconds.
 const SWEEP: Duration = Duration::from_secs(3);
@@ -181,7 +178,7 @@ impl Dataplane {
     /// Reports whether settings are others than they were: after a pass, or at the last look.
     fn settings_changed(&mut self) -> bool {
         let Ok(now) = self.netlink.settings(&self.ownership) else { return false };
-        let before = self.known.as_ref().map_or(&self.settings, |(actual, _)| &actual.sysctls);
+        let before = self.known.as_ref().map_or(&self.settings, |known| &known.actual.sysctls);
         let changed = *before != now;
         self.settings = now;
         changed
@@ -208,10 +205,10 @@ impl Dataplane {
     }
 
     /// Returns what the kernel holds, if that is known without asking.
-    fn remembered(&mut self, now: Instant) -> Option<Actual> {
-        let known = self.known.take().filter(|(_, since)| now.duration_since(*since) < MEMORY);
+    fn remembered(&mut self, ownership: &Ownership, now: Instant) -> Option<Memory> {
+        let known = self.known.take().filter(|known| known.serves(ownership, now));
         match self.watch.as_mut()?.already() {
-            Ok(None) => known.map(|(actual, _)| actual),
+            Ok(None) => known,
             Ok(Some(_)) => None,
             Err(error) => {
                 self.cannot_follow(&error);
@@ -280,17 +277,16 @@ impl Dataplane {
         keep_gateways: bool,
         now: Instant,
     ) -> RoutePass {
-        let since = self.known.as_ref().map_or(now, |(_, since)| *since);
         self.ownership.clone_from(&desired.ownership);
-        if let Some(actual) = self.remembered(now)
+        if let Some(known) = self.remembered(&desired.ownership, now)
             && !keep_gateways
         {
-            let plan = calico_route::plan_delta(desired, &actual, delta);
-            let changes = reconciler.admit(plan.changes.clone(), &actual.host, &desired.ownership, now);
+            let plan = calico_route::plan_delta(desired, &known.actual, delta);
+            let changes = reconciler.admit(plan.changes.clone(), &known.actual.host, &desired.ownership, now);
             if plan.waiting.is_empty() && changes == plan.changes {
                 let departed = self.departures.pass_delta(desired, delta);
-                let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
-                let made = self.make(&changes, &departed, actual, since, &mut pass).await;
+                let mut pass = RoutePass::with_mtu(desired.workload_mtu(&known.actual.host));
+                let made = self.make(&changes, &departed, known, &mut pass).await;
                 // What was refused is looked at with the kernel's state in hand, before anything is said of it.
                 if made == Made::All {
                     return pass;
@@ -310,7 +306,8 @@ impl Dataplane {
             changes.retain(|change| !removes_gateway(change));
         }
         let departed = self.departures.pass(desired, &actual, &changes);
-        self.make(&changes, &departed, actual, now, &mut pass).await;
+        let read = Memory { actual, since: now, ownership: desired.ownership.clone() };
+        self.make(&changes, &departed, read, &mut pass).await;
         if changes.len() < planned || !plan.waiting.is_empty() {
             self.known = None;
         }
@@ -323,8 +320,7 @@ impl Dataplane {
         &mut self,
         changes: &[Change],
         departed: &Departed,
-        mut actual: Actual,
-        since: Instant,
+        mut known: Memory,
         pass: &mut RoutePass,
     ) -> Made {
         self.forget(&departed.before, pass).await;
@@ -335,7 +331,7 @@ impl Dataplane {
             match outcome.result {
                 Ok(()) => {
                     tracing::info!(change = %outcome.change, "programmed");
-                    if actual.made(outcome.change) == Knowledge::Lost {
+                    if known.actual.made(outcome.change) == Knowledge::Lost {
                         knowledge = Knowledge::Lost;
                     }
                 }
@@ -352,7 +348,7 @@ impl Dataplane {
             }
         }
         self.forget(&departed.after, pass).await;
-        self.known = (made == Made::All && knowledge == Knowledge::Kept).then_some((actual, since));
+        self.known = (made == Made::All && knowledge == Knowledge::Kept).then_some(known);
         made
     }
 

@@ -8,8 +8,8 @@ use calico_model::resource::{Kind, Object, Resource, ResourceKey, WorkloadEndpoi
 use calico_model::{Cidr, Update};
 
 /// Follows a datastore for one node, and tells the changes after which its [plan](super::plan) may be another from those
-/// that are nothing to it: workloads and blocks of other nodes, of which a large cluster changes many each second, and
-/// policy.
+/// that are nothing to it: workloads and blocks of other nodes, of which a large cluster changes many each second, policy,
+/// and what no decision of a node is made from.
 #[derive(Debug, Clone)]
 pub struct Concerns {
     node: NodeName,
@@ -80,9 +80,15 @@ impl Concerns {
 fn bears_on_plans(kind: Kind) -> bool {
     !matches!(
         kind,
-        Kind::GlobalNetworkPolicy
+        Kind::BlockAffinity
+            | Kind::CalicoNodeStatus
+            | Kind::GlobalNetworkPolicy
             | Kind::GlobalNetworkSet
             | Kind::HostEndpoint
+            | Kind::IpamBlock
+            | Kind::IpamConfiguration
+            | Kind::IpamHandle
+            | Kind::KubeControllersConfiguration
             | Kind::NetworkPolicy
             | Kind::NetworkSet
             | Kind::StagedGlobalNetworkPolicy
@@ -95,7 +101,8 @@ fn bears_on_plans(kind: Kind) -> bool {
 #[cfg(test)]
 mod tests {
     use calico_model::Snapshot;
-    use calico_model::resource::{BgpConfiguration, IpPool, NetworkSet, Node, NodeBgp};
+    use calico_model::name::Name;
+    use calico_model::resource::{BgpConfiguration, IpPool, NetworkSet, Node, NodeBgp, ObjectId};
     use proptest::prelude::*;
 
     use super::super::{Secrets, plan};
@@ -114,6 +121,11 @@ mod tests {
 
     fn put(resource: impl Into<Resource>) -> Update {
         Update::Put(Box::new(resource.into()))
+    }
+
+    fn removed(kind: Kind, name: &str) -> Update {
+        let name: Name = name.parse().unwrap();
+        Update::Removed(ResourceKey { kind, id: ObjectId::from(name) })
     }
 
     fn update() -> impl Strategy<Value = Update> {
@@ -142,6 +154,7 @@ mod tests {
                 let spec = BgpConfiguration { node_to_node_mesh_enabled: mesh, ..BgpConfiguration::new() };
                 put(Object::new("default".parse().unwrap(), spec))
             }),
+            (proptest::sample::select(Kind::ALL), name()).prop_map(|(kind, name)| removed(kind, name)),
         ]
     }
 
@@ -179,5 +192,16 @@ mod tests {
         let mut set = Object::new("set".parse().unwrap(), set);
         set.metadata.namespace = Some("default".parse().unwrap());
         assert!(!concerns.has(&put(set)));
+        let never_read = [
+            Kind::BlockAffinity,
+            Kind::CalicoNodeStatus,
+            Kind::IpamBlock,
+            Kind::IpamConfiguration,
+            Kind::IpamHandle,
+            Kind::KubeControllersConfiguration,
+        ];
+        for kind in never_read {
+            assert!(!concerns.has(&removed(kind, "a")), "{kind}");
+        }
     }
 }

@@ -40,17 +40,18 @@ pub enum Problem {
         "nothing is told to or taken from peers with the filter {0}: there is no valid BGPFilter of this name"
     )]
     NoFilter(Name),
-    /// A session would be from an IPv6 address that means something only together with an interface.
+    /// Sessions with workloads would be from an IPv6 address that means something only together with an interface.
     #[error(
-        "the session with {peer} is left out: {address} is of one link only; set localWorkloadPeeringIPV6 of the \
+        "sessions with workloads are left out: {0} is of one link only; set localWorkloadPeeringIPV6 of the \
          BGPConfiguration to one of fd00::/8"
     )]
-    LinkLocal {
-        /// The peer's name.
-        peer: String,
-        /// The node's address.
-        address: IpAddr,
-    },
+    LinkLocalForWorkloads(IpAddr),
+    /// A node's own IPv6 address is one of that kind.
+    #[error(
+        "sessions over IPv6 are left out: the node's own address {0} is of one link only; set spec.bgp.ipv6Address of the \
+         Node to one that other hosts reach"
+    )]
+    LinkLocalNode(IpAddr),
 }
 
 /// A node's sessions.
@@ -99,7 +100,13 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
         if let Some(IpAddr::V6(own)) = config.local_address
             && own.is_unicast_link_local()
         {
-            problems.push(Problem::LinkLocal { peer: config.name, address: own.into() });
+            let own = IpAddr::from(own);
+            // It says the same of each session.
+            let problem =
+                if here.has(own) { Problem::LinkLocalNode(own) } else { Problem::LinkLocalForWorkloads(own) };
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
             return None;
         }
         match secrets.of(password) {

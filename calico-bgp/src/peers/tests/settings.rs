@@ -189,7 +189,8 @@ fn the_workloads_that_a_resource_selects_are_peers_of_their_own_node() {
 fn a_link_local_address_for_local_workloads_is_named_with_what_to_set_instead() {
     let mut snapshot = cluster();
     let mut workload = WorkloadEndpoint::on(named_node("node1"));
-    workload.ip_networks = ["192.168.0.7", "fd00:1::7"].map(|ip| Cidr::host(ip.parse().unwrap())).to_vec();
+    workload.ip_networks =
+        ["192.168.0.7", "fd00:1::7", "fd00:1::8"].map(|ip| Cidr::host(ip.parse().unwrap())).to_vec();
     let mut workload = Object::new("router".parse::<Name>().unwrap(), workload);
     workload.metadata.namespace = Some("default".parse().unwrap());
     snapshot.insert(workload);
@@ -209,13 +210,34 @@ fn a_link_local_address_for_local_workloads_is_named_with_what_to_set_instead() 
     let (problems, at) = told("fe80::179");
     assert_eq!(
         problems,
-        ["the session with Local_Workload_fd00_1__7 is left out: fe80::179 is of one link only; set \
-          localWorkloadPeeringIPV6 of the BGPConfiguration to one of fd00::/8"]
+        [
+            "sessions with workloads are left out: fe80::179 is of one link only; set localWorkloadPeeringIPV6 of the \
+          BGPConfiguration to one of fd00::/8"
+        ]
     );
     assert_eq!(at, BTreeMap::new());
     let (problems, at) = told("fd00:179::1");
     assert_eq!(problems, Vec::<String>::new());
-    assert_eq!(at, [("fd00:1::7".parse().unwrap(), "fd00:179::1".parse().unwrap())].into());
+    let places =
+        ["fd00:1::7", "fd00:1::8"].map(|peer| (peer.parse().unwrap(), "fd00:179::1".parse().unwrap()));
+    assert_eq!(at, places.into());
+}
+
+#[test]
+fn a_link_local_address_of_a_node_is_named_once_for_all_its_sessions() {
+    let mut snapshot = cluster();
+    for (number, address) in [(1, "fe80::1/64"), (2, "2001:db8::2/64"), (3, "2001:db8::3/64")] {
+        let mut node = node(&format!("node{number}"), &format!("172.16.6.{number}/24"));
+        node.spec.bgp.as_mut().unwrap().ipv6_address = Some(address.parse().unwrap());
+        snapshot.insert(node);
+    }
+    let plan = plan(&snapshot, &named_node("node1"), &Secrets::default()).unwrap();
+    assert_eq!(addresses(&plan.peers), ["172.16.6.2", "172.16.6.3"]);
+    assert_eq!(
+        plan.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["sessions over IPv6 are left out: the node's own address fe80::1 is of one link only; set \
+          spec.bgp.ipv6Address of the Node to one that other hosts reach"]
+    );
 }
 
 #[test]

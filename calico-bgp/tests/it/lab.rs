@@ -15,6 +15,9 @@ use calico_model::LearnedRoutes;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::geteuid;
 
+/// How long something may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// A network namespace whose name holds the process and a counter, so that tests run side by side.
@@ -236,7 +239,8 @@ impl<'n> Bird<'n> {
 
     /// Waits until an answer contains a word.
     pub(crate) async fn wait_for(&self, question: &str, word: &str) -> String {
-        for _ in 0..200 {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < deadline {
             let answer = self.ask(question);
             if answer.contains(word) {
                 return answer;
@@ -264,7 +268,8 @@ pub(crate) async fn wait_for_peer(
 ) -> PeerStatus {
     let address: IpAddr = address.parse().unwrap();
     let mut last = None;
-    for _ in 0..400 {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while tokio::time::Instant::now() < deadline {
         last = handle.status().await.unwrap().into_iter().find(|status| status.address == address);
         if let Some(status) = last.as_ref().filter(|status| wanted(status)) {
             return status.clone();
@@ -285,7 +290,7 @@ pub(crate) async fn wait_for_routes(
 ) -> LearnedRoutes {
     let mut learned = handle.learned().await.unwrap();
     let arrived = tokio::time::timeout(
-        Duration::from_secs(10),
+        PATIENCE,
         learned.wait_for(|routes| routes.as_ref().is_some_and(|routes| wanted(routes))),
     )
     .await

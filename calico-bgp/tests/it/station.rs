@@ -1,12 +1,12 @@
 //! A monitoring station of somebody else (RFC 7854): pmacct's, which writes down what it understood.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use calico_bgp::net::Station;
 
-use crate::lab::{Namespace, wait_for_routes};
+use crate::lab::{Namespace, PATIENCE, wait_for_routes};
 use crate::sockets::{GOOD, US, good_peer, ours};
 
 /// pmacct's station in a namespace.
@@ -17,6 +17,9 @@ struct Pmacct {
 
 impl Pmacct {
     fn start(namespace: &Namespace, port: u16) -> Self {
+        let found =
+            ["/usr/sbin/pmbmpd", "/usr/local/sbin/pmbmpd"].iter().any(|path| Path::new(path).exists());
+        assert!(found, "the test against pmacct's station needs the program pmbmpd: apt-get install pmacct");
         let folder = std::env::temp_dir().join(format!("cbgp-pmacct-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("pmbmpd.conf");
@@ -31,9 +34,26 @@ bmp_daemon_msglog_output: json
         );
         std::fs::write(&file, text).unwrap();
         let mut command = namespace.command("pmbmpd");
-        command.arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let log = std::fs::File::create(folder.join("log")).unwrap();
+        command.arg("-f").arg(&file).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let process = command.spawn().expect("ip netns exec starts");
         Self { folder, process }
+    }
+
+    /// Waits until it listens: who is refused comes back much later. Asks the kernel, as it would write down a visitor.
+    async fn listens(&self, namespace: &Namespace, port: u16) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let filter = format!("sport = :{port}");
+        let shown =
+            || namespace.command("ss").args(["-H", "-l", "-n", "-t", &filter]).output().expect("iproute2");
+        while shown().stdout.is_empty() {
+            assert!(tokio::time::Instant::now() < deadline, "it does not listen:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
     /// What it wrote down, one JSON text for each event.
@@ -44,14 +64,15 @@ bmp_daemon_msglog_output: json
 
     /// Waits for an event that says all of this.
     async fn wait_for(&self, words: &[&str]) -> String {
-        for _ in 0..400 {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < deadline {
             let says = |message: &&String| words.iter().all(|word| message.contains(word));
             if let Some(message) = self.messages().iter().find(says) {
                 return message.clone();
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("no event with {words:?} in {:#?}", self.messages());
+        panic!("no event with {words:?} in {:#?}\nlog:\n{}", self.messages(), self.log());
     }
 }
 
@@ -71,6 +92,7 @@ fn a_station_of_somebody_else_understands_sessions_routes_and_their_end() {
         let handle = ours(1790).await;
         let good = good_peer(1790).await;
         wait_for_routes(&handle, |routes| routes.len() == 1).await;
+        station.listens(&namespace, 11019).await;
         let address = format!("{US}:11019").parse().unwrap();
         handle.set_stations(vec![Station { address, name: "node1".to_owned() }]).await.unwrap();
         station.wait_for(&["init", "node1", "calico-bgp"]).await;

@@ -6,15 +6,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use calico_bgp::peers::{self, Concerns, Plan, STANDALONE_REFLECTOR, Secrets};
 use calico_model::datastore::client::{Client, ClientError};
-use calico_model::datastore::{Change, Syncer};
+use calico_model::datastore::{Backoff, Change, Syncer};
 use calico_model::name::{Name, NodeName};
 use calico_model::resource::block::all_blocks_prefix;
 use calico_model::resource::{Kind, Node, NodeBgp, Object, ObjectId};
 use calico_model::{AsNumber, Datastore, Family, InterfaceAddr, RouterId, Snapshot};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::agent::report::Report;
 use crate::agent::speaker::Speaker;
@@ -44,6 +46,11 @@ pub struct Options {
     pub server: StatusServer,
 }
 
+/// Passwords are looked for again this often, and what failed is tried again at least as often.
+const AGAIN: Duration = Duration::from_secs(30);
+/// What failed is tried again after this, and then after twice as long each time.
+const SOON: Duration = Duration::from_millis(500);
+
 /// Runs the reflector until `shutdown` completes.
 ///
 /// # Errors
@@ -52,6 +59,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let Options { node, addresses, cluster_id, as_number, paths, store, datastore, server } = options;
     let client = Client::new(Arc::clone(&store), stamp::stamp);
     register(&client, &node, described(&addresses, cluster_id, as_number)).await?;
+    let seed = crate::agent::seed(&node);
     let mut reflector = Reflector {
         snapshot: Snapshot::default(),
         speaker: Speaker::default(),
@@ -61,11 +69,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         is_concerned: true,
         plan: None,
         known: Secrets::default(),
+        backoff: Backoff::new(seed, SOON, AGAIN),
+        again: Instant::now() + AGAIN,
         node,
     };
     let (status, newest) = watch::channel(reflector.report.status());
     let serving = tokio::spawn(server.serve(newest, reflector.speaker.handles()));
-    let seed = crate::agent::seed(&reflector.node);
     let followed = vec![Kind::all_prefix(), all_blocks_prefix()];
     let mut syncer = Syncer::new(store, followed, seed, tokio::time::sleep);
     tokio::pin!(shutdown);
@@ -74,8 +83,14 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
             () = &mut shutdown => break,
             changes = syncer.next() => {
                 reflector.learn(changes);
+                if !reflector.is_concerned {
+                    status.send_replace(reflector.report.status());
+                    continue;
+                }
                 reflector.apply().await;
             }
+            // Nobody tells of a port that is free again, or of a file that was written.
+            () = tokio::time::sleep_until(reflector.again) => reflector.apply().await,
             // Nothing is programmed from what is learned.
             _ = reflector.speaker.news() => {}
         }
@@ -96,25 +111,32 @@ struct Reflector {
     secrets: SecretFiles,
     report: Report,
     concerns: Concerns,
-    /// Whether something has changed that the plan depends on.
+    /// Whether something has changed that the plan or the problems depend on.
     is_concerned: bool,
     /// The plan, and the passwords that it was made with.
     plan: Option<Plan>,
     known: Secrets,
+    backoff: Backoff,
+    /// When the next attempt is due, whatever changes.
+    again: Instant,
 }
 
 impl Reflector {
     fn learn(&mut self, changes: Vec<Change>) {
         for change in changes {
             if let Some(update) = self.report.heard(change) {
+                let invalid = self.snapshot.invalid.len();
                 self.is_concerned |= self.concerns.has(&update);
                 self.snapshot.apply(update);
+                // What is mended is a problem no more, be it nothing to the plan.
+                self.is_concerned |= self.snapshot.invalid.len() != invalid;
             }
         }
     }
 
     /// Makes the speaker do what the resources say, once they are all known.
     async fn apply(&mut self) {
+        self.again = Instant::now() + AGAIN;
         if !self.snapshot.in_sync {
             return;
         }
@@ -128,6 +150,11 @@ impl Reflector {
         problems.extend(self.plan.iter().flat_map(|plan| &plan.problems).map(ToString::to_string));
         let applied = self.speaker.apply(self.plan.clone()).await;
         problems.extend(applied.as_ref().err().map(|error| with_causes(error)));
+        if applied.is_ok() {
+            self.backoff.reset();
+        } else {
+            self.again = Instant::now() + self.backoff.pause();
+        }
         self.report.passed(problems, true, applied.is_ok());
     }
 }
@@ -160,4 +187,82 @@ async fn register(client: &Client, node: &NodeName, bgp: NodeBgp) -> Result<(), 
         node.bgp = Some(bgp.clone());
     };
     client.of::<Node>().modify(&ObjectId::from(name), write).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use calico_model::MemoryStore;
+    use calico_model::resource::BgpConfiguration;
+    use calico_model::resource::bgp::{Password, SecretKey};
+
+    use super::*;
+    use crate::lab::Stopwatch;
+    use crate::status::{NodeStatus, Question, ask};
+
+    /// Asks the reflector until it is as wanted.
+    async fn status(paths: &Paths, wanted: impl Fn(&NodeStatus) -> bool) -> NodeStatus {
+        let watch = Stopwatch::start();
+        loop {
+            let status: NodeStatus = ask(&paths.status_socket(), Question::Status).await.unwrap();
+            if wanted(&status) {
+                return status;
+            }
+            assert!(watch.elapsed() < Duration::from_secs(90), "{status:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_and_a_secret_that_is_missing_at_the_start_are_looked_for_again() {
+        let folder = std::env::temp_dir().join(format!("calico-reflector-{}", std::process::id()));
+        let paths = Paths::from_vars(|_| Some(folder.display().to_string()));
+        let store: Arc<dyn Datastore> = Arc::new(MemoryStore::new());
+        let holder = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+        let mut configuration = BgpConfiguration::new();
+        configuration.listen_port = Some(holder.local_addr().unwrap().port());
+        configuration.node_mesh_password = Some(Password {
+            secret_key_ref: Some(SecretKey {
+                name: "bgp".to_owned(),
+                key: "mesh".to_owned(),
+                optional: None,
+            }),
+        });
+        let client = Client::new(Arc::clone(&store), stamp::stamp);
+        client.of().create(Object::new("default".parse().unwrap(), configuration)).await.unwrap();
+        let mut other = Object::new("other".parse().unwrap(), Node::new());
+        other.spec.bgp = Some(NodeBgp::at("127.0.0.2/8".parse().unwrap()));
+        other.metadata.labels = [(STANDALONE_REFLECTOR, "")].into_iter().collect();
+        client.of().create(other).await.unwrap();
+        let options = Options {
+            node: "one".parse().unwrap(),
+            addresses: vec!["127.0.0.1/8".parse().unwrap()],
+            cluster_id: "1.0.0.1".parse().unwrap(),
+            as_number: None,
+            store,
+            datastore: String::new(),
+            server: StatusServer::listen(&paths.status_socket()).unwrap(),
+            paths: paths.clone(),
+        };
+        let running = tokio::spawn(run(options, std::future::pending()));
+        let held = status(&paths, |status| status.problems.len() == 2).await;
+        assert!(held.bgp.is_none() && !held.programmed, "{held:#?}");
+        assert!(
+            held.problems.iter().any(|problem| problem.contains("taken by another program")),
+            "{held:#?}"
+        );
+
+        // From here on nobody writes to the datastore.
+        let secrets = paths.secrets_dir().join("bgp");
+        std::fs::create_dir_all(&secrets).unwrap();
+        std::fs::write(secrets.join("mesh"), "secret").unwrap();
+        drop(holder);
+        let free = status(&paths, |status| status.problems.is_empty()).await;
+        assert_eq!(free.bgp.unwrap().peers.len(), 1);
+        assert!(free.programmed);
+        running.abort();
+        let _ = running.await;
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -113,8 +113,9 @@ enum Made {
     NotAll,
 }
 
-/// How often the kernel's settings are looked at, so that all of them are put right within five seconds.
-const SWEEP: Duration = Duration::from_secs(3);
+/// How often the kernel's settings are looked at, so that all of them are put right within five seconds even where each look
+/// and the pass after it are late.
+const SWEEP: Duration = Duration::from_millis(1500);
 
 impl Dataplane {
     /// Connects in the network namespace of the calling thread.
@@ -177,7 +178,14 @@ impl Dataplane {
 
     /// Reports whether settings are others than they were: after a pass, or at the last look.
     fn settings_changed(&mut self) -> bool {
-        let Ok(now) = self.netlink.settings(&self.ownership) else { return false };
+        // Many files where there are many workloads; the other tasks go on meanwhile on another thread.
+        let now = match tokio::task::block_in_place(|| self.netlink.settings(&self.ownership)) {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::debug!(error = with_causes(&error), "the kernel's settings cannot be looked at");
+                return false;
+            }
+        };
         let before = self.known.as_ref().map_or(&self.settings, |known| &known.actual.sysctls);
         let changed = *before != now;
         self.settings = now;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use calico_bgp::peers::{self, Concerns, Plan, STANDALONE_REFLECTOR, Secrets};
 use calico_model::datastore::client::{Client, ClientError};
@@ -16,11 +16,11 @@ use calico_model::resource::block::all_blocks_prefix;
 use calico_model::resource::{Kind, Node, NodeBgp, Object, ObjectId};
 use calico_model::{AsNumber, Datastore, Family, InterfaceAddr, RouterId, Snapshot};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::agent::report::Report;
 use crate::agent::speaker::Speaker;
 use crate::agent::with_causes;
+use crate::clock;
 use crate::paths::Paths;
 use crate::secrets::SecretFiles;
 use crate::stamp;
@@ -70,7 +70,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         plan: None,
         known: Secrets::default(),
         backoff: Backoff::new(seed, SOON, AGAIN),
-        again: Instant::now() + AGAIN,
+        again: clock::now() + AGAIN,
         node,
     };
     let (status, newest) = watch::channel(reflector.report.status());
@@ -90,7 +90,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
                 reflector.apply().await;
             }
             // Nobody tells of a port that is free again, or of a file that was written.
-            () = tokio::time::sleep_until(reflector.again) => reflector.apply().await,
+            () = tokio::time::sleep_until(reflector.again.into()) => reflector.apply().await,
             // Nothing is programmed from what is learned.
             _ = reflector.speaker.news() => {}
         }
@@ -136,7 +136,7 @@ impl Reflector {
 
     /// Makes the speaker do what the resources say, once they are all known.
     async fn apply(&mut self) {
-        self.again = Instant::now() + AGAIN;
+        self.again = clock::now() + AGAIN;
         if !self.snapshot.in_sync {
             return;
         }
@@ -153,7 +153,7 @@ impl Reflector {
         if applied.is_ok() {
             self.backoff.reset();
         } else {
-            self.again = Instant::now() + self.backoff.pause();
+            self.again = clock::now() + self.backoff.pause();
         }
         self.report.passed(problems, true, applied.is_ok());
     }

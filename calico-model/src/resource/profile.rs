@@ -1,6 +1,6 @@
 //! Rules and labels that endpoints inherit.
 
-use super::policy::Rule;
+use super::policy::{PolicyType, Rule};
 use crate::label::Labels;
 use crate::wire::wire_struct;
 
@@ -20,6 +20,15 @@ wire_struct! {
 }
 
 impl Profile {
+    /// Returns the rules of a direction.
+    #[must_use]
+    pub fn rules(&self, direction: PolicyType) -> &[Rule] {
+        match direction {
+            PolicyType::Ingress => &self.ingress,
+            PolicyType::Egress => &self.egress,
+        }
+    }
+
     /// Makes a profile that allows everything.
     #[must_use]
     pub fn allow_all() -> Self {

@@ -114,21 +114,19 @@ impl Compilation<'_> {
         }
         for name in profiles {
             let Some(profile) = self.snapshot.profile(name) else { break };
-            let (rules, other) = match direction {
-                PolicyType::Ingress => (&profile.ingress, &profile.egress),
-                PolicyType::Egress => (&profile.egress, &profile.ingress),
-            };
             let labels = format!("{:?}", profile.labels_to_apply);
             let chain =
                 ChainName::digest(word(direction, "in-profile", "out-profile"), [name.as_str(), &labels]);
             if self.requires_making(&chain, self.dirty.profiles.contains(name)) {
                 let key = ResourceKey { kind: Kind::Profile, id: ObjectId::from(name.clone()) };
                 let (mut lowered, mut warnings) = (Vec::new(), BTreeSet::new());
-                for rule in rules.iter().filter(|rule| rule.action != resource::Action::Pass) {
+                for rule in
+                    profile.rules(direction).iter().filter(|rule| rule.action != resource::Action::Pass)
+                {
                     lowered.extend(self.rule(rule, Stage::Normal, &key, None, None));
                     warnings.extend(self.unenforced(rule, &key));
                 }
-                let beside = || vec![format!("{other:?}")];
+                let beside = || vec![format!("{:?}", profile.rules(opposite(direction)))];
                 self.make(&chain, lowered, warnings, beside);
             }
             chains.push(chain);

@@ -60,14 +60,11 @@ impl<'e> Evaluation<'e> {
             let Some(profile) = self.snapshot.profile(name) else {
                 return self.settle(subject.clone(), Reason::MissingProfile(name.clone()), Verdict::Deny);
             };
-            let rules = match direction {
-                PolicyType::Ingress => &profile.ingress,
-                PolicyType::Egress => &profile.egress,
-            };
             let owner = ResourceKey { kind: Kind::Profile, id: ObjectId::from(name.clone()) };
             let scope = Owner { key: &owner, tier: None, namespace: None };
             // Pass has no meaning in a profile.
-            let rules = rules.iter().enumerate().filter(|(_, rule)| rule.action != Action::Pass);
+            let rules = profile.rules(direction).iter().enumerate();
+            let rules = rules.filter(|(_, rule)| rule.action != Action::Pass);
             if let Some(Decision::Final(verdict)) = self.rules(subject, &scope, rules) {
                 return verdict;
             }

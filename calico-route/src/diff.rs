@@ -40,8 +40,9 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
     plan_of(desired, actual, Scope::Everything)
 }
 
-/// Works out the same as [`plan`] for a kernel that held everything that was wanted before `delta`, and where nothing had
-/// to wait; its cost follows what changed.
+/// Works out the same as [`plan`] for a kernel that held everything that was wanted before `delta`; its cost follows what
+/// changed. Where something had to wait, the same is true as long as that still waits and nothing else does: what a
+/// route waits for is told only when `delta` has that route, so a plan that waits for other things has to be made anew.
 #[must_use]
 pub fn plan_delta(desired: &Desired, actual: &Actual, delta: &Delta) -> Plan {
     plan_of(desired, actual, if delta.everything { Scope::Everything } else { Scope::Delta(delta) })

@@ -285,15 +285,22 @@ impl Dataplane {
         keep_gateways: bool,
         now: Instant,
     ) -> RoutePass {
-        self.ownership.clone_from(&desired.ownership);
+        if self.ownership != desired.ownership {
+            self.ownership.clone_from(&desired.ownership);
+            if let Some(watch) = &mut self.watch {
+                watch.set_ownership(&desired.ownership);
+            }
+        }
         if let Some(known) = self.remembered(&desired.ownership, now)
             && !keep_gateways
         {
             let plan = calico_route::plan_delta(desired, &known.actual, delta);
             let changes = reconciler.admit(plan.changes.clone(), &known.actual.host, &desired.ownership, now);
-            if plan.waiting.is_empty() && changes == plan.changes {
+            // What a tunnel waits for is found by every plan; what a route waits for only when the route is looked at.
+            if plan.waiting == known.waiting && changes == plan.changes {
                 let departed = self.departures.pass_delta(desired, delta);
                 let mut pass = RoutePass::with_mtu(desired.workload_mtu(&known.actual.host));
+                pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
                 let made = self.make(&changes, &departed, known, &mut pass).await;
                 // What was refused is looked at with the kernel's state in hand, before anything is said of it.
                 if made == Made::All {
@@ -314,12 +321,12 @@ impl Dataplane {
             changes.retain(|change| !removes_gateway(change));
         }
         let departed = self.departures.pass(desired, &actual, &changes);
-        let read = Memory { actual, since: now, ownership: desired.ownership.clone() };
+        pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
+        let read = Memory { actual, since: now, ownership: desired.ownership.clone(), waiting: plan.waiting };
         self.make(&changes, &departed, read, &mut pass).await;
-        if changes.len() < planned || !plan.waiting.is_empty() {
+        if changes.len() < planned {
             self.known = None;
         }
-        pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
         pass
     }
 

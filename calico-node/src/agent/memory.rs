@@ -1,7 +1,9 @@
 //! What is remembered of the kernel between passes.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use calico_route::Waiting;
 use calico_route::actual::Actual;
 use calico_route::ownership::Ownership;
 
@@ -17,6 +19,8 @@ pub(super) struct Memory {
     pub(super) since: Instant,
     /// How ours was told from others' when it was read, and what was asked for.
     pub(super) ownership: Ownership,
+    /// What of the wanted could not be had.
+    pub(super) waiting: BTreeSet<Waiting>,
 }
 
 impl Memory {
@@ -35,7 +39,12 @@ mod tests {
     #[test]
     fn what_was_read_when_something_else_was_ours_is_not_relied_upon() {
         let since = crate::clock::now();
-        let memory = Memory { actual: Actual::default(), since, ownership: Ownership::default() };
+        let memory = Memory {
+            actual: Actual::default(),
+            since,
+            ownership: Ownership::default(),
+            waiting: BTreeSet::new(),
+        };
         assert!(memory.serves(&Ownership::default(), since));
         assert!(!memory.serves(&Ownership::default(), since + MEMORY));
         for settings in [

@@ -191,6 +191,54 @@ spec: {cidr: 'fd00:66::/64', vxlanMode: Always}
 }
 
 #[test]
+fn rel07_an_agent_that_could_not_follow_the_kernel_reads_it_anew_and_says_so() {
+    // More than 16 MiB of what the kernel has to say, of which a route is some hundred bytes with all that holds it.
+    const ROUTES: u32 = 60_000;
+    let lab = up(&[ONE_SUBNET, POOL, WORKLOADS].concat());
+    let learned = eventually(|| routes(&lab, "node1"), |routes| routes.contains("via 172.16.6.249"));
+    let learned = learned.lines().find(|route| route.contains("via 172.16.6.249")).unwrap().to_owned();
+    let batch = lab.state().folder().join("routes");
+    let commands = |verb: &str, with: &str| {
+        let lines = (0..ROUTES).map(|number| {
+            format!(
+                "route {verb} {}/32 {with}\n",
+                std::net::Ipv4Addr::from((198 << 24) + (18 << 16) + number)
+            )
+        });
+        lines.collect::<String>()
+    };
+    let run = |commands: String| {
+        std::fs::write(&batch, commands).unwrap();
+        let answer = lab.exec("node1", "ip", &["-batch", batch.to_str().unwrap()]).unwrap();
+        assert!(answer.stderr.is_empty(), "{}", answer.stderr);
+    };
+    assert_eq!(lab.status("node1").unwrap().kernel_overruns, 0);
+
+    let pid =
+        nix::unistd::Pid::from_raw(lab.state().host("node1").unwrap().agent.unwrap().pid().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    run(commands("add", "dev eth0 proto static"));
+    let destination = learned.split_whitespace().next().unwrap();
+    run(format!("route del {destination} via 172.16.6.249\n"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+
+    let watch = Stopwatch::start();
+    let repaired = eventually(
+        || lab.exec("node1", "ip", &["route", "show", destination]).unwrap().stdout,
+        |found| found.contains("via 172.16.6.249"),
+    );
+    assert!(repaired.contains("via 172.16.6.249"), "{repaired}");
+    assert!(watch.elapsed() < Duration::from_secs(5), "{:?}", watch.elapsed());
+    let overruns = eventually(|| lab.status("node1").unwrap().kernel_overruns, |overruns| *overruns > 0);
+    assert!(overruns > 0);
+    let said = lab.calicoctl("node1", &["node", "status"], "").unwrap();
+    assert!(said.contains("The kernel changed faster than could be followed, and was read anew:"), "{said}");
+    let foreign = lab.exec("node1", "ip", &["route", "show", "proto", "static"]).unwrap().stdout;
+    assert_eq!(foreign.lines().filter(|route| route.starts_with("198.18.")).count() as u32, ROUTES);
+    lab.down().unwrap();
+}
+
+#[test]
 fn an_interface_that_no_endpoint_names_neither_sends_nor_receives() {
     let mut lab = up(&[ONE_SUBNET, POOL, WORKLOADS].concat());
     let netns = lab.state().netns("two").unwrap().to_owned();

@@ -108,6 +108,12 @@ impl Watch {
         self.turn(None, BTreeSet::new())
     }
 
+    /// Tells by another ownership what concerns us from now on, also of what the kernel has said already and nobody has
+    /// asked for. What was left out before is not told later: read after it.
+    pub fn set_ownership(&mut self, ownership: &Ownership) {
+        self.ownership.clone_from(ownership);
+    }
+
     /// Returns how often more changed than the kernel could tell.
     #[must_use]
     pub fn overruns(&self) -> u64 {

@@ -369,6 +369,25 @@ async fn the_watch_tells_what_others_change_and_not_what_we_do() {
 }
 
 #[tokio::test]
+async fn the_watch_follows_which_interfaces_are_workloads() {
+    let machine = machine();
+    machine.ip("link add tap1 type veth peer name tapfar");
+    let mut netlink = machine.connect();
+    let mut watch = netlink.watch(&Ownership::default()).await.unwrap();
+    let (patience, silence) = (Duration::from_secs(5), Duration::from_millis(300));
+    machine.run("sysctl -qw net.ipv4.conf.tap1.proxy_arp=1");
+    let other = tokio::time::timeout(silence, watch.next()).await;
+    assert!(other.is_err(), "{other:?}");
+
+    let mut settings = FelixConfiguration::new();
+    settings.interface_prefix = Some("tap".to_owned());
+    watch.set_ownership(&Ownership::of(&settings));
+    machine.run("sysctl -qw net.ipv4.conf.tap1.proxy_arp=0");
+    let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
+    assert_eq!(event, Event::Changed([Subject::Settings].into()));
+}
+
+#[tokio::test]
 async fn change_by_change_the_kernel_is_what_is_remembered_of_it() {
     let machine = machine();
     let mut netlink = machine.connect();

@@ -260,12 +260,12 @@ pub fn to_json(plan: &Plan, verbose: Verbosity) -> Value {
     let resources =
         plan.resources.iter().map(|(key, fate)| json!({"resource": key.to_string(), "fate": fate.word()}));
     let comparison = &plan.comparison;
-    let of_node = |of: &KernelPlan| -> Vec<Value> {
-        let proviso = of.proviso().map(|proviso| json!({"node": of.node.as_str(), "proviso": proviso}));
-        let changes = of.changes.iter().map(|changes| changes.to_json(&of.node, verbose));
-        proviso.into_iter().chain(changes).collect()
-    };
-    let kernel = plan.kernel.iter().flat_map(of_node);
+    let kernel =
+        plan.kernel.iter().flat_map(|of| of.changes.iter().map(|changes| changes.to_json(&of.node, verbose)));
+    let provisos = plan
+        .kernel
+        .iter()
+        .filter_map(|of| of.proviso().map(|proviso| json!({"node": of.node.as_str(), "proviso": proviso})));
     json!({
         "changes": !plan.is_empty(),
         "resources": resources.collect::<Vec<_>>(),
@@ -276,6 +276,7 @@ pub fn to_json(plan: &Plan, verbose: Verbosity) -> Value {
         },
         "connections": plan.connections.as_ref().map(connections_to_json),
         "kernel": kernel.collect::<Vec<_>>(),
+        "provisos": provisos.collect::<Vec<_>>(),
     })
 }
 

@@ -112,15 +112,16 @@ fn a_variant_of_iptables_that_the_node_chose_itself_is_the_one_that_it_is() {
         let spec = json!({"nftablesMode": "Disabled", "iptablesBackend": backend});
         object("FelixConfiguration", "default", None, json!({}), spec)
     };
-    let plan = |backend: &str, node: &str| -> Vec<Value> {
+    let of = |part: &str, backend: &str, node: &str| -> Vec<Value> {
         let file = cluster.file("felix.yaml", &felix(backend).to_string());
         let mut program = cluster.command(&["plan", "-f", &file, "--node", node, "-o", "json"]);
         // The programs of iptables are asked which of them others use.
         let planned = ran(program.env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap());
         assert!((planned.code, planned.err.as_str()) == (2, "") || backend == "Auto", "{}", planned.err);
         let said: Value = serde_json::from_str(&planned.out).unwrap();
-        said["kernel"].as_array().unwrap().clone()
+        said[part].as_array().unwrap().clone()
     };
+    let plan = |backend: &str, node: &str| of("kernel", backend, node);
     cluster.file("nodename", "n2\n");
     let own = in_use().unwrap();
     let word = |variant| if variant == Variant::Legacy { "Legacy" } else { "NFT" };
@@ -129,7 +130,8 @@ fn a_variant_of_iptables_that_the_node_chose_itself_is_the_one_that_it_is() {
     assert_eq!(plan(word(own), "n2"), [] as [Value; 0], "it is what it was");
     let other = plan(word(own.other()), "n2");
     assert_eq!(other.len(), 2, "all rules go over: {other:?}");
-    let unknown = plan("Legacy", "n1");
+    assert_eq!(plan("Legacy", "n1"), [] as [Value; 0]);
+    let unknown = of("provisos", "Legacy", "n1");
     let said = "unless its agent uses iptables-legacy already, all rules go over to that";
     assert_eq!(unknown, [json!({"node": "n1", "proviso": said})]);
     let file = cluster.file("felix.yaml", &felix("Legacy").to_string());
@@ -155,22 +157,23 @@ fn an_agent_has_the_variant_of_iptables_in_which_its_chains_are_whatever_others_
         let output = host.command(words.next().unwrap()).args(words).output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     };
-    let plan = |backend: &str| -> Vec<Value> {
+    let of = |part: &str, backend: &str| -> Vec<Value> {
         let file = cluster.file("felix.yaml", &felix(backend).to_string());
         let plain = cluster.command(&["plan", "-f", &file, "--node", "n2", "-o", "json"]);
         let set = plain.get_envs().filter_map(|(name, value)| Some((name, value?)));
         let mut inside = host.command(plain.get_program());
         let planned = ran(inside.args(plain.get_args()).envs(set).output().unwrap());
         let said: Value = serde_json::from_str(&planned.out).expect(&planned.err);
-        said["kernel"].as_array().unwrap().clone()
+        said[part].as_array().unwrap().clone()
     };
+    let plan = |backend: &str| of("kernel", backend);
     iptables("iptables-nft -A FORWARD -p tcp -j ACCEPT");
     assert_eq!(plan("NFT"), [] as [Value; 0], "an agent begins with what others use");
     iptables("iptables-legacy -N cali-FORWARD");
     assert_eq!(plan("Legacy"), [] as [Value; 0], "it has that");
     assert_eq!(plan("NFT").len(), 2, "all rules go over");
     iptables("iptables-nft -N cali-FORWARD");
-    assert!(plan("NFT")[0]["proviso"].is_string(), "nobody knows which of them stays");
+    assert!(of("provisos", "NFT")[0]["proviso"].is_string(), "nobody knows which of them stays");
 }
 
 #[test]

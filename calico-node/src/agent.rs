@@ -20,7 +20,7 @@ use calico_model::datastore::client::Client;
 use calico_model::datastore::{Change, Syncer};
 use calico_model::resource::Kind;
 use calico_model::resource::block::all_blocks_prefix;
-use calico_model::{Datastore, LearnedRoutes, NodeName, Update};
+use calico_model::{Cidr, Datastore, LearnedRoutes, NodeName, Update};
 use calico_policy::Compiler;
 use calico_route::reconcile::{End, Next, Reconciler};
 use tokio::sync::watch;
@@ -31,9 +31,9 @@ use crate::paths::Paths;
 use crate::secrets::SecretFiles;
 use crate::settings::Settings;
 use crate::status::{NodeStatus, StatusServer};
-use dataplane::Dataplane;
 pub(crate) use dataplane::with_causes;
 pub use dataplane::{CleanupError, ConnectError};
+use dataplane::{Dataplane, Kept};
 use interfaces::Interfaces;
 use node_status::Requests;
 use report::Report;
@@ -247,7 +247,11 @@ impl Agent {
             // A later speaker's knowledge is its own.
             self.learned = Learned::Unknown;
         }
-        let keep_gateways = matches!(self.learned, Learned::Unknown) && self.desired.bgp().is_some();
+        // What an earlier speaker learned may still be so.
+        let may_be_learned = |destination: &Cidr| self.desired.may_be_learned(destination);
+        let keep: Option<&Kept<'_>> = (matches!(self.learned, Learned::Unknown)
+            && self.desired.bgp().is_some())
+        .then_some(&may_be_learned);
         let mut problems: BTreeSet<String> = BTreeSet::new();
         problems.extend(snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
         problems.extend(self.desired.routes().problems.iter().map(ToString::to_string));
@@ -262,7 +266,7 @@ impl Agent {
                 problems.extend(closed);
                 let pass = self
                     .dataplane
-                    .apply_routes(self.desired.routes(), &delta, &mut self.reconciler, keep_gateways, began)
+                    .apply_routes(self.desired.routes(), &delta, &mut self.reconciler, keep, began)
                     .await;
                 failed |= pass.failed;
                 problems.extend(pass.problems);

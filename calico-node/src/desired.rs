@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use calico_bgp::peers::{self, Concerns, Plan, Secrets};
-use calico_model::{LearnedRoutes, NodeName, RouterId, Snapshot, Update};
+use calico_model::{Cidr, LearnedRoutes, NodeName, RouterId, Snapshot, Update};
+use calico_route::encap::Source;
 use calico_route::{Computer, Delta, Peering};
 
 use crate::settings::Backend;
@@ -77,6 +78,12 @@ impl Desired {
     #[must_use]
     pub fn routes(&self) -> &calico_route::Desired {
         self.routes.desired()
+    }
+
+    /// Reports whether BGP may tell of a destination, which it does not where the datastore is the source of routes.
+    #[must_use]
+    pub fn may_be_learned(&self, destination: &Cidr) -> bool {
+        self.routes.source(destination) != Some(Source::Datastore)
     }
 
     /// Returns who else is told; `None` when BGP is off or the node has no address to speak from.

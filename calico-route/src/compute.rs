@@ -15,6 +15,7 @@ use calico_model::{
 };
 
 use crate::desired::{Desired, Problem};
+use crate::encap::Source;
 use crate::route::{Route, RouteKey, Target};
 use crate::sysctl::Sysctl;
 use known::{Dirty, Known, Place};
@@ -170,6 +171,14 @@ impl Computer {
             return Delta { everything: before.desired != self.laid.desired, ..Delta::default() };
         }
         self.laid.lay_anew(&view, &dirty.places)
+    }
+
+    /// Returns where the routes to a destination come from when it is on another node; `None` when no pool holds it. What
+    /// comes from the datastore is never learned.
+    #[must_use]
+    pub fn source(&self, destination: &Cidr) -> Option<Source> {
+        let view = View::new(&self.known, &self.learned, &self.peering);
+        Some(view.pools.encap(destination)?.source(view.cluster_routes()))
     }
 
     /// Returns what is wanted, as of the last [`Computer::settle`].

@@ -11,7 +11,7 @@ use calico_model::{Cidr, InterfaceName};
 use crate::actual::Actual;
 use crate::change::Change;
 use crate::compute::Delta;
-use crate::desired::Desired;
+use crate::desired::{Desired, Problem};
 use crate::route::{Form, RouteKey, Target};
 
 /// Where the addresses of this node's workloads are.
@@ -48,8 +48,17 @@ impl Departures {
         departed.before.extend(&self.again);
     }
 
-    /// Says the same as [`Departures::pass`] when nothing but `delta` has changed since the last time.
-    pub fn pass_delta(&mut self, desired: &Desired, delta: &Delta) -> Departed {
+    /// Says the same as [`Departures::pass`] when nothing but `delta` has changed since the last time, at the cost of that.
+    pub fn pass_delta(
+        &mut self,
+        desired: &Desired,
+        actual: &Actual,
+        changes: &[Change],
+        delta: &Delta,
+    ) -> Departed {
+        if delta.everything {
+            return self.pass(desired, actual, changes);
+        }
         let mut departed = Departed::default();
         for prefix in delta.routes.iter().map(|key| key.prefix).filter(Cidr::is_host) {
             let addr = prefix.addr();
@@ -65,8 +74,7 @@ impl Departures {
                 (Some(_) | None, Some(_)) | (None, None) => false,
             };
         }
-        self.add_owed(&mut departed);
-        departed
+        self.finish(desired, actual, departed)
     }
 
     /// Says which addresses leave their interface with these changes, and remembers where all will be after them.
@@ -106,6 +114,16 @@ impl Departures {
             }
         }
         self.placed = next;
+        self.finish(desired, actual, departed)
+    }
+
+    /// Leaves out the addresses of nodes: that a workload claimed one, or that a route led to one, gives nobody a right to its
+    /// connections.
+    fn finish(&mut self, desired: &Desired, actual: &Actual, mut departed: Departed) -> Departed {
+        if !departed.after.is_empty() {
+            let claimed: BTreeSet<IpAddr> = desired.problems.iter().filter_map(node_address).collect();
+            departed.after.retain(|addr| !claimed.contains(addr) && actual.host.link_with(*addr).is_none());
+        }
         self.add_owed(&mut departed);
         departed
     }
@@ -116,6 +134,10 @@ fn device(target: &Target) -> Option<&InterfaceName> {
         Target::Device(device) => Some(device),
         Target::Blackhole | Target::Gateways(_) => None,
     }
+}
+
+fn node_address(problem: &Problem) -> Option<IpAddr> {
+    if let Problem::NodeAddressOfWorkload { address, .. } = problem { Some(*address) } else { None }
 }
 
 fn removal(change: &Change) -> Option<(IpAddr, &InterfaceName)> {
@@ -187,7 +209,15 @@ mod tests {
         assert_eq!(pass(&mut departures, &mut kernel, &on(None)).after, the_address());
         departures.owe(&the_address());
         let again = Departed { before: the_address(), ..Departed::default() };
-        assert_eq!(departures.clone().pass_delta(&on(None), &Delta::default()), again);
+        assert_eq!(
+            departures.clone().pass_delta(
+                &on(None),
+                &kernel.read(&Ownership::default()),
+                &[],
+                &Delta::default()
+            ),
+            again
+        );
         assert_eq!(pass(&mut departures, &mut kernel, &on(None)), again);
         assert_eq!(pass(&mut departures, &mut kernel, &on(None)), Departed::default());
     }
@@ -233,8 +263,38 @@ mod tests {
             (None, Departed { after: the_address(), ..Departed::default() }),
             (None, Departed::default()),
         ] {
-            assert_eq!(departures.pass_delta(&on(device), &delta), expected);
+            assert_eq!(departures.pass_delta(&on(device), &Actual::default(), &[], &delta), expected);
         }
+    }
+
+    #[test]
+    fn when_everything_is_different_nothing_is_overlooked() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        pass(&mut departures, &mut kernel, &on(Some("cali1")));
+        let (moved, actual) = (on(Some("cali2")), kernel.read(&Ownership::default()));
+        let delta = Delta { everything: true, ..Delta::default() };
+        let departed = departures.pass_delta(&moved, &actual, &diff(&moved, &actual), &delta);
+        assert_eq!(departed, Departed { before: the_address(), ..Departed::default() });
+    }
+
+    #[test]
+    fn pe55_the_connections_of_a_node_are_nobody_elses() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        pass(&mut departures, &mut kernel, &on(Some("cali1")));
+        let mut joined = on(None);
+        let [address, node] = ["10.0.0.1", "node2"];
+        joined.problems.insert(Problem::NodeAddressOfWorkload {
+            address: address.parse().unwrap(),
+            workload: "default/web".to_owned(),
+            node: node.parse().unwrap(),
+        });
+        assert_eq!(pass(&mut departures, &mut kernel, &joined), Departed::default());
+
+        // A route of the CNI plugin to an address that the host itself has.
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        pass(&mut Departures::default(), &mut kernel, &on(Some("cali1")));
+        kernel.add_link(&"eth0".parse().unwrap(), &["10.0.0.1/24".parse().unwrap()]);
+        assert_eq!(pass(&mut departures, &mut kernel, &on(None)), Departed::default());
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use calico_model::NodeName;
 use calico_model::resource::NodeInterface;
+use calico_model::{Cidr, NodeName};
 use calico_policy::Compiler;
 use calico_policy::nft::{self, Nft};
 use calico_route::actual::Knowledge;
@@ -78,6 +78,9 @@ pub(super) struct Dataplane {
     /// What others change in the rules; `None` once it cannot be followed.
     rules_watch: Option<mpsc::Receiver<Result<nft::Foreign, String>>>,
 }
+
+/// To which destinations routes are left alone, since who told of them has yet to be heard.
+pub(super) type Kept<'k> = dyn Fn(&Cidr) -> bool + Sync + 'k;
 
 /// What became of the routes in a pass.
 pub(super) struct RoutePass {
@@ -276,13 +279,14 @@ impl Dataplane {
     }
 
     /// Makes routes, tunnels and neighbours what they are wanted to be. While it is known what the kernel holds, only
-    /// `delta` is looked at, which is what became different since the last call.
+    /// `delta` is looked at, which is what became different since the last call. Routes over gateways to where `keep` says
+    /// are not removed.
     pub(super) async fn apply_routes(
         &mut self,
         desired: &Desired,
         delta: &Delta,
         reconciler: &mut Reconciler,
-        keep_gateways: bool,
+        keep: Option<&Kept<'_>>,
         now: Instant,
     ) -> RoutePass {
         if self.ownership != desired.ownership {
@@ -292,13 +296,13 @@ impl Dataplane {
             }
         }
         if let Some(known) = self.remembered(&desired.ownership, now)
-            && !keep_gateways
+            && keep.is_none()
         {
             let plan = calico_route::plan_delta(desired, &known.actual, delta);
             let changes = reconciler.admit(plan.changes.clone(), &known.actual.host, &desired.ownership, now);
             // What a tunnel waits for is found by every plan; what a route waits for only when the route is looked at.
             if plan.waiting == known.waiting && changes == plan.changes {
-                let departed = self.departures.pass_delta(desired, delta);
+                let departed = self.departures.pass_delta(desired, &known.actual, &changes, delta);
                 let mut pass = RoutePass::with_mtu(desired.workload_mtu(&known.actual.host));
                 pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
                 let made = self.make(&changes, &departed, known, &mut pass).await;
@@ -317,8 +321,8 @@ impl Dataplane {
         let plan = calico_route::plan(desired, &actual);
         let planned = plan.changes.len();
         let mut changes = reconciler.admit(plan.changes, &actual.host, &desired.ownership, now);
-        if keep_gateways {
-            changes.retain(|change| !removes_gateway(change));
+        if let Some(keep) = keep {
+            changes.retain(|change| gateway_removed(change).is_none_or(|destination| !keep(destination)));
         }
         let departed = self.departures.pass(desired, &actual, &changes);
         pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
@@ -397,9 +401,10 @@ fn follow(mut watch: nft::Watch) -> mpsc::Receiver<Result<nft::Foreign, String>>
     receiver
 }
 
-/// Whether a change takes away a route that an earlier speaker may have learned.
-fn removes_gateway(change: &Change) -> bool {
-    matches!(change, Change::RemoveRoute { route, .. } if matches!(route.form, Form::Gateways(_)))
+/// Returns where the route led over a gateway that a change takes away.
+fn gateway_removed(change: &Change) -> Option<&Cidr> {
+    let Change::RemoveRoute { key, route } = change else { return None };
+    matches!(route.form, Form::Gateways(_)).then_some(&key.prefix)
 }
 
 /// An error and its causes, in one line.

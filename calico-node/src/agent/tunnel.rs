@@ -168,28 +168,36 @@ struct Keeper {
 }
 
 impl Keeper {
+    /// Does all that is wanted, whatever of it fails; of several failures the first is told.
     async fn keep(&self, wanted: &Wanted, now: SystemTime) -> Result<(), KeepError> {
+        let mut outcome = Ok(());
         for kind in KINDS {
-            let told = wanted.told.iter().find(|(of, _)| *of == kind).map(|(_, addr)| *addr);
-            match wanted.pools.get(&kind) {
-                Some(pools) => {
-                    let pools: Vec<PoolRef> = pools.iter().cloned().map(PoolRef::Name).collect();
-                    let assigned = self.ipam.tunnel_address(&self.node, kind, &pools, now).await;
-                    let addr = assigned.map_err(|source| KeepError::Assign { kind, source })?;
-                    if told != Some(addr) {
-                        tracing::info!(?kind, %addr, "tunnel address");
-                        self.tell(kind, Some(addr)).await?;
-                    }
-                }
-                // First nobody uses it any more, then it is given back.
-                None if told.is_some() => {
-                    self.tell(kind, None).await?;
-                    let released = self.ipam.release_tunnel_address(&self.node, kind, now).await;
-                    released.map_err(|source| KeepError::Release { kind, source })?;
-                }
-                None => {}
-            }
+            outcome = outcome.and(self.keep_tunnel(kind, wanted, now).await);
         }
+        outcome.and(self.look_after_blocks(wanted, now).await)
+    }
+
+    async fn keep_tunnel(&self, kind: TunnelKind, wanted: &Wanted, now: SystemTime) -> Result<(), KeepError> {
+        let told = wanted.told.iter().find(|(of, _)| *of == kind).map(|(_, addr)| *addr);
+        if let Some(pools) = wanted.pools.get(&kind) {
+            let pools: Vec<PoolRef> = pools.iter().cloned().map(PoolRef::Name).collect();
+            let assigned = self.ipam.tunnel_address(&self.node, kind, &pools, now).await;
+            let addr = assigned.map_err(|source| KeepError::Assign { kind, source })?;
+            if told != Some(addr) {
+                tracing::info!(?kind, %addr, "tunnel address");
+                self.tell(kind, Some(addr)).await?;
+            }
+            return Ok(());
+        }
+        // First nobody uses it any more, then it is given back, also where an earlier try came only half the way.
+        if told.is_some() {
+            self.tell(kind, None).await?;
+        }
+        let released = self.ipam.release_tunnel_address(&self.node, kind, now).await;
+        released.map(|_| ()).map_err(|source| KeepError::Release { kind, source })
+    }
+
+    async fn look_after_blocks(&self, wanted: &Wanted, now: SystemTime) -> Result<(), KeepError> {
         if !wanted.unselected.is_empty() {
             let given_back = self.ipam.release_unselected_affinities(&self.node, now).await;
             for block in given_back.map_err(KeepError::GiveBack)? {
@@ -276,12 +284,31 @@ mod tests {
         keeper.keep(&Wanted::of(&known, &node), now()).await.unwrap();
         assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, Some(addr));
 
+        // Another tunnel that cannot have one is told of, and no hindrance.
+        let full = IpPool { ipip_mode: EncapMode::Always, ..IpPool::new("172.31.0.0/32".parse().unwrap()) };
+        known.insert(Object::new("full".parse().unwrap(), full));
+        keeper.tell(TunnelKind::Vxlan, None).await.unwrap();
+        known.insert(client.of::<Node>().get(&id).await.unwrap());
+        let failed = keeper.keep(&Wanted::of(&known, &node), now()).await.unwrap_err();
+        assert!(matches!(failed, KeepError::Assign { kind: TunnelKind::Ipip, .. }), "{failed:?}");
+        let told = client.of::<Node>().get(&id).await.unwrap();
+        assert_eq!(told.spec.ipv4_vxlan_tunnel_addr, Some(addr));
+        known.insert(told);
+
         let told = known.nodes[&id].as_ref().clone();
         let mut off = snapshot(EncapMode::Never);
         off.insert(told);
         keeper.keep(&Wanted::of(&off, &node), now()).await.unwrap();
         assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, None);
         let handle = TunnelKind::Vxlan.handle(&node);
+        assert!(keeper.ipam.addrs_by_handle(&handle, now()).await.unwrap().is_empty());
+
+        // An agent that told that it has none, and ended before it had given it back.
+        keeper.keep(&Wanted::of(&known, &node), now()).await.unwrap_err();
+        keeper.tell(TunnelKind::Vxlan, None).await.unwrap();
+        off.insert(client.of::<Node>().get(&id).await.unwrap());
+        assert!(!keeper.ipam.addrs_by_handle(&handle, now()).await.unwrap().is_empty());
+        keeper.keep(&Wanted::of(&off, &node), now()).await.unwrap();
         assert!(keeper.ipam.addrs_by_handle(&handle, now()).await.unwrap().is_empty());
     }
 

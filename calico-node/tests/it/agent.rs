@@ -239,6 +239,76 @@ fn rel07_an_agent_that_could_not_follow_the_kernel_reads_it_anew_and_says_so() {
 }
 
 #[test]
+fn what_an_earlier_speaker_learned_stays_until_there_is_news_and_what_the_datastore_told_does_not() {
+    let pools = "
+pools:
+  - {cidr: 10.65.0.0/16, vxlanMode: CrossSubnet}
+";
+    let mut lab = up(&[ONE_SUBNET, pools, WORKLOADS].concat());
+    // With nobody there to tell anything, the agent waits for a while.
+    for host in ["node1", "node2"] {
+        lab.end_agent(host, Ending::Killed).unwrap();
+    }
+    for destination in ["10.65.99.0/26", "198.51.100.0/24"] {
+        let route = ["route", "add", destination, "via", "172.16.6.249", "proto", "80", "metric", "1024"];
+        assert_eq!(lab.exec("node1", "ip", &route).unwrap().stderr, "");
+    }
+    lab.start_agent("node1").unwrap();
+    let left = eventually(|| routes(&lab, "node1"), |routes| !routes.contains("10.65.99.0/26"));
+    assert!(!left.contains("10.65.99.0/26") && left.contains("198.51.100.0/24"), "{left}");
+    lab.down().unwrap();
+}
+
+#[test]
+fn pe63_the_connections_of_an_address_end_with_its_workload() {
+    let mut lab = up(&[ONE_SUBNET, POOL, WORKLOADS].concat());
+    let two = lab.address("two").unwrap().to_string();
+    let tracked = |lab: &Lab| lab.exec("node2", "conntrack", &["-L", "-f", "ipv4"]).unwrap().stdout;
+    for (source, destination) in [("198.51.100.7", two.as_str()), (two.as_str(), "198.51.100.7")] {
+        let flow = [
+            "-I",
+            "-p",
+            "udp",
+            "-s",
+            source,
+            "-d",
+            destination,
+            "--sport",
+            "4000",
+            "--dport",
+            "53",
+            "-t",
+            "600",
+        ];
+        lab.exec("node2", "conntrack", &flow).unwrap();
+    }
+    let other = [
+        "-I",
+        "-p",
+        "udp",
+        "-s",
+        "198.51.100.7",
+        "-d",
+        "198.51.100.8",
+        "--sport",
+        "1",
+        "--dport",
+        "2",
+        "-t",
+        "600",
+    ];
+    lab.exec("node2", "conntrack", &other).unwrap();
+    let of = |text: &str, addr: &str| {
+        text.split_whitespace().any(|word| word.split('=').next_back() == Some(addr))
+    };
+    assert!(of(&tracked(&lab), &two), "{}", tracked(&lab));
+    lab.detach("two").unwrap();
+    let left = eventually(|| tracked(&lab), |left| !of(left, &two));
+    assert!(!of(&left, &two) && of(&left, "198.51.100.8"), "{left}");
+    lab.down().unwrap();
+}
+
+#[test]
 fn an_interface_that_no_endpoint_names_neither_sends_nor_receives() {
     let mut lab = up(&[ONE_SUBNET, POOL, WORKLOADS].concat());
     let netns = lab.state().netns("two").unwrap().to_owned();

@@ -328,16 +328,18 @@ impl Known {
     fn mark_dependants(&self, name: &NodeName, site: Option<&Site>, dirty: &mut Dirty) {
         let Some(site) = site.filter(|_| !dirty.everything) else { return };
         for addr in site.addrs() {
-            // A destination may not cut off a node that is inside of it.
+            // A destination may not cut off a node that is inside of it: a block, or what BGP tells inside of a pool.
             for prefix in (0..=Family::of(addr).bits()).filter_map(|len| Cidr::holding(addr, len)) {
-                if self.blocks.contains_key(&prefix) || prefix.is_host() {
+                let in_pool = || self.rules.pools.values().any(|pool| pool.spec.cidr.covers(&prefix));
+                if self.blocks.contains_key(&prefix) || prefix.is_host() || in_pool() {
                     dirty.prefix(prefix);
                 }
             }
         }
         for end in Family::ALL.into_iter().filter_map(|family| Some((family, site.end(name, family)?))) {
-            for sharer in self.sharers(end.0, end.1).into_iter().flatten() {
+            for sharer in self.sharers(end.0, end.1).into_iter().flatten().filter(|sharer| *sharer != name) {
                 dirty.mark(Place::Peer(sharer.clone()));
+                self.led.get(sharer).into_iter().flatten().for_each(|(prefix, _)| dirty.prefix(*prefix));
             }
         }
     }

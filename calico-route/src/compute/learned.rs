@@ -28,6 +28,11 @@ pub(super) fn route(view: &View<'_>, prefix: Cidr, part: &mut Part) {
     if pool.is_some_and(|encap| encap.source(view.cluster_routes()) == Source::Datastore) {
         return;
     }
+    // What leads to a peer on its own account is meant to lead to a node.
+    if let Some(problem) = view.cuts_off(prefix).filter(|_| pool.is_some() && led.is_none()) {
+        part.problems.insert(problem);
+        return;
+    }
     let next_hops = next_hops(view, prefix, pool.unwrap_or(Encap::None), learned, part);
     if !next_hops.is_empty() {
         let priority = learned.priority.unwrap_or_else(|| view.priority(prefix.family()));

@@ -85,6 +85,10 @@ pub(super) fn settings(view: &View<'_>, device: &InterfaceName, part: &mut Part)
 pub(super) fn blackhole(view: &View<'_>, prefix: Cidr, part: &mut Part) {
     let host = view.known.blocks.get(&prefix).and_then(|block| block.host.as_ref());
     if host == Some(&view.known.node) && view.serves(prefix.family()) && !prefix.is_host() {
+        if let Some(problem) = view.cuts_off(prefix) {
+            part.problems.insert(problem);
+            return;
+        }
         let key = RouteKey::main(prefix, view.priority(prefix.family()));
         part.offer(key, Route { class: Class::Blackhole, target: Target::Blackhole });
     }

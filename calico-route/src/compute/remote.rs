@@ -42,13 +42,19 @@ fn to_host(view: &View<'_>, prefix: Cidr, encap: Encap, host: &NodeName) -> Resu
         .nodes
         .get(host)
         .ok_or_else(|| Problem::BlockOfUnknownNode { block: prefix, node: host.clone() })?;
-    if let Some((address, node)) = view.node_inside(&prefix) {
-        return Err(Problem::BlockHoldsNode { block: prefix, node: node.clone(), address });
+    if let Some(problem) = view.cuts_off(prefix) {
+        return Err(problem);
     }
     let side = node.side(family);
     let addr = side.addr.ok_or_else(|| Problem::NoNodeAddress { node: host.clone(), family })?.addr();
-    view.travel(encap, addr, side.tunnel)
-        .ok_or_else(|| Problem::NoTunnelAddress { node: host.clone(), family })
+    let route = view
+        .travel(encap, addr, side.tunnel)
+        .ok_or_else(|| Problem::NoTunnelAddress { node: host.clone(), family })?;
+    // What another node has too leads to that one, or to nobody.
+    match view.tunnel_clash(host, node, family).filter(|_| route.class == Class::VxlanTunnel) {
+        Some(problem) => Err(problem),
+        None => Ok(route),
+    }
 }
 
 impl View<'_> {

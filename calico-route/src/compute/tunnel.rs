@@ -1,5 +1,6 @@
 //! The tunnel devices of this node, and who is at the other ends.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use calico_model::{Family, InterfaceAddr, Name, NodeName};
@@ -82,29 +83,36 @@ fn single(addr: IpAddr) -> Option<InterfaceAddr> {
     InterfaceAddr::new(addr, Family::of(addr).bits())
 }
 
-/// How another node is reached through the tunnels: as a neighbour, and by a forwarding entry. Of nodes that have the
-/// same tunnel or MAC address, this one keeps it, otherwise the first by name.
+/// How another node is reached through the tunnels: as a neighbour, and by a forwarding entry.
 pub(super) fn peer(view: &View<'_>, name: &NodeName, part: &mut Part) {
-    let own = &view.known.node;
-    let (Some(site), Some(here)) = (view.known.nodes.get(name).filter(|_| name != own), view.own) else {
-        return;
-    };
+    let site = view.known.nodes.get(name).filter(|_| *name != view.known.node);
+    let (Some(site), Some(here)) = (site, view.own) else { return };
     for family in vxlans(view).filter(|family| vxlan(view, here, *family).is_ok()) {
         let Some(end) = site.end(name, family) else { continue };
-        let keeper = |sharers: &std::collections::BTreeSet<NodeName>| {
-            sharers.get(own).or_else(|| sharers.first()).filter(|keeper| *keeper != name).cloned()
-        };
-        let [same_address, same_mac] = view.known.sharers(family, end);
-        let clash = match (keeper(same_address), keeper(same_mac)) {
-            (Some(keeper), _) => Some((keeper, format!("address {}", end.tunnel))),
-            (None, Some(keeper)) => Some((keeper, format!("MAC address {}", end.mac))),
-            (None, None) => None,
-        };
-        if let Some((node, what)) = clash {
-            part.problems.insert(Problem::SharedTunnel { node, other: name.clone(), what });
+        if let Some(problem) = view.tunnel_clash(name, site, family) {
+            part.problems.insert(problem);
             continue;
         }
         part.neighbours.insert((vxlan_device(family), end.tunnel), end.mac);
         part.fdb.insert((vxlan_device(family), end.mac), end.underlay);
+    }
+}
+
+impl View<'_> {
+    /// Says who keeps the tunnel or MAC address that another node has too: of all that have it this node, otherwise the first
+    /// by name.
+    pub(super) fn tunnel_clash(&self, name: &NodeName, site: &Site, family: Family) -> Option<Problem> {
+        let end = site.end(name, family)?;
+        let keeper = |sharers: &BTreeSet<NodeName>| {
+            let keeper = sharers.get(&self.known.node).or_else(|| sharers.first());
+            keeper.filter(|keeper| *keeper != name).cloned()
+        };
+        let [same_address, same_mac] = self.known.sharers(family, end);
+        let (node, what) = match (keeper(same_address), keeper(same_mac)) {
+            (Some(keeper), _) => (keeper, format!("address {}", end.tunnel)),
+            (None, Some(keeper)) => (keeper, format!("MAC address {}", end.mac)),
+            (None, None) => return None,
+        };
+        Some(Problem::SharedTunnel { node, other: name.clone(), what })
     }
 }

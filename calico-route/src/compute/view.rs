@@ -7,6 +7,7 @@ use calico_model::{Cidr, Family, LearnedRoutes, NodeName};
 
 use super::Peering;
 use super::known::{Known, Place, Site};
+use crate::desired::Problem;
 use crate::encap::Pools;
 
 /// The metric of ordinary routes when the configuration names none.
@@ -108,11 +109,13 @@ impl<'k> View<'k> {
         self.known.node_addresses.get(&addr)?.last()
     }
 
-    /// Returns a node that lives inside a network, other than this one.
-    pub(super) fn node_inside(&self, cidr: &Cidr) -> Option<(IpAddr, &'k NodeName)> {
-        let inside = self.known.node_addresses.range(cidr.addr()..=cidr.last());
-        inside
-            .flat_map(|(addr, names)| names.iter().map(|name| (*addr, name)))
-            .find(|(_, name)| **name != self.known.node)
+    /// Says which node a route to a block would cut off, because its address is in there: one other than this, whose own
+    /// addresses are found before all routes.
+    pub(super) fn cuts_off(&self, block: Cidr) -> Option<Problem> {
+        let mut inside = self.known.node_addresses.range(block.addr()..=block.last());
+        inside.find_map(|(address, names)| {
+            let node = names.iter().find(|name| **name != self.known.node)?.clone();
+            Some(Problem::BlockHoldsNode { block, node, address: *address })
+        })
     }
 }

@@ -292,6 +292,27 @@ fn pe55_the_address_of_a_node_is_never_a_workloads_and_no_block_cuts_a_node_off(
 }
 
 #[test]
+fn pe55_neither_the_owner_of_a_block_nor_who_learns_it_cuts_off_a_node_inside() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "172.16.6.0/24", EncapMode::Never, EncapMode::Never);
+    block(&mut snapshot, "172.16.6.0/26", "node1");
+    let cut_off = "block 172.16.6.0/26 holds the address 172.16.6.2 of node node2 and gets no route; move the pool out of \
+                   the nodes' network";
+    let owner = on_node1(&snapshot);
+    assert!(!owner.routes.contains_key(&key("172.16.6.0/26")));
+    assert_eq!(problems(&owner), [cut_off]);
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "172.16.6.0/26", &["172.16.6.1"]);
+    learn(&mut learned, "172.16.6.128/26", &["172.16.6.1"]);
+    let other = compute(&snapshot, &node_name("node3"), &learned);
+    assert!(
+        !other.routes.contains_key(&key("172.16.6.0/26"))
+            && problems(&other).iter().any(|said| said.starts_with("block 172.16.6.0/26 holds"))
+    );
+    assert!(other.routes.contains_key(&key("172.16.6.128/26")), "nobody lives in there");
+}
+
+#[test]
 fn of_two_workloads_with_one_address_the_newer_has_the_route() {
     let mut snapshot = three_nodes();
     for (name, device, born) in
@@ -336,6 +357,7 @@ fn two_nodes_with_one_tunnel_address_are_told_apart_by_name() {
     node(&mut snapshot, "node3", "172.16.199.3/24", "192.168.1.0");
     let desired = on_node1(&snapshot);
     assert_eq!(desired.fdb.len(), 1);
+    assert!(!desired.routes.contains_key(&key("192.168.2.0/26")), "it would lead to the other node");
     assert!(
         problems(&desired)[0].starts_with("nodes node2 and node3 both have the tunnel's address 192.168.1.0")
     );

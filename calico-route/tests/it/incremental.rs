@@ -12,6 +12,7 @@ use calico_model::resource::{
 };
 use calico_model::{Cidr, Name, NodeName, Snapshot, Update};
 use calico_route::actual::Knowledge;
+use calico_route::departed::Departures;
 use calico_route::fake::FakeKernel;
 use calico_route::{Computer, Delta, Desired, compute, plan, plan_delta};
 use proptest::prelude::*;
@@ -28,7 +29,8 @@ const BLOCKS: [&str; 7] =
     ["10.0.0.0/30", "10.0.0.4/30", "10.0.0.5/32", "10.1.0.0/30", "10.1.0.0/31", "10.2.0.0/30", "fd00::/126"];
 const POOLS: [&str; 4] = ["10.0.0.0/16", "10.1.0.0/16", "10.1.0.0/24", "fd00::/64"];
 const WORKLOADS: [&str; 6] = ["10.0.0.1", "10.0.0.5", "10.1.0.1", "172.16.0.11", "fd00::1", "2001:db8::2"];
-const LEARNED: [&str; 5] = ["10.0.0.0/30", "10.0.0.5/32", "10.2.0.0/30", "0.0.0.0/0", "fd00::/126"];
+const LEARNED: [&str; 6] =
+    ["10.0.0.0/29", "10.0.0.0/30", "10.0.0.5/32", "10.2.0.0/30", "0.0.0.0/0", "fd00::/126"];
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
@@ -373,6 +375,8 @@ proptest! {
         let mut actual = kernel.read(&before.ownership);
         let settled = plan(&before, &actual);
         prop_assume!(settled.changes.is_empty());
+        let mut departures = Departures::default();
+        departures.pass(&before, &actual, &[]);
         more.iter().for_each(|step| pair.tell(step));
         let delta = pair.computer.settle();
         let desired = pair.computer.desired();
@@ -380,6 +384,10 @@ proptest! {
         // Another reason to wait has everything looked at.
         prop_assume!(short.waiting == settled.waiting);
         prop_assert_eq!(&short, &plan(desired, &actual));
+        prop_assert_eq!(
+            departures.clone().pass_delta(desired, &actual, &short.changes, &delta),
+            departures.pass(desired, &actual, &short.changes)
+        );
 
         // And what is remembered of the kernel afterwards is what it holds.
         let kept = short.changes.iter().all(|change| actual.made(change) == Knowledge::Kept);

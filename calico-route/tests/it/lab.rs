@@ -276,12 +276,12 @@ async fn pe63_an_address_that_moves_on_this_node_takes_no_connection_along() {
         computer.apply(&Update::Put(Box::new(object.clone().into())));
     }
     let delta = computer.settle();
-    let departed = departures.pass_delta(computer.desired(), &delta);
+    let changes = plan_delta(computer.desired(), &actual, &delta).changes;
+    let departed = departures.pass_delta(computer.desired(), &actual, &changes, &delta);
     let address: IpAddr = lab.plan.workloads[0].parse().unwrap();
     assert_eq!((departed.before.contains(&address), departed.after.is_empty()), (true, true));
     assert!(netlink.forget_connections(&departed.before).await.unwrap() > 0);
     assert!(host.ip(&format!("route show {address}")).contains("cali1"), "its new home is not reachable yet");
-    let changes = plan_delta(computer.desired(), &actual, &delta).changes;
     assert!(netlink.apply(&changes).await.iter().all(|outcome| outcome.result.is_ok()));
     assert!(host.ip(&format!("route show {address}")).contains("cali2"));
 }

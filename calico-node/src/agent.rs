@@ -106,6 +106,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
         requests,
         report,
         status,
+        unwalked: None,
         settings,
         paths,
     };
@@ -162,6 +163,8 @@ struct Agent {
     requests: Requests,
     report: Report,
     status: watch::Sender<NodeStatus>,
+    /// Why live flows could not be asked about the last time.
+    unwalked: Option<String>,
 }
 
 impl Agent {
@@ -301,9 +304,11 @@ impl Agent {
 
     /// Asks about live flows again, by the rules that are in force.
     async fn walk(&mut self) {
-        if let Err(error) = self.dataplane.walk_flows(&mut self.compiler).await {
+        let failure = self.dataplane.walk_flows(&mut self.compiler).await.err();
+        if let Some(error) = failure.as_ref().filter(|_| failure != self.unwalked) {
             tracing::warn!(%error, "live flows cannot be asked about again yet");
         }
+        self.unwalked = failure;
     }
 
     async fn tell(&mut self) {

@@ -64,8 +64,10 @@ pub(super) async fn cleanup() -> Result<(), CleanupError> {
 pub(super) struct Dataplane {
     filter: Filter,
     netlink: Netlink,
-    /// `None` once it has failed.
+    /// `None` from when it fails until it is there again.
     watch: Option<Watch>,
+    /// How often more changed than watches that failed could tell.
+    former_overruns: u64,
     departures: Departures,
     flows: Flows,
     /// What the kernel holds: only while it is as wanted and nobody else changed it.
@@ -135,6 +137,7 @@ impl Dataplane {
             rules_watch: Some(follow(rules_watch)),
             netlink,
             watch: Some(watch),
+            former_overruns: 0,
             departures: Departures::default(),
             flows: Flows::default(),
             known: None,
@@ -210,7 +213,8 @@ impl Dataplane {
     }
 
     fn cannot_follow(&mut self, error: &std::io::Error) -> Event {
-        tracing::warn!(%error, "the kernel's changes cannot be followed any more; everything is read again every so often");
+        tracing::warn!(%error, "the kernel's changes cannot be followed; everything is read again until they can");
+        self.former_overruns = self.overruns();
         self.watch = None;
         Event::Overrun
     }
@@ -230,7 +234,7 @@ impl Dataplane {
 
     /// Returns how often more changed than the kernel could tell.
     pub(super) fn overruns(&self) -> u64 {
-        self.watch.as_ref().map_or(0, Watch::overruns)
+        self.former_overruns + self.watch.as_ref().map_or(0, Watch::overruns)
     }
 
     /// Forgets what the kernel holds: it will be read.
@@ -312,12 +316,16 @@ impl Dataplane {
                 }
             }
         }
+        if self.watch.is_none() {
+            // First it is listened, then read: nothing is missed between.
+            self.watch = self.netlink.watch(&desired.ownership).await.ok();
+        }
         let actual = match self.netlink.read(&desired.ownership).await {
             Ok(actual) => actual,
             Err(error) => return RoutePass::failed(with_causes(&error)),
         };
         let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
-        pass.interfaces = Some(interfaces::of(&actual.host));
+        pass.interfaces = Some(interfaces::of(&actual.host, &desired.ownership));
         let plan = calico_route::plan(desired, &actual);
         let planned = plan.changes.len();
         let mut changes = reconciler.admit(plan.changes, &actual.host, &desired.ownership, now);

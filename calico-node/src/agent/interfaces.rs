@@ -7,18 +7,19 @@ use calico_model::datastore::Backoff;
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{Node, NodeInterface, ObjectId};
 use calico_model::{Name, NodeName, Snapshot};
+use calico_route::Ownership;
 use calico_route::actual::Host;
 use tokio::sync::watch;
 
 use super::dataplane::with_causes;
 
-/// Returns the interfaces that have addresses and are the machine's own: not loopback, nor any that Calico, or
-/// Kubernetes' service proxy, made. Pure.
-pub(super) fn of(host: &Host) -> Vec<NodeInterface> {
+/// Returns the interfaces that have addresses and are the machine's own: not loopback, nor a workload's, nor any that Calico,
+/// or Kubernetes' service proxy, made. Pure.
+pub(super) fn of(host: &Host, ownership: &Ownership) -> Vec<NodeInterface> {
     let is_ours =
         |name: &str| name.starts_with("cali") || name.ends_with(".calico") || name.ends_with(".cali");
     let is_own = |name: &str| !is_ours(name) && name != "tunl0" && !name.starts_with("kube-ipvs");
-    let links = host.links.iter().filter(|(name, _)| is_own(name.as_str()));
+    let links = host.links.iter().filter(|(name, _)| is_own(name.as_str()) && !ownership.is_workload(name));
     let described = links.map(|(name, link)| NodeInterface {
         name: name.to_string(),
         addresses: link.addresses.keys().copied().filter(|address| leads_somewhere(address.addr())).collect(),
@@ -59,8 +60,8 @@ impl Interfaces {
 
 async fn keep(mut wanted: watch::Receiver<Wanted>, node: NodeName, client: Client, seed: u64) {
     let id = ObjectId::from(Name::from(node));
-    let mut backoff = Backoff::new(seed, Duration::from_millis(500), Duration::from_secs(60));
     while wanted.changed().await.is_ok() {
+        let mut backoff = Backoff::new(seed, Duration::from_millis(500), Duration::from_secs(60));
         loop {
             let newest = wanted.borrow_and_update().clone();
             let Some((interfaces, _)) = newest else { break };
@@ -79,4 +80,31 @@ async fn keep(mut wanted: watch::Receiver<Wanted>, node: NodeName, client: Clien
 async fn tell(client: &Client, id: &ObjectId, interfaces: Vec<NodeInterface>) -> Result<(), ClientError> {
     let write = |_: &mut _, node: &mut Node| node.interfaces = interfaces.clone();
     client.of::<Node>().modify(id, write).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use calico_model::resource::FelixConfiguration;
+    use calico_route::fake::FakeKernel;
+
+    use super::*;
+
+    #[test]
+    fn a_workloads_interface_is_not_the_machines_own_whatever_its_prefix() {
+        let mut kernel = FakeKernel::default();
+        for (name, address) in
+            [("eth0", "172.16.6.1/24"), ("tap0", "172.16.7.1/32"), ("vxlan.calico", "10.0.0.1/32")]
+        {
+            kernel.add_link(&name.parse().unwrap(), &[address.parse().unwrap()]);
+        }
+        let settings =
+            FelixConfiguration { interface_prefix: Some("tap".to_owned()), ..FelixConfiguration::new() };
+        let ownership = Ownership::of(&settings);
+        let names = |ownership: &Ownership| {
+            let interfaces = of(&kernel.read(ownership).host, ownership);
+            interfaces.into_iter().map(|interface| interface.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&ownership), ["eth0"]);
+        assert_eq!(names(&Ownership::default()), ["eth0", "tap0"]);
+    }
 }

@@ -22,6 +22,7 @@ use calico_model::resource::Kind;
 use calico_model::resource::block::all_blocks_prefix;
 use calico_model::{Cidr, Datastore, LearnedRoutes, NodeName, Update};
 use calico_policy::Compiler;
+use calico_route::Ownership;
 use calico_route::reconcile::{End, Next, Reconciler};
 use tokio::sync::watch;
 
@@ -117,12 +118,13 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     result
 }
 
-/// Removes everything of ours from the kernel of the calling thread's network namespace.
+/// Removes everything of ours from the kernel of the calling thread's network namespace. `ownership` says which interfaces are
+/// workloads'.
 ///
 /// # Errors
 /// When the kernel cannot be reached, or something could not be removed.
-pub async fn cleanup() -> Result<(), CleanupError> {
-    dataplane::cleanup().await
+pub async fn cleanup(ownership: &Ownership) -> Result<(), CleanupError> {
+    dataplane::cleanup(ownership).await
 }
 
 /// What keeps the nodes of a cluster from doing the same at the same moment.

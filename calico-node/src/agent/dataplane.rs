@@ -49,10 +49,10 @@ pub enum CleanupError {
 }
 
 /// Removes rules, routes, tunnels and neighbours of ours; goes on past failures.
-pub(super) async fn cleanup() -> Result<(), CleanupError> {
+pub(super) async fn cleanup(ownership: &Ownership) -> Result<(), CleanupError> {
     let mut left = Vec::new();
     let mut netlink = Netlink::connect().map_err(ConnectError::from)?;
-    match netlink.cleanup(&Ownership::default()).await {
+    match netlink.cleanup(ownership).await {
         Ok(refused) => left.extend(refused.iter().map(|(_, error)| with_causes(error))),
         Err(error) => left.push(with_causes(&error)),
     }

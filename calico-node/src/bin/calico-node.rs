@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use calico_model::datastore::client::Client;
+use calico_model::resource::FelixConfiguration;
 use calico_model::{AsNumber, InterfaceAddr, NodeName, RouterId};
 use calico_node::agent::{self, Options};
 use calico_node::config::DatastoreConfig;
@@ -12,6 +13,7 @@ use calico_node::reflector;
 use calico_node::settings::{Settings, host_addrs};
 use calico_node::status::StatusServer;
 use calico_node::{datastore, stamp, startup, telemetry};
+use calico_route::Ownership;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,7 +33,12 @@ enum Command {
     /// Runs the agent until it is told to stop; the default.
     Run,
     /// Removes everything of Calico's from this host's kernel: rules, routes, tunnels, neighbours.
-    Cleanup,
+    Cleanup {
+        /// With what the names of workloads' interfaces begin, separated by commas: interfacePrefix of the
+        /// FelixConfiguration.
+        #[arg(long, env = "FELIX_INTERFACEPREFIX", default_value = "cali", value_name = "PREFIXES")]
+        interface_prefix: String,
+    },
     /// Runs a stand-alone route reflector, which programs nothing: it reflects routes between the nodes whose BGPPeers
     /// name its address, and peers with the other stand-alone reflectors.
     RouteReflector(Reflector),
@@ -64,7 +71,13 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match arguments.command {
                 None | Some(Command::Run) => run().await,
-                Some(Command::Cleanup) => agent::cleanup().await.map_err(anyhow::Error::from),
+                Some(Command::Cleanup { interface_prefix }) => {
+                    let settings = FelixConfiguration {
+                        interface_prefix: Some(interface_prefix),
+                        ..FelixConfiguration::new()
+                    };
+                    agent::cleanup(&Ownership::of(&settings)).await.map_err(anyhow::Error::from)
+                }
                 Some(Command::RouteReflector(wanted)) => reflect(wanted).await,
             }
         })

@@ -377,6 +377,14 @@ pools:
     let left = host(&lab, "ip route");
     assert!(!left.contains("10.65.") && !left.contains("cali"), "{left}");
     assert!(left.contains("10.200.0.0/16 via 172.16.6.254") && left.contains("default via"), "{left}");
+    // Of interfaces with another prefix it has to be told.
+    host(&lab, "ip link add tap9 type veth peer name tap9far");
+    host(&lab, "ip neigh add 10.65.9.9 lladdr 02:00:00:00:00:09 dev tap9 nud permanent");
+    for (prefixes, held) in [("cali", true), ("cali,tap", false)] {
+        host(&lab, &format!("{} cleanup --interface-prefix {prefixes}", env!("CARGO_BIN_EXE_calico-node")));
+        assert_eq!(host(&lab, "ip neigh show dev tap9").contains("10.65.9.9"), held, "{prefixes}");
+    }
+    host(&lab, "ip link del tap9");
     lab.start_agent("node1").unwrap();
     let after = eventually(|| lab.kernel_objects("node1").unwrap().without_numbers(), |now| *now == before);
     assert_eq!(before.difference(&after), Vec::<String>::new());

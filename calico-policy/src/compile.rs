@@ -7,9 +7,8 @@
 //! | prerouting  | `cali-source`            | a workload sends from its own addresses only, and nobody to loopback     |
 //! | prerouting  | `cali-raw-in`            | host endpoints' untracked ingress policy                                |
 //! | prerouting  | `cali-pre-dnat`          | host endpoints' pre-DNAT policy                                         |
-//! | input       | `cali-input-workload`    | the sending workload's egress policy                                    |
+//! | prerouting  | `cali-egress`            | the sending workload's egress policy                                    |
 //! | input       | `cali-input-host`        | tunnel packets, workload to host, host endpoints' ingress policy        |
-//! | forward     | `cali-forward-from`      | the sending workload's egress policy                                    |
 //! | forward     | `cali-forward-to`        | the receiving workload's ingress policy                                 |
 //! | forward     | `cali-forward-host-in`   | what host endpoints let through on its way in                           |
 //! | forward     | `cali-forward-host-out`  | what host endpoints let through on its way out                          |

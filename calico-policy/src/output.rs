@@ -239,9 +239,10 @@ pub(crate) fn parts(rules: &[Rule]) -> impl Iterator<Item = Part> + '_ {
             | Match::IcmpCode(..)
             | Match::Interface(_, _, Interface::Prefix(_) | Interface::Named(_))
             | Match::Established
-            | Match::Withdrawn
-            | Match::Invalid
-            | Match::Accepted => None,
+            | Match::Withdrawn(_)
+            | Match::TrackedOrInvalid
+            | Match::Accepted
+            | Match::ToHost => None,
         });
         let led = match &rule.action {
             Action::Jump(chain) | Action::Goto(chain) => Some(Part::Chain(chain.clone())),

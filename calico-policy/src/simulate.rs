@@ -202,9 +202,12 @@ impl<'r> Run<'r> {
             Match::Established => {
                 matches!(self.state, ConnectionState::Established | ConnectionState::Withdrawn)
             }
-            Match::Withdrawn => self.state == ConnectionState::Withdrawn,
-            Match::Invalid => self.state == ConnectionState::Invalid,
+            Match::Withdrawn(op) => op.says(self.state == ConnectionState::Withdrawn),
+            Match::TrackedOrInvalid => {
+                !matches!(self.state, ConnectionState::New | ConnectionState::Untracked)
+            }
             Match::Accepted => self.accepted,
+            Match::ToHost => matches!(packet.path, Path::ToHost { .. }),
         }
     }
 

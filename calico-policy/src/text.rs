@@ -221,9 +221,13 @@ impl Display for Match {
                 write!(f, "iifname . {} @{set}", addr(*family, End::Source))
             }
             Match::Established => f.write_str("ct state established,related"),
-            Match::Withdrawn => write!(f, "ct mark & {WITHDRAWN_MARK:#010x} == {WITHDRAWN_MARK:#010x}"),
-            Match::Invalid => f.write_str("ct state invalid"),
+            Match::Withdrawn(op) => {
+                let is = if *op == Op::Is { "==" } else { "!=" };
+                write!(f, "ct mark & {WITHDRAWN_MARK:#010x} {is} {WITHDRAWN_MARK:#010x}")
+            }
+            Match::TrackedOrInvalid => f.write_str("ct state invalid,established,related"),
             Match::Accepted => write!(f, "meta mark & {ACCEPTED:#010x} == {ACCEPTED:#010x}"),
+            Match::ToHost => f.write_str("fib daddr type != unicast"),
         }
     }
 }

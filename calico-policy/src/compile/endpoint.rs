@@ -68,17 +68,18 @@ impl Compilation<'_> {
         }
     }
 
-    /// Lets tracked flows go on unless their permission was taken back, and drops what cannot belong to one.
-    pub(super) fn tracked(&self, deny: Action) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        if self.felix.reevaluates_flows() {
-            rules.push(Rule::when([Match::Withdrawn], deny.clone()));
-        }
-        rules.push(Rule::when([Match::Established], Action::Accept));
-        if !self.felix.disable_conntrack_invalid_check.unwrap_or(false) {
-            rules.push(Rule::when([Match::Invalid], deny));
-        }
-        rules
+    /// Lets tracked flows go on unless their permission was taken back, if this holds of the packet too.
+    pub(super) fn going_on(&self, more: impl IntoIterator<Item = Match>) -> Rule {
+        let mut matches = vec![Match::Established];
+        matches.extend(self.felix.reevaluates_flows().then_some(Match::Withdrawn(Op::IsNot)));
+        matches.extend(more);
+        Rule::when(matches, Action::Accept)
+    }
+
+    /// Drops what belongs to a tracked flow and does not go on, and what cannot belong to one.
+    pub(super) fn not_going_on(&self, deny: Action) -> Rule {
+        let unchecked = self.felix.disable_conntrack_invalid_check.unwrap_or(false);
+        Rule::when([if unchecked { Match::Established } else { Match::TrackedOrInvalid }], deny)
     }
 
     /// Keeps workloads from making the tunnel packets that only nodes make.

@@ -217,7 +217,7 @@ impl Compilation<'_> {
         let name = ChainName::digest(kind, stops.iter().map(ChainName::as_str));
         let mut rules = Vec::new();
         if stage != Stage::Untracked {
-            rules.extend(self.tracked(self.deny_in(stage)));
+            rules.extend([self.going_on([]), self.not_going_on(self.deny_in(stage))]);
         }
         if stage != Stage::Forward {
             rules.extend(self.failsafes(way));

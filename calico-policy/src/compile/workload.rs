@@ -61,31 +61,30 @@ impl Compilation<'_> {
         essential_types().into_iter().flat_map(each).collect()
     }
 
+    /// Leads to each workload's policy. What comes from one is asked before it has a route: what goes to the node and what is
+    /// forwarded would else be two ways to the same chains, and the kernel walks through both whenever one leads elsewhere.
     fn dispatch(&mut self) {
-        let from = self.dispatch_of("from-workloads", Bound::In, guard::from_workload());
-        let to = self.dispatch_of("to-workloads", Bound::Out, guard::to_workload());
-        let input = [self.essentials(), from.clone()].concat();
-        self.filter("input-workload", Hook::Input, 0, input);
-        self.filter("forward-from", Hook::Forward, 0, from);
+        let essential =
+            |matches: Vec<Match>| Rule::when([matches.as_slice(), &[Match::ToHost]].concat(), Action::Accept);
+        let mut from = vec![self.going_on([])];
+        from.extend(essential_types().map(essential));
+        from.push(self.not_going_on(self.deny()));
+        from.extend(self.no_tunnels());
+        let from = self.dispatch_of("from-workloads", Bound::In, from, guard::from_workload());
+        self.filter("egress", Hook::Prerouting, 0, from);
+        // What comes from an unknown interface was dropped by its source already. What goes to one finds no chain.
+        let known = Match::Interface(Bound::Out, Op::Is, Interface::InSet(guard::known()));
+        let to = vec![self.going_on([known]), self.not_going_on(self.deny())];
+        let to = self.dispatch_of("to-workloads", Bound::Out, to, guard::to_workload());
         self.filter("forward-to", Hook::Forward, 1, to);
     }
 
     /// What all workloads have in common, before each one's policy and after it: what comes back undecided is denied. It is
     /// said once and not in each one's chain: the kernel walks through all rules whenever one changes.
-    fn dispatch_of(&mut self, words: &str, bound: Bound, map: SetName) -> Vec<Rule> {
-        let unknown = Match::Interface(bound, Op::IsNot, Interface::InSet(guard::known()));
-        let mut rules = Vec::new();
-        // What comes from an unknown interface was dropped by its source already, so most packets are spared the look-up.
-        if bound == Bound::Out {
-            rules.push(Rule::when([unknown], self.deny()));
-        }
-        rules.extend(self.tracked(self.deny()));
-        if bound == Bound::In {
-            rules.extend(self.no_tunnels());
-        }
-        rules.push(Rule::always(Action::Dispatch(bound, map)));
+    fn dispatch_of(&mut self, words: &str, bound: Bound, mut first: Vec<Rule>, map: SetName) -> Vec<Rule> {
+        first.push(Rule::always(Action::Dispatch(bound, map)));
         let chain = ChainName::fixed(words);
-        self.chain(&chain, rules);
+        self.chain(&chain, first);
         let asked = self.for_workload_interfaces(bound, &[], &Action::Jump(chain));
         let undecided = self.for_workload_interfaces(bound, &[], &self.deny());
         [asked, undecided].concat()

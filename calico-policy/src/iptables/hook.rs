@@ -7,17 +7,22 @@ use super::program::{Match, Rule, TableName, Target};
 use super::words::hook_word;
 use crate::ruleset::{Base, Bound, ChainKind, ChainName, Hook, Op};
 
-/// The table in which a base chain's stage is run.
-pub(super) fn table_of(base: Base) -> TableName {
+/// The table in which a base chain's stage is run, and the hooks at which it is: no table of iptables filters between the
+/// translation of destinations and the choice of a route.
+pub(super) fn places_of(base: Base) -> (TableName, Vec<Hook>) {
     const RAW: i32 = -200;
     const MANGLE: i32 = -100;
-    match (base.kind, base.hook) {
+    let table = match (base.kind, base.hook) {
         (ChainKind::Nat, _) => TableName::Nat,
         (ChainKind::Filter, Hook::Prerouting | Hook::Output) if base.priority < RAW => TableName::Raw,
-        (ChainKind::Filter, Hook::Prerouting | Hook::Postrouting) => TableName::Mangle,
-        (ChainKind::Filter, Hook::Output) if base.priority < MANGLE => TableName::Mangle,
+        (ChainKind::Filter, Hook::Prerouting | Hook::Output) if base.priority < MANGLE => TableName::Mangle,
+        (ChainKind::Filter, Hook::Prerouting) => {
+            return (TableName::Filter, vec![Hook::Input, Hook::Forward]);
+        }
+        (ChainKind::Filter, Hook::Postrouting) => TableName::Mangle,
         (ChainKind::Filter, Hook::Input | Hook::Forward | Hook::Output) => TableName::Filter,
-    }
+    };
+    (table, vec![base.hook])
 }
 
 impl Lowering<'_> {

@@ -161,8 +161,14 @@ impl Run<'_> {
             Match::Established => {
                 matches!(self.state, ConnectionState::Established | ConnectionState::Withdrawn)
             }
-            Match::Withdrawn => self.state == ConnectionState::Withdrawn,
-            Match::Invalid => self.state == ConnectionState::Invalid,
+            Match::Withdrawn(op) => op.says(self.state == ConnectionState::Withdrawn),
+            Match::TrackedOrInvalid => {
+                !matches!(self.state, ConnectionState::New | ConnectionState::Untracked)
+            }
+            Match::Local => {
+                let to_all = packet.destination.is_multicast();
+                matches!(packet.path, Path::ToHost { .. }) && !to_all
+            }
             Match::Mark(bits) => self.mark & bits == *bits,
         }
     }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use calico_model::Family;
 
-use super::hook::{hook_chain, table_of};
+use super::hook::{hook_chain, places_of};
 use super::program::{HookRule, Rule, Rules, Table, TableName, Target};
 use super::{Insertion, Options};
 use crate::delta::Delta;
@@ -109,8 +109,11 @@ fn pieces(ruleset: &Ruleset) -> BTreeMap<Key, Pieces> {
     let mut stages: BTreeMap<TableName, BTreeMap<Hook, Vec<(i32, ChainName)>>> = BTreeMap::new();
     for (name, chain) in &ruleset.chains {
         if let Some(base) = chain.base {
-            let of_hook = stages.entry(table_of(base)).or_default().entry(base.hook).or_default();
-            of_hook.push((base.priority, name.clone()));
+            let (table, hooks) = places_of(base);
+            for hook in hooks {
+                let of_hook = stages.entry(table).or_default().entry(hook).or_default();
+                of_hook.push((base.priority, name.clone()));
+            }
         }
     }
     let mut pieces = BTreeMap::new();

@@ -90,9 +90,11 @@ pub enum Match {
     /// It belongs to a tracked flow that was let through, or is an error about one.
     Established,
     /// It belongs to a tracked flow from which the permission was taken back: `-m connmark`.
-    Withdrawn,
-    /// Connection tracking finds it invalid.
-    Invalid,
+    Withdrawn(Op),
+    /// It belongs to a tracked flow or is an error about one, or connection tracking finds it invalid.
+    TrackedOrInvalid,
+    /// It goes to an address of the node itself: `-m addrtype`.
+    Local,
     /// All these bits of its mark are set.
     Mark(u32),
 }
@@ -205,8 +207,9 @@ impl Match {
             | Match::Icmp(..)
             | Match::Set(..)
             | Match::Established
-            | Match::Withdrawn
-            | Match::Invalid
+            | Match::Withdrawn(_)
+            | Match::TrackedOrInvalid
+            | Match::Local
             | Match::Mark(_) => None,
         }
     }
@@ -222,8 +225,9 @@ impl Match {
             | Match::Port(_, op, ..)
             | Match::Ports(_, op, _)
             | Match::Icmp(_, op, ..)
+            | Match::Withdrawn(op)
             | Match::Set(op, ..) => *op = if *op == Op::Is { Op::IsNot } else { Op::Is },
-            Match::Established | Match::Withdrawn | Match::Invalid | Match::Mark(_) => {}
+            Match::Established | Match::TrackedOrInvalid | Match::Local | Match::Mark(_) => {}
         }
         self
     }

@@ -104,8 +104,11 @@ impl Rule {
                 format!("-m set {}--match-set {set} {directions}", not(op))
             }
             Match::Established => "-m conntrack --ctstate RELATED,ESTABLISHED".to_owned(),
-            Match::Withdrawn => format!("-m connmark --mark {WITHDRAWN_MARK:#x}/{WITHDRAWN_MARK:#x}"),
-            Match::Invalid => "-m conntrack --ctstate INVALID".to_owned(),
+            Match::Withdrawn(op) => {
+                format!("-m connmark {}--mark {WITHDRAWN_MARK:#x}/{WITHDRAWN_MARK:#x}", not(op))
+            }
+            Match::TrackedOrInvalid => "-m conntrack --ctstate INVALID,RELATED,ESTABLISHED".to_owned(),
+            Match::Local => "-m addrtype --dst-type LOCAL".to_owned(),
             Match::Mark(bits) => format!("-m mark --mark {bits:#x}/{bits:#x}"),
         }
     }

@@ -41,6 +41,11 @@ enum ConnectionKey {
     Mark = 3,
 }
 
+/// The bits of a connection's state (`nf_conntrack_common.h`).
+const INVALID: u32 = 1;
+const ESTABLISHED: u32 = 2;
+const RELATED: u32 = 4;
+
 #[derive(Clone, Copy)]
 #[repr(u32)]
 enum Header {
@@ -215,18 +220,27 @@ impl Loader<'_> {
                 self.addr(End::Source, *family);
                 self.lookup(Op::Is, set);
             }
-            // ESTABLISHED and RELATED
-            Match::Established => self.state(2 | 4),
-            Match::Withdrawn => {
+            Match::Established => self.state(ESTABLISHED | RELATED),
+            Match::Withdrawn(op) => {
                 self.connection(ConnectionKey::Mark);
                 self.bitwise(&WITHDRAWN_MARK.to_ne_bytes(), &[0; 4]);
-                self.compare(Op::Is, &WITHDRAWN_MARK.to_ne_bytes());
+                self.compare(*op, &WITHDRAWN_MARK.to_ne_bytes());
             }
-            Match::Invalid => self.state(1),
+            Match::TrackedOrInvalid => self.state(INVALID | ESTABLISHED | RELATED),
             Match::Accepted => {
                 self.meta(Meta::Mark, 4);
                 self.bitwise(&ACCEPTED.to_ne_bytes(), &[0; 4]);
                 self.compare(Op::Is, &ACCEPTED.to_ne_bytes());
+            }
+            Match::ToHost => {
+                let register = self.register(4);
+                // NFT_FIB_RESULT_ADDRTYPE of NFTA_FIB_F_DADDR; all but RTN_UNICAST
+                expression(self.out, "fib", |out| {
+                    out.number(1, register);
+                    out.number(2, 3);
+                    out.number(3, 2);
+                });
+                self.compare(Op::IsNot, &1_u32.to_ne_bytes());
             }
         }
     }

@@ -128,11 +128,13 @@ pub enum Match {
     /// It belongs to a tracked flow that was let through, or is an error about one.
     Established,
     /// It belongs to a tracked flow from which the permission was taken back.
-    Withdrawn,
-    /// Connection tracking finds it invalid.
-    Invalid,
+    Withdrawn(Op),
+    /// It belongs to a tracked flow, whatever became of that, or is an error about one, or connection tracking finds it invalid.
+    TrackedOrInvalid,
     /// It is marked as accepted by earlier host policy.
     Accepted,
+    /// It goes to the node itself or to everybody on the link, and is not forwarded.
+    ToHost,
 }
 
 impl Op {

@@ -70,7 +70,7 @@ const DRIFTS: [&str; 32] = [
     "sysctl -qw net.ipv4.neigh.CALI.proxy_delay=80",
     "sysctl -qw net.ipv6.conf.CALI.accept_ra=2",
     "nft add rule inet calico cali-forward-to accept",
-    "nft insert rule inet calico cali-forward-from accept",
+    "nft insert rule inet calico cali-egress accept",
     "nft flush chain inet calico cali-source",
     "nft flush set inet calico cali-workloads",
     "nft add element inet calico cali-workloads { cali9 }",

@@ -92,6 +92,8 @@ struct Compilation<'c> {
     renamed: &'c BTreeSet<SetName>,
     sets: &'c mut Sets,
     guards: &'c mut BTreeMap<InterfaceName, Guard>,
+    /// Those of which not all can be guarded as it was meant.
+    warned: &'c mut BTreeSet<InterfaceName>,
     /// What cannot be enforced, by the chain that would.
     warnings: &'c mut BTreeMap<ChainName, BTreeSet<Warning>>,
     /// The shared chains that were made in this pass.

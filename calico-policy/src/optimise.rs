@@ -150,7 +150,10 @@ fn merged(rules: Vec<Rule>, sets: &mut Sets) -> Vec<Rule> {
             Field::Port(End::Source),
             Field::Port(End::Destination),
         ] {
-            if run.len() > 1 {
+            // The first time, rules that are the same become one.
+            let is_asked =
+                field.is_first() || run.iter().any(|rule| rule.matches.iter().any(|m| field.is(m)));
+            if run.len() > 1 && is_asked {
                 run = merged_by(field, run, sets);
             }
         }
@@ -177,6 +180,10 @@ enum Field {
 }
 
 impl Field {
+    fn is_first(self) -> bool {
+        matches!(self, Field::Address(End::Source))
+    }
+
     fn is(self, m: &Match) -> bool {
         match self {
             Field::Address(wanted) => {
@@ -188,42 +195,48 @@ impl Field {
 }
 
 fn merged_by(field: Field, rules: Vec<Rule>, sets: &mut Sets) -> Vec<Rule> {
-    let mut groups: Vec<(Vec<Match>, Vec<Rule>)> = Vec::new();
-    let mut places: HashMap<Vec<Match>, usize> = HashMap::new();
-    for rule in rules {
-        let (own, rest): (Vec<Match>, Vec<Match>) = rule.matches.iter().cloned().partition(|m| field.is(m));
-        if own.len() > 1 {
-            groups.push((rest, vec![rule]));
+    let mut merged = Vec::new();
+    for group in groups(field, &rules) {
+        let first = &rules[group[0]];
+        if group.len() == 1 {
+            merged.push(first.clone());
             continue;
         }
-        let place = *places.entry(rest.clone()).or_insert_with(|| {
-            groups.push((rest, Vec::new()));
-            groups.len() - 1
-        });
-        groups[place].1.push(rule);
-    }
-    let mut merged = Vec::new();
-    for (rest, rules) in groups {
         let own: Option<Vec<Match>> =
-            rules.iter().map(|rule| rule.matches.iter().find(|m| field.is(m)).cloned()).collect();
-        match own {
-            _ if rules.len() == 1 => merged.extend(rules),
+            group.iter().map(|place| rules[*place].matches.iter().find(|m| field.is(m)).cloned()).collect();
+        let unions = match (own, field) {
             // One that does not look at it at all says it all.
-            None => merged.push(Rule { matches: rest, action: rules[0].action.clone() }),
-            Some(own) => {
-                let unions = match field {
-                    Field::Address(end) => any_address(end, &own, sets),
-                    Field::Port(end) => vec![any_port(end, &own, sets)],
-                };
-                let action = &rules[0].action;
-                let with = |union: Match| [rest.as_slice(), &[union]].concat();
-                merged.extend(
-                    unions.into_iter().map(|union| Rule { matches: with(union), action: action.clone() }),
-                );
+            (None, _) => vec![None],
+            (Some(own), Field::Address(end)) => any_address(end, &own, sets).into_iter().map(Some).collect(),
+            (Some(own), Field::Port(end)) => vec![Some(any_port(end, &own, sets))],
+        };
+        merged.extend(unions.into_iter().map(|union| {
+            let rest = first.matches.iter().filter(|m| !field.is(m)).cloned();
+            Rule { matches: rest.chain(union).collect(), action: first.action.clone() }
+        }));
+    }
+    merged
+}
+
+/// Returns the places of rules that differ in nothing else, together. One that names the field more than once is alone.
+fn groups(field: Field, rules: &[Rule]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut places: HashMap<Vec<&Match>, usize> = HashMap::new();
+    for (place, rule) in rules.iter().enumerate() {
+        let rest: Vec<&Match> = rule.matches.iter().filter(|m| !field.is(m)).collect();
+        if rest.len() + 1 < rule.matches.len() {
+            groups.push(vec![place]);
+            continue;
+        }
+        match places.get(&rest) {
+            Some(group) => groups[*group].push(place),
+            None => {
+                places.insert(rest, groups.len());
+                groups.push(vec![place]);
             }
         }
     }
-    merged
+    groups
 }
 
 /// Returns as few matches as it is worth that together hold for any of these.

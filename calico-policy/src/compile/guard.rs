@@ -85,6 +85,11 @@ impl Compilation<'_> {
             self.sets.out.lead(&to_workload(), &element, None);
         }
         let told_otherwise = old.spoofed != new.spoofed;
+        if new.warnings.is_empty() {
+            self.warned.remove(interface);
+        } else {
+            self.warned.insert(interface.clone());
+        }
         if new.guarded || !new.warnings.is_empty() {
             self.guards.insert(interface.clone(), new);
         }

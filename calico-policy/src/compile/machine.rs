@@ -41,6 +41,7 @@ pub(crate) struct Machine {
     pub(crate) sets: Sets,
     locals: Locals,
     guards: BTreeMap<InterfaceName, Guard>,
+    warned: BTreeSet<InterfaceName>,
     bases: BTreeSet<ChainName>,
     chain_warnings: BTreeMap<ChainName, BTreeSet<Warning>>,
     host_warnings: Vec<Warning>,
@@ -111,6 +112,7 @@ impl Machine {
             sets: Sets::default(),
             locals: Locals::default(),
             guards: BTreeMap::new(),
+            warned: BTreeSet::new(),
             bases: BTreeSet::new(),
             chain_warnings: BTreeMap::new(),
             host_warnings: Vec::new(),
@@ -316,6 +318,7 @@ impl Machine {
             renamed: &renamed,
             sets: &mut self.sets,
             guards: &mut self.guards,
+            warned: &mut self.warned,
             warnings: &mut self.chain_warnings,
             made: BTreeSet::new(),
             bases: BTreeSet::new(),
@@ -354,7 +357,8 @@ impl Machine {
             }
         }
         let of_chains = self.chain_warnings.values().flatten();
-        let of_guards = self.guards.values().flat_map(|guard| &guard.warnings);
+        let warned = self.warned.iter().filter_map(|interface| self.guards.get(interface));
+        let of_guards = warned.flat_map(|guard| &guard.warnings);
         let warnings = of_chains.chain(of_guards).chain(&self.host_warnings).cloned().collect();
         self.sets.out.set_warnings(warnings);
     }

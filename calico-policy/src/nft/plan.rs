@@ -1,6 +1,6 @@
 //! What has to change, so that the kernel holds what it should.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::actual::{ActualChain, ActualSet, Table};
 use super::{Actual, Digest, Operation, Transaction};
@@ -126,15 +126,24 @@ fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
 fn new_things(desired: &Ruleset, table: &Table) -> Vec<Operation> {
     let mut operations = Vec::new();
     let maps: Vec<_> = desired.maps.iter().filter(|(name, _)| !table.maps.contains_key(*name)).collect();
-    // The kernel finds a set by going through all that were made before it: what every endpoint changes is made first.
-    for of_interfaces in [true, false] {
-        let of_kind = |kind| is_of_interfaces(kind) == of_interfaces;
-        let maps = maps.iter().filter(|(_, map)| of_kind(map.kind));
+    let sets = desired.sets.iter().filter(|(name, _)| !table.sets.contains_key(*name));
+    let (of_interfaces, others): (Vec<_>, Vec<_>) = sets.partition(|(_, set)| is_of_interfaces(set.kind));
+    let (mut of_flows, mut others): (VecDeque<_>, VecDeque<_>) =
+        others.into_iter().partition(|(_, set)| matches!(set.kind, SetKind::Flow(_)));
+    // The kernel finds a set by going through all that were made before it: what every endpoint changes is made first. Then those
+    // that policies change and those that labels do take turns: none are all behind the others.
+    let in_turns = std::iter::from_fn(|| {
+        std::mem::swap(&mut of_flows, &mut others);
+        of_flows.pop_front().or_else(|| others.pop_front())
+    });
+    let add_maps = |operations: &mut Vec<Operation>, of_interfaces: bool| {
+        let maps = maps.iter().filter(|(_, map)| is_of_interfaces(map.kind) == of_interfaces);
         operations.extend(maps.map(|(name, map)| Operation::AddMap((*name).clone(), map.kind)));
-        let sets = desired.sets.iter().filter(|(name, _)| !table.sets.contains_key(*name));
-        sets.filter(|(_, set)| of_kind(set.kind))
-            .for_each(|(name, set)| set_changes(&mut operations, name, set, None));
-    }
+    };
+    add_maps(&mut operations, true);
+    of_interfaces.into_iter().for_each(|(name, set)| set_changes(&mut operations, name, set, None));
+    add_maps(&mut operations, false);
+    in_turns.for_each(|(name, set)| set_changes(&mut operations, name, set, None));
     new_chains(&mut operations, desired, table, |chain| chain.base.is_none());
     maps.into_iter().for_each(|(name, map)| map_changes(&mut operations, name, map, table));
     operations

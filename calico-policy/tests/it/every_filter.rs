@@ -1,7 +1,7 @@
 //! What a packet meets in each of the kernel's packet filters: nftables, and both variants of iptables.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use calico_model::resource::felix::{DenyAction, NftablesMode};
@@ -11,6 +11,7 @@ use calico_model::resource::{
 };
 use calico_model::{Protocol, Snapshot};
 use calico_policy::{Outcome, Packet, Path, Transport, evaluate};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, sockopt};
 
 use crate::golden;
 use crate::lab::{Filter, Lab, Workload, connect};
@@ -274,6 +275,64 @@ fn networks_with_their_ports_are_told_apart_of_either_end() {
             };
             assert_eq!(reached(one), [true, false, true, false], "{filter:?}, {direction:?}");
             assert_eq!(reached(another), [false, true, false, true], "{filter:?}, {direction:?}");
+        }
+    }
+}
+
+/// A socket for ICMPv6, as neighbour discovery wants it.
+fn discovery() -> UdpSocket {
+    let socket = nix::sys::socket::socket(
+        AddressFamily::Inet6,
+        SockType::Raw,
+        SockFlag::empty(),
+        SockProtocol::IcmpV6,
+    );
+    let socket = socket.expect("root may");
+    setsockopt(&socket, sockopt::Ipv6Ttl, &255).unwrap();
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Reports whether a message of a type comes from an address.
+fn hears(socket: &UdpSocket, wanted: u8, source: Ipv6Addr) -> bool {
+    let mut bytes = [0; 128];
+    while let Ok((_, from)) = socket.recv_from(&mut bytes) {
+        if bytes[0] == wanted && from.ip() == IpAddr::V6(source) {
+            return true;
+        }
+    }
+    false
+}
+
+/// RFC 4861 section 4.3 and 4.4.
+#[test]
+fn neighbours_are_discovered_on_the_link_whatever_policy_says_and_beyond_it_if_that_allows() {
+    const SOLICITATION: u8 = 135;
+    const ADVERTISEMENT: u8 = 136;
+    for filter in Filter::ALL {
+        let mut world = golden::world("database");
+        let lab = Lab::of(&world);
+        let (db, other) = (lab.workload("cali0000000db1"), lab.workload("cali0000other1"));
+        let own: Ipv6Addr = other.addr6.parse().unwrap();
+        let gateway: Ipv6Addr = "fe80::ecee:eeff:feee:eeee".parse().unwrap();
+        for (rules, allowed) in [(vec![Rule::allow()], true), (vec![], false)] {
+            only(&mut world, PolicyType::Egress, rules);
+            lab.apply_in(filter, &world);
+            let remote = db.namespace.within(discovery);
+            let answered = other.namespace.within(|| {
+                let socket = discovery();
+                let solicit = |target: Ipv6Addr| {
+                    let link = nix::net::if_::if_nametoindex("eth0").unwrap();
+                    let message = [&[SOLICITATION, 0, 0, 0, 0, 0, 0, 0], target.octets().as_slice()].concat();
+                    socket.send_to(&message, SocketAddrV6::new(target, 0, 0, link)).unwrap();
+                };
+                solicit(db.addr6.parse().unwrap());
+                solicit(gateway);
+                hears(&socket, ADVERTISEMENT, gateway)
+            });
+            assert!(answered, "{filter:?}: the node tells its address");
+            assert_eq!(hears(&remote, SOLICITATION, own), allowed, "{filter:?}");
         }
     }
 }

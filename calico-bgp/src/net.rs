@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use calico_model::{Cidr, LearnedRoutes};
-use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -329,7 +328,7 @@ impl Owner {
         let Ok(local) = stream.local_addr() else { return };
         let from = remote.ip();
         let Some(distance) = self.speaker.expected(from).map(|peer| peer.distance) else { return };
-        if socket::set_distance(&SockRef::from(&stream), from, distance).is_err() {
+        if socket::set_distance(&stream, from, distance).is_err() {
             return;
         }
         if let Ok(connection) = self.speaker.accept(from, local.ip(), now) {

@@ -65,18 +65,29 @@ pub(crate) fn set_md5(socket: &impl AsRawFd, peers: Cidr, key: Option<&Password>
 
 /// Makes the socket keep to a peer's distance: segments leave with the highest time to live, and those that came from
 /// farther away are dropped by the kernel.
-pub(crate) fn set_distance(socket: &Socket, peer: IpAddr, distance: Distance) -> io::Result<()> {
-    let Distance::Within(hops) = distance else { return Ok(()) };
-    let least = libc::c_int::from(u8::MAX) + 1 - libc::c_int::from(hops.max(1));
+pub(crate) fn set_distance(socket: &impl AsRawFd, peer: IpAddr, distance: Distance) -> io::Result<()> {
+    let hops = match distance {
+        Distance::Any => return set_ttl(socket, peer, USUAL),
+        Distance::Within(hops) => libc::c_int::from(hops.max(1)),
+    };
+    set_ttl(socket, peer, FARTHEST)?;
+    let least = FARTHEST + 1 - hops;
     match peer {
-        IpAddr::V4(_) => {
-            socket.set_ttl_v4(255)?;
-            set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &least)
-        }
-        IpAddr::V6(_) => {
-            socket.set_unicast_hops_v6(255)?;
-            set(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &least)
-        }
+/// The time to live of a segment that crossed no router.
+const FARTHEST: libc::c_int = 255;
+/// Whatever the system uses.
+const USUAL: libc::c_int = -1;
+
+        IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &least),
+        IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &least),
+    }
+}
+
+/// Sets the time to live of what leaves a socket of an address's family.
+fn set_ttl(socket: &impl AsRawFd, family: IpAddr, ttl: libc::c_int) -> io::Result<()> {
+    match family {
+        IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_TTL, &ttl),
+        IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, &ttl),
     }
 }
 
@@ -87,12 +98,16 @@ pub(crate) fn listener(address: SocketAddr) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+///
+/// The kernel answers who connects with the listener's time to live, before anybody knows who it is: the highest one, or a
+/// peer that keeps to its distance never hears the answer (RFC 5082 section 3).
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(4096)?;
     Ok(socket)
 }
 
+    set_ttl(&socket, address.ip(), FARTHEST)?;
 /// Makes the socket to dial a peer with.
 pub(crate) fn dialer(peer: &PeerConfig) -> io::Result<Socket> {
     let remote = SocketAddr::new(peer.address, peer.port);
@@ -131,10 +146,7 @@ pub(crate) fn watch_sender(local: IpAddr) -> io::Result<Socket> {
         let address = SocketAddr::new(local, port);
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
-        match local {
-            IpAddr::V4(_) => socket.set_ttl_v4(255)?,
-            IpAddr::V6(_) => socket.set_unicast_hops_v6(255)?,
-        }
+        set_ttl(&socket, local, FARTHEST)?;
         match socket.bind(&address.into()) {
             Ok(()) => return Ok(socket),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
@@ -177,5 +189,29 @@ fn ttl_in(mut control: &[u8]) -> Option<u8> {
             return u8::try_from(i32::from_ne_bytes(*value)).ok();
         }
         control = control.get(usize::from_ne_bytes(*len).next_multiple_of(WORD).max(WORD)..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn who_connects_from_anywhere_is_answered_with_the_usual_time_to_live_once_known() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listening = TcpListener::from(listener(address.parse().unwrap()).unwrap());
+            listening.set_nonblocking(false).unwrap();
+            let dialed = TcpStream::connect(listening.local_addr().unwrap()).unwrap();
+            let (accepted, remote) = listening.accept().unwrap();
+            let ttl = |socket: &TcpStream| match remote {
+                SocketAddr::V4(_) => SockRef::from(socket).ttl_v4().unwrap(),
+                SocketAddr::V6(_) => SockRef::from(socket).unicast_hops_v6().unwrap(),
+            };
+            assert_eq!(ttl(&accepted), 255);
+            set_distance(&accepted, remote.ip(), Distance::Any).unwrap();
+            assert_eq!(ttl(&accepted), ttl(&dialed));
+        }
     }
 }

@@ -11,6 +11,8 @@ mod chaos;
 mod daemons;
 mod day;
 #[cfg(feature = "net")]
+mod distance;
+#[cfg(feature = "net")]
 mod filters;
 mod hostile;
 mod identity;

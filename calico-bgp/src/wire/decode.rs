@@ -286,6 +286,17 @@ impl<'a> Decoded<'a> {
         expect_class(flags, flag::OPTIONAL, code::MP_UNREACH)
     }
 
+    /// Reports whether a fault may have hidden prefixes that the message announces: it has other attributes than withdrawn
+    /// prefixes, and no prefix among them. To treat what was announced as withdrawn is impossible then (RFC 7606 section
+    /// 5.2).
+    pub(crate) fn may_have_lost_prefixes(&self, faults: &[DecodeError]) -> bool {
+        let is_cut_short = faults.iter().any(|fault| fault.attribute.is_none());
+        let withdraws_only = self.seen == [1 << code::MP_UNREACH, 0, 0, 0] && !is_cut_short;
+        // Without a `reach`, those of the attribute are of a family that we do not speak.
+        let has_reach = self.seen[0] & 1 << code::MP_REACH != 0;
+        !withdraws_only && self.reach.as_ref().map_or(!has_reach, MpReach::is_empty)
+    }
+
     /// Puts back what a two-octet speaker could not say (RFC 6793 section 4.2.3).
     fn meet_old_speaker(&mut self, width: AsWidth) {
         self.unknown.sort_by_key(|attribute| attribute.kind);

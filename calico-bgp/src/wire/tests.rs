@@ -1,5 +1,7 @@
 //! Round trips, hostile octets, and what each malformed message must get.
 
+mod faults;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use calico_model::{AsNumber, Community, Family};

@@ -32,6 +32,13 @@ impl MpReach<'_> {
             Self::V4(_, next_hop) | Self::V6(_, next_hop) => *next_hop,
         }
     }
+
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::V4(prefixes, _) => prefixes.is_empty(),
+            Self::V6(prefixes, _) => prefixes.is_empty(),
+        }
+    }
 }
 
 /// The withdrawn prefixes of a multiprotocol attribute.
@@ -93,7 +100,19 @@ impl<'a> Update<'a> {
 
         let mut decoded = decode::attributes(attributes, dialect)?;
         let mut faults = std::mem::take(&mut decoded.faults);
+        if announced.is_empty() && decoded.reach.is_some() {
+            // Of use to nobody, and so not to be looked at (RFC 4760 section 3).
+            faults.retain(|fault| fault.attribute != Some(code::NEXT_HOP));
+        }
         let announces = !announced.is_empty() || decoded.reach.is_some();
+        let must_withdraw = faults.iter().position(|fault| fault.remedy == Remedy::TreatAsWithdraw);
+        if let Some(at) = must_withdraw
+            && announced.is_empty()
+            && decoded.may_have_lost_prefixes(&faults)
+        {
+            let remedy = Remedy::Reset(Notification::new(Notification::MALFORMED_ATTRIBUTE_LIST));
+            return Err(DecodeError { remedy, ..faults.swap_remove(at) });
+        }
         let next_hop = if announced.is_empty() {
             decoded.reach.as_ref().map(MpReach::next_hop)
         } else {
@@ -101,8 +120,7 @@ impl<'a> Update<'a> {
         };
         let (mp_withdrawn, mp_announced) = (decoded.unreach, decoded.reach);
         let end_of_rib = decoded.end_of_rib.filter(|_| !announces && withdrawn.is_empty());
-        let must_withdraw = faults.iter().any(|fault| fault.remedy == Remedy::TreatAsWithdraw);
-        let attributes = if announces && !must_withdraw {
+        let attributes = if announces && must_withdraw.is_none() {
             decoded.assemble(next_hop).map_err(|fault| faults.push(fault)).ok()
         } else {
             None

@@ -1,0 +1,63 @@
+//! Faults whose remedy depends on what else the message says.
+
+use super::*;
+
+/// The body of an UPDATE that withdraws 30.0.0.0/8, with these attributes and no announced IPv4 prefix.
+fn announcing_none(attributes: &[Vec<u8>]) -> Vec<u8> {
+    let attributes = attributes.concat();
+    [&[0, 2, 8, 30], &(attributes.len() as u16).to_be_bytes()[..], &attributes].concat()
+}
+
+/// The whole fd00::/16, by way of 2001:db8::1.
+fn reach() -> Vec<u8> {
+    let next_hop = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    attribute(0x80, 14, &[&[0, 2, 1, 16][..], &next_hop, &[0, 16, 0xfd, 0]].concat())
+}
+
+fn unreach(flags: u8) -> Vec<u8> {
+    attribute(flags, 15, &[0, 2, 1, 16, 0xfd, 0])
+}
+
+#[test]
+fn a_fault_that_may_have_hidden_every_prefix_ends_the_session() {
+    use Outcome::*;
+    let swallowing = |octets: u8| vec![0xc0, 99, octets];
+    let bad_origin = || attribute(0x40, 1, &[3]);
+    let foreign = || attribute(0x80, 14, &[0, 25, 70, 0, 0, 1, 2, 3]);
+    let empty = || attribute(0x80, 14, &[0, 1, 1, 4, 10, 0, 0, 9, 0]);
+    let cases: [(&str, &[Vec<u8>], Outcome); 11] = [
+        ("an attribute runs over MP_REACH", &[origin(), as_path(), swallowing(200), reach()], Reset(3, 1)),
+        ("MP_REACH is cut short", &[origin(), as_path(), reach()[..12].to_vec()], Reset(3, 1)),
+        ("MP_UNREACH is cut short", &[unreach(0x80)[..6].to_vec()], Reset(3, 1)),
+        ("after MP_UNREACH one is cut short", &[unreach(0x80), swallowing(9)], Reset(3, 1)),
+        ("a bad value and no prefix", &[bad_origin(), as_path(), next_hop()], Reset(3, 1)),
+        ("a bad value and withdrawn prefixes", &[bad_origin(), unreach(0x80)], Reset(3, 1)),
+        ("a bad value and an empty MP_REACH", &[bad_origin(), as_path(), empty()], Reset(3, 1)),
+        ("a bad value and prefixes", &[bad_origin(), as_path(), reach()], Withdraw),
+        ("a bad value and prefixes of a family that we do not speak", &[bad_origin(), foreign()], Withdraw),
+        ("bad flags of withdrawn prefixes, and nothing else", &[unreach(0xc0)], Withdraw),
+        ("what is discarded, and no prefix", &[attribute(0x40, 5, &[0; 3])], Withdraw),
+    ];
+    for (name, attributes, expected) in cases {
+        assert_eq!(outcome(&announcing_none(attributes), &external()), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_reset_says_which_attribute_was_at_fault() {
+    let message = announcing_none(&[attribute(0x40, 1, &[3]), as_path()]);
+    let fault = Update::decode(&message, &external()).unwrap_err();
+    assert_eq!(fault.to_string(), "path attribute 1: the origin is not one of three");
+}
+
+#[test]
+fn a_next_hop_beside_nothing_but_multiprotocol_prefixes_is_not_looked_at() {
+    let beside = |hop: Vec<u8>| announcing_none(&[origin(), as_path(), hop, reach()]);
+    for hop in
+        [attribute(0x40, 3, &[0; 4]), attribute(0x40, 3, &[1, 2, 3]), attribute(0xc0, 3, &[10, 0, 0, 1])]
+    {
+        assert_eq!(outcome(&beside(hop), &external()), Outcome::Accept);
+    }
+    let with_both = body(&[origin(), as_path(), attribute(0x40, 3, &[0; 4]), reach()]);
+    assert_eq!(outcome(&with_both, &external()), Outcome::Withdraw, "it is that of the other prefixes");
+}

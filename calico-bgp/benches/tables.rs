@@ -31,7 +31,8 @@ fn main() {
 
 fn measure(kind: &str) {
     let prefixes: Vec<Prefix<Ipv4Addr>> = (0..COUNT).filter_map(scattered).collect();
-    let set = Interner::default().intern(&Attributes::originated(Ipv4Addr::new(10, 0, 0, 1).into()));
+    let short = Attributes::originated(Ipv4Addr::new(10, 0, 0, 1).into());
+    let set = Interner::default().intern(&short).expect("no attribute is long");
     let path = || Path::new(set.clone(), PeerId::LOCAL, 0);
     match kind {
         "blocks" => {

@@ -298,7 +298,7 @@ impl Speaker {
 
     fn announce_own<A: Fed>(&mut self, cidr: Cidr, attributes: Attributes) {
         let Some(prefix) = wire::Prefix::<A>::of(cidr) else { return };
-        let attributes = self.interner.intern(&attributes);
+        let Some(attributes) = self.interner.intern(&attributes) else { return self.withdraw_own::<A>(cidr) };
         let path = Path::new(attributes, PeerId::LOCAL, 0);
         let effect = A::table_mut(&mut self.tables.rib).insert(prefix, path, &self.tables.sources);
         self.note(PeerId::LOCAL, prefix, 0, effect);

@@ -51,7 +51,7 @@ fn path(candidate: &Candidate) -> Path {
             extra.communities = [0xffff_0006].into();
         }
     });
-    Path::new(Interner::default().intern(&attributes), PeerId(candidate.peer), candidate.path_id)
+    Path::new(Interner::default().intern(&attributes).unwrap(), PeerId(candidate.peer), candidate.path_id)
 }
 
 /// Peers 1 and 2 are in our AS, the others are not; 3 and 4 share an identifier.

@@ -175,19 +175,22 @@ pub struct Interner {
 const SMALLEST_SWEEP: usize = 1024;
 
 impl Interner {
-    /// Returns the one copy of these attributes.
-    pub fn intern(&mut self, attributes: &Attributes) -> Arc<Packed> {
+    /// Returns the one copy of these attributes, or `None` when one of them is longer than any message can tell.
+    pub fn intern(&mut self, attributes: &Attributes) -> Option<Arc<Packed>> {
         self.scratch.clear();
         pack(attributes, &mut self.scratch);
+        if self.scratch.len() > usize::from(u16::MAX) && attributes.overflow() {
+            return None;
+        }
         if let Some(held) = self.held.get(&self.scratch[..]) {
-            return held.0.clone();
+            return Some(held.0.clone());
         }
         if self.held.len() >= self.sweep_at.max(SMALLEST_SWEEP) {
             self.sweep();
         }
         let packed = Arc::new(Packed::of(attributes, self.scratch[..].into()));
         self.held.insert(Key(packed.clone()));
-        packed
+        Some(packed)
     }
 
     /// Forgets what nobody uses any more; the next sweep is due when twice as many are held.
@@ -211,9 +214,11 @@ impl Interner {
 
 #[cfg(test)]
 mod tests {
+    use calico_model::AsNumber;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::AsPath;
     use crate::wire::tests::any_attributes;
 
     fn attributes(med: u32) -> Attributes {
@@ -225,13 +230,33 @@ mod tests {
     #[test]
     fn equal_attributes_are_one_copy_and_unused_ones_do_not_pile_up() {
         let mut interner = Interner::default();
-        let kept = interner.intern(&attributes(1));
+        let kept = interner.intern(&attributes(1)).unwrap();
         for med in 0..100_000 {
-            let again = interner.intern(&attributes(1));
+            let again = interner.intern(&attributes(1)).unwrap();
             assert!(Arc::ptr_eq(&kept, &again));
             interner.intern(&attributes(med));
         }
         assert!(interner.len() <= 2 * SMALLEST_SWEEP);
+    }
+
+    #[test]
+    fn attributes_longer_than_any_message_can_tell_are_not_taken() {
+        let mut interner = Interner::default();
+        let mut long = attributes(1);
+        let numbers: Vec<AsNumber> = (1..=64 * 255).filter_map(AsNumber::new).collect();
+        long.as_path = AsPath::sequence(&numbers);
+        assert_eq!(interner.intern(&long).unwrap().attributes(), long, "64 segments of 1,022 octets");
+        long.change_extra(|extra| extra.communities = (0..16_383).collect());
+        assert_eq!(interner.intern(&long).unwrap().attributes(), long, "each attribute for itself");
+        let mut more = long.clone();
+        more.change_extra(|extra| extra.communities = (0..16_384).collect());
+        assert!(interner.intern(&more).is_none());
+        let one = AsNumber::new(1).unwrap();
+        let prepended = |path: &AsPath, times| (0..times).fold(path.clone(), |path, _| path.prepend(one));
+        long.as_path = prepended(&long.as_path, 31);
+        assert_eq!(interner.intern(&long).unwrap().attributes(), long, "and one more segment of 126 octets");
+        long.as_path = prepended(&long.as_path, 1);
+        assert!(interner.intern(&long).is_none());
     }
 
     #[test]
@@ -246,7 +271,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_goes_in_comes_out(attributes in any_next_hop().prop_flat_map(any_attributes)) {
-            let packed = Interner::default().intern(&attributes);
+            let packed = Interner::default().intern(&attributes).unwrap();
             prop_assert_eq!(packed.next_hop(), attributes.next_hop);
             prop_assert_eq!(packed.attributes(), attributes);
         }

@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn every_path_of_every_peer_has_an_identifier_of_its_own_and_used_up_ones_are_forgotten() {
-        let attributes = Interner::default().intern(&Attributes::originated("10.0.0.1".parse().unwrap()));
+        let attributes =
+            Interner::default().intern(&Attributes::originated("10.0.0.1".parse().unwrap())).unwrap();
         let path = |peer, id| Path::new(attributes.clone(), PeerId(peer), id);
         let mut names = PathNames::default();
         let paths: Vec<Path> =

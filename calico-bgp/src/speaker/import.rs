@@ -197,7 +197,11 @@ impl Speaker {
                 import.apply(change, &mut others);
                 changed = (change, self.interner.intern(&others));
             }
-            let path = Path::new(changed.1.clone(), id, nlri.path_id);
+            let Some(attributes) = &changed.1 else {
+                held += self.withdraw_one(id, nlri, detail);
+                continue;
+            };
+            let path = Path::new(attributes.clone(), id, nlri.path_id);
             self.tables.names.give(id, nlri.path_id);
             let effect = A::table_mut(&mut self.tables.rib).insert(nlri.prefix, path, &self.tables.sources);
             held += effect.held;
@@ -274,8 +278,13 @@ impl Speaker {
             attributes.change_extra(|extra| {
                 extra.communities = extra.communities.iter().copied().chain([LLGR_STALE]).collect();
             });
-            let marked = Path::new(self.interner.intern(&attributes), id, path.path_id);
-            let effect = A::table_mut(&mut self.tables.rib).insert(prefix, marked, &self.tables.sources);
+            let table = A::table_mut(&mut self.tables.rib);
+            let effect = match self.interner.intern(&attributes) {
+                Some(marked) => {
+                    table.insert(prefix, Path::new(marked, id, path.path_id), &self.tables.sources)
+                }
+                None => table.remove(prefix, id, path.path_id, &self.tables.sources),
+            };
             self.note(id, prefix, path.path_id, effect);
         }
     }

@@ -81,7 +81,11 @@ impl AsPath {
                 }
             }
         }
-        Ok(Self(held.into()))
+        let path = Self(held.into());
+        if path.is_too_long() {
+            return Err("the AS path is too long for four-octet numbers");
+        }
+        Ok(path)
     }
 
     /// Makes a path of one sequence; of nothing, the empty path.
@@ -182,6 +186,11 @@ impl AsPath {
                         let narrow = u16::try_from(number).unwrap_or(AsNumber::TRANS.get() as u16);
                         out.extend_from_slice(&narrow.to_be_bytes());
                     }
+    /// Reports whether no message can carry the path in four-octet numbers: an old speaker's may be half as long again.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.0.len() > usize::from(u16::MAX)
+    }
+
                 }
             }
         }

@@ -219,6 +219,19 @@ impl Attributes {
         }
         let narrow_aggregator = extra.aggregator.map(|(asn, _)| u16::try_from(asn.get()));
         if let Some((asn, addr)) = extra.aggregator {
+    /// Reports whether a list is longer than an attribute's length can say. What comes in is not, and what is added to it can
+    /// make it so.
+    pub(crate) fn overflow(&self) -> bool {
+        let extra = self.extra();
+        let most = usize::from(u16::MAX);
+        self.as_path.is_too_long()
+            || size_of_val(&*extra.communities) > most
+            || size_of_val(&*extra.large_communities) > most
+            || size_of_val(&*extra.extended_communities) > most
+            || size_of_val(&*extra.cluster_list) > most
+            || extra.unknown.iter().any(|unknown| unknown.value.len() > most)
+    }
+
             put_with(out, OPTIONAL | TRANSITIVE, AGGREGATOR, |out| {
                 match width {
                     AsWidth::Four => out.extend_from_slice(&asn.get().to_be_bytes()),

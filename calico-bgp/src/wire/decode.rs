@@ -310,7 +310,12 @@ impl<'a> Decoded<'a> {
             _ => {}
         }
         if let (Some(path), Some(wide)) = (&self.as_path, &self.as4_path) {
-            self.as_path = Some(path.merged_with(wide));
+            let merged = path.merged_with(wide);
+            if merged.is_too_long() {
+                self.faults
+                    .push(DecodeError::withdraw(Some(code::AS4_PATH), "the whole AS path is too long"));
+            }
+            self.as_path = Some(merged);
         }
     }
 

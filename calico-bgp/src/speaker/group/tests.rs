@@ -152,7 +152,7 @@ impl Bench {
             Step::Announce { peer, prefix: number, path_id, med } => {
                 let mut attributes = Attributes::originated("10.0.0.9".parse().unwrap());
                 attributes.med = Some(med + 10 * peer + 100 * path_id);
-                let path = Path::new(Interner::default().intern(&attributes), PeerId(peer), path_id);
+                let path = Path::new(Interner::default().intern(&attributes).unwrap(), PeerId(peer), path_id);
                 self.tables.names.give(PeerId(peer), path_id);
                 let table = V4::table_mut(&mut self.tables.rib);
                 let effect = table.insert(prefix(number), path, &self.tables.sources);

@@ -61,3 +61,32 @@ fn a_next_hop_beside_nothing_but_multiprotocol_prefixes_is_not_looked_at() {
     let with_both = body(&[origin(), as_path(), attribute(0x40, 3, &[0; 4]), reach()]);
     assert_eq!(outcome(&with_both, &external()), Outcome::Withdraw, "it is that of the other prefixes");
 }
+
+fn narrow() -> Dialect {
+    Dialect { as_width: AsWidth::Two, ..external() }
+}
+
+/// A segment of 255 two-octet numbers, so many times.
+fn narrow_segments(count: usize) -> Vec<u8> {
+    [&[2, 255][..], &[0xfd, 0xe9].repeat(255)].concat().repeat(count)
+}
+
+#[test]
+fn a_path_that_four_octet_numbers_make_too_long_withdraws() {
+    let told = |octets: &[u8], more: &[Vec<u8>]| {
+        let path = attribute(0x40, 2, octets);
+        body(&[&[origin(), path, next_hop()], more].concat())
+    };
+    // 1,022 octets in four-octet numbers each.
+    assert_eq!(outcome(&told(&narrow_segments(64), &[]), &narrow()), Outcome::Accept);
+    assert_eq!(outcome(&told(&narrow_segments(65), &[]), &narrow()), Outcome::Withdraw);
+    // A set counts as one, whatever it holds, so that a wide path of sets replaces little of the narrow one.
+    let sets = [&[1, 255][..], &[0xfd, 0xe9].repeat(255)].concat().repeat(40);
+    let wide = [&[1, 255][..], &[0, 1, 0, 0].repeat(255)].concat();
+    let through = |count: usize| {
+        let as4_path = attribute(0xc0, 17, &wide.repeat(count));
+        told(&[sets.clone(), narrow_segments(1)].concat(), &[as4_path])
+    };
+    assert_eq!(outcome(&through(1), &narrow()), Outcome::Accept);
+    assert_eq!(outcome(&through(43), &narrow()), Outcome::Withdraw, "put together");
+}

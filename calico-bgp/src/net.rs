@@ -10,15 +10,16 @@ mod bfd;
 mod bmp;
 mod connection;
 mod handle;
+mod keys;
 mod listen;
 mod socket;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use calico_model::{Cidr, LearnedRoutes};
+use calico_model::LearnedRoutes;
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -28,11 +29,12 @@ pub use handle::{Gone, Handle};
 pub use listen::ListenError;
 
 use crate::session::ConnectionId;
-use crate::speaker::{Action, DynamicPeers, Event, FeedId, Password, PeerConfig, Speaker, SpeakerConfig};
+use crate::speaker::{Action, Event, FeedId, Speaker, SpeakerConfig};
 use bfd::{Bfd, Wish};
 use bmp::Feeding;
 use connection::{Connection, Ready, Report};
 use handle::Command;
+use keys::Keys;
 use listen::Listening;
 
 /// Starts a speaker on the current runtime that listens on the given addresses; with none, it only dials.
@@ -55,9 +57,7 @@ pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, Lis
     let owner = Owner {
         speaker,
         listeners,
-        peers: Vec::new(),
-        ranges: Vec::new(),
-        keyed: BTreeSet::new(),
+        keys: Keys::default(),
         connections: BTreeMap::new(),
         dialings: BTreeMap::new(),
         bfd: None,
@@ -88,10 +88,7 @@ const PORTION: usize = 64 * 1024;
 struct Owner {
     speaker: Speaker,
     listeners: Vec<Listening>,
-    peers: Vec<(Cidr, Password)>,
-    ranges: Vec<(Cidr, Password)>,
-    /// Whose keys are on the listeners.
-    keyed: BTreeSet<Cidr>,
+    keys: Keys,
     connections: BTreeMap<ConnectionId, Connection>,
     dialings: BTreeMap<ConnectionId, AbortHandle>,
     bfd: Option<Bfd>,
@@ -177,14 +174,12 @@ impl Owner {
     fn command(&mut self, command: Command) {
         match command {
             Command::Peers(peers) => {
-                let key = |peer: &PeerConfig| Some((Cidr::host(peer.address), peer.password.clone()?));
-                self.peers = peers.iter().filter_map(key).collect();
+                self.keys.set_peers(&peers);
                 self.key_listeners();
                 self.speaker.set_peers(peers, clock());
             }
             Command::DynamicPeers(ranges) => {
-                let key = |range: &DynamicPeers| Some((range.prefix, range.settings.password.clone()?));
-                self.ranges = ranges.iter().filter_map(key).collect();
+                self.keys.set_ranges(&ranges);
                 self.key_listeners();
                 self.speaker.set_dynamic_peers(ranges, clock());
             }
@@ -225,19 +220,21 @@ impl Owner {
         }
     }
 
-    /// Puts the peers' keys on the listeners before they connect, and takes off those that are gone.
+    /// Puts the peers' keys on the listeners, and says whose could not be.
     fn key_listeners(&mut self) {
-        let keys: BTreeMap<Cidr, &Password> =
-            self.ranges.iter().chain(&self.peers).map(|(peers, key)| (*peers, key)).collect();
-        for listening in &self.listeners {
-            for peers in self.keyed.iter().filter(|peers| !keys.contains_key(peers)) {
-                let _other_family = socket::set_md5(&listening.socket, *peers, None);
-            }
-            for (peers, key) in &keys {
-                let _other_family = socket::set_md5(&listening.socket, *peers, Some(*key));
-            }
+        let refused = self.keys.lay(&self.listeners);
+        if let Some((peers, error)) = refused.first() {
+            let others = match refused.len() {
+                1 => String::new(),
+                several => format!(", and {} others neither", several - 1),
+            };
+            let why = format!(
+                "may not connect to us{others}: the kernel takes no TCP MD5 key for {peers} ({}; \
+                 net.core.optmem_max bounds how many)",
+                socket::words(error)
+            );
+            let _nobody_listens = self.events.send(Event::Warning(peers.addr(), why));
         }
-        self.keyed = keys.into_keys().collect();
     }
 
     /// Listens on these addresses, or goes on where it did.
@@ -328,7 +325,7 @@ impl Owner {
         let Ok(local) = stream.local_addr() else { return };
         let from = remote.ip();
         let Some(distance) = self.speaker.expected(from).map(|peer| peer.distance) else { return };
-        if socket::set_distance(&stream, from, distance).is_err() {
+        if !self.keys.let_in(from) || socket::set_distance(&stream, from, distance).is_err() {
             return;
         }
         if let Ok(connection) = self.speaker.accept(from, local.ip(), now) {

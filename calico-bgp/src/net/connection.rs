@@ -165,9 +165,8 @@ pub(super) async fn dial(connection: ConnectionId, peer: Box<PeerConfig>, report
     let report = match tokio::time::timeout(patience, attempt).await {
         Ok(Ok(stream)) => Report::Dialed { connection, stream, remote: peer.address },
         Ok(Err(error)) => {
-            let error = error.to_string();
-            let words = error.split(" (os error").next().unwrap_or_default();
-            Report::Undialed { connection, why: format!("cannot connect to {remote}: {words}") }
+            let why = format!("cannot connect to {remote}: {}", socket::words(&error));
+            Report::Undialed { connection, why }
         }
         Err(_) => Report::Undialed {
             connection,

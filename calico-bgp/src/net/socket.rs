@@ -28,6 +28,12 @@ struct TcpMd5Sig {
     key: [u8; MAX_KEY],
 }
 
+/// What the system says of an error, without its number.
+pub(crate) fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 fn set<T>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     let len = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is a live reference to a `T` of exactly `len` octets, which the kernel only reads during the call.
@@ -63,6 +69,11 @@ pub(crate) fn set_md5(socket: &impl AsRawFd, peers: Cidr, key: Option<&Password>
     set(socket, libc::IPPROTO_TCP, TCP_MD5SIG_EXT, &request)
 }
 
+/// The time to live of a segment that crossed no router.
+const FARTHEST: libc::c_int = 255;
+/// Whatever the system uses.
+const USUAL: libc::c_int = -1;
+
 /// Makes the socket keep to a peer's distance: segments leave with the highest time to live, and those that came from
 /// farther away are dropped by the kernel.
 pub(crate) fn set_distance(socket: &impl AsRawFd, peer: IpAddr, distance: Distance) -> io::Result<()> {
@@ -73,11 +84,6 @@ pub(crate) fn set_distance(socket: &impl AsRawFd, peer: IpAddr, distance: Distan
     set_ttl(socket, peer, FARTHEST)?;
     let least = FARTHEST + 1 - hops;
     match peer {
-/// The time to live of a segment that crossed no router.
-const FARTHEST: libc::c_int = 255;
-/// Whatever the system uses.
-const USUAL: libc::c_int = -1;
-
         IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &least),
         IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &least),
     }
@@ -92,22 +98,22 @@ fn set_ttl(socket: &impl AsRawFd, family: IpAddr, ttl: libc::c_int) -> io::Resul
 }
 
 /// Makes a listening socket. The backlog is long because after a restart all peers connect at once.
+///
+/// The kernel answers who connects with the listener's time to live, before anybody knows who it is: the highest one, or a
+/// peer that keeps to its distance never hears the answer (RFC 5082 section 3).
 pub(crate) fn listener(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-///
-/// The kernel answers who connects with the listener's time to live, before anybody knows who it is: the highest one, or a
-/// peer that keeps to its distance never hears the answer (RFC 5082 section 3).
+    set_ttl(&socket, address.ip(), FARTHEST)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(4096)?;
     Ok(socket)
 }
 
-    set_ttl(&socket, address.ip(), FARTHEST)?;
 /// Makes the socket to dial a peer with.
 pub(crate) fn dialer(peer: &PeerConfig) -> io::Result<Socket> {
     let remote = SocketAddr::new(peer.address, peer.port);

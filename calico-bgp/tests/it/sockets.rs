@@ -7,7 +7,7 @@ use calico_bgp::bfd::{BfdConfig, Change};
 use calico_bgp::net::{self, Handle, Station};
 use calico_bgp::session::{Initiation, State};
 use calico_bgp::speaker::{DynamicPeers, Password};
-use calico_bgp::{Origination, PeerConfig};
+use calico_bgp::{Event, Origination, PeerConfig};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -189,4 +189,40 @@ protocol bgp calico {
         assert_eq!(status.last_error.as_deref(), Some("we closed the session: BFD session down (6/10)"));
         wait_for_routes(&handle, |routes| routes.is_empty()).await;
     });
+}
+
+#[tokio::test]
+async fn who_connects_from_where_the_kernel_takes_no_more_keys_is_refused_and_the_operator_is_told() {
+    let port = free_port();
+    let handle = net::spawn(&[SocketAddr::new(ip(US), port)], settings(US, 65001)).unwrap();
+    let mut events = handle.events();
+    // Each key costs about 150 octets of what a socket may have for options.
+    let room: u32 = std::fs::read_to_string("/proc/sys/net/core/optmem_max").unwrap().trim().parse().unwrap();
+    let address = |number: u32| Ipv4Addr::from(0x7f03_0001 + number);
+    let with_key = |number: u32| {
+        let mut peer = peer(&address(number).to_string(), US, 65001, port);
+        peer.initiation = Initiation::Passive;
+        peer.password = Password::new("secret");
+        peer
+    };
+    let peers: Vec<PeerConfig> = (0..room / 64).map(with_key).collect();
+    let last = address(peers.len() as u32 - 1);
+    handle.set_peers(peers.clone()).await.unwrap();
+    let Event::Warning(_, why) = events.recv().await.unwrap() else { panic!("no warning") };
+    assert!(why.starts_with("may not connect to us, and ") && why.contains(" others neither: "), "{why}");
+    assert!(why.contains("no TCP MD5 key for 127.3.") && why.contains("Cannot allocate memory"), "{why}");
+
+    let mut unsigned = connect_from(last, port).await;
+    let mut said = Vec::new();
+    let _reset_or_closed = unsigned.read_to_end(&mut said).await;
+    assert_eq!(said.len(), 0, "not even an OPEN");
+    assert!(tokio::time::timeout(Duration::from_millis(300), connect_from(address(0), port)).await.is_err());
+
+    // As soon as there is room again, the key is laid.
+    handle.set_peers(peers[peers.len() - 1..].to_vec()).await.unwrap();
+    let other = net::spawn(&[], settings(&last.to_string(), 65001)).unwrap();
+    let mut back = peer(US, &last.to_string(), 65001, port);
+    back.password = Password::new("secret");
+    other.set_peers(vec![back]).await.unwrap();
+    wait_until_up(&handle, &last.to_string()).await;
 }

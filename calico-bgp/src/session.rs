@@ -335,13 +335,20 @@ impl Session {
             (Heard::Keepalive | Heard::Update | Heard::Refresh, Stage::Established(_)) => {
                 connection.hear(now)
             }
-            (_, Stage::OpenSent) => self.unexpected(id, Notification::UNEXPECTED_IN_OPEN_SENT, now),
-            (_, Stage::OpenConfirm(..)) => self.unexpected(id, Notification::UNEXPECTED_IN_OPEN_CONFIRM, now),
-            (_, Stage::Established(_)) => self.unexpected(id, Notification::UNEXPECTED_IN_ESTABLISHED, now),
+            (heard, stage) => {
+                let kind = match stage {
+                    Stage::OpenSent => Notification::UNEXPECTED_IN_OPEN_SENT,
+                    Stage::OpenConfirm(..) => Notification::UNEXPECTED_IN_OPEN_CONFIRM,
+                    Stage::Established(_) => Notification::UNEXPECTED_IN_ESTABLISHED,
+                };
+                // The data says which message it was (RFC 6608 section 4).
+                let data: Vec<u8> = heard.message().map(MessageType::code).into_iter().collect();
+                self.fail(id, Ended::Sent(Notification::new(kind).with_data(&data)), now);
+            }
         }
     }
 
-    fn unexpected(&mut self, id: ConnectionId, kind: (u8, u8), now: Instant) {
+    fn expired(&mut self, id: ConnectionId, kind: (u8, u8), now: Instant) {
         self.fail(id, Ended::Sent(Notification::new(kind)), now);
     }
 
@@ -401,6 +408,9 @@ impl Session {
     fn establish(&mut self, id: ConnectionId, negotiated: Arc<Negotiated>) {
         let old = |c: &Connection| c.id != id && c.state() == State::Established;
         if let Some(at) = self.connections.iter().position(old) {
+            if negotiated.hold_time.interval().is_none() {
+                connection.timers.set(Timer::Hold, None);
+            }
             let old = self.connections.remove(at);
             self.end(old, Ended::Replaced);
         }
@@ -455,8 +465,8 @@ impl Session {
                 && let Some(timer) = connection.timers.take_due(now)
             {
                 match timer {
-                    Timer::Hold => self.unexpected(id, Notification::HOLD_TIMER_EXPIRED, now),
-                    Timer::SendHold => self.unexpected(id, Notification::SEND_HOLD_TIMER_EXPIRED, now),
+                    Timer::Hold => self.expired(id, Notification::HOLD_TIMER_EXPIRED, now),
+                    Timer::SendHold => self.expired(id, Notification::SEND_HOLD_TIMER_EXPIRED, now),
                     Timer::Keepalive => self.send_keepalive(id, now),
                 }
             }

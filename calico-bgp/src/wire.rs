@@ -80,7 +80,7 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Open => 1,
             Self::Update => 2,
@@ -224,16 +224,20 @@ pub fn refresh(what: Refresh) -> Vec<u8> {
 /// Reads the body of a ROUTE-REFRESH.
 ///
 /// # Errors
-/// A body that is not four octets long (RFC 7313 section 5).
+/// A body that is not four octets long; the NOTIFICATION carries the whole message (RFC 7313 section 5).
 pub fn read_refresh(body: &[u8]) -> Result<Refresh, DecodeError> {
     let [0, afi, subtype, safi] = body else {
         return match body.len() {
             4 => Ok(Refresh::Unknown),
-            _ => Err(DecodeError::reset_with(
-                Notification::BAD_REFRESH_LENGTH,
-                body.get(..8).unwrap_or(body),
-                "a ROUTE-REFRESH is not four octets long",
-            )),
+            _ => {
+                let mut message = begin_message(MessageType::RouteRefresh);
+                message.extend_from_slice(body);
+                Err(DecodeError::reset_with(
+                    Notification::BAD_REFRESH_LENGTH,
+                    &finish_message(message),
+                    "a ROUTE-REFRESH is not four octets long",
+                ))
+            }
         };
     };
     let family = match (afi, safi) {

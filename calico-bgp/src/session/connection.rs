@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::timers::{Timer, Timers};
-use super::{ConnectionId, Negotiated, Role, SEND_HOLD, State};
+use super::{ConnectionId, Negotiated, OPEN_WAIT, Role, SEND_HOLD, State};
 
 #[derive(Debug)]
 pub(super) enum Stage {
@@ -73,8 +73,11 @@ impl Connection {
         }
     }
 
+    /// Lets the hold time begin anew. Where there is none, only a session may be silent for ever, and not a connection that
+    /// is none yet.
     pub(super) fn hear(&mut self, now: Instant) {
-        let hold = self.negotiated().and_then(|negotiated| negotiated.hold_time.interval());
-        self.timers.set(Timer::Hold, hold.map(|hold| now + hold));
+        let agreed = self.negotiated().and_then(|negotiated| negotiated.hold_time.interval());
+        let unconfirmed = (self.state() != State::Established).then_some(OPEN_WAIT);
+        self.timers.set(Timer::Hold, agreed.or(unconfirmed).map(|hold| now + hold));
     }
 }

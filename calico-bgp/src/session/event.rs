@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::negotiate::Negotiated;
-use crate::wire::{Notification, Open};
+use crate::wire::{MessageType, Notification, Open};
 
 /// Names one connection of one speaker, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +96,20 @@ pub enum Heard {
     Malformed(Notification),
     /// The connection's end, with the cause in words.
     Closed(String),
+}
+
+impl Heard {
+    /// Returns the type of the message that was read, if one was.
+    pub(crate) fn message(&self) -> Option<MessageType> {
+        match self {
+            Self::Open(_) => Some(MessageType::Open),
+            Self::Keepalive => Some(MessageType::Keepalive),
+            Self::Update => Some(MessageType::Update),
+            Self::Refresh => Some(MessageType::RouteRefresh),
+            Self::Notification(_) => Some(MessageType::Notification),
+            Self::Malformed(_) | Self::Closed(_) => None,
+        }
+    }
 }
 
 /// What happens to a session.

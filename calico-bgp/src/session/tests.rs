@@ -417,6 +417,39 @@ fn keepalives_are_sent_each_third_of_the_smaller_hold_time() {
 }
 
 #[test]
+fn an_unexpected_message_is_answered_with_its_type() {
+    let now = beginning();
+    for (state, name, subcode, kind) in [
+        (State::OpenSent, "KEEPALIVE", 1, 4),
+        (State::OpenConfirm, "UPDATE", 2, 2),
+        (State::OpenConfirm, "REFRESH", 2, 5),
+        (State::Established, "OPEN", 3, 1),
+    ] {
+        let (mut session, id) = in_state(state, now);
+        session.handle(input(name, id), now);
+        let said = outputs(&mut session).into_iter().find_map(|output| {
+            let Output::Transmit(_, message) = output else { return None };
+            Some(message[19..].to_vec())
+        });
+        assert_eq!(said, Some(vec![5, subcode, kind]), "{name} in {state}");
+    }
+}
+
+#[test]
+fn without_a_hold_time_an_open_that_is_never_confirmed_ends_all_the_same() {
+    let now = beginning();
+    let (mut session, id) = in_state(State::OpenSent, now);
+    let mut peer = open("10.0.0.9");
+    peer.hold_time = HoldTime::new(0).unwrap();
+    session.handle(Input::Heard(id, Heard::Open(Box::new(peer))), now);
+    session.handle(Input::Drained(id), now);
+    assert_eq!((session.state(), session.deadline()), (State::OpenConfirm, Some(now + OPEN_WAIT)));
+    outputs(&mut session);
+    session.handle(Input::Timeout, now + OPEN_WAIT);
+    assert_eq!(gist(&outputs(&mut session)), ["NOTIFICATION 4/0", "close", "failed"]);
+}
+
+#[test]
 fn a_hold_time_of_zero_means_no_timers_at_all() {
     let now = beginning();
     let (mut session, id) = in_state(State::OpenSent, now);

@@ -199,10 +199,7 @@ impl GroupKey {
                 }
                 let downwards = matches!(self.role, Some(Role::Provider | Role::Peer | Role::RouteServer));
                 fit.change_extra(|extra| {
-                    // What is not transitive stays inside the AS (RFC 4360 section 6).
-                    let passes = |community: &u64| community >> 56 & 0x40 == 0;
-                    extra.extended_communities =
-                        extra.extended_communities.iter().copied().filter(passes).collect();
+                    extra.leave_as();
                     extra.originator_id = None;
                     extra.cluster_list = Box::default();
                     if downwards {

@@ -13,6 +13,8 @@ use super::reader::Reader;
 
 const SET: u8 = 1;
 const SEQUENCE: u8 = 2;
+/// The segments inside a confederation, of which we are no member (RFC 5065).
+const CONFEDERATION: [u8; 2] = [3, 4];
 
 /// How many octets an AS number takes on a session: 4 when both sides said so (RFC 6793), else 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,17 @@ impl<'a> Segment<'a> {
 impl AsPath {
     /// Reads a path, or says what is wrong with it.
     pub(crate) fn decode(octets: &[u8], width: AsWidth) -> Result<Self, &'static str> {
+        Self::decode_but(octets, width, &[])
+    }
+
+    /// Reads the AS4_PATH of an old speaker, without the segments that its confederation has left in it (RFC 6793 section
+    /// 6).
+    pub(crate) fn decode_through_old(octets: &[u8]) -> Result<Self, &'static str> {
+        Self::decode_but(octets, AsWidth::Four, &CONFEDERATION)
+    }
+
+    /// Reads a path without the segments of some types.
+    fn decode_but(octets: &[u8], width: AsWidth, skipped: &[u8]) -> Result<Self, &'static str> {
         let mut reader = Reader::new(octets);
         let mut held =
             Vec::with_capacity(if width == AsWidth::Four { octets.len() } else { octets.len() * 2 });
@@ -62,11 +75,15 @@ impl AsPath {
             let (Some(kind), Some(count)) = (reader.u8(), reader.u8()) else {
                 return Err("a segment of the AS path is cut short");
             };
-            if kind != SET && kind != SEQUENCE {
+            if kind != SET && kind != SEQUENCE && !skipped.contains(&kind) {
                 return Err("the AS path has a segment of a type that is not a set or a sequence");
             }
             if count == 0 {
                 return Err("the AS path has an empty segment");
+            }
+            if skipped.contains(&kind) {
+                reader.take(4 * usize::from(count)).ok_or("a segment of the AS path is cut short")?;
+                continue;
             }
             held.extend_from_slice(&[kind, count]);
             for _ in 0..count {
@@ -169,6 +186,11 @@ impl AsPath {
         Self(held.into())
     }
 
+    /// Reports whether no message can carry the path in four-octet numbers: an old speaker's may be half as long again.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.0.len() > usize::from(u16::MAX)
+    }
+
     /// Reports whether an old speaker would lose a number.
     pub(crate) fn has_wide_numbers(&self) -> bool {
         self.numbers().any(|n| n > u32::from(u16::MAX))
@@ -186,11 +208,6 @@ impl AsPath {
                         let narrow = u16::try_from(number).unwrap_or(AsNumber::TRANS.get() as u16);
                         out.extend_from_slice(&narrow.to_be_bytes());
                     }
-    /// Reports whether no message can carry the path in four-octet numbers: an old speaker's may be half as long again.
-    pub(crate) fn is_too_long(&self) -> bool {
-        self.0.len() > usize::from(u16::MAX)
-    }
-
                 }
             }
         }

@@ -97,6 +97,27 @@ pub struct Extra {
     pub unknown: Box<[UnknownAttribute]>,
 }
 
+impl Extra {
+    /// Takes out the extended communities that stay inside the AS (RFC 4360 section 6, RFC 5701 section 2).
+    pub(crate) fn leave_as(&mut self) {
+        const STAYS: u8 = 0x40;
+        let passes = |community: &u64| community.to_be_bytes()[0] & STAYS == 0;
+        self.extended_communities = self.extended_communities.iter().copied().filter(passes).collect();
+        let is_ipv6 = |attribute: &UnknownAttribute| attribute.kind == code::IPV6_EXTENDED_COMMUNITIES;
+        if let Some(at) = self.unknown.iter().position(is_ipv6) {
+            let mut all = std::mem::take(&mut self.unknown).into_vec();
+            let (communities, _) = all[at].value.as_chunks::<20>();
+            let passing: Vec<[u8; 20]> = communities.iter().filter(|c| c[0] & STAYS == 0).copied().collect();
+            if passing.is_empty() {
+                all.remove(at);
+            } else {
+                all[at].value = passing.concat().into();
+            }
+            self.unknown = all.into();
+        }
+    }
+}
+
 /// The mark that more specific routes were left out (RFC 4271 section 5.1.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AtomicAggregate;
@@ -198,6 +219,19 @@ impl Attributes {
         self.extra.as_ref().is_some_and(|extra| extra.communities.contains(&LLGR_STALE))
     }
 
+    /// Reports whether a list is longer than an attribute's length can say. What comes in is not, and what is added to it can
+    /// make it so.
+    pub(crate) fn overflow(&self) -> bool {
+        let extra = self.extra();
+        let most = usize::from(u16::MAX);
+        self.as_path.is_too_long()
+            || size_of_val(&*extra.communities) > most
+            || size_of_val(&*extra.large_communities) > most
+            || size_of_val(&*extra.extended_communities) > most
+            || size_of_val(&*extra.cluster_list) > most
+            || extra.unknown.iter().any(|unknown| unknown.value.len() > most)
+    }
+
     /// Appends the wire form without the multiprotocol attributes, in ascending order of type.
     pub(crate) fn encode(&self, width: AsWidth, next_hop: NextHopAttribute, out: &mut Vec<u8>) {
         use code::*;
@@ -219,19 +253,6 @@ impl Attributes {
         }
         let narrow_aggregator = extra.aggregator.map(|(asn, _)| u16::try_from(asn.get()));
         if let Some((asn, addr)) = extra.aggregator {
-    /// Reports whether a list is longer than an attribute's length can say. What comes in is not, and what is added to it can
-    /// make it so.
-    pub(crate) fn overflow(&self) -> bool {
-        let extra = self.extra();
-        let most = usize::from(u16::MAX);
-        self.as_path.is_too_long()
-            || size_of_val(&*extra.communities) > most
-            || size_of_val(&*extra.large_communities) > most
-            || size_of_val(&*extra.extended_communities) > most
-            || size_of_val(&*extra.cluster_list) > most
-            || extra.unknown.iter().any(|unknown| unknown.value.len() > most)
-    }
-
             put_with(out, OPTIONAL | TRANSITIVE, AGGREGATOR, |out| {
                 match width {
                     AsWidth::Four => out.extend_from_slice(&asn.get().to_be_bytes()),

@@ -194,7 +194,7 @@ impl<'a> Decoded<'a> {
                 return Err(discard("it is for speakers with two-octet AS numbers"));
             }
             code::AS4_PATH => {
-                self.as4_path = Some(AsPath::decode(value, AsWidth::Four).map_err(discard)?);
+                self.as4_path = Some(AsPath::decode_through_old(value).map_err(discard)?);
             }
             code::AS4_AGGREGATOR => self.as4_aggregator = Some(aggregator(value, AsWidth::Four)?),
             code::IPV6_EXTENDED_COMMUNITIES => {
@@ -364,13 +364,17 @@ fn aggregator(value: &[u8], width: AsWidth) -> Result<(AsNumber, Ipv4Addr), Deco
     }
 }
 
-/// Reports whether packets can be sent to the address at all (RFC 4271 section 6.3).
+/// Reports whether packets can be sent to the address at all (RFC 4271 section 6.3). A link-local one without its interface
+/// is no address to route to, whoever it is told on to; it may only follow a global one (RFC 2545 section 3).
 fn is_next_hop(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => {
             let first = v4.octets()[0];
             first != 0 && first != 127 && first < 224
         }
-        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast(),
+        IpAddr::V6(v6) => {
+            let global = !v6.is_unicast_link_local();
+            global && !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast()
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! [version 4, 1] [AS, 2] [hold time, 2] [identifier, 4] [length of parameters, 1] [parameters]
-//! parameters of RFC 9072: 255, [255, 1] [length, 2], each parameter's length 2 octets wide
+//! parameters of RFC 9072: [any length but 0, 1] [255, 1] [length, 2], each parameter's length 2 octets wide
 //! ```
 
 mod capability;
@@ -156,7 +156,8 @@ impl<'a> Parameters<'a> {
     fn begin(reader: &mut Reader<'a>) -> Option<Self> {
         let len = reader.u8()?;
         let mut ahead = *reader;
-        if len == EXTENDED_LENGTH && ahead.u8() == Some(EXTENDED_LENGTH) {
+        // What the type says counts, whatever the length is (RFC 9072 section 2).
+        if len != 0 && ahead.u8() == Some(EXTENDED_LENGTH) {
             let len = ahead.u16()?;
             let octets = ahead.take(usize::from(len)).filter(|_| ahead.is_empty())?;
             return Some(Self { reader: Reader::new(octets), wide: true });

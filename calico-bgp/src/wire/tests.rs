@@ -294,6 +294,11 @@ fn each_malformed_open_gets_its_notification() {
             vec![4, 0xfd, 0xe9, 0, 90, 10, 0, 0, 1, 255, 255, 0, 5, 2, 0, 2, 2, 0],
             None,
         ),
+        (
+            "open-extopt-other-length",
+            vec![4, 0xfd, 0xe9, 0, 90, 10, 0, 0, 1, 9, 255, 0, 5, 2, 0, 2, 2, 0],
+            None,
+        ),
         ("open-cap-overrun", open_with(&[65, 9, 0, 0]), Some((2, 0))),
         ("open-cap-unknown", open_with(&[200, 2, 1, 2]), None),
         ("open-cap-mp-len-3", open_with(&[1, 3, 0, 1, 0]), None),
@@ -335,6 +340,10 @@ fn each_malformed_header_gets_its_notification() {
     assert_eq!(refusal(&header(19, 99)), ((1, 3), vec![99]));
     assert!(frame(&header(19, 4)[..18], MAX_MESSAGE).unwrap().is_none(), "more octets are needed");
     assert!(frame(&header(4097, 2), MAX_EXTENDED_MESSAGE).unwrap().is_some());
+    let long = [7; 300];
+    let answered = read_refresh(&long).unwrap_err().remedy;
+    let whole = [&[0xff; 16][..], &[1, 63, 5], &long].concat();
+    assert_eq!(answered, Remedy::Reset(Notification::new((7, 1)).with_data(&whole)), "the whole message");
     assert!(read_refresh(&[0, 1, 0]).is_err());
     assert_eq!(read_refresh(&[0, 25, 0, 70]), Ok(Refresh::Unknown));
     assert_eq!(read_refresh(&[0, 1, 9, 1]), Ok(Refresh::Unknown));

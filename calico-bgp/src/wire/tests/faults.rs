@@ -62,8 +62,43 @@ fn a_next_hop_beside_nothing_but_multiprotocol_prefixes_is_not_looked_at() {
     assert_eq!(outcome(&with_both, &external()), Outcome::Withdraw, "it is that of the other prefixes");
 }
 
+#[test]
+fn a_link_local_address_is_a_next_hop_only_behind_a_global_one() {
+    let global = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let by_way_of = |hops: &[[u8; 16]]| {
+        let hops = hops.concat();
+        let value = [&[0, 2, 1, hops.len() as u8][..], &hops, &[0, 16, 0xfd, 0]].concat();
+        announcing_none(&[origin(), as_path(), attribute(0x80, 14, &value)])
+    };
+    let both = by_way_of(&[global, local]);
+    let update = Update::decode(&both, &external()).unwrap();
+    assert_eq!(update.attributes.unwrap().next_hop, Ipv6Addr::from(global));
+    for hops in [&[local][..], &[local, local], &[[0; 16], local]] {
+        assert_eq!(outcome(&by_way_of(hops), &external()), Outcome::Withdraw, "{hops:?}");
+    }
+}
+
 fn narrow() -> Dialect {
     Dialect { as_width: AsWidth::Two, ..external() }
+}
+
+#[test]
+fn what_a_confederation_left_in_the_path_of_an_old_speaker_is_skipped() {
+    let path = |as4_path: &[u8]| {
+        let message = body(&[
+            origin(),
+            attribute(0x40, 2, &[2, 3, 0xfd, 0xe9, 0x5b, 0xa0, 0, 7]),
+            next_hop(),
+            attribute(0xc0, 17, as4_path),
+        ]);
+        let update = Update::decode(&message, &narrow()).unwrap();
+        (update.attributes.unwrap().as_path.to_string(), update.faults.len())
+    };
+    let wide = [2, 2, 0, 1, 0x11, 0x70, 0, 0, 0, 7];
+    let confederation = [3, 1, 0, 0, 0, 9, 4, 1, 0, 0, 0, 8];
+    assert_eq!(path(&[&confederation[..], &wide].concat()), ("65001 70000 7".to_owned(), 0));
+    assert_eq!(path(&[&[3, 9, 0, 0][..], &wide].concat()), ("65001 23456 7".to_owned(), 1), "cut short");
 }
 
 /// A segment of 255 two-octet numbers, so many times.

@@ -206,10 +206,12 @@ impl Owner {
                 let _gone = answer.send(self.speaker.open_feed(description, &name));
                 self.statistics_due.get_or_insert(clock() + bmp::STATISTICS);
             }
-            Command::Feed(id, answer) => {
+            // One that was cut off while its station was written to is told so by having no answer.
+            Command::Feed(id, answer) if self.speaker.has_feed(id) => {
                 self.hungry.insert(id, answer);
                 self.feed(id);
             }
+            Command::Feed(..) => {}
             Command::CloseFeed(id) => {
                 self.hungry.remove(&id);
                 self.speaker.close_feed(id);
@@ -258,9 +260,13 @@ impl Owner {
                 Ok(())
             }
             Err(error) => {
-                let again =
-                    before.iter().filter_map(|address| Listening::start(*address, &self.reports).ok());
-                self.listeners.extend(again);
+                let (mut error, reports) = (error, &self.reports);
+                for address in before {
+                    match Listening::start(address, reports) {
+                        Ok(again) => self.listeners.push(again),
+                        Err(also) => error = error.and(also),
+                    }
+                }
                 Err(error)
             }
         };
@@ -279,6 +285,7 @@ impl Owner {
                 Ok(local) => {
                     self.start(connection, stream);
                     self.speaker.connected(connection, local.ip(), now);
+                    self.speaker.note_ports(connection, (local.port(), remote.port()));
                 }
                 Err(error) => {
                     self.speaker.refused(connection, format!("cannot connect to {remote}: {error}"), now);
@@ -329,6 +336,7 @@ impl Owner {
             return;
         }
         if let Ok(connection) = self.speaker.accept(from, local.ip(), now) {
+            self.speaker.note_ports(connection, (local.port(), remote.port()));
             self.start(connection, stream);
         }
     }

@@ -30,8 +30,7 @@ pub use event::{ConnectionId, Ended, Heard, Initiation, Input, Output, State};
 pub use negotiate::{Negotiated, Peering, Roles, Terms};
 
 use crate::jitter::Jitter;
-use crate::wire::open::OnNotification;
-use crate::wire::{self, Notification, Open};
+use crate::wire::{self, MessageType, Notification, Open};
 use connection::{Arrival, Confirmation, Connection, Stage};
 use timers::{Timer, Timers};
 
@@ -280,13 +279,10 @@ impl Session {
     fn end(&mut self, connection: Connection, why: Ended) {
         let id = connection.id;
         if let Ended::Sent(notification) = &why {
-            // A hard reset is for those who keep routes after a NOTIFICATION (RFC 8538 section 3); others know the
-            // plain form only.
-            let keeps = connection
-                .negotiated()
-                .and_then(|n| n.graceful_restart)
-                .is_some_and(|gr| gr.on_notification == OnNotification::Keep);
-            let said = if keeps { notification.clone() } else { notification.unwrapped() };
+            let said = match connection.negotiated() {
+                Some(negotiated) => negotiated.as_said(notification),
+                None => notification.unwrapped(),
+            };
             self.outputs.push_back(Output::Transmit(id, wire::notification(&said)));
         }
         self.outputs.push_back(Output::Close(id));
@@ -408,13 +404,13 @@ impl Session {
     fn establish(&mut self, id: ConnectionId, negotiated: Arc<Negotiated>) {
         let old = |c: &Connection| c.id != id && c.state() == State::Established;
         if let Some(at) = self.connections.iter().position(old) {
-            if negotiated.hold_time.interval().is_none() {
-                connection.timers.set(Timer::Hold, None);
-            }
             let old = self.connections.remove(at);
             self.end(old, Ended::Replaced);
         }
         if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
+            if negotiated.hold_time.interval().is_none() {
+                connection.timers.set(Timer::Hold, None);
+            }
             connection.stage = Stage::Established(negotiated.clone());
             self.failures = 0;
             self.outputs.push_back(Output::Up(id, negotiated));

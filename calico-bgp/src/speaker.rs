@@ -382,6 +382,14 @@ impl Speaker {
         }
     }
 
+    /// Says which ports a connection has, ours and the peer's, which monitoring stations want to know.
+    pub fn note_ports(&mut self, connection: ConnectionId, ports: (u16, u16)) {
+        let peer = self.peers.get_mut(&PeerId(connection.peer));
+        if let Some(line) = peer.and_then(|peer| peer.lines.get_mut(&connection)) {
+            line.ports = ports;
+        }
+    }
+
     /// A connection could not be dialed, with the cause in words.
     pub fn refused(&mut self, connection: ConnectionId, why: String, now: Instant) {
         self.session_input(PeerId(connection.peer), Input::Refused(connection, why), now);

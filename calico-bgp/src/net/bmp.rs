@@ -14,6 +14,8 @@ use crate::speaker::FeedId;
 
 /// How long a station may take to answer, and the first rest after it was lost; each later one is twice as long.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a station may take to take one portion, of about 64 KiB: to one that takes nothing, what changes is owed meanwhile.
+const STALL: Duration = Duration::from_secs(60);
 /// The longest rest between two attempts.
 const LONGEST_REST: Duration = Duration::from_secs(300);
 /// How often stations hear what was counted.
@@ -49,7 +51,7 @@ async fn feed(station: Station, owner: mpsc::WeakSender<Command>) {
     loop {
         if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, TcpStream::connect(station.address)).await {
             rest = PATIENCE;
-            if serve(stream, &station, &owner).await.is_none() {
+            if serve(stream, &station, &owner, STALL).await.is_none() {
                 return;
             }
         }
@@ -58,8 +60,13 @@ async fn feed(station: Station, owner: mpsc::WeakSender<Command>) {
     }
 }
 
-/// Feeds a connected station until it is lost; `None` when the speaker is gone.
-async fn serve(mut stream: TcpStream, station: &Station, owner: &mpsc::WeakSender<Command>) -> Option<()> {
+/// Feeds a connected station until it is lost, or takes nothing for so long; `None` when the speaker is gone.
+async fn serve(
+    mut stream: TcpStream,
+    station: &Station,
+    owner: &mpsc::WeakSender<Command>,
+    stall: Duration,
+) -> Option<()> {
     let (answer, opened) = oneshot::channel();
     owner.upgrade()?.send(Command::OpenFeed(station.name.clone(), answer)).await.ok()?;
     let feed = Open { id: opened.await.ok()?, owner };
@@ -68,9 +75,9 @@ async fn serve(mut stream: TcpStream, station: &Station, owner: &mpsc::WeakSende
         owner.upgrade()?.send(Command::Feed(feed.id, answer)).await.ok()?;
         // The answer may take as long as nothing happens, and never comes when the feed was cut off.
         let Ok(octets) = answered.await else { return owner.upgrade().map(|_| ()) };
-        if stream.write_all(&octets).await.is_err() {
+        let Ok(Ok(())) = tokio::time::timeout(stall, stream.write_all(&octets)).await else {
             return Some(());
-        }
+        };
     }
 }
 
@@ -86,5 +93,72 @@ impl Drop for Open<'_> {
             let close = Command::CloseFeed(self.id);
             tokio::spawn(async move { owner.send(close).await });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::net::{Handle, spawn};
+    use crate::speaker::SpeakerConfig;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn speaker() -> Handle {
+        let asn = "64512".parse().unwrap();
+        spawn(&[], SpeakerConfig::new(asn, "10.0.0.1".parse().unwrap())).unwrap()
+    }
+
+    async fn open_feed(handle: &Handle) -> FeedId {
+        let (answer, opened) = oneshot::channel();
+        handle.commands.send(Command::OpenFeed("n1".to_owned(), answer)).await.unwrap();
+        opened.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_station_that_takes_nothing_is_let_go() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let station = Station { address: listener.local_addr().unwrap(), name: "n1".to_owned() };
+        let stream = TcpStream::connect(station.address).await.unwrap();
+        let (mut silent, _) = listener.accept().await.unwrap();
+        let id = open_feed(&speaker()).await;
+        // An owner that always has more to tell.
+        let (owner, mut asked) = mpsc::channel(1);
+        let weak = owner.downgrade();
+        let told = tokio::spawn(async move {
+            let mut portions = 0;
+            while let Some(command) = asked.recv().await {
+                if let Command::OpenFeed(_, answer) = command {
+                    answer.send(id).unwrap();
+                } else if let Command::Feed(_, answer) = command {
+                    portions += 1;
+                    let _gone = answer.send(vec![0; 64 * 1024]);
+                } else {
+                    assert!(matches!(command, Command::CloseFeed(closed) if closed == id));
+                    return portions;
+                }
+            }
+            portions
+        });
+        let served = serve(stream, &station, &weak, Duration::from_millis(300));
+        assert_eq!(tokio::time::timeout(SOON, served).await, Ok(Some(())));
+        let portions = tokio::time::timeout(SOON, told).await.unwrap().unwrap();
+        assert!(portions > 1, "as much as the sockets hold");
+        let mut held = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut held).await.unwrap();
+        assert!(held.len() < portions * 64 * 1024);
+        drop(owner);
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_more_of_a_feed_that_is_over_is_told_so() {
+        let handle = speaker();
+        let id = open_feed(&handle).await;
+        handle.commands.send(Command::CloseFeed(id)).await.unwrap();
+        let (answer, answered) = oneshot::channel();
+        handle.commands.send(Command::Feed(id, answer)).await.unwrap();
+        assert!(tokio::time::timeout(SOON, answered).await.unwrap().is_err());
     }
 }

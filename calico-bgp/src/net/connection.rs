@@ -30,7 +30,7 @@ pub(super) enum Report {
     /// Somebody connected.
     Incoming { stream: TcpStream, remote: SocketAddr },
     /// A dialed connection is there.
-    Dialed { connection: ConnectionId, stream: TcpStream, remote: IpAddr },
+    Dialed { connection: ConnectionId, stream: TcpStream, remote: SocketAddr },
     /// It is not, with the cause in words.
     Undialed { connection: ConnectionId, why: String },
     /// BFD noticed something.
@@ -163,7 +163,7 @@ pub(super) async fn dial(connection: ConnectionId, peer: Box<PeerConfig>, report
     };
     let patience = peer.connect_retry.max(DIAL_PATIENCE);
     let report = match tokio::time::timeout(patience, attempt).await {
-        Ok(Ok(stream)) => Report::Dialed { connection, stream, remote: peer.address },
+        Ok(Ok(stream)) => Report::Dialed { connection, stream, remote },
         Ok(Err(error)) => {
             let why = format!("cannot connect to {remote}: {}", socket::words(&error));
             Report::Undialed { connection, why }

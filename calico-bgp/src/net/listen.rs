@@ -47,6 +47,21 @@ pub enum ListenError {
         #[source]
         source: io::Error,
     },
+    /// Neither where it was wanted, nor any longer where it was before.
+    #[error("{wanted}; and no longer where it was before: {before}")]
+    Neither {
+        /// Why not where it was wanted.
+        wanted: Box<ListenError>,
+        /// Why no longer where it was before.
+        before: Box<ListenError>,
+    },
+}
+
+impl ListenError {
+    /// Adds why it does not go on where it was before either.
+    pub(super) fn and(self, before: Self) -> Self {
+        Self::Neither { wanted: Box::new(self), before: Box::new(before) }
+    }
 }
 
 /// A listening socket. Dropping it ends it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use calico_model::{AsNumber, Family, RouterId};
 
 use crate::family::{FamilySet, PerFamily};
-use crate::wire::open::{AddPath, Feature, GracefulRestart, LongLivedRestart};
+use crate::wire::open::{AddPath, Feature, GracefulRestart, LongLivedRestart, OnNotification};
 use crate::wire::{
     AsWidth, Capabilities, Dialect, HoldTime, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, Notification, Open, PathIds,
 };
@@ -43,6 +43,16 @@ impl Negotiated {
     #[must_use]
     pub fn stale_time(&self, family: Family) -> u32 {
         self.long_lived.and_then(|long_lived| long_lived.families[family]).map_or(0, |said| said.stale_time)
+    }
+
+    /// Returns how a NOTIFICATION is said to the peer: a hard reset is for those who keep routes after one (RFC 8538 section
+    /// 3); others know the plain form only.
+    #[must_use]
+    pub fn as_said(&self, notification: &Notification) -> Notification {
+        match self.graceful_restart {
+            Some(GracefulRestart { on_notification: OnNotification::Keep, .. }) => notification.clone(),
+            Some(_) | None => notification.unwrapped(),
+        }
     }
 
     /// Returns how often a KEEPALIVE is due: a third of the hold time.

@@ -2,8 +2,8 @@
 //!
 //! A feed keeps which routes its station does not know yet, not what to say of them: a slow station costs memory for the
 //! number of routes, not for how often they change, and hears how they stand when it gets to them (section 3.3 of the
-//! RFC allows that). What is said of sessions is kept as it was, up to a bound; a station that is farther behind is cut off
-//! and begins anew.
+//! RFC allows that). Routes that came and went meanwhile count too, and what is said of sessions is kept as it was, both up
+//! to a bound; a station that is farther behind is cut off and begins anew.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -31,6 +31,8 @@ const ENOUGH: usize = 64 * 1024;
 const BATCH: usize = 1000;
 /// How many messages about sessions may wait for a station.
 const PATIENCE: usize = 10_000;
+/// How many routes a station may not know, besides twice as many as there are.
+const LEEWAY: usize = 100_000;
 
 /// What waits for a station.
 #[derive(Debug, Default)]
@@ -40,7 +42,19 @@ pub(super) struct Feed {
     v6: BTreeSet<(PeerId, Nlri<Ipv6Addr>)>,
     /// Whose first table is being told, which ends with End-of-RIB.
     first: PerFamily<BTreeSet<PeerId>>,
+    /// With how many unknown routes it is looked at whether they are too many.
+    look_at: usize,
     is_awake: bool,
+}
+
+impl Feed {
+    fn is_behind(&self) -> bool {
+        self.sessions.len() > PATIENCE || self.routes() > self.look_at.max(LEEWAY)
+    }
+
+    fn routes(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
 }
 
 /// A family whose routes are fed.
@@ -71,7 +85,7 @@ impl Feeds {
     fn wake(&mut self, actions: &mut VecDeque<Action>) {
         let mut behind = Vec::new();
         for (id, feed) in &mut self.feeds {
-            if feed.sessions.len() > PATIENCE {
+            if feed.is_behind() {
                 behind.push(*id);
             } else if !std::mem::replace(&mut feed.is_awake, true) {
                 actions.push_back(Action::WakeFeed(*id));
@@ -101,6 +115,12 @@ impl Speaker {
     /// Ends a feed.
     pub fn close_feed(&mut self, id: FeedId) {
         self.feeds.feeds.remove(&id);
+    }
+
+    /// Reports whether there is such a feed: one that was too far behind is gone.
+    #[must_use]
+    pub fn has_feed(&self, id: FeedId) -> bool {
+        self.feeds.feeds.contains_key(&id)
     }
 
     /// Reports whether anybody is fed.
@@ -149,8 +169,7 @@ impl Speaker {
         let Some(peer) = self.peers.get(&id) else { return };
         let Some(up) = &peer.up else { return };
         let Some(line) = peer.lines.get(&up.connection) else { return };
-        let ports = (0, peer.config.port);
-        let message = bmp::peer_up(&header(peer, up), line.local, ports, &line.open_out, &line.open_in);
+        let message = bmp::peer_up(&header(peer, up), line.local, line.ports, &line.open_out, &line.open_in);
         let rib = &self.tables.rib;
         for (_, feed) in
             self.feeds.feeds.iter_mut().filter(|(feed, _)| only.is_none_or(|only| only == **feed))
@@ -173,7 +192,10 @@ impl Speaker {
         let Some(peer) = self.peers.get(&id).filter(|_| !self.feeds.feeds.is_empty()) else { return };
         let header = header(peer, up);
         let message = match ended {
-            Ended::Sent(what) => bmp::peer_down(&header, PeerDown::Sent(&wire::notification(what))),
+            Ended::Sent(what) => {
+                let said = up.negotiated.as_said(what);
+                bmp::peer_down(&header, PeerDown::Sent(&wire::notification(&said)))
+            }
             Ended::Received(what) => bmp::peer_down(&header, PeerDown::Received(&wire::notification(what))),
             Ended::Lost(_) | Ended::Undialed(_) | Ended::Replaced => bmp::peer_down(&header, PeerDown::Lost),
         };
@@ -194,6 +216,10 @@ impl Speaker {
         }
         for feed in self.feeds.feeds.values_mut() {
             A::unknown(feed).insert((id, nlri));
+            if feed.is_behind() {
+                let held: u32 = self.peers.values().map(|peer| peer.held.v4 + peer.held.v6).sum();
+                feed.look_at = LEEWAY + 2 * held as usize;
+            }
         }
         self.feeds.wake(&mut self.events);
     }

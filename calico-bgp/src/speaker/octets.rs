@@ -212,6 +212,7 @@ pub(super) fn new_line(local: IpAddr, config: &PeerConfig) -> Line {
         open_out: Box::default(),
         open_in: Box::default(),
         local,
+        ports: (0, config.port),
         dialect: Dialect { max_len: MAX_MESSAGE, ..Dialect::plain(config.peering()) },
         closing: Closing::No,
     }

@@ -33,6 +33,8 @@ pub(super) struct Line {
     pub(super) open_out: Box<[u8]>,
     pub(super) open_in: Box<[u8]>,
     pub(super) local: IpAddr,
+    /// Ours and the peer's.
+    pub(super) ports: (u16, u16),
     pub(super) dialect: Dialect,
     pub(super) closing: Closing,
 }

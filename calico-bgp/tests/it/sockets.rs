@@ -78,6 +78,27 @@ async fn where_it_listens_changes_under_running_sessions_and_a_taken_port_change
     good.shut_down("").await.unwrap();
 }
 
+#[test]
+fn who_can_listen_neither_where_it_shall_nor_where_it_did_says_so() {
+    let ours = Namespace::new();
+    ours.ip("addr add 10.99.0.1/32 dev lo");
+    ours.block_on(async {
+        let old = SocketAddr::new(ip("10.99.0.1"), 179);
+        let handle = net::spawn(&[old], settings("10.99.0.1", 64512)).unwrap();
+        let taken = std::net::TcpListener::bind((US, 179)).unwrap();
+        let wanted = [taken.local_addr().unwrap()];
+        let error = handle.set_listen(&wanted).await.unwrap().unwrap_err();
+        assert!(!error.to_string().contains("no longer"), "{error}");
+        TcpStream::connect(old).await.unwrap();
+        ours.ip("addr del 10.99.0.1/32 dev lo");
+        let error = handle.set_listen(&wanted).await.unwrap().unwrap_err().to_string();
+        assert!(error.starts_with("port 179 on 127.0.0.1 is taken by another program"), "{error}");
+        let lost =
+            "and no longer where it was before: cannot listen on 10.99.0.1: no interface has this address";
+        assert!(error.ends_with(lost), "{error}");
+    });
+}
+
 #[tokio::test]
 async fn a_key_for_a_prefix_lets_in_only_those_who_have_it() {
     let port = free_port();
@@ -139,6 +160,10 @@ async fn a_station_is_fed_and_when_it_went_away_it_is_fed_anew() {
         let mut body = vec![0; len - 6];
         stream.read_exact(&mut body).await.unwrap();
         kinds.push(head[5]);
+        if head[5] == 3 {
+            let [local, remote] = [58, 60].map(|at| u16::from_be_bytes([body[at], body[at + 1]]));
+            assert!(local == port && remote != port && remote != 0, "{local} {remote}");
+        }
     }
     assert_eq!(kinds, [4, 3, 0, 0], "who we are, a session, its route, the end");
     handle.set_stations(Vec::new()).await.unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use calico_bgp::bfd::{BfdConfig, Change, Diagnostic, WhenBroken};
 use calico_bgp::{Action, Event};
 
+use crate::hostile::{EVIL, Rig, good_attributes, message, update};
 use crate::world::{World, ip};
 
 const A: &str = "10.0.0.1";
@@ -210,4 +211,55 @@ fn a_station_hears_of_sessions_and_routes_and_of_every_change() {
     assert!(again.contains(&"10.0.0.2 +[192.168.2.0/26 192.168.3.0/26] -[]".to_owned()), "{again:?}");
     world.speaker(A).close_feed(feed);
     assert!(!world.speaker(A).has_feeds());
+}
+
+#[test]
+fn a_station_hears_the_notification_as_it_was_said() {
+    let mut world = World::new();
+    for address in [A, B, C] {
+        world.add(address, 64512);
+    }
+    // Only the one that does graceful restart knows hard resets.
+    world.join_with(A, B, |peer| peer.restart_time = 0);
+    world.join(A, C);
+    world.run_secs(5);
+    let feed = world.speaker(A).open_feed("a test", "node1");
+    world.speaker(A).feed(feed, &mut Vec::new(), Duration::ZERO);
+    let now = world.now;
+    world.speaker(A).shut_down("kernel update", now);
+    let mut octets = Vec::new();
+    world.speaker(A).feed(feed, &mut octets, Duration::ZERO);
+    let mut said = Vec::new();
+    while let [3, a, b, c, d, 2, ..] = octets[..] {
+        let rest = octets.split_off(u32::from_be_bytes([a, b, c, d]) as usize);
+        said.push((octets[31], octets[68], octets[69]));
+        octets = rest;
+    }
+    assert_eq!(said, [(2, 6, 2), (3, 6, 9)]);
+}
+
+/// Prefixes of one message.
+fn prefixes(from: u32) -> Vec<u8> {
+    (from..from + 500).flat_map(|n| [&[32][..], &(0x1400_0000 + n).to_be_bytes()].concat()).collect()
+}
+
+#[test]
+fn a_station_that_lags_behind_routes_that_come_and_go_is_cut_off_and_one_that_waits_for_a_table_is_not() {
+    for stay in [true, false] {
+        let mut rig = Rig::new();
+        rig.change(EVIL, |peer| peer.max_prefixes = None);
+        let evil = rig.establish(EVIL, 65066);
+        let feed = rig.speaker.open_feed("a test", "node1");
+        for told in (0..102_000).step_by(500).map(prefixes) {
+            rig.receive(evil, &update(&good_attributes(65066), &told));
+            if !stay {
+                let gone = [&(told.len() as u16).to_be_bytes()[..], &told, &[0, 0]].concat();
+                rig.receive(evil, &message(2, &gone));
+            }
+        }
+        assert_eq!(rig.speaker.has_feed(feed), stay);
+        let cut_off = |action| matches!(action, Action::CloseFeed(closed) if closed == feed);
+        assert_eq!(std::iter::from_fn(|| rig.speaker.poll()).any(cut_off), !stay);
+        assert_eq!(rig.state(EVIL), calico_bgp::session::State::Established);
+    }
 }

@@ -5,8 +5,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use calico_bgp::family::{FamilySet, PerFamily};
 use calico_bgp::session::{ConnectionId, Initiation, State};
 use calico_bgp::speaker::{DynamicPeers, MaxPrefixes};
+use calico_bgp::wire::open::{AddPath, Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
 use calico_bgp::wire::{self, Capabilities, HoldTime, Open};
 use calico_bgp::{Action, PeerConfig, Speaker, SpeakerConfig};
 use calico_model::AsNumber;
@@ -28,12 +30,34 @@ fn asn(number: u32) -> AsNumber {
     AsNumber::new(number).expect("not zero")
 }
 
-fn open(number: u32, id: [u8; 4]) -> Vec<u8> {
+/// The OPEN of a peer that says of itself what the bits pick, and with none of them little.
+fn open(number: u32, id: [u8; 4], bits: u8) -> Vec<u8> {
+    let has = |bit: u8| bits & bit != 0;
+    let mut capabilities = Capabilities { four_octet_as: Some(asn(number)).filter(|_| !has(1)), ..Capabilities::default() };
+    let features = [
+        (2, Feature::ExtendedMessages),
+        (4, Feature::RouteRefresh),
+        (4, Feature::EnhancedRouteRefresh),
+        (8, Feature::ExtendedNextHop),
+    ];
+    capabilities.features = features.into_iter().filter(|(bit, _)| has(*bit)).map(|(_, feature)| feature).collect();
+    if has(16) {
+        capabilities.families = Some(FamilySet::BOTH);
+    }
+    if has(32) {
+        capabilities.add_path = PerFamily { v4: AddPath::Both, v6: AddPath::Both };
+    }
+    capabilities.graceful_restart = has(64).then_some(GracefulRestart {
+        restart_time: 120,
+        state: if has(128) { RestartState::Restarting } else { RestartState::Fresh },
+        on_notification: OnNotification::Keep,
+        families: PerFamily { v4: Some(Forwarding::Preserved), v6: None },
+    });
     Open {
         asn: asn(number),
         hold_time: HoldTime::new(0).expect("zero is a hold time"),
         router_id: IpAddr::from(id).to_string().parse().expect("an identifier"),
-        capabilities: Capabilities { four_octet_as: Some(asn(number)), ..Capabilities::default() },
+        capabilities,
     }
     .encode()
 }
@@ -57,7 +81,7 @@ impl Rig {
         let prefix = "10.9.0.0/16".parse().expect("a prefix");
         speaker.set_dynamic_peers(vec![DynamicPeers { prefix, limit: 2, settings }], now);
         let good = speaker.accept(GOOD.into(), US.into(), now).expect("expected");
-        speaker.receive(good, &open(65002, GOOD), now);
+        speaker.receive(good, &open(65002, GOOD, 0), now);
         speaker.receive(good, &wire::keepalive(), now);
         let update = [
             &[0xff; 16][..],
@@ -79,7 +103,10 @@ impl Rig {
                 let from = [10, 9, 0, octets.first().copied().unwrap_or_default()];
                 self.evil.extend(self.speaker.accept(from.into(), US.into(), now).ok());
             }
-            (2, Some(evil)) => self.speaker.receive(evil, &open(65066, EVIL), now),
+            (2, Some(evil)) => {
+                let bits = octets.first().copied().unwrap_or_default();
+                self.speaker.receive(evil, &open(65066, EVIL, bits), now);
+            }
             (3, Some(evil)) => self.speaker.receive(evil, &wire::keepalive(), now),
             (4, Some(evil)) => self.speaker.closed(evil, "gone".to_owned(), now),
             (5, _) => {
@@ -104,9 +131,9 @@ impl Rig {
                 self.speaker.set_peers(self.peers.clone(), now);
             }
             (7, _) => self.speaker.reset_peer(EVIL.into(), "again", now),
-            // A message with a right header around what was made up.
-            (8..=11, Some(evil)) => {
-                let kind = [2, 2, 1, 5][usize::from(op & 3)];
+            // A message with a right header around what was made up; the last two are long.
+            (8..=13, Some(evil)) => {
+                let kind = [2, 2, 1, 5, 2, 2][usize::from(op & 0x0f) - 8];
                 let mut message = vec![0xff; 16];
                 message.extend_from_slice(&(19 + octets.len() as u16).to_be_bytes());
                 message.push(kind);
@@ -163,7 +190,9 @@ fuzz_target!(|input: &[u8]| {
     rig.check();
     let mut rest = input;
     while let [op, len, tail @ ..] = rest {
-        let (octets, after) = tail.split_at(tail.len().min(usize::from(*len)));
+        // The length of long messages is told in steps, so that the input need not be.
+        let step = if matches!(op & 0x0f, 12 | 13) { 64 } else { 1 };
+        let (octets, after) = tail.split_at(tail.len().min(step * usize::from(*len)));
         rig.step(*op, octets);
         rest = after;
     }

@@ -1,9 +1,11 @@
-//! UPDATE in every dialect: any octets are read, survived or refused; what was taken can be told on and is then the same.
+//! UPDATE in every dialect: any octets are read, survived or refused; what was taken can be held and told on, and is then
+//! the same.
 #![no_main]
 
 use std::net::Ipv4Addr;
 
 use calico_bgp::family::PerFamily;
+use calico_bgp::rib::intern::Interner;
 use calico_bgp::session::Peering;
 use calico_bgp::wire::update::{MpReach, MpUnreach, announce};
 use calico_bgp::wire::{AsWidth, Attributes, Dialect, MAX_EXTENDED_MESSAGE, Nlri, PathIds, Remedy, Update, frame};
@@ -42,6 +44,8 @@ fuzz_target!(|input: &[u8]| {
         None => {}
     }
     if let Some(attributes) = update.attributes {
+        let held = Interner::default().intern(&attributes).expect("what comes in can be held");
+        assert_eq!(held.attributes(), attributes);
         tell_on(&attributes);
     }
 });

@@ -10,6 +10,7 @@ mod chaos;
 #[cfg(feature = "net")]
 mod daemons;
 mod day;
+mod dialects;
 #[cfg(feature = "net")]
 mod distance;
 #[cfg(feature = "net")]

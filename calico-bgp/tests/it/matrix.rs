@@ -145,6 +145,16 @@ fn between_ases(daemon: &'static dyn Daemon) {
         assert_eq!(status.prefixes_out.v4, 3000);
         assert!(status.counters.updates_out < 40, "packed: {}", status.counters.updates_out);
 
+        // What fits long messages only, and something after it.
+        let mut told = origins(&many);
+        let mut long = Origination::default();
+        long.communities = (0..1100).map(|n| Community::Standard(64512, n)).collect();
+        told.insert("100.127.0.0/24".parse().unwrap(), long);
+        told.insert("100.127.1.0/24".parse().unwrap(), Origination::default());
+        handle.set_originated(told).await.unwrap();
+        running.wait_for("100.127.1.0/24", true).await;
+        running.wait_for("100.127.0.0/24", works(daemon, Feature::ExtendedMessages)).await;
+
         us.max_prefixes = Some(MaxPrefixes::new(2));
         handle.set_peers(vec![us]).await.unwrap();
         handle.refresh_peer(ip("10.99.0.2")).await.unwrap();

@@ -1,10 +1,10 @@
 //! A transaction as one batch of nf_tables messages.
 
-use super::element::{IFNAME, Key, Shape, keys};
-use super::expression::{self, Code};
+use super::element::{IFNAME, Shape, keys};
+use super::expression::{self, Code, octets};
 use super::wire::{APPEND, CREATE, Messages};
 use super::{Digest, Operation};
-use crate::ruleset::{Base, ChainKind, ChainName, Hook, SetKind, SetName, VerdictMap};
+use crate::ruleset::{Base, ChainKind, ChainName, Element, Hook, SetKind, SetName, VerdictMap};
 
 /// The name of our table.
 pub(super) const TABLE: &str = "calico";
@@ -46,16 +46,26 @@ const PIECE: usize = 60_000;
 /// Writes a part of a transaction. Each message's sequence number comes with its operation.
 pub(super) fn batch<'o>(out: &mut Messages, operations: &'o [Operation]) -> Vec<(u32, &'o Operation)> {
     let mut places = Vec::new();
-    let mut set_id = 0;
+    let mut made = Made::default();
     for operation in operations {
         let before = out.sequence;
-        encode(out, operation, &mut set_id);
+        encode(out, operation, &mut made);
         places.extend((before + 1..=out.sequence).map(|sequence| (sequence, operation)));
     }
     places
 }
 
-fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
+/// The set that was made last in a batch, and its number there.
+///
+/// The kernel finds a set of a name by going through all sets of the table, and one of a number by going through those of the batch,
+/// the last first.
+#[derive(Default)]
+struct Made<'o> {
+    name: Option<&'o SetName>,
+    number: u32,
+}
+
+fn encode<'o>(out: &mut Messages, operation: &'o Operation, made: &mut Made<'o>) {
     match operation {
         Operation::AddTable => {
             out.message(kind::NEW_TABLE, CREATE, |out| {
@@ -66,19 +76,20 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
         Operation::DeleteTable => {
             out.message(kind::DEL_TABLE, 0, |out| out.text(1, TABLE));
         }
-        Operation::AddSet(name, kind, room) => add_set(out, name, *kind, 0, *room, set_id),
-        Operation::AddMap(name, kind) => add_set(out, name, *kind, MAP, None, set_id),
+        Operation::AddSet(name, kind, room) => add_set(out, name, *kind, 0, *room, made),
+        Operation::AddMap(name, kind) => add_set(out, name, *kind, MAP, None, made),
         Operation::AddChain(name, base) => add_chain(out, name, *base),
         // Parts are batches of their own.
         Operation::Settle => {}
         Operation::FlushSet(name) => {
-            out.message(kind::DEL_ELEMENTS, 0, |out| set_of_elements(out, name));
+            out.message(kind::DEL_ELEMENTS, 0, |out| named(out, name));
         }
         Operation::DeleteElements(name, elements) | Operation::DeleteMapElements(name, elements) => {
-            pieces(out, kind::DEL_ELEMENTS, 0, name, elements.iter().flat_map(keys), element);
+            pieces(out, kind::DEL_ELEMENTS, 0, |out| named(out, name), elements.iter(), element);
         }
         Operation::AddElements(name, elements) => {
-            pieces(out, kind::NEW_ELEMENTS, CREATE, name, elements.iter().flat_map(keys), element);
+            let set = |out: &mut Messages| set_of_elements(out, name, made);
+            pieces(out, kind::NEW_ELEMENTS, CREATE, set, elements.iter(), element);
         }
         Operation::FlushChain(name) => {
             out.message(kind::DEL_RULE, 0, |out| {
@@ -98,7 +109,8 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
             let comes_back = *kind == SetKind::ProtocolPort;
             let key = |(element, chain)| keys(element).map(move |key| (key, chain));
             let entries = elements.iter().flat_map(key);
-            pieces(out, kind::NEW_ELEMENTS, CREATE, name, entries, |out, (key, chain)| {
+            let set = |out: &mut Messages| set_of_elements(out, name, made);
+            pieces(out, kind::NEW_ELEMENTS, CREATE, set, entries, |out, (key, chain)| {
                 out.nest(1, |out| {
                     out.nest(1, |out| out.attribute(1, &key.bytes));
                     let code = if comes_back { Code::Jump(chain) } else { Code::Goto(chain) };
@@ -122,8 +134,15 @@ fn encode(out: &mut Messages, operation: &Operation, set_id: &mut u32) {
 }
 
 /// Makes a set, or with the flag [`MAP`] a map to verdicts.
-fn add_set(out: &mut Messages, name: &SetName, kind: SetKind, map: u32, room: Option<u32>, set_id: &mut u32) {
-    *set_id += 1;
+fn add_set<'o>(
+    out: &mut Messages,
+    name: &'o SetName,
+    kind: SetKind,
+    map: u32,
+    room: Option<u32>,
+    made: &mut Made<'o>,
+) {
+    *made = Made { name: Some(name), number: made.number + 1 };
     let shape = Shape::of(kind);
     let flags = shape.flags() | map;
     out.message(kind::NEW_SET, CREATE, |out| {
@@ -144,7 +163,7 @@ fn add_set(out: &mut Messages, name: &SetName, kind: SetKind, map: u32, room: Op
                 }
             });
         }
-        out.number(10, *set_id);
+        out.number(10, made.number);
         if shape.key_type == IFNAME {
             out.attribute(13, &names_in_host_order());
         }
@@ -190,9 +209,18 @@ pub(super) fn chain_type(kind: ChainKind) -> &'static str {
     }
 }
 
-fn set_of_elements(out: &mut Messages, name: &SetName) {
+/// Says whose elements they are.
+fn set_of_elements(out: &mut Messages, name: &SetName, made: &Made<'_>) {
+    if made.name != Some(name) {
+        return named(out, name);
+    }
     out.text(1, TABLE);
-    out.text(2, name.as_str());
+    out.number(4, made.number);
+}
+
+fn named(out: &mut Messages, set: &SetName) {
+    out.text(1, TABLE);
+    out.text(2, set.as_str());
 }
 
 /// Writes elements in as many messages as it takes.
@@ -200,14 +228,14 @@ fn pieces<T>(
     out: &mut Messages,
     message: u16,
     flags: u16,
-    name: &SetName,
+    set: impl Fn(&mut Messages),
     items: impl Iterator<Item = T>,
     write: impl Fn(&mut Messages, &T),
 ) {
     let mut items = items.peekable();
     while items.peek().is_some() {
         out.message(message, flags, |out| {
-            set_of_elements(out, name);
+            set(out);
             out.nest(3, |out| {
                 let full = out.bytes().len() + PIECE;
                 while out.bytes().len() < full
@@ -220,16 +248,22 @@ fn pieces<T>(
     }
 }
 
-fn element(out: &mut Messages, key: &Key) {
-    out.nest(1, |out| {
-        out.nest(1, |out| out.attribute(1, &key.bytes));
-        if key.end {
-            out.number(3, 1);
-        }
-        if let Some(last) = &key.last {
-            out.nest(10, |out| out.attribute(1, last));
-        }
-    });
+fn element(out: &mut Messages, element: &&Element) {
+    // Of hundreds of thousands nearly all are these.
+    if let Element::Address(addr) = element {
+        return out.exact_element(&octets(*addr));
+    }
+    for key in keys(element) {
+        out.nest(1, |out| {
+            out.nest(1, |out| out.attribute(1, &key.bytes));
+            if key.end {
+                out.number(3, 1);
+            }
+            if let Some(last) = &key.last {
+                out.nest(10, |out| out.attribute(1, last));
+            }
+        });
+    }
 }
 
 /// Userspace's own attributes have a type and a length of one byte each.

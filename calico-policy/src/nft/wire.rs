@@ -117,6 +117,22 @@ impl Messages {
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
     }
 
+    /// Writes an element of a set that is one key: what three [nested](Self::nest) attributes would, at once.
+    pub(super) fn exact_element(&mut self, key: &[u8]) {
+        let length = key.len() as u16;
+        let padded = length.next_multiple_of(4);
+        let mut head = [0; 12];
+        for (at, length, kind) in
+            [(0, padded + 12, NESTED | 1), (4, padded + 8, NESTED | 1), (8, length + 4, 1)]
+        {
+            head[at..at + 2].copy_from_slice(&u16::to_ne_bytes(length));
+            head[at + 2..at + 4].copy_from_slice(&u16::to_ne_bytes(kind));
+        }
+        self.bytes.extend_from_slice(&head);
+        self.bytes.extend_from_slice(key);
+        self.pad();
+    }
+
     fn pad(&mut self) {
         while !self.bytes.len().is_multiple_of(4) {
             self.bytes.push(0);

@@ -6,10 +6,10 @@
 
 use calico_model::resource::service::ServiceId;
 use calico_model::resource::{EntityRule, Icmp, PortMatch, Rule};
-use calico_model::{Cidr, Family, Namespace, Protocol};
+use calico_model::{Cidr, Family, Namespace, Protocol, Selector};
 
 use crate::packet::{PortProtocol, icmp_of};
-use crate::peer::peer;
+use crate::peer::{Peer, peer};
 use crate::ruleset::{End, Match, Op};
 use crate::sets::Sets;
 
@@ -18,11 +18,20 @@ type Alternatives = Vec<Vec<Match>>;
 
 /// Returns the conjunctions that together match what a rule of a policy in `namespace` matches.
 pub(crate) fn lower(rule: &Rule, namespace: Option<&Namespace>, sets: &mut Sets) -> Alternatives {
+    let ends = [(End::Source, &rule.source), (End::Destination, &rule.destination)];
+    let ends = ends.map(|(end, entity)| Place { end, entity, peer: peer(entity, namespace) });
     let families = families(rule);
-    if families.len() == Family::ALL.len() && !looks_at_family(rule) {
-        return of_family(rule, namespace, None, sets);
+    if families.len() == Family::ALL.len() && !looks_at_family(rule, &ends) {
+        return of_family(rule, &ends, None, sets);
     }
-    families.into_iter().flat_map(|family| of_family(rule, namespace, Some(family), sets)).collect()
+    families.into_iter().flat_map(|family| of_family(rule, &ends, Some(family), sets)).collect()
+}
+
+/// One end of a rule, and whom it means.
+struct Place<'r> {
+    end: End,
+    entity: &'r EntityRule,
+    peer: Peer,
 }
 
 /// The families of which packets can match.
@@ -44,12 +53,11 @@ fn possible(entity: &EntityRule, family: Family) -> bool {
     positive && !entity.not_nets.iter().any(|net| net.family() == family && net.prefix_len() == 0)
 }
 
-fn looks_at_family(rule: &Rule) -> bool {
+fn looks_at_family(rule: &Rule, ends: &[Place<'_>; 2]) -> bool {
     let named = |ports: &[PortMatch]| ports.iter().any(|port| matches!(port, PortMatch::Named(_)));
     rule.icmp.is_some()
         || rule.not_icmp.is_some()
-        || [&rule.source, &rule.destination].into_iter().any(|entity| {
-            let peer = peer(entity, None);
+        || ends.iter().any(|Place { entity, peer, .. }| {
             !entity.nets.is_empty()
                 || !entity.not_nets.is_empty()
                 || peer.selector.is_some()
@@ -63,26 +71,21 @@ fn looks_at_family(rule: &Rule) -> bool {
 }
 
 /// Lowers for one family, or for both at once when nothing looks at it.
-fn of_family(
-    rule: &Rule,
-    namespace: Option<&Namespace>,
-    family: Option<Family>,
-    sets: &mut Sets,
-) -> Alternatives {
+fn of_family(rule: &Rule, ends: &[Place<'_>; 2], family: Option<Family>, sets: &mut Sets) -> Alternatives {
     let mut all: Alternatives = Vec::new();
     for (mut matches, has_ports) in protocol_cases(rule) {
         let mut alternatives: Alternatives = vec![Vec::new()];
         if let Some(family) = family {
             matches.insert(0, Match::Family(family));
-            for (end, entity) in [(End::Source, &rule.source), (End::Destination, &rule.destination)] {
-                matches.extend(addresses(end, entity, namespace, family, sets));
+            for place in ends {
+                matches.extend(addresses(place, family, sets));
             }
             matches.extend(rule.icmp.iter().flat_map(|icmp| icmp_matches(icmp, family)));
         }
-        for (end, entity) in [(End::Source, &rule.source), (End::Destination, &rule.destination)] {
-            let peer = peer(entity, namespace);
-            let service = peer.service.filter(|_| end == End::Destination);
-            let lists = PortLists { end, entity, selector: peer.selector, service, family };
+        for Place { end, entity, peer } in ends {
+            let (end, selector) = (*end, peer.selector.as_ref());
+            let service = peer.service.as_ref().filter(|_| end == End::Destination);
+            let lists = PortLists { end, entity, selector, service, family };
             cross(&mut alternatives, lists.alternatives(has_ports, sets));
         }
         if let (Some(icmp), Some(family)) = (&rule.not_icmp, family) {
@@ -146,25 +149,19 @@ fn protocol_cases(rule: &Rule) -> Vec<(Vec<Match>, bool)> {
 }
 
 /// Lowers the fields of one end that look at its address.
-fn addresses(
-    end: End,
-    entity: &EntityRule,
-    namespace: Option<&Namespace>,
-    family: Family,
-    sets: &mut Sets,
-) -> Vec<Match> {
+fn addresses(Place { end, entity, peer }: &Place<'_>, family: Family, sets: &mut Sets) -> Vec<Match> {
+    let end = *end;
     let mut matches = Vec::new();
     matches.extend(networks(end, Op::Is, &entity.nets, family, sets));
     matches.extend(networks(end, Op::IsNot, &entity.not_nets, family, sets));
-    let peer = peer(entity, namespace);
     if let Some(selector) = &peer.selector {
         matches.push(Match::InSet(end, family, Op::Is, sets.selected(selector, family)));
     }
     if let Some(selector) = &peer.not_selector {
         matches.push(Match::InSet(end, family, Op::IsNot, sets.selected(selector, family)));
     }
-    if let Some(service) = peer.service.filter(|_| end == End::Source) {
-        let set = sets.service_addresses(service, family);
+    if let Some(service) = peer.service.as_ref().filter(|_| end == End::Source) {
+        let set = sets.service_addresses(service.clone(), family);
         matches.push(Match::InSet(end, family, Op::Is, set));
     }
     matches
@@ -215,8 +212,8 @@ struct PortLists<'r> {
     end: End,
     entity: &'r EntityRule,
     /// Named ports are looked up among what this selects.
-    selector: Option<calico_model::Selector>,
-    service: Option<ServiceId>,
+    selector: Option<&'r Selector>,
+    service: Option<&'r ServiceId>,
     /// Known whenever a port or a service is named.
     family: Option<Family>,
 }
@@ -229,8 +226,8 @@ impl PortLists<'_> {
             return if any { vec![Vec::new()] } else { Vec::new() };
         }
         let mut others: Vec<Match> = self.matches(Op::IsNot, &self.entity.not_ports, sets);
-        others.extend(self.service.clone().zip(self.family).map(|(service, family)| {
-            let set = sets.service_sockets(service, family);
+        others.extend(self.service.zip(self.family).map(|(service, family)| {
+            let set = sets.service_sockets(service.clone(), family);
             Match::SocketInSet(self.end, family, Op::Is, set)
         }));
         if self.entity.ports.is_empty() {
@@ -249,7 +246,7 @@ impl PortLists<'_> {
                 PortMatch::Range(first, last) if first > last => {}
                 PortMatch::Range(first, last) => ranges.push((*first, *last)),
                 PortMatch::Named(name) => matches.extend(self.family.map(|family| {
-                    let set = sets.sockets(self.selector.as_ref(), name, family);
+                    let set = sets.sockets(self.selector, name, family);
                     Match::SocketInSet(self.end, family, op, set)
                 })),
             }

@@ -2,26 +2,31 @@
 //!
 //! Two questions are asked all the time: what does a new selector match, and which selectors match what has just changed. Each
 //! is pruned by labels. A selector's [restrictions](Selector::restrictions) say which labels something must carry for a match to
-//! be possible: things are filed by the labels they carry, selectors by the label that the fewest others need, and only what is
-//! filed under the same label is tried.
+//! be possible: things are filed by the labels they carry, as far as any selector looks at those, selectors by the label that the
+//! fewest others need, and only what is filed under the same label is tried. What carries a label is a set, and what a new selector
+//! matches is found by joining such sets, as its expression says: nothing that carries labels is asked one by one.
 //!
 //! Labels that are inherited are kept once, with the parent (a profile), which knows its children. A change of a parent's labels
 //! asks only the selectors that look at the labels that changed.
 
 mod buckets;
+mod ids;
+mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use calico_model::resource::ResourceKey;
-use calico_model::selector::{Restriction, Restrictions};
 use calico_model::{LabelSource, Labels, Name, Selector};
 use slab::Slab;
 
-use crate::labels::NOT_INHERITED;
+use crate::labels::{Labelled, NOT_INHERITED};
 use buckets::{Buckets, Place};
+pub(crate) use ids::Ids;
 
-/// A label's key or value. Equal ones share their text.
+/// A label's key or value.
 type Word = Arc<str>;
 
 /// Names something that is indexed, as long as it is.
@@ -31,10 +36,6 @@ pub(crate) struct ItemId(u32);
 /// Names a selector, as long as it is indexed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SelectorId(u32);
-
-/// Names a label with a value, as long as something carries it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct LabelId(u32);
 
 impl ItemId {
     fn at(self) -> usize {
@@ -46,13 +47,6 @@ impl SelectorId {
     fn at(self) -> usize {
         self.0 as usize
     }
-}
-
-/// What something carries: its own labels and the names of those it inherits from, in order.
-#[derive(Debug, Clone)]
-pub(crate) struct Carried<'l> {
-    pub(crate) own: Vec<(&'l str, &'l str)>,
-    pub(crate) parents: &'l [Name],
 }
 
 /// Something that came to match a selector, or ceased to.
@@ -68,28 +62,26 @@ pub(crate) struct Changed {
 pub(crate) struct Index<P> {
     items: Slab<Item<P>>,
     by_key: HashMap<ResourceKey, ItemId>,
-    labels: Slab<Label>,
-    by_label: HashMap<Word, HashMap<Word, LabelId>>,
     parents: BTreeMap<Name, Parent>,
     selectors: Slab<Entry>,
     by_selector: HashMap<Selector, SelectorId>,
-    /// The selectors that look at a label's key at all.
-    looking_at: HashMap<Word, BTreeSet<SelectorId>>,
+    keys: HashMap<Word, Key>,
     buckets: Buckets,
 }
 
-/// A label with a value, and what carries it itself.
-#[derive(Debug)]
-struct Label {
-    key: Word,
-    value: Word,
-    carriers: BTreeSet<ItemId>,
+/// A label's key that selectors look at.
+#[derive(Debug, Default)]
+struct Key {
+    lookers: BTreeSet<SelectorId>,
+    /// What carries a label of this key itself, by its value.
+    values: HashMap<Word, Ids>,
+    /// The parents that give one.
+    givers: BTreeSet<Name>,
 }
 
 #[derive(Debug)]
 struct Item<P> {
-    own: Box<[LabelId]>,
-    parents: Box<[Name]>,
+    labelled: Labelled,
     /// The selectors that match, sorted.
     matched: Vec<SelectorId>,
     payload: P,
@@ -98,7 +90,7 @@ struct Item<P> {
 #[derive(Debug, Default)]
 struct Parent {
     labels: Labels,
-    children: BTreeSet<ItemId>,
+    children: Ids,
 }
 
 #[derive(Debug)]
@@ -106,7 +98,7 @@ struct Entry {
     selector: Selector,
     place: Place,
     users: usize,
-    matching: BTreeSet<ItemId>,
+    matching: Ids,
 }
 
 /// Something that was replaced or removed.
@@ -125,12 +117,10 @@ impl<P> Default for Index<P> {
         Self {
             items: Slab::new(),
             by_key: HashMap::new(),
-            labels: Slab::new(),
-            by_label: HashMap::new(),
             parents: BTreeMap::new(),
             selectors: Slab::new(),
             by_selector: HashMap::new(),
-            looking_at: HashMap::new(),
+            keys: HashMap::new(),
             buckets: Buckets::default(),
         }
     }
@@ -141,19 +131,24 @@ impl<P> Index<P> {
     pub(crate) fn put(
         &mut self,
         key: &ResourceKey,
-        carried: &Carried<'_>,
+        labelled: Labelled,
         payload: P,
     ) -> (ItemId, Option<Former<P>>) {
         let (id, former) = match self.by_key.get(key).copied() {
             Some(id) => {
-                self.carry(id, carried);
-                (id, Some(std::mem::replace(&mut self.items[id.at()].payload, payload)))
+                self.refile(id, &labelled);
+                let item = &mut self.items[id.at()];
+                item.labelled = labelled;
+                (id, Some(std::mem::replace(&mut item.payload, payload)))
             }
             None => {
-                let item = Item { own: [].into(), parents: [].into(), matched: Vec::new(), payload };
-                let id = ItemId(place(self.items.insert(item)));
+                let id = ItemId(place(self.items.vacant_key()));
+                self.file(id, &labelled, None);
+                for name in labelled.parents() {
+                    self.parent(name).children.insert(id);
+                }
+                self.items.insert(Item { labelled, matched: Vec::new(), payload });
                 self.by_key.insert(key.clone(), id);
-                self.carry(id, carried);
                 (id, None)
             }
         };
@@ -165,9 +160,10 @@ impl<P> Index<P> {
     /// Removes something; `None` when nothing has the key.
     pub(crate) fn remove(&mut self, key: &ResourceKey) -> Option<Former<P>> {
         let id = self.by_key.remove(key)?;
-        self.carry(id, &Carried { own: Vec::new(), parents: &[] });
         let matched = self.matches(id, Vec::new());
-        let Item { payload, .. } = self.items.remove(id.at());
+        let Item { labelled, payload, .. } = self.items.remove(id.at());
+        self.unfile(id, &labelled, None);
+        self.leave(id, labelled.parents());
         Some(Former { matched, payload })
     }
 
@@ -175,7 +171,7 @@ impl<P> Index<P> {
     fn matches(&mut self, id: ItemId, matched: Vec<SelectorId>) -> Vec<SelectorId> {
         let before = std::mem::take(&mut self.items[id.at()].matched);
         for lost in before.iter().filter(|selector| matched.binary_search(selector).is_err()) {
-            self.selectors[lost.at()].matching.remove(&id);
+            self.selectors[lost.at()].matching.remove(id);
         }
         for won in matched.iter().filter(|selector| before.binary_search(selector).is_err()) {
             self.selectors[won.at()].matching.insert(id);
@@ -202,16 +198,17 @@ impl<P> Index<P> {
     }
 
     /// Reports whether a selector, known or not, matches any of these.
-    pub(crate) fn matches_any(&self, selector: &Selector, of: &BTreeSet<ItemId>) -> bool {
+    pub(crate) fn matches_any(&mut self, selector: &Selector, of: &BTreeSet<ItemId>) -> bool {
         if of.len() <= FEW {
             return of.iter().any(|item| self.is_matched(*item, selector));
         }
-        self.candidates(selector).iter().any(|item| of.contains(item) && self.is_matched(*item, selector))
+        self.look_at(selector);
+        self.candidates(selector).iter().any(|item| of.contains(&item) && self.is_matched(item, selector))
     }
 
     /// Returns what inherits from a parent.
     pub(crate) fn children(&self, parent: &Name) -> Vec<ItemId> {
-        self.parents.get(parent).map(|parent| parent.children.iter().copied().collect()).unwrap_or_default()
+        self.parents.get(parent).map(|parent| parent.children.iter().collect()).unwrap_or_default()
     }
 
     /// Adds a use of a selector. Its matches are found when it is new.
@@ -220,25 +217,20 @@ impl<P> Index<P> {
             self.selectors[id.at()].users += 1;
             return id;
         }
+        self.look_at(selector);
         let filed = self.buckets.place(selector);
-        let mut matching = self.candidates(selector);
-        matching.retain(|item| self.is_matched(*item, selector));
+        let matching = self.find_items(selector);
         let id = SelectorId(place(self.selectors.vacant_key()));
-        for item in &matching {
+        for item in matching.iter() {
             let matched = &mut self.items[item.at()].matched;
             let at = matched.partition_point(|other| *other < id);
             matched.insert(at, id);
         }
         self.buckets.file(id, &filed);
-        self.selectors.insert(Entry {
-            selector: selector.clone(),
-            place: filed,
-            users: 1,
-            matching: matching.into_iter().collect(),
-        });
+        self.selectors.insert(Entry { selector: selector.clone(), place: filed, users: 1, matching });
         self.by_selector.insert(selector.clone(), id);
         for key in selector.keys() {
-            entry(&mut self.looking_at, key).insert(id);
+            self.keys.get_mut(key).expect("it is looked at").lookers.insert(id);
         }
         id
     }
@@ -251,18 +243,23 @@ impl<P> Index<P> {
             return;
         }
         let Entry { selector, place, matching, .. } = self.selectors.remove(id.at());
-        for item in matching {
+        for item in matching.iter() {
             self.items[item.at()].matched.retain(|other| *other != id);
         }
         self.buckets.unfile(id, &place);
         self.by_selector.remove(&selector);
         for key in selector.keys() {
-            buckets::take_out(&mut self.looking_at, key, id);
+            self.keys.get_mut(key).expect("it was looked at").lookers.remove(&id);
         }
     }
 
+    /// Forgets what carries labels at which no selector looks any more.
+    pub(crate) fn forget_idle_keys(&mut self) {
+        self.keys.retain(|_, key| !key.lookers.is_empty());
+    }
+
     /// Returns what a selector matches.
-    pub(crate) fn matching(&self, id: SelectorId) -> &BTreeSet<ItemId> {
+    pub(crate) fn matching(&self, id: SelectorId) -> &Ids {
         &self.selectors[id.at()].matching
     }
 
@@ -272,17 +269,27 @@ impl<P> Index<P> {
         for key in NOT_INHERITED {
             labels.remove(key);
         }
-        let parent = self.parents.entry(name.clone()).or_default();
+        let parent = self.parent(name);
         let before = std::mem::replace(&mut parent.labels, labels);
         let after = parent.labels.clone();
-        let children: Vec<ItemId> = parent.children.iter().copied().collect();
+        let children: Vec<ItemId> = parent.children.iter().collect();
         self.drop_parent_if_idle(name);
+        for (gone, _) in before.iter().filter(|(key, _)| after.get(key).is_none()) {
+            if let Some(key) = self.keys.get_mut(gone) {
+                key.givers.remove(name);
+            }
+        }
+        for (new, _) in after.iter().filter(|(key, _)| before.get(key).is_none()) {
+            if let Some(key) = self.keys.get_mut(new) {
+                key.givers.insert(name.clone());
+            }
+        }
         let differing = before.iter().filter(|(key, value)| after.get(key) != Some(value));
         let new = after.iter().filter(|(key, _)| before.get(key).is_none());
         let looking: BTreeSet<SelectorId> = differing
             .chain(new)
-            .filter_map(|(key, _)| self.looking_at.get(key))
-            .flat_map(|looking| looking.iter().copied())
+            .filter_map(|(key, _)| self.keys.get(key))
+            .flat_map(|key| key.lookers.iter().copied())
             .collect();
         let mut changed = Vec::new();
         for item in children {
@@ -292,7 +299,7 @@ impl<P> Index<P> {
                 match (matched.binary_search(selector), matches) {
                     (Ok(at), false) => {
                         matched.remove(at);
-                        self.selectors[selector.at()].matching.remove(&item);
+                        self.selectors[selector.at()].matching.remove(item);
                     }
                     (Err(at), true) => {
                         matched.insert(at, *selector);
@@ -306,43 +313,83 @@ impl<P> Index<P> {
         changed
     }
 
-    /// Makes something carry these labels and no others.
-    fn carry(&mut self, id: ItemId, carried: &Carried<'_>) {
-        let before = std::mem::take(&mut self.items[id.at()].own);
-        let same = |index: &Self, key: &str, value: &str| {
-            before.iter().copied().find(|label| {
-                let label = index.label(*label);
-                *label.key == *key && *label.value == *value
-            })
-        };
-        let labels = carried.own.iter();
-        let own: Box<[LabelId]> = labels
-            .map(|(key, value)| same(self, key, value).unwrap_or_else(|| self.file(id, key, value)))
-            .collect();
-        for gone in before.iter().filter(|label| !own.contains(label)) {
-            let label = &mut self.labels[gone.0 as usize];
-            label.carriers.remove(&id);
-            if label.carriers.is_empty() {
-                let Label { key, value, .. } = self.labels.remove(gone.0 as usize);
-                let values = self.by_label.get_mut(&key).expect("what is carried is filed");
-                values.remove(&value);
-                if values.is_empty() {
-                    self.by_label.remove(&key);
+    /// Files something anew that is about to carry other labels, or to have other parents.
+    fn refile(&mut self, id: ItemId, new: &Labelled) {
+        let was = self.items[id.at()].labelled.clone();
+        self.unfile(id, &was, Some(new));
+        self.file(id, new, Some(&was));
+        if was.parents() != new.parents() {
+            self.leave(id, was.parents());
+            for name in new.parents() {
+                self.parent(name).children.insert(id);
+            }
+        }
+    }
+
+    /// Files something under the labels that selectors look at, but for those that it has been filed under.
+    fn file(&mut self, id: ItemId, labelled: &Labelled, filed: Option<&Labelled>) {
+        if self.keys.is_empty() {
+            return;
+        }
+        for (key, value) in labelled.own() {
+            if filed.and_then(|filed| filed.label(key)) != Some(value)
+                && let Some(key) = self.keys.get_mut(key)
+            {
+                entry(&mut key.values, value).insert(id);
+            }
+        }
+    }
+
+    /// Takes something out from under the labels that it was filed under, but for those that it keeps.
+    fn unfile(&mut self, id: ItemId, labelled: &Labelled, kept: Option<&Labelled>) {
+        for (key, value) in labelled.own() {
+            if kept.and_then(|kept| kept.label(key)) != Some(value)
+                && let Some(key) = self.keys.get_mut(key)
+                && let Some(carriers) = key.values.get_mut(value)
+            {
+                carriers.remove(id);
+                if carriers.is_empty() {
+                    key.values.remove(value);
                 }
             }
         }
-        self.items[id.at()].own = own;
-        if *self.items[id.at()].parents != *carried.parents {
-            let before = std::mem::replace(&mut self.items[id.at()].parents, carried.parents.into());
-            for name in &before {
-                if let Some(parent) = self.parents.get_mut(name) {
-                    parent.children.remove(&id);
+    }
+
+    /// Makes sure that it is known what carries the labels that a selector looks at.
+    fn look_at(&mut self, selector: &Selector) {
+        let new: Vec<&str> =
+            selector.keys().into_iter().filter(|word| !self.keys.contains_key(*word)).collect();
+        if new.is_empty() {
+            return;
+        }
+        let mut keys: Vec<Key> = new.iter().map(|_| Key::default()).collect();
+        for (id, Item { labelled, .. }) in &self.items {
+            for (word, key) in new.iter().zip(&mut keys) {
+                if let Some(value) = labelled.label(word) {
+                    entry(&mut key.values, value).insert(ItemId(place(id)));
                 }
-                self.drop_parent_if_idle(name);
             }
-            for name in carried.parents {
-                self.parents.entry(name.clone()).or_default().children.insert(id);
+        }
+        for (word, mut key) in new.into_iter().zip(keys) {
+            let givers = self.parents.iter().filter(|(_, parent)| parent.labels.get(word).is_some());
+            key.givers = givers.map(|(name, _)| name.clone()).collect();
+            self.keys.insert(word.into(), key);
+        }
+    }
+
+    fn parent(&mut self, name: &Name) -> &mut Parent {
+        if !self.parents.contains_key(name) {
+            self.parents.insert(name.clone(), Parent::default());
+        }
+        self.parents.get_mut(name).expect("it was just made sure of")
+    }
+
+    fn leave(&mut self, id: ItemId, parents: &[Name]) {
+        for name in parents {
+            if let Some(parent) = self.parents.get_mut(name) {
+                parent.children.remove(id);
             }
+            self.drop_parent_if_idle(name);
         }
     }
 
@@ -352,38 +399,17 @@ impl<P> Index<P> {
         }
     }
 
-    /// Files something under a label.
-    fn file(&mut self, id: ItemId, key: &str, value: &str) -> LabelId {
-        let known = self.by_label.get(key).and_then(|values| values.get(value)).copied();
-        let label = known.unwrap_or_else(|| {
-            let filed = self.by_label.get_key_value(key).map(|(word, _)| word.clone());
-            let (key, value) = (filed.unwrap_or_else(|| key.into()), Word::from(value));
-            let new = Label { key: key.clone(), value: value.clone(), carriers: BTreeSet::new() };
-            let label = LabelId(place(self.labels.insert(new)));
-            self.by_label.entry(key).or_default().insert(value, label);
-            label
-        });
-        self.labels[label.0 as usize].carriers.insert(id);
-        label
-    }
-
-    fn label(&self, label: LabelId) -> &Label {
-        &self.labels[label.0 as usize]
-    }
-
     /// Returns the selectors that match something, sorted.
     fn find_selectors(&self, id: ItemId) -> Vec<SelectorId> {
         if self.selectors.is_empty() {
             return Vec::new();
         }
         let item = &self.items[id.at()];
-        let own = item.own.iter().map(|label| self.label(*label));
-        let own = own.map(|Label { key, value, .. }| (&**key, &**value));
-        let parents = item.parents.iter().filter_map(|name| self.parents.get(name));
+        let parents = item.labelled.parents().iter().filter_map(|name| self.parents.get(name));
         let inherited = parents.flat_map(|parent| parent.labels.iter());
         let mut found = Vec::new();
         let labels = self.labels(id);
-        self.buckets.candidates(own.chain(inherited), |candidate| {
+        self.buckets.candidates(item.labelled.own().into_iter().chain(inherited), |candidate| {
             if self.selectors[candidate.at()].selector.matches(&labels) {
                 found.push(candidate);
             }
@@ -393,63 +419,24 @@ impl<P> Index<P> {
         found
     }
 
-    fn labels(&self, id: ItemId) -> ItemLabels<'_, P> {
-        ItemLabels { index: self, item: &self.items[id.at()] }
-    }
-
-    /// Returns everything that a selector may match, sorted: the fewest that any of its restrictions leaves.
-    fn candidates(&self, selector: &Selector) -> Vec<ItemId> {
-        let Restrictions::Labels(restrictions) = selector.restrictions() else { return Vec::new() };
-        let positive = |restriction: &Restriction<'_>| *restriction != Restriction::Absent;
-        let fewest = restrictions
-            .iter()
-            .filter(|(_, restriction)| positive(restriction))
-            .min_by_key(|(key, restriction)| self.having(key, restriction).map(BTreeSet::len).sum::<usize>());
-        let Some((key, restriction)) = fewest else {
-            return self.items.iter().map(|(id, _)| ItemId(place(id))).collect();
-        };
-        let mut candidates: Vec<ItemId> = self.having(key, restriction).flatten().copied().collect();
-        candidates.sort_unstable();
-        candidates.dedup();
-        candidates
-    }
-
-    /// Walks what carries or inherits a label that meets a restriction.
-    fn having<'i>(
-        &'i self,
-        key: &'i str,
-        restriction: &'i Restriction<'i>,
-    ) -> impl Iterator<Item = &'i BTreeSet<ItemId>> {
-        let values = self.by_label.get(key);
-        let of_value = move |value: &&str| values.and_then(|values| values.get(*value));
-        let (named, any): (&[&str], _) = match restriction {
-            Restriction::OneOf(values) => (values, None),
-            Restriction::Present | Restriction::Absent => (&[], values),
-        };
-        let labels = named.iter().filter_map(of_value).chain(any.into_iter().flat_map(HashMap::values));
-        let carriers = labels.map(|label| &self.label(*label).carriers);
-        let parents = self.parents.values().filter(move |parent| {
-            parent.labels.get(key).is_some_and(|value| restriction.allows(Some(value)))
-        });
-        carriers.chain(parents.map(|parent| &parent.children))
+    fn labels(&self, id: ItemId) -> AllLabels<'_, P> {
+        AllLabels { index: self, labelled: &self.items[id.at()].labelled }
     }
 }
 
 /// The labels of something indexed: its own, then its parents' in order.
-struct ItemLabels<'i, P> {
+struct AllLabels<'i, P> {
     index: &'i Index<P>,
-    item: &'i Item<P>,
+    labelled: &'i Labelled,
 }
 
-impl<P> LabelSource for ItemLabels<'_, P> {
+impl<P> LabelSource for AllLabels<'_, P> {
     fn label(&self, key: &str) -> Option<&str> {
-        let own = self.item.own.iter().map(|label| self.index.label(*label));
-        let own = own.filter(|label| *label.key == *key).map(|label| &*label.value).next();
         let inherited = || {
-            let parents = self.item.parents.iter().filter_map(|name| self.index.parents.get(name));
+            let parents = self.labelled.parents().iter().filter_map(|name| self.index.parents.get(name));
             parents.into_iter().find_map(|parent| parent.labels.get(key))
         };
-        own.or_else(inherited)
+        self.labelled.label(key).or_else(inherited)
     }
 }
 

@@ -4,14 +4,20 @@
 //! of that name that somebody wrote on the thing itself is not looked at, nor is one that claims to come from its
 //! namespace or service account: those come from profiles alone.
 
+use std::sync::Arc;
+
 use calico_model::label::Labels;
-use calico_model::resource::{HostEndpoint, Metadata, Object, WorkloadEndpoint};
+use calico_model::resource::{
+    GlobalNetworkSet, HostEndpoint, Metadata, NetworkSet, Object, WorkloadEndpoint,
+};
 use calico_model::selector::{NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX};
 use calico_model::{LabelSource, Name, Snapshot};
 
 pub(crate) const NAMESPACE: &str = "projectcalico.org/namespace";
 pub(crate) const SERVICE_ACCOUNT: &str = "projectcalico.org/serviceaccount";
 const ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
+/// How the labels begin that only the system gives.
+const SYSTEM: &str = "projectcalico.org/";
 
 /// What only the system says of a thing itself: never taken from what it inherits.
 pub(crate) const NOT_INHERITED: [&str; 3] = [NAMESPACE, SERVICE_ACCOUNT, ORCHESTRATOR];
@@ -69,6 +75,70 @@ pub(crate) fn of_others(metadata: &Metadata) -> Vec<(&str, &str)> {
     own
 }
 
+/// Whatever selectors select, as the snapshot holds it.
+#[derive(Debug, Clone)]
+pub(crate) enum Labelled {
+    Workload(Arc<Object<WorkloadEndpoint>>),
+    Host(Arc<Object<HostEndpoint>>),
+    Set(Arc<Object<NetworkSet>>),
+    GlobalSet(Arc<Object<GlobalNetworkSet>>),
+}
+
+impl Labelled {
+    /// Returns the labels that it carries itself.
+    pub(crate) fn own(&self) -> Vec<(&str, &str)> {
+        match self {
+            Labelled::Workload(object) => of_workload(object),
+            Labelled::Host(object) => of_others(&object.metadata),
+            Labelled::Set(object) => of_others(&object.metadata),
+            Labelled::GlobalSet(object) => of_others(&object.metadata),
+        }
+    }
+
+    /// Returns the profiles that it inherits from, in order.
+    pub(crate) fn parents(&self) -> &[Name] {
+        match self {
+            Labelled::Workload(object) => &object.spec.profiles,
+            Labelled::Host(object) => &object.spec.profiles,
+            Labelled::Set(_) | Labelled::GlobalSet(_) => &[],
+        }
+    }
+}
+
+/// Its own labels only.
+impl LabelSource for Labelled {
+    fn label(&self, key: &str) -> Option<&str> {
+        match self {
+            Labelled::Workload(object) => {
+                own(&object.metadata, &object.spec.service_account_name, &object.spec.orchestrator, key)
+            }
+            Labelled::Host(object) => own(&object.metadata, "", "", key),
+            Labelled::Set(object) => own(&object.metadata, "", "", key),
+            Labelled::GlobalSet(object) => own(&object.metadata, "", "", key),
+        }
+    }
+}
+
+/// Returns a label that something carries itself.
+fn own<'l>(
+    metadata: &'l Metadata,
+    service_account: &'l str,
+    orchestrator: &'l str,
+    key: &str,
+) -> Option<&'l str> {
+    let said = |text: &'l str| Some(text).filter(|text| !text.is_empty());
+    // All that is not for users begins so: most keys are looked up at once.
+    if key.starts_with(SYSTEM) {
+        match key {
+            NAMESPACE => return metadata.namespace.as_ref().map(|namespace| namespace.as_str()),
+            SERVICE_ACCOUNT => return said(service_account),
+            ORCHESTRATOR => return said(orchestrator),
+            _ => {}
+        }
+    }
+    if is_inherited_only(key) { None } else { metadata.labels.get(key) }
+}
+
 fn inherited<'s>(snapshot: &'s Snapshot, profiles: &[Name]) -> Vec<&'s Labels> {
     let labels = |name: &Name| snapshot.profiles.get(&name.clone().into()).map(|p| &p.spec.labels_to_apply);
     profiles.iter().filter_map(labels).collect()
@@ -76,14 +146,8 @@ fn inherited<'s>(snapshot: &'s Snapshot, profiles: &[Name]) -> Vec<&'s Labels> {
 
 impl LabelSource for SystemLabels<'_> {
     fn label(&self, key: &str) -> Option<&str> {
-        let present = |text: &'_ str| !text.is_empty();
-        match key {
-            NAMESPACE => return self.metadata.namespace.as_ref().map(|namespace| namespace.as_str()),
-            SERVICE_ACCOUNT => return Some(self.service_account).filter(|text| present(text)),
-            ORCHESTRATOR => return Some(self.orchestrator).filter(|text| present(text)),
-            _ => {}
-        }
-        let own = if is_inherited_only(key) { None } else { self.metadata.labels.get(key) };
-        own.or_else(|| self.inherited.iter().find_map(|labels| labels.get(key)))
+        let own = own(self.metadata, self.service_account, self.orchestrator, key);
+        let inherited = || self.inherited.iter().find_map(|labels| labels.get(key));
+        if NOT_INHERITED.contains(&key) { own } else { own.or_else(inherited) }
     }
 }

@@ -16,7 +16,8 @@ use calico_model::resource::{EndpointPort, KubernetesEndpointSlice, Object, Reso
 use calico_model::{Cidr, Family, Labels, Name, Selector};
 use slab::Slab;
 
-use crate::index::{Carried, Index, ItemId, SelectorId};
+use crate::index::{Index, ItemId, SelectorId};
+use crate::labels::Labelled;
 use crate::output::{Output, Part, parts};
 use crate::ruleset::{Chain, ChainName, Element, Elements, PortSet, Set, SetKind, SetName};
 use addresses::Addresses;
@@ -81,6 +82,8 @@ pub(crate) struct Sets {
     held: BTreeMap<Family, Held>,
     /// The sets that rules of this pass name, and that no chain looks at yet.
     wanted: HashMap<SetName, Meaning>,
+    /// The ids of the selectors that rules of this pass name: a digest each, which the names of several sets are made of.
+    ids: HashMap<Selector, String>,
     live: Slab<Live>,
     by_meaning: HashMap<Meaning, usize>,
     by_name: HashMap<SetName, usize>,
@@ -92,13 +95,13 @@ pub(crate) struct Sets {
 
 impl Sets {
     /// Adds a member, or replaces it.
-    pub(crate) fn put(&mut self, key: &ResourceKey, carried: &Carried<'_>, member: Member) {
-        let (id, former) = self.members.put(key, carried, member);
+    pub(crate) fn put(&mut self, key: &ResourceKey, labelled: Labelled, member: Member) {
+        let (id, former) = self.members.put(key, labelled, member);
         count(&mut self.held, id, former.as_ref().map(|f| &f.payload), Some(self.members.payload(id)));
-        let matched = self.members.matched(id).to_vec();
-        if former.is_none() && matched.is_empty() {
+        if former.is_none() && self.members.matched(id).is_empty() {
             return;
         }
+        let matched = self.members.matched(id).to_vec();
         let member = self.members.payload(id).clone();
         let Some(former) = former else { return self.change(&matched, &member, Change::Added) };
         if former.payload == member {
@@ -193,7 +196,9 @@ impl Sets {
                     if renamed {
                         // Under its new name the set is another; under the old one it goes with the rules that look at it.
                         let set = addresses.set(&live.name, &self.out);
-                        let name = live.meaning.name(set.kind);
+                        let ids: Vec<String> = live.meaning.selectors().map(Selector::id).collect();
+                        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+                        let name = live.meaning.name(set.kind, &ids);
                         self.out.put_set(&name, set);
                         self.by_name.remove(&live.name);
                         self.by_name.insert(name.clone(), id);
@@ -299,6 +304,8 @@ impl Sets {
     /// Forgets the sets that were named and that no chain came to look at.
     pub(crate) fn forget_wanted(&mut self) {
         self.wanted.clear();
+        self.ids.clear();
+        self.members.forget_idle_keys();
     }
 
     /// Returns the name of the set of a meaning, which is made once a chain looks at it.
@@ -306,13 +313,24 @@ impl Sets {
         if let Some(id) = self.by_meaning.get(&meaning) {
             return self.live[*id].name.clone();
         }
-        let name = meaning.name(self.kind(&meaning));
+        let kind = self.kind(&meaning);
+        let name = self.name(&meaning, kind);
         self.wanted.insert(name.clone(), meaning);
         name
     }
 
+    fn name(&mut self, meaning: &Meaning, kind: SetKind) -> SetName {
+        for selector in meaning.selectors() {
+            if !self.ids.contains_key(selector) {
+                self.ids.insert(selector.clone(), selector.id());
+            }
+        }
+        let ids: Vec<&str> = meaning.selectors().map(|selector| &*self.ids[selector]).collect();
+        meaning.name(kind, &ids)
+    }
+
     /// Returns which kind of set a meaning takes now.
-    fn kind(&self, meaning: &Meaning) -> SetKind {
+    fn kind(&mut self, meaning: &Meaning) -> SetKind {
         match meaning {
             Meaning::Sockets { family, .. } | Meaning::Service { family, ends: Ends::Sockets, .. } => {
                 SetKind::Socket(*family)
@@ -320,10 +338,10 @@ impl Sets {
             Meaning::Service { family, ends: Ends::Addresses, .. } => SetKind::Address(*family),
             Meaning::Addresses { family, selectors, nets } => {
                 let is_wide = |net: &Cidr| net.family() == *family && !net.is_host();
-                let selects_wide = |held: &Held| {
-                    selectors.iter().any(|selector| self.members.matches_any(selector, &held.wide))
-                };
-                if nets.iter().any(is_wide) || self.held.get(family).is_some_and(selects_wide) {
+                let (members, held) = (&mut self.members, self.held.get(family));
+                let mut selects_wide =
+                    |held: &Held| selectors.iter().any(|selector| members.matches_any(selector, &held.wide));
+                if nets.iter().any(is_wide) || held.is_some_and(&mut selects_wide) {
                     SetKind::Network(*family)
                 } else {
                     SetKind::Address(*family)
@@ -335,20 +353,15 @@ impl Sets {
     /// Makes the set of a meaning.
     fn make(&mut self, meaning: Meaning) {
         let family = meaning.family();
-        let wanted: Vec<&Selector> = match &meaning {
-            Meaning::Addresses { selectors, .. } => selectors.iter().collect(),
-            Meaning::Sockets { selector, .. } => vec![selector],
-            Meaning::Service { .. } => Vec::new(),
-        };
         let selectors: Vec<SelectorId> =
-            wanted.into_iter().map(|selector| self.members.use_selector(selector)).collect();
+            meaning.selectors().map(|selector| self.members.use_selector(selector)).collect();
         let members: Vec<&Member> = match &meaning {
             Meaning::Service { service, .. } => self.services.members(service),
             Meaning::Addresses { .. } | Meaning::Sockets { .. } => {
                 let is_held = self.held.get(&family).is_some_and(|held| held.members > 0);
                 let selecting = selectors.iter().filter(|_| is_held);
-                let matching = selecting.flat_map(|selector| self.members.matching(*selector));
-                matching.map(|item| self.members.payload(*item)).collect()
+                let matching = selecting.flat_map(|selector| self.members.matching(*selector).iter());
+                matching.map(|item| self.members.payload(item)).collect()
             }
         };
         let (holdings, set) = if meaning.holds_sockets() {
@@ -367,7 +380,7 @@ impl Sets {
             let (addresses, set) = Addresses::of(all.collect(), family);
             (Holdings::Addresses(addresses), set)
         };
-        let name = meaning.name(set.kind);
+        let name = self.name(&meaning, set.kind);
         self.out.put_set(&name, set);
         let id = self.live.insert(Live { meaning: meaning.clone(), name: name.clone(), selectors, holdings });
         for selector in &self.live[id].selectors {
@@ -440,22 +453,30 @@ impl Meaning {
         nets.into_iter().flatten()
     }
 
-    /// Names tell hash sets from interval sets, and the families apart.
-    fn name(&self, kind: SetKind) -> SetName {
+    fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        let (many, one) = match self {
+            Meaning::Addresses { selectors, .. } => (Some(selectors), None),
+            Meaning::Sockets { selector, .. } => (None, Some(selector)),
+            Meaning::Service { .. } => (None, None),
+        };
+        many.into_iter().flatten().chain(one)
+    }
+
+    /// Names tell hash sets from interval sets, and the families apart. The ids of selectors are given.
+    fn name(&self, kind: SetKind, ids: &[&str]) -> SetName {
         let family = |family: &Family, v4, v6| if *family == Family::V4 { v4 } else { v6 };
         match self {
-            Meaning::Addresses { family: of, selectors, nets } => {
+            Meaning::Addresses { family: of, nets, .. } => {
                 let word = if kind == SetKind::Network(*of) {
                     family(of, "net4", "net6")
                 } else {
                     family(of, "addr4", "addr6")
                 };
-                let selectors: Vec<String> = selectors.iter().map(Selector::id).collect();
                 let nets: Vec<String> = nets.iter().map(Cidr::to_string).collect();
-                SetName::digest(word, selectors.iter().chain(&nets).map(String::as_str))
+                SetName::digest(word, ids.iter().copied().chain(nets.iter().map(String::as_str)))
             }
-            Meaning::Sockets { family: of, selector, port } => {
-                SetName::digest(family(of, "port4", "port6"), [selector.id().as_str(), port])
+            Meaning::Sockets { family: of, port, .. } => {
+                SetName::digest(family(of, "port4", "port6"), ids.iter().copied().chain([&**port]))
             }
             Meaning::Service { family: of, service, ends } => {
                 let word = match ends {

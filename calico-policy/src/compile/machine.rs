@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use calico_model::resource::{Kind, Metadata, ObjectId, ResourceKey};
+use calico_model::resource::{Kind, ObjectId, ResourceKey};
 
 use super::guard::{Guard, Shared};
 use super::{
@@ -21,8 +21,8 @@ use super::{
 };
 use crate::active::whole_selector;
 use crate::closed::Enforcers;
-use crate::index::{Carried, Index, ItemId, SelectorId};
-use crate::labels;
+use crate::index::{Index, ItemId, SelectorId};
+use crate::labels::Labelled;
 use crate::local::{local_hosts, prefixes};
 use crate::optimise::Layout;
 use crate::order::{self, OrderedTier};
@@ -147,11 +147,15 @@ impl Machine {
             Kind::HostEndpoint => self.host(snapshot, key),
             Kind::NetworkSet => {
                 let object = snapshot.network_sets.get(&key.id);
-                self.network_set(key, object.map(|object| (&object.metadata, &*object.spec.nets)));
+                self.network_set(
+                    key,
+                    object.map(|object| (Labelled::Set(object.clone()), &*object.spec.nets)),
+                );
             }
             Kind::GlobalNetworkSet => {
                 let object = snapshot.global_network_sets.get(&key.id);
-                self.network_set(key, object.map(|object| (&object.metadata, &*object.spec.nets)));
+                let set = object.map(|object| (Labelled::GlobalSet(object.clone()), &*object.spec.nets));
+                self.network_set(key, set);
             }
             Kind::KubernetesEndpointSlice => {
                 self.sets.put_slice(key, snapshot.endpoint_slices.get(&key.id).map(Arc::as_ref));
@@ -195,14 +199,14 @@ impl Machine {
             self.locals.endpoints.remove(key);
             return;
         };
-        let carried = Carried { own: labels::of_workload(object), parents: &object.spec.profiles };
+        let labelled = Labelled::Workload(object.clone());
         let member = Member { nets: (*object.spec.ip_networks).into(), ports: (*object.spec.ports).into() };
-        self.sets.put(key, &carried, member);
+        self.sets.put(key, labelled.clone(), member);
         if object.spec.node != self.node {
             self.locals.endpoints.remove(key);
             return;
         }
-        self.locals.endpoints.put(key, &carried, key.clone());
+        self.locals.endpoints.put(key, labelled, key.clone());
         self.locals.workloads.insert(key.id.clone(), object.spec.interface_name.clone());
         if let Some(interface) = &object.spec.interface_name {
             self.locals.claims.entry(interface.clone()).or_default().insert(key.id.clone());
@@ -217,11 +221,11 @@ impl Machine {
             self.locals.endpoints.remove(key);
             return;
         };
-        let carried = Carried { own: labels::of_others(&object.metadata), parents: &object.spec.profiles };
+        let labelled = Labelled::Host(object.clone());
         let nets: Box<[Cidr]> = object.spec.expected_ips.iter().copied().map(Cidr::host).collect();
-        self.sets.put(key, &carried, Member { nets, ports: (*object.spec.ports).into() });
+        self.sets.put(key, labelled.clone(), Member { nets, ports: (*object.spec.ports).into() });
         if object.spec.node == self.node {
-            self.locals.endpoints.put(key, &carried, key.clone());
+            self.locals.endpoints.put(key, labelled, key.clone());
             self.locals.hosts.insert(key.id.clone());
             self.dirty.base = true;
         } else {
@@ -229,12 +233,10 @@ impl Machine {
         }
     }
 
-    fn network_set(&mut self, key: &ResourceKey, set: Option<(&Metadata, &[Cidr])>) {
+    fn network_set(&mut self, key: &ResourceKey, set: Option<(Labelled, &[Cidr])>) {
         match set {
-            Some((metadata, nets)) => {
-                let own = labels::of_others(metadata);
-                let member = Member { nets: nets.into(), ports: [].into() };
-                self.sets.put(key, &Carried { own, parents: &[] }, member);
+            Some((labelled, nets)) => {
+                self.sets.put(key, labelled, Member { nets: nets.into(), ports: [].into() });
             }
             None => self.sets.remove(key),
         }
@@ -266,7 +268,7 @@ impl Machine {
             .map(selector),
         );
         for selector in [old, new].into_iter().flatten() {
-            let touched: Vec<ItemId> = self.locals.endpoints.matching(selector).iter().copied().collect();
+            let touched: Vec<ItemId> = self.locals.endpoints.matching(selector).iter().collect();
             self.touch(&touched);
         }
         if let Some(old) = old {
@@ -349,6 +351,7 @@ impl Machine {
             self.bases = bases;
         }
         self.sets.forget_wanted();
+        self.locals.endpoints.forget_idle_keys();
         for part in self.sets.out.sweep() {
             match part {
                 Part::Chain(name) => drop(self.chain_warnings.remove(&name)),

@@ -60,9 +60,16 @@ fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Plan {
     };
     let tables = tables::changes(desired, actual, &resolver, &links, scope);
     let routes = routes::changes(desired, actual, &resolver, &links, scope, &mut plan.waiting);
-    for changes in
-        [links.first, tables.upserts, peering, routes.upserts, routes.removals, tables.removals, links.last]
-    {
+    for changes in [
+        links.first,
+        tables.upserts,
+        peering,
+        routes.extras,
+        routes.upserts,
+        routes.removals,
+        tables.removals,
+        links.last,
+    ] {
         plan.changes.extend(changes);
     }
     let waiting = std::mem::take(&mut plan.waiting);

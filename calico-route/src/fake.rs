@@ -50,6 +50,10 @@ pub enum Refusal {
     Absent,
 }
 
+fn ours(form: &Form) -> Installed {
+    Installed { protocol: PROTOCOL, form: form.clone() }
+}
+
 impl FakeKernel {
     /// Adds an interface that is up, with addresses.
     pub fn add_link(&mut self, name: &InterfaceName, addresses: &[calico_model::InterfaceAddr]) {
@@ -184,12 +188,15 @@ impl FakeKernel {
                 if self.routes.contains_key(key) {
                     return Err(Refusal::Exists);
                 }
-                self.routes.insert(*key, vec![Installed { protocol: PROTOCOL, form: form.clone() }]);
+                self.routes.insert(*key, vec![ours(form)]);
             }
             Change::ReplaceRoute { key, form } => {
                 self.usable(form)?;
-                let held = self.routes.entry(*key).or_default();
-                held.splice(..held.len().min(1), [Installed { protocol: PROTOCOL, form: form.clone() }]);
+                let (route, held) = (ours(form), self.routes.entry(*key).or_default());
+                if held.iter().skip(1).any(|held| *held == route) {
+                    return Err(Refusal::Exists);
+                }
+                held.splice(..held.len().min(1), [route]);
             }
             Change::RemoveRoute { key, route } => {
                 let held = self.routes.get_mut(key).ok_or(Refusal::Absent)?;

@@ -140,8 +140,20 @@ pub enum Form {
     Blackhole,
     /// To one of these gateways.
     Gateways(BTreeSet<Gateway>),
-    /// Something that is never wanted, such as a route with a source address of its own: what it is.
-    Other(String),
+    /// Something that is never wanted, such as a route with a source address of its own.
+    Other(Odd),
+}
+
+/// A route such as we never write.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Odd {
+    /// What it is.
+    pub what: String,
+    /// The device it leads over; of several, the first.
+    pub device: Option<InterfaceName>,
+    /// The kernel's own words for it, of a route of ours. Said back to the kernel they mean this one: what is odd about a
+    /// route is often all that it differs in from another of its key.
+    pub words: Vec<u8>,
 }
 
 impl Form {
@@ -150,7 +162,8 @@ impl Form {
         let (device, gateways) = match self {
             Form::Device(device) => (Some(device), None),
             Form::Gateways(gateways) => (None, Some(gateways)),
-            Form::Blackhole | Form::Other(_) => (None, None),
+            Form::Other(odd) => (odd.device.as_ref(), None),
+            Form::Blackhole => (None, None),
         };
         device.into_iter().chain(gateways.into_iter().flatten().map(|gateway| &gateway.device))
     }
@@ -168,7 +181,7 @@ impl fmt::Display for Form {
                 f.write_str("multipath")?;
                 gateways.iter().try_for_each(|gateway| write!(f, " nexthop {gateway}"))
             }
-            Form::Other(what) => f.write_str(what),
+            Form::Other(odd) => f.write_str(&odd.what),
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::route::{Class, Form, Installed, Route, RouteKey};
 
 #[derive(Debug, Default)]
 pub(super) struct Routes {
+    /// Removals of what is beside a wanted route under its key. The kernel may take the wanted one for what is removed,
+    /// so that one is written after them.
+    pub(super) extras: Vec<Change>,
     pub(super) upserts: Vec<Change>,
     pub(super) removals: Vec<Change>,
 }
@@ -34,7 +37,7 @@ pub(super) fn changes(
             continue;
         }
         let held = actual.routes.get(key).map_or(&[][..], Vec::as_slice);
-        let held: Vec<&Installed> = held
+        let mut held: Vec<&Installed> = held
             .iter()
             .filter(|route| !route.form.devices().any(|device| links.lost.contains(device)))
             .collect();
@@ -47,9 +50,13 @@ pub(super) fn changes(
                 continue;
             }
         };
-        let kept = held.iter().find(|held| held.protocol == PROTOCOL && held.form == form);
-        if let Some(kept) = kept {
-            routes.remove(key, held.iter().copied().filter(|held| held != kept));
+        let kept = held.iter().position(|held| held.protocol == PROTOCOL && held.form == form);
+        let is_shared = actual.host.foreign.contains_key(key);
+        if let Some(kept) = kept
+            && (held.len() == 1 || is_shared)
+        {
+            held.remove(kept);
+            routes.remove(key, held);
             continue;
         }
         if let Some(other) = actual.host.foreign.get(key).and_then(|others| others.first()) {
@@ -61,11 +68,13 @@ pub(super) fn changes(
         }
         let change = match held.first() {
             None => Change::AddRoute { key: *key, form },
-            // The kernel replaces the first of a key; the others go.
+            // The kernel replaces the first of a key.
             Some(_) => Change::ReplaceRoute { key: *key, form },
         };
         upserts.push((Rank::of(key, route), change));
-        routes.remove(key, held.into_iter().skip(1));
+        let stays = kept.unwrap_or(0);
+        let extras = held.into_iter().enumerate().filter(|(at, _)| *at != stays);
+        routes.extras.extend(extras.map(|(_, route)| removal(key, route)));
     }
     upserts.sort_by_key(|(rank, _)| *rank);
     routes.upserts = upserts.into_iter().map(|(_, change)| change).collect();
@@ -83,9 +92,12 @@ pub(super) fn changes(
 
 impl Routes {
     fn remove<'r>(&mut self, key: &RouteKey, held: impl IntoIterator<Item = &'r Installed>) {
-        self.removals
-            .extend(held.into_iter().map(|route| Change::RemoveRoute { key: *key, route: route.clone() }));
+        self.removals.extend(held.into_iter().map(|route| removal(key, route)));
     }
+}
+
+fn removal(key: &RouteKey, route: &Installed) -> Change {
+    Change::RemoveRoute { key: *key, route: route.clone() }
 }
 
 /// When a route is written: workloads' first, drops last, and narrow ones before the wide ones around them.

@@ -86,6 +86,7 @@ pub(super) const RTA_METRICS: u16 = 8;
 pub(super) const RTA_MULTIPATH: u16 = 9;
 pub(super) const RTA_TABLE: u16 = 15;
 pub(super) const RTA_VIA: u16 = 18;
+pub(super) const RTA_ENCAP_TYPE: u16 = 21;
 pub(super) const RTA_ENCAP: u16 = 22;
 pub(super) const RTA_NH_ID: u16 = 30;
 

@@ -145,16 +145,17 @@ async fn read_routes(
         let filter = |batch: &mut super::codec::Batch| batch.number(RTA_TABLE, MAIN_TABLE);
         let dumped = socket
             .dump(RTM_GETROUTE, &header, filter, |message| {
-                if message.kind == RTM_NEWROUTE {
-                    found.extend(RawRoute::parse(message.body));
-                }
+                let raw = (message.kind == RTM_NEWROUTE).then(|| RawRoute::parse(message.body)).flatten();
+                found.extend(raw.and_then(|raw| {
+                    let ours = ownership.owns_route(raw.protocol, raw.device(names));
+                    let read = if ours { raw.ours(names, message.body) } else { Some(raw.foreign(names)) };
+                    read.map(|(key, route)| (ours, key, route))
+                }));
             })
             .await;
         if let Some(()) = settle(what, dumped)? {
-            for raw in found {
-                let ours = ownership.owns_route(raw.protocol, raw.device(names));
+            for (ours, key, route) in found {
                 let side = if ours { &mut actual.routes } else { &mut actual.host.foreign };
-                let (key, route) = if ours { raw.ours(names) } else { raw.foreign(names) };
                 side.entry(key).or_default().push(route);
             }
             return Ok(());
@@ -366,7 +367,7 @@ mod tests {
                 let _ = raw_link(body).map(|raw| raw.named(&names));
                 let _ = (raw_address(body), raw_neighbour(body));
                 let _ = RawRoute::parse(body).map(|route| route.foreign(&names));
-                let _ = RawRoute::parse(body).map(|route| route.ours(&names));
+                let _ = RawRoute::parse(body).map(|route| route.ours(&names, body));
             }
         }
     }

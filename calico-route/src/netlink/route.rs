@@ -10,7 +10,7 @@ use super::codec::{
     RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTM_F_CLONED, RTN_BLACKHOLE, RTN_UNICAST,
     RTNH_F_ONLINK, address, attributes, family, prefix, u16_at, u32_at,
 };
-use crate::route::{Form, Gateway, Installed, RouteKey};
+use crate::route::{Form, Gateway, Installed, Odd, RouteKey};
 
 /// The names of devices by the kernel's numbers.
 pub(super) type Names = BTreeMap<u32, InterfaceName>;
@@ -87,18 +87,23 @@ impl RawRoute {
         names.get(&self.hops.first()?.device)
     }
 
-    /// Returns the route as one of ours: whatever ours never have makes it something else.
-    pub(super) fn ours(self, names: &Names) -> (RouteKey, Installed) {
-        let form = match (self.form(names), self.oddities.is_empty()) {
-            (Some(form), true) => form,
-            _ => Form::Other(format!("something {}", self.oddities.join(" and "))),
+    /// Returns the route as one of ours, of the body that it was read from: whatever ours never have makes it something
+    /// else. There is none over a device that appeared only after the links were listed: whoever put it there may not
+    /// be done.
+    pub(super) fn ours(self, names: &Names, body: &[u8]) -> Option<(RouteKey, Installed)> {
+        let form = if self.oddities.is_empty() {
+            self.form(names)?
+        } else {
+            let what = format!("something {}", self.oddities.join(" and "));
+            Form::Other(Odd { what, device: self.device(names).cloned(), words: body.to_vec() })
         };
-        (self.key, Installed { protocol: self.protocol, form })
+        Some((self.key, Installed { protocol: self.protocol, form }))
     }
 
     /// Returns the route as one of others, of which only the way matters.
     pub(super) fn foreign(self, names: &Names) -> (RouteKey, Installed) {
-        let form = self.form(names).unwrap_or_else(|| Form::Other("something else".to_owned()));
+        let odd = || Odd { what: "something else".to_owned(), ..Odd::default() };
+        let form = self.form(names).unwrap_or_else(|| Form::Other(odd()));
         (self.key, Installed { protocol: self.protocol, form })
     }
 

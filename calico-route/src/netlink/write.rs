@@ -12,15 +12,19 @@ use super::codec::{
     IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING, IFLA_VXLAN_LINK,
     IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, NDA_DST, NDA_LLADDR, NLM_F_CREATE, NLM_F_EXCL,
     NLM_F_REPLACE, NTF_SELF, NUD_PERMANENT, RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RTA_DST,
-    RTA_GATEWAY, RTA_MULTIPATH, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTM_DELADDR, RTM_DELLINK,
-    RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_BLACKHOLE,
-    RTN_UNICAST, RTNH_F_ONLINK, VETH_INFO_PEER, af,
+    RTA_ENCAP, RTA_ENCAP_TYPE, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY, RTA_TABLE,
+    RTA_VIA, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
+    RTM_NEWROUTE, RTN_BLACKHOLE, RTN_UNICAST, RTNH_F_ONLINK, VETH_INFO_PEER, af, attributes,
 };
 use crate::actual::FdbEntry;
 use crate::change::Change;
 use crate::device::VxlanParams;
 use crate::ownership::{Mark, PROTOCOL};
 use crate::route::{Form, Gateway, RouteKey};
+
+const ROUTE_HEADER: usize = 12;
+/// The number of `lo` in every namespace.
+const LOOPBACK: u32 = 1;
 
 /// The kernel's numbers for devices.
 pub(super) trait Indexes {
@@ -233,10 +237,25 @@ impl<I: Indexes> Writer<'_, I> {
         let kind = match form {
             Form::Blackhole => RTN_BLACKHOLE,
             Form::Device(_) | Form::Gateways(_) => RTN_UNICAST,
-            Form::Other(_) => 0,
+            Form::Other(odd) => {
+                self.say_back(RTM_DELROUTE, &odd.words);
+                return Ok(());
+            }
         };
         let header = route_header(key, protocol, RT_SCOPE_NOWHERE, kind, onlink(form));
         self.route(RTM_DELROUTE, 0, &header, key, form)
+    }
+
+    /// The kernel lists the hops of a next hop object beside its number, and does not take both.
+    fn say_back(&mut self, kind: u16, words: &[u8]) {
+        let (header, rest) = words.split_at_checked(ROUTE_HEADER).unwrap_or_default();
+        let by_number = attributes(rest).any(|(kind, _)| kind == RTA_NH_ID);
+        let of_hops = [RTA_OIF, RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_ENCAP, RTA_ENCAP_TYPE];
+        let open = self.batch.begin(kind, 0, self.sequence, header);
+        for (kind, value) in attributes(rest).filter(|(kind, _)| !by_number || !of_hops.contains(kind)) {
+            self.batch.attribute(kind, value);
+        }
+        self.batch.end(open);
     }
 
     fn route(&mut self, kind: u16, flags: u16, header: &[u8], key: &RouteKey, form: &Form) -> Encoded {
@@ -247,6 +266,10 @@ impl<I: Indexes> Writer<'_, I> {
         self.batch.number(RTA_PRIORITY, key.priority);
         self.batch.number(RTA_TABLE, key.table);
         match form {
+            // What drops packets is on this device for IPv6, and IPv6 tells two routes apart by nothing else.
+            Form::Blackhole if kind == RTM_DELROUTE && key.prefix.family() == Family::V6 => {
+                self.oif(&[LOOPBACK]);
+            }
             Form::Blackhole | Form::Other(_) => {}
             Form::Device(_) => self.oif(&devices),
             Form::Gateways(gateways) if gateways.len() == 1 => {
@@ -293,7 +316,8 @@ fn onlink(form: &Form) -> u32 {
     }
 }
 
-fn route_header(key: &RouteKey, protocol: u8, scope: u8, kind: u8, flags: u32) -> [u8; 12] {
+/// `struct rtmsg`.
+fn route_header(key: &RouteKey, protocol: u8, scope: u8, kind: u8, flags: u32) -> [u8; ROUTE_HEADER] {
     let table = u8::try_from(key.table).unwrap_or(0);
     let f = flags.to_ne_bytes();
     let family = af(key.prefix.family());

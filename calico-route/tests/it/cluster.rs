@@ -64,6 +64,24 @@ pub(crate) fn three_nodes() -> Snapshot {
     snapshot
 }
 
+/// The same three nodes with IPv6 as well.
+pub(crate) fn three_dual_nodes() -> Snapshot {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "fd00::/48", EncapMode::Never, EncapMode::CrossSubnet);
+    for (name, addr, tunnel) in [
+        ("node1", "2001:db8::1/64", "fd00::100"),
+        ("node2", "2001:db8::2/64", "fd00::200"),
+        ("node3", "2001:db8:1::3/64", "fd00::300"),
+    ] {
+        dual_stack(&mut snapshot, name, addr, tunnel);
+    }
+    block(&mut snapshot, "fd00::100/122", "node1");
+    block(&mut snapshot, "fd00::200/122", "node2");
+    block(&mut snapshot, "fd00::300/122", "node3");
+    workload(&mut snapshot, "six", "node1", "cali1", "fd00::101/128");
+    snapshot
+}
+
 /// Has an address of a block live on another node.
 pub(crate) fn lend(snapshot: &mut Snapshot, cidr: &str, ordinal: usize, node: &str) {
     let cidr = cidr.parse().unwrap();

@@ -81,7 +81,7 @@ impl Driver {
 }
 
 /// What somebody may do to what we laid, and the kernel tells of: delete it, change it, replace it, add to it.
-const DRIFTS: [&str; 24] = [
+const DRIFTS: [&str; 28] = [
     "ip route del 192.168.1.0/26 metric 1024",
     "ip route replace 192.168.1.0/26 via 172.16.6.77 metric 1024 proto 80",
     "ip route replace 192.168.2.0/26 via 172.16.6.77 metric 1024 proto 80",
@@ -89,6 +89,10 @@ const DRIFTS: [&str; 24] = [
     "ip route flush proto 80",
     "ip route replace 192.168.0.1/32 dev eth0 metric 1024 proto 80",
     "ip route append 192.168.1.0/26 via 172.16.6.77 metric 1024 proto 80",
+    "ip route append unreachable 192.168.1.0/26 metric 1024 proto 80",
+    "ip route append 192.168.1.0/26 via 172.16.6.2 metric 1024 proto 80 src 172.16.6.1",
+    "ip route prepend 192.168.1.0/26 via 172.16.6.2 dev eth0 metric 1024 proto 80 onlink",
+    "ip route append 192.168.0.9 dev cali1 src 172.16.6.1",
     "ip route add 192.168.1.0/26 via 172.16.6.77 metric 5 proto 80",
     "ip route add 192.168.9.0/26 dev vxlan.calico",
     "ip link del vxlan.calico",
@@ -115,6 +119,7 @@ pub(crate) async fn storm(seed: u64, budget: Duration) -> usize {
     let machine = machine();
     machine.ip("route add 10.200.0.0/16 via 172.16.6.254 proto static");
     machine.ip("route add 192.168.1.0/26 via 172.16.6.254 metric 7 proto static");
+    machine.ip("route add 192.168.0.9 via 172.16.6.9");
     machine.ip("neigh add 172.16.6.99 lladdr 02:00:00:00:00:99 dev eth0 nud permanent");
     let mut driver = Driver::start(machine.connect(), 16 << 20).await;
     driver.settle_within(Duration::from_secs(5)).await;

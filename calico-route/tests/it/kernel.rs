@@ -11,15 +11,15 @@ use calico_route::netlink::{Event, Netlink, Subject};
 use calico_route::route::{Form, Gateway, RouteKey};
 use calico_route::{Change, Computer, Desired, Ownership, compute, diff, plan_delta};
 
-use crate::cluster::{block, dual_stack, learn, node_name, pool, three_nodes, workload};
+use crate::cluster::{block, learn, node_name, pool, three_dual_nodes, three_nodes, workload};
 use crate::namespace::machine;
 
-fn desired(snapshot: &Snapshot) -> Desired {
+pub(crate) fn desired(snapshot: &Snapshot) -> Desired {
     compute(snapshot, &node_name("node1"), &LearnedRoutes::new())
 }
 
 /// Applies what is to be done and checks that all of it was and that nothing is left.
-async fn settle(netlink: &mut Netlink, desired: &Desired) -> Vec<Change> {
+pub(crate) async fn settle(netlink: &mut Netlink, desired: &Desired) -> Vec<Change> {
     let changes = diff(desired, &netlink.read(&desired.ownership).await.unwrap());
     for outcome in netlink.apply(&changes).await {
         assert!(outcome.result.is_ok(), "{}: {:?}", outcome.change, outcome.result);
@@ -29,7 +29,7 @@ async fn settle(netlink: &mut Netlink, desired: &Desired) -> Vec<Change> {
     changes
 }
 
-fn contains(text: &str, line: &str) {
+pub(crate) fn contains(text: &str, line: &str) {
     let found = text.lines().any(|have| {
         let mut words = have.split_whitespace();
         line.split_whitespace().all(|word| words.any(|have| have == word))
@@ -219,19 +219,7 @@ async fn equal_next_hops_make_a_multipath_route_and_a_far_one_goes_by_the_gatewa
 async fn ipv6_has_the_same() {
     let machine = machine();
     machine.ip("address add 2001:db8::1/64 dev eth0 nodad");
-    let mut snapshot = three_nodes();
-    pool(&mut snapshot, "fd00::/48", EncapMode::Never, EncapMode::CrossSubnet);
-    for (name, addr, tunnel) in [
-        ("node1", "2001:db8::1/64", "fd00::100"),
-        ("node2", "2001:db8::2/64", "fd00::200"),
-        ("node3", "2001:db8:1::3/64", "fd00::300"),
-    ] {
-        dual_stack(&mut snapshot, name, addr, tunnel);
-    }
-    block(&mut snapshot, "fd00::100/122", "node1");
-    block(&mut snapshot, "fd00::200/122", "node2");
-    block(&mut snapshot, "fd00::300/122", "node3");
-    workload(&mut snapshot, "six", "node1", "cali1", "fd00::101/128");
+    let snapshot = three_dual_nodes();
     let mut learned = LearnedRoutes::new();
     learn(&mut learned, "fd07::/64", &["2001:db8::2", "2001:db8::4"]);
     learn(&mut learned, "10.60.0.0/16", &["2001:db8::2"]);

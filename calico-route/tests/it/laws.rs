@@ -11,7 +11,7 @@ use calico_route::actual::{LinkKind, LinkState};
 use calico_route::device::{VXLAN, VxlanParams};
 use calico_route::fake::FakeKernel;
 use calico_route::ownership::PROTOCOL;
-use calico_route::route::{Form, Installed, RouteKey};
+use calico_route::route::{Form, Installed, Odd, RouteKey};
 use calico_route::{Actual, Change, Desired, Ownership, compute, diff, plan};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -145,7 +145,7 @@ fn machine(drifts: &[Drift]) -> FakeKernel {
                     0 => Form::Blackhole,
                     1 => Form::Device("cali0".parse().unwrap()),
                     2 => Form::Device("cali1".parse().unwrap()),
-                    3 => Form::Other("something odd".to_owned()),
+                    3 => Form::Other(Odd { what: "something odd".to_owned(), ..Odd::default() }),
                     _ => Form::Device("eth0".parse().unwrap()),
                 };
                 let prefix =

@@ -18,6 +18,8 @@ mod laws;
 #[cfg(feature = "netlink")]
 mod namespace;
 mod peering;
+#[cfg(feature = "netlink")]
+mod beside;
 mod services;
 mod settings;
 #[cfg(feature = "netlink")]

@@ -53,7 +53,7 @@ fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Plan {
     let mut plan = Plan::default();
     let families = desired.node_addresses.keys().filter(|family| actual.host.speaks(**family));
     plan.waiting.extend(families.filter_map(|family| resolver.node_device(*family).err()));
-    let links = links::changes(desired, &mut resolver, &mut plan.waiting);
+    let links = links::changes(desired, &actual.sysctls, &mut resolver, &mut plan.waiting);
     let peering = match scope {
         Scope::Everything => links::peering(desired, &actual.host),
         Scope::Delta(_) => Vec::new(),

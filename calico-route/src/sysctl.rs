@@ -1,8 +1,10 @@
-//! Kernel settings of the node and of each workload's interface.
+//! Kernel settings of the node, of each workload's interface and of our VXLAN devices.
 
 use std::fmt;
 
 use calico_model::{Family, InterfaceName};
+
+use crate::device::vxlan_device;
 
 /// A kernel setting: a path below `/proc/sys`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +41,17 @@ impl Sysctl {
     pub fn of_device(device: &InterfaceName, folder: &str, family: Family, setting: &str) -> Self {
         let path = format!("net/ipv{}/{folder}/{device}/{setting}", family.version());
         Self { path, device: Some(device.clone()) }
+    }
+
+    /// Returns the setting by which an interface goes without IPv6.
+    #[must_use]
+    pub fn disable_ipv6(device: &InterfaceName) -> Self {
+        Self::of_device(device, "conf", Family::V6, "disable_ipv6")
+    }
+
+    /// Walks the settings of our VXLAN devices that are looked after.
+    pub fn all_of_tunnels() -> impl Iterator<Item = Sysctl> {
+        std::iter::once(Self::disable_ipv6(&vxlan_device(Family::V6)))
     }
 
     /// Walks the settings of a workload's interface that are looked after.

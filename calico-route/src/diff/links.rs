@@ -12,6 +12,7 @@ use crate::device::{
 };
 use crate::ownership::{IPIP_LABEL, Mark};
 use crate::resolve::{Resolver, Waiting};
+use crate::sysctl::Sysctl;
 
 /// The least MTU a link may have (RFC 791, RFC 8200).
 fn least_mtu(family: Family) -> u32 {
@@ -35,6 +36,7 @@ pub(super) struct Links {
 
 pub(super) fn changes(
     desired: &Desired,
+    sysctls: &BTreeMap<Sysctl, String>,
     resolver: &mut Resolver<'_>,
     waiting: &mut BTreeSet<Waiting>,
 ) -> Links {
@@ -50,7 +52,7 @@ pub(super) fn changes(
                     {
                         links.remove(renamed);
                     }
-                    links.vxlan(&device, wanted, params, mtu, actual);
+                    links.vxlan(&device, wanted, params, mtu, actual, sysctls);
                     let is_new = actual.is_none() || links.lost.contains(&device);
                     let is_offloading = is_new || resolver.host.offloading.contains(&device);
                     if is_offloading && desired.ownership.checksums() == Checksums::Kernel {
@@ -199,6 +201,7 @@ impl Links {
             self.first.push(Change::AddVxlan { device, params, mac, mtu, pools });
         }
         // A device that is made has its attributes from the start.
+        sysctls: &BTreeMap<Sysctl, String>,
         self.attributes(device, Some(wanted.mac), Some(mtu).filter(|_| kept.is_some()), kept);
         let none = BTreeMap::new();
         let held = kept.map_or(&none, |link| &link.addresses);
@@ -207,6 +210,12 @@ impl Links {
         }
         for address in held.keys().filter(|held| **held != wanted.address && is_assigned(held)) {
             self.first.push(Change::RemoveAddress { device: device.clone(), address: *address });
+        }
+        // Where new devices go without IPv6, the kernel would refuse the address and every route.
+        let without = Sysctl::disable_ipv6(device);
+        let is_without = kept.is_none() || sysctls.get(&without).is_some_and(|held| held != "0");
+        if is_without && Family::of(wanted.address.addr()) == Family::V6 {
+            self.first.push(Change::SetSysctl { sysctl: without, value: "0".to_owned() });
         }
     }
 

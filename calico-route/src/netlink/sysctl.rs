@@ -13,10 +13,12 @@ use crate::sysctl::Sysctl;
 
 const FOLDER: &str = "/proc/sys";
 
-/// Reads the node's settings and those of these workloads' interfaces. What the kernel does not have is passed over.
+/// Reads the node's settings, and those of our VXLAN devices and of these workloads' interfaces. What the kernel does not
+/// have is passed over.
 pub(super) fn read(workloads: &[InterfaceName]) -> io::Result<BTreeMap<Sysctl, String>> {
     let mut found = BTreeMap::new();
-    for sysctl in Sysctl::all_of_node().chain(workloads.iter().flat_map(Sysctl::all_of_workload)) {
+    let of_workloads = workloads.iter().flat_map(Sysctl::all_of_workload);
+    for sysctl in Sysctl::all_of_node().chain(Sysctl::all_of_tunnels()).chain(of_workloads) {
         match std::fs::read_to_string(Path::new(FOLDER).join(sysctl.path())) {
             Ok(value) => {
                 found.insert(sysctl, value.trim_end().to_owned());
@@ -28,7 +30,7 @@ pub(super) fn read(workloads: &[InterfaceName]) -> io::Result<BTreeMap<Sysctl, S
     Ok(found)
 }
 
-/// Reads the node's settings and those of all workloads' interfaces that there are.
+/// Reads the node's settings, and those of our VXLAN devices and of all workloads' interfaces that there are.
 pub(super) fn read_all(ownership: &Ownership) -> io::Result<BTreeMap<Sysctl, String>> {
     let mut workloads = Vec::new();
     for device in std::fs::read_dir(Path::new(FOLDER).join("net/ipv4/conf"))? {

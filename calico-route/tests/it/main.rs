@@ -5,6 +5,9 @@
 #[cfg(feature = "netlink")]
 mod advertisement;
 mod articles;
+#[cfg(feature = "netlink")]
+mod beside;
+mod classes;
 mod cluster;
 mod computed;
 #[cfg(feature = "netlink")]
@@ -16,10 +19,10 @@ mod kernel;
 mod lab;
 mod laws;
 #[cfg(feature = "netlink")]
+mod machines;
+#[cfg(feature = "netlink")]
 mod namespace;
 mod peering;
-#[cfg(feature = "netlink")]
-mod beside;
 mod services;
 mod settings;
 #[cfg(feature = "netlink")]

@@ -204,11 +204,22 @@ impl Part {
         match place {
             Place::Prefix(prefix) => {
                 local::workload(view, *prefix, &mut part);
+                part.neighbours.retain(|(device, _), _| view.ownership.is_workload(device));
                 local::blackhole(view, *prefix, &mut part);
                 remote::route(view, *prefix, &mut part);
                 learned::route(view, *prefix, &mut part);
             }
-            Place::Interface(device) => local::settings(view, device, &mut part),
+            Place::Interface(device) if view.ownership.is_workload(device) => {
+                local::settings(view, device, &mut part);
+            }
+            // Everything on a workload's interface is ours; what has another name may be anybody's.
+            Place::Interface(device) => {
+                let workload = view.known.interfaces.get(device).and_then(BTreeSet::first);
+                part.problems.extend(workload.map(|workload| Problem::MisnamedInterface {
+                    device: device.clone(),
+                    workload: workload.to_string(),
+                }));
+            }
             Place::Peer(node) => tunnel::peer(view, node, &mut part),
         }
         part

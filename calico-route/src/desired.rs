@@ -145,6 +145,13 @@ pub enum Problem {
         /// The workload endpoint that goes without.
         unused: String,
     },
+    /// The interface of a workload is not told from others' by its name.
+    MisnamedInterface {
+        /// The interface.
+        device: InterfaceName,
+        /// The workload endpoint.
+        workload: String,
+    },
     /// A workload has the address of a node.
     NodeAddressOfWorkload {
         /// The address.
@@ -211,6 +218,11 @@ impl fmt::Display for Problem {
                 f,
                 "address {address} is that of both workload endpoints {used} and {unused}; the route leads to {used} \
                  until {unused} is deleted or given another address"
+            ),
+            Problem::MisnamedInterface { device, workload } => write!(
+                f,
+                "interface {device} of workload endpoint {workload} does not begin with one of interfacePrefix of the \
+                 FelixConfiguration, so its neighbours and kernel settings are left as they are; add the prefix there"
             ),
             Problem::NodeAddressOfWorkload { address, workload, node } => write!(
                 f,

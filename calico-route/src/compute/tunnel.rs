@@ -10,11 +10,10 @@ use super::known::Site;
 use super::view::View;
 use crate::desired::{Desired, Problem};
 use crate::device::{IpipDevice, LinkPattern, Mtu, Tunnel, VxlanDevice, vxlan_device};
-use crate::ownership::Ownership;
 
 /// What is wanted of the node as a whole: its devices and addresses, and what is ours.
 pub(super) fn devices(view: &View<'_>, desired: &mut Desired) {
-    desired.ownership = Ownership::of(&view.settings);
+    desired.ownership = view.ownership.clone();
     let ipip_mtu = Mtu::from_setting(view.settings.ipip_mtu);
     let pools = pools(view, Tunnel::Ipip);
     if let Some(pattern) = view.settings.mtu_iface_pattern.as_ref().filter(|pattern| !pattern.is_empty()) {

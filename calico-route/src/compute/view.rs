@@ -9,6 +9,7 @@ use super::Peering;
 use super::known::{Known, Place, Site};
 use crate::desired::Problem;
 use crate::encap::Pools;
+use crate::ownership::Ownership;
 
 /// The metric of ordinary routes when the configuration names none.
 const NORMAL_PRIORITY: u32 = 1024;
@@ -22,16 +23,19 @@ pub(super) struct View<'k> {
     pub(super) own: Option<&'k Site>,
     pub(super) settings: FelixConfiguration,
     pub(super) pools: Pools<'k>,
+    pub(super) ownership: Ownership,
 }
 
 impl<'k> View<'k> {
     pub(super) fn new(known: &'k Known, learned: &'k LearnedRoutes, peering: &'k Peering) -> Self {
+        let settings = known.settings();
         Self {
             known,
             learned,
             peering,
             own: known.nodes.get(&known.node),
-            settings: known.settings(),
+            ownership: Ownership::of(&settings),
+            settings,
             pools: Pools::of(&known.rules),
         }
     }

@@ -48,3 +48,22 @@ async fn a_machine_without_ipv6_is_told_of_in_one_line_and_has_the_rest() {
     contains(&machine.ip("route show"), "192.168.2.0/26 via 192.168.2.0 dev vxlan.calico");
     assert!(!machine.ip("link show").contains("vxlan-v6.calico"));
 }
+
+#[tokio::test]
+async fn an_interface_that_is_not_told_by_its_name_is_left_alone_but_for_the_route() {
+    let machine = machine();
+    machine.ip("link add tap1 type veth peer name tapfar");
+    machine.ip("link set tapfar up");
+    machine.ip("link set tap1 up");
+    machine.ip("neigh add 192.168.0.77 lladdr 02:00:00:00:00:77 dev tap1 nud permanent");
+    let mut snapshot = three_nodes();
+    workload(&mut snapshot, "two", "node1", "tap1", "192.168.0.2/32");
+    let desired = desired(&snapshot);
+    let mut netlink = machine.connect();
+    let expected = "interface tap1 of workload endpoint default/two does not begin with one of interfacePrefix of the \
+                    FelixConfiguration, so its neighbours and kernel settings are left as they are; add the prefix there";
+    assert_eq!(told(&mut netlink, &desired).await, [expected.to_owned()].into());
+    contains(&machine.ip("route show"), "192.168.0.2 dev tap1 proto 80 scope link metric 1024");
+    contains(&machine.ip("neigh show dev tap1"), "192.168.0.77 lladdr 02:00:00:00:00:77 PERMANENT");
+    assert_eq!(machine.run("cat /proc/sys/net/ipv4/conf/tap1/proxy_arp").trim(), "0");
+}

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName};
 
-use crate::actual::{Host, LinkState};
-use crate::device::Tunnel;
+use crate::actual::{Host, Link, LinkKind, LinkState};
+use crate::device::{IPIP, Tunnel};
 use crate::route::{Form, Gateway, NextHop, Reach, RouteKey, Target};
 
 /// Something that is wanted and has to wait for the machine.
@@ -23,8 +23,17 @@ pub enum Waiting {
     NodeAddressAbsent(Family, Option<IpAddr>),
     /// The kernel does not speak a family that a pool or a workload has.
     FamilyAbsent(Family),
+    /// The device that should be the kernel's for IP-in-IP is another one.
+    NotIpip(InterfaceName),
     /// The host has no way to a gateway.
     Unreachable(IpAddr),
+    /// A gateway is in the node's subnet, but not on the link that holds the node's address.
+    NotOnLink {
+        /// The gateway.
+        gateway: IpAddr,
+        /// The link.
+        device: InterfaceName,
+    },
     /// Another program's route has the key.
     Taken {
         /// Our route.
@@ -75,6 +84,15 @@ impl fmt::Display for Waiting {
                 f,
                 "this kernel has no {family} (ipv6.disable=1, or built without); its routes wait until the machine is \
                  started with it, or set ipv6Support to false in the FelixConfiguration"
+            ),
+            Waiting::NotIpip(device) => write!(
+                f,
+                "interface {device} is no IP-in-IP device; rename or remove it, so that the kernel's own can have the name"
+            ),
+            Waiting::NotOnLink { gateway, device } => write!(
+                f,
+                "the next hop {gateway} is in the node's subnet by spec.bgp of the Node, but not on the link of interface \
+                 {device}; give the Node's address the prefix length that the interface has"
             ),
             Waiting::Unreachable(gateway) => write!(
                 f,
@@ -162,7 +180,11 @@ impl<'h> Resolver<'h> {
             Reach::Onlink(device) => self.usable(device).map(|()| gateway(device, true)),
             Reach::NodeDevice => {
                 let device = self.node_device(Family::of(hop.gateway))?;
-                self.usable(device).map(|()| gateway(device, false))
+                self.usable(device)?;
+                if !self.is_on_link(hop.gateway, device) {
+                    return Err(Waiting::NotOnLink { gateway: hop.gateway, device: device.clone() });
+                }
+                Ok(gateway(device, false))
             }
             Reach::Resolved => match self.host_route(hop.gateway).ok_or(Waiting::Unreachable(hop.gateway))? {
                 Form::Device(device) => self.usable(device).map(|()| gateway(device, false)),
@@ -185,6 +207,8 @@ impl<'h> Resolver<'h> {
             }
             Waiting::NodeAddressAbsent(..)
             | Waiting::FamilyAbsent(_)
+            | Waiting::NotIpip(_)
+            | Waiting::NotOnLink { .. }
             | Waiting::Taken { .. }
             | Waiting::MtuTooSmall { .. }
             | Waiting::MtuOutOfRange { .. } => false,
@@ -195,24 +219,36 @@ impl<'h> Resolver<'h> {
         if self.planned.contains(device) {
             return Ok(());
         }
-        match self.host.links.get(device).map(|link| link.state) {
-            Some(LinkState::Up) => Ok(()),
-            Some(LinkState::Down) => Err(Waiting::DeviceDown(device.clone())),
+        match self.host.links.get(device) {
+            Some(link) if device.as_str() == IPIP && link.kind != LinkKind::Ipip => {
+                Err(Waiting::NotIpip(device.clone()))
+            }
+            Some(Link { state: LinkState::Up, .. }) => Ok(()),
+            Some(Link { state: LinkState::Down, .. }) => Err(Waiting::DeviceDown(device.clone())),
             None => Err(Waiting::DeviceAbsent(device.clone())),
         }
+    }
+
+    /// Reports whether the kernel takes an address for a gateway on a link: by the subnets of the link's addresses or by
+    /// a route of others that leads straight to it.
+    fn is_on_link(&self, addr: IpAddr, device: &InterfaceName) -> bool {
+        let mut addresses = self.host.links.get(device).into_iter().flat_map(|link| link.addresses.keys());
+        let straight = |form: &Form| matches!(form, Form::Device(over) if over == device);
+        addresses.any(|held| held.subnet().contains(addr)) || host_route(self.host, addr, straight).is_some()
     }
 
     /// Returns the host's own best route to an address. Routes of ours are not asked, so the answer does not depend on
     /// what we have written.
     fn host_route(&self, addr: IpAddr) -> Option<&'h Form> {
-        *self.found.borrow_mut().entry(addr).or_insert_with(|| host_route(self.host, addr))
+        *self.found.borrow_mut().entry(addr).or_insert_with(|| host_route(self.host, addr, |_| true))
     }
 }
 
-fn host_route(host: &Host, addr: IpAddr) -> Option<&Form> {
+/// Returns the host's best route to an address, of those that fit.
+fn host_route(host: &Host, addr: IpAddr, fits: impl Fn(&Form) -> bool) -> Option<&Form> {
     (0..=Family::of(addr).bits()).rev().find_map(|len| {
         let prefix = Cidr::holding(addr, len)?;
-        let (_, routes) = host.foreign.range(RouteKey::all_to(prefix)).next()?;
-        routes.first().map(|route| &route.form)
+        let mut routes = host.foreign.range(RouteKey::all_to(prefix)).flat_map(|(_, routes)| routes);
+        routes.find(|route| fits(&route.form)).map(|route| &route.form)
     })
 }

@@ -82,6 +82,9 @@ pub(super) fn changes(
                 resolver.planned.insert(ipip_device());
             }
             Err(problem) => {
+        Some(_) if actual.is_some_and(|link| link.kind != LinkKind::Ipip) => {
+            waiting.insert(Waiting::NotIpip(ipip_device()));
+        }
                 waiting.insert(problem);
                 resolver.hindered.insert(ipip_device());
             }

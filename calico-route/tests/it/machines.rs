@@ -50,6 +50,25 @@ async fn a_machine_without_ipv6_is_told_of_in_one_line_and_has_the_rest() {
 }
 
 #[tokio::test]
+async fn a_node_of_the_subnet_that_is_not_on_the_link_is_told_of() {
+    let machine = machine();
+    machine.ip("address flush dev eth0");
+    machine.ip("address add 172.16.6.1/25 dev eth0");
+    let mut snapshot = three_nodes();
+    node(&mut snapshot, "node2", "172.16.6.200/24", "192.168.1.0");
+    let desired = desired(&snapshot);
+    let mut netlink = machine.connect();
+    let expected = "the next hop 172.16.6.200 is in the node's subnet by spec.bgp of the Node, but not on the link of \
+                    interface eth0; give the Node's address the prefix length that the interface has";
+    assert_eq!(told(&mut netlink, &desired).await, [expected.to_owned()].into());
+    contains(&machine.ip("route show"), "192.168.2.0/26 via 192.168.2.0 dev vxlan.calico");
+    // As clouds have it: the address says one thing, a route another.
+    machine.ip("route add 172.16.6.128/25 dev eth0");
+    assert_eq!(told(&mut netlink, &desired).await, BTreeSet::new());
+    contains(&machine.ip("route show"), "192.168.1.0/26 via 172.16.6.200 dev eth0");
+}
+
+#[tokio::test]
 async fn an_interface_that_is_not_told_by_its_name_is_left_alone_but_for_the_route() {
     let machine = machine();
     machine.ip("link add tap1 type veth peer name tapfar");
@@ -66,4 +85,23 @@ async fn an_interface_that_is_not_told_by_its_name_is_left_alone_but_for_the_rou
     contains(&machine.ip("route show"), "192.168.0.2 dev tap1 proto 80 scope link metric 1024");
     contains(&machine.ip("neigh show dev tap1"), "192.168.0.77 lladdr 02:00:00:00:00:77 PERMANENT");
     assert_eq!(machine.run("cat /proc/sys/net/ipv4/conf/tap1/proxy_arp").trim(), "0");
+}
+
+#[tokio::test]
+async fn a_device_of_another_kind_under_the_name_of_the_ipip_device_is_told_of() {
+    let machine = machine();
+    // A kernel that has IP-in-IP may have made its own already.
+    let _ = machine.command("ip link set tunl0 name aside").output().unwrap();
+    machine.ip("link add tunl0 type veth peer name tunlfar mtu 1400");
+    machine.ip("link set tunl0 up");
+    let before = machine.ip("link show tunl0");
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "10.77.0.0/16", EncapMode::Always, EncapMode::Never);
+    block(&mut snapshot, "10.77.0.0/26", "node2");
+    let desired = desired(&snapshot);
+    let mut netlink = machine.connect();
+    let expected = "interface tunl0 is no IP-in-IP device; rename or remove it, so that the kernel's own can have the name";
+    assert_eq!(told(&mut netlink, &desired).await, [expected.to_owned()].into());
+    assert_eq!(machine.ip("link show tunl0"), before);
+    assert!(!machine.ip("route show").contains("tunl0"));
 }

@@ -215,6 +215,8 @@ pub struct VxlanParams {
     pub parent: Option<InterfaceName>,
     /// Whether the device learns MAC addresses from traffic. Ours never do: their peers are known.
     pub learning: bool,
+    /// What else it was told, of what ours never are and what would change whom packets reach, or how: as `ip` names it.
+    pub others: Vec<&'static str>,
 }
 
 impl fmt::Display for VxlanParams {
@@ -226,7 +228,8 @@ impl fmt::Display for VxlanParams {
         if let Some(parent) = &self.parent {
             write!(f, " dev {parent}")?;
         }
-        f.write_str(if self.learning { " learning" } else { " nolearning" })
+        f.write_str(if self.learning { " learning" } else { " nolearning" })?;
+        self.others.iter().try_for_each(|other| write!(f, " {other}"))
     }
 }
 

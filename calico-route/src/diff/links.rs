@@ -70,21 +70,27 @@ pub(super) fn changes(
                 links.doomed.insert(device);
                 continue;
             }
-            (None, None) => continue,
+            (None, None) => {
+                // Why a device that the pools ask for is not wanted is told among the problems.
+                if desired.tunnels.contains_key(&Tunnel::Vxlan(family)) {
+                    resolver.hindered.insert(device);
+                }
+                continue;
+            }
         }
         resolver.planned.insert(device);
     }
     let actual = resolver.host.links.get(&ipip_device());
     match &desired.ipip {
+        Some(_) if actual.is_some_and(|link| link.kind != LinkKind::Ipip) => {
+            waiting.insert(Waiting::NotIpip(ipip_device()));
+        }
         Some(wanted) => match mtu(wanted.mtu, Tunnel::Ipip, desired, resolver, waiting) {
             Ok(mtu) => {
                 links.ipip(wanted, mtu, actual);
                 resolver.planned.insert(ipip_device());
             }
             Err(problem) => {
-        Some(_) if actual.is_some_and(|link| link.kind != LinkKind::Ipip) => {
-            waiting.insert(Waiting::NotIpip(ipip_device()));
-        }
                 waiting.insert(problem);
                 resolver.hindered.insert(ipip_device());
             }
@@ -171,6 +177,7 @@ impl VxlanDevice {
             local: Some(self.local),
             parent: Some(parent),
             learning: false,
+            others: Vec::new(),
         };
         Ok((params, mtu))
     }
@@ -194,6 +201,7 @@ impl Links {
         params: VxlanParams,
         mtu: u32,
         actual: Option<&Link>,
+        sysctls: &BTreeMap<Sysctl, String>,
     ) {
         let kept = actual.filter(|link| link.kind == LinkKind::Vxlan(params.clone()));
         if kept.is_none() {
@@ -203,8 +211,13 @@ impl Links {
             let (device, mac, pools) = (device.clone(), wanted.mac, wanted.pools.clone());
             self.first.push(Change::AddVxlan { device, params, mac, mtu, pools });
         }
+        // Where new devices go without IPv6, the kernel would refuse the address and every route.
+        let without = Sysctl::disable_ipv6(device);
+        let is_without = kept.is_none() || sysctls.get(&without).is_some_and(|held| held != "0");
+        if is_without && Family::of(wanted.address.addr()) == Family::V6 {
+            self.first.push(Change::SetSysctl { sysctl: without, value: "0".to_owned() });
+        }
         // A device that is made has its attributes from the start.
-        sysctls: &BTreeMap<Sysctl, String>,
         self.attributes(device, Some(wanted.mac), Some(mtu).filter(|_| kept.is_some()), kept);
         let none = BTreeMap::new();
         let held = kept.map_or(&none, |link| &link.addresses);
@@ -213,12 +226,6 @@ impl Links {
         }
         for address in held.keys().filter(|held| **held != wanted.address && is_assigned(held)) {
             self.first.push(Change::RemoveAddress { device: device.clone(), address: *address });
-        }
-        // Where new devices go without IPv6, the kernel would refuse the address and every route.
-        let without = Sysctl::disable_ipv6(device);
-        let is_without = kept.is_none() || sysctls.get(&without).is_some_and(|held| held != "0");
-        if is_without && Family::of(wanted.address.addr()) == Family::V6 {
-            self.first.push(Change::SetSysctl { sysctl: without, value: "0".to_owned() });
         }
     }
 

@@ -7,11 +7,13 @@ use calico_model::{Family, InterfaceAddr, InterfaceName};
 
 use super::codec::{
     AF_BRIDGE, AF_UNSPEC, IFA_ADDRESS, IFA_LABEL, IFA_LOCAL, IFA_PROTO, IFF_UP, IFLA_ADDRESS, IFLA_EXT_MASK,
-    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING,
-    IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, NDA_DST, NDA_LLADDR,
-    NUD_PERMANENT, RTA_TABLE, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE,
-    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, address, af, attributes, family, mac, text, u16_at,
-    u32_at,
+    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, IFLA_VXLAN_COLLECT_METADATA,
+    IFLA_VXLAN_DF, IFLA_VXLAN_GBP, IFLA_VXLAN_GPE, IFLA_VXLAN_GROUP, IFLA_VXLAN_GROUP6, IFLA_VXLAN_ID,
+    IFLA_VXLAN_L2MISS, IFLA_VXLAN_L3MISS, IFLA_VXLAN_LABEL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_LIMIT,
+    IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, IFLA_VXLAN_PROXY, IFLA_VXLAN_RSC,
+    IFLA_VXLAN_TOS, IFLA_VXLAN_TTL, IFLA_VXLAN_TTL_INHERIT, NDA_DST, NDA_LLADDR, NUD_PERMANENT, RTA_TABLE,
+    RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
+    RTM_NEWNEIGH, RTM_NEWROUTE, address, af, attributes, family, mac, text, u16_at, u32_at,
 };
 use super::route::{Names, RawRoute};
 use super::socket::{DumpError, NetlinkSocket};
@@ -282,7 +284,8 @@ fn link_kind(info: &[u8]) -> (LinkKind, Option<u32>) {
 }
 
 fn vxlan(data: &[u8]) -> (VxlanParams, Option<u32>) {
-    let mut params = VxlanParams { vni: 0, port: 0, local: None, parent: None, learning: false };
+    let mut params =
+        VxlanParams { vni: 0, port: 0, local: None, parent: None, learning: false, others: Vec::new() };
     let mut parent = None;
     for (kind, value) in attributes(data) {
         match kind {
@@ -291,10 +294,38 @@ fn vxlan(data: &[u8]) -> (VxlanParams, Option<u32>) {
             IFLA_VXLAN_LOCAL | IFLA_VXLAN_LOCAL6 => params.local = address(value),
             IFLA_VXLAN_LEARNING => params.learning = value.first().is_some_and(|learning| *learning != 0),
             IFLA_VXLAN_PORT => params.port = u16::from_be(u16_at(value, 0).unwrap_or(0)),
-            _ => {}
+            kind => params.others.extend(oddity(kind).filter(|_| is_set(value))),
         }
     }
     (params, parent)
+}
+
+/// Names an attribute that no VXLAN device of ours has. How long learned entries last is nothing to those that do not
+/// learn.
+fn oddity(kind: u16) -> Option<&'static str> {
+    let names = [
+        (IFLA_VXLAN_GROUP, "remote"),
+        (IFLA_VXLAN_GROUP6, "remote"),
+        (IFLA_VXLAN_TTL, "ttl"),
+        (IFLA_VXLAN_TTL_INHERIT, "ttl inherit"),
+        (IFLA_VXLAN_TOS, "tos"),
+        (IFLA_VXLAN_LABEL, "flowlabel"),
+        (IFLA_VXLAN_DF, "df"),
+        (IFLA_VXLAN_LIMIT, "maxaddress"),
+        (IFLA_VXLAN_PROXY, "proxy"),
+        (IFLA_VXLAN_RSC, "rsc"),
+        (IFLA_VXLAN_L2MISS, "l2miss"),
+        (IFLA_VXLAN_L3MISS, "l3miss"),
+        (IFLA_VXLAN_GBP, "gbp"),
+        (IFLA_VXLAN_GPE, "gpe"),
+        (IFLA_VXLAN_COLLECT_METADATA, "external"),
+    ];
+    names.into_iter().find(|(known, _)| *known == kind).map(|(_, name)| name)
+}
+
+/// Some attributes are set by being there, the others by their value.
+fn is_set(value: &[u8]) -> bool {
+    value.is_empty() || value.iter().any(|byte| *byte != 0)
 }
 
 impl RawLink {

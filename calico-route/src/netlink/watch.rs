@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::codec::{
-    AF_BRIDGE, IFLA_IFNAME, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, NLMSG_OVERRUN, NUD_PERMANENT,
+    AF_BRIDGE, AF_UNSPEC, IFLA_IFNAME, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, NLMSG_OVERRUN, NUD_PERMANENT,
     RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
     RTM_NEWNETCONF, RTM_NEWROUTE, attributes, messages, text, u16_at, u32_at,
 };
@@ -170,8 +170,12 @@ impl Filter<'_> {
         for message in messages(bytes) {
             match message.kind {
                 NLMSG_OVERRUN => return Told::NotAll,
-                RTM_NEWLINK | RTM_DELLINK => {
+                RTM_NEWLINK => {
                     self.learn(message.body);
+                    changed.insert(Subject::Links);
+                }
+                RTM_DELLINK => {
+                    self.forget(message.body);
                     changed.insert(Subject::Links);
                 }
                 RTM_NEWADDR | RTM_DELADDR => {
@@ -202,6 +206,15 @@ impl Filter<'_> {
         }
     }
 
+    /// A link that leaves a bridge is told of in the same way, but for that of another family.
+    fn forget(&mut self, body: &[u8]) {
+        if body.first() == Some(&AF_UNSPEC)
+            && let Some(index) = u32_at(body, 4)
+        {
+            self.names.remove(&index);
+        }
+    }
+
     fn is_looked_after(&self, body: &[u8]) -> bool {
         let index = attributes(body.get(4..).unwrap_or_default()).find(|(kind, _)| *kind == NETCONFA_IFINDEX);
         index.and_then(|(_, value)| u32_at(value, 0)).is_some_and(|index| {
@@ -218,5 +231,33 @@ impl Filter<'_> {
         let is_lasting = u16_at(body, 8).is_some_and(|state| state & NUD_PERMANENT != 0);
         device.is_some_and(|device| self.ownership.owns_device(device))
             && (kind == RTM_DELNEIGH || is_fdb || is_lasting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::codec::{AF_INET, Batch};
+
+    #[test]
+    fn a_link_that_is_gone_is_forgotten_and_one_that_left_a_bridge_is_not() {
+        let (mut names, ownership) = (Names::new(), Ownership::default());
+        let mut told = |kind: u16, family: u8| {
+            let mut header = [0; 16];
+            (header[0], header[4]) = (family, 7);
+            let mut batch = Batch::default();
+            let open = batch.begin(kind, 0, 1, &header);
+            batch.text(IFLA_IFNAME, "cali7");
+            batch.end(open);
+            let mut filter = Filter { ownership: &ownership, names: &mut names, own_port: 99 };
+            let mut changed = BTreeSet::new();
+            filter.note(batch.bytes(), &mut changed);
+            assert_eq!(changed, [Subject::Links].into());
+            names.len()
+        };
+        assert_eq!(told(RTM_NEWLINK, AF_UNSPEC), 1);
+        assert_eq!(told(RTM_DELLINK, AF_BRIDGE), 1);
+        assert_eq!(told(RTM_DELLINK, AF_INET), 1);
+        assert_eq!(told(RTM_DELLINK, AF_UNSPEC), 0);
     }
 }

@@ -157,12 +157,27 @@ async fn a_vxlan_device_with_another_attribute_that_stays_is_made_anew() {
         "id 4096 dstport 4789 nolearning local 172.16.6.1 dev other",
         "id 4096 dstport 4789 nolearning local 172.16.6.1",
         "id 4096 dstport 4789 nolearning dev eth0",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 gbp",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 ttl 1",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 ttl inherit",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 tos 8",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 maxaddress 1",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 l2miss",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 proxy",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 remote 172.16.6.9",
+        "dstport 4789 local 172.16.6.1 dev eth0 external",
     ] {
         machine.ip(&format!("link add vxlan.calico type vxlan {stale}"));
         let changes = settle(&mut netlink, &desired).await;
         assert!(changes.iter().any(|change| matches!(change, Change::RemoveLink { .. })), "{stale}");
         machine.ip("link del vxlan.calico");
     }
+    // What is learned for how long means nothing to a device that does not learn.
+    machine.ip(
+        "link add vxlan.calico type vxlan id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 ageing 60",
+    );
+    let changes = settle(&mut netlink, &desired).await;
+    assert!(!changes.iter().any(|change| matches!(change, Change::RemoveLink { .. })), "{changes:?}");
 }
 
 #[tokio::test]

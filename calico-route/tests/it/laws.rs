@@ -154,7 +154,14 @@ fn machine(drifts: &[Drift]) -> FakeKernel {
                 kernel.routes.entry(key).or_default().push(Installed { protocol: *protocol, form });
             }
             Drift::StaleVxlan(vni) => {
-                let params = VxlanParams { vni: *vni, port: 4789, local: None, parent: None, learning: true };
+                let params = VxlanParams {
+                    vni: *vni,
+                    port: 4789,
+                    local: None,
+                    parent: None,
+                    learning: true,
+                    others: Vec::new(),
+                };
                 let change = Change::AddVxlan {
                     device: VXLAN.parse().unwrap(),
                     params,

@@ -105,3 +105,15 @@ async fn a_device_of_another_kind_under_the_name_of_the_ipip_device_is_told_of()
     assert_eq!(machine.ip("link show tunl0"), before);
     assert!(!machine.ip("route show").contains("tunl0"));
 }
+
+#[tokio::test]
+async fn a_node_without_a_tunnel_address_is_told_of_in_one_line() {
+    let machine = machine();
+    let mut snapshot: Snapshot = three_nodes();
+    let mut own = snapshot.node(&"node1".parse().unwrap()).cloned().unwrap();
+    own.ipv4_vxlan_tunnel_addr = None;
+    snapshot.insert(Object::new("node1".parse().unwrap(), own));
+    let told = told(&mut machine.connect(), &desired(&snapshot)).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told.first().unwrap().starts_with("node node1 has no IPv4 VXLAN tunnel address yet"), "{told:?}");
+}

@@ -73,7 +73,8 @@ pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, Lis
         publish_rest: clock(),
         events: events.clone(),
     };
-    tokio::spawn(owner.run(inbox, reported));
+    // It yields by itself. Where tokio counts, every socket behind the first 128 is said to be not ready, and asked again.
+    tokio::spawn(tokio::task::unconstrained(owner.run(inbox, reported)));
     Ok(Handle { commands, events })
 }
 
@@ -127,11 +128,7 @@ impl Owner {
                     None => return,
                 },
                 Some(report) = reported.recv() => self.report(report),
-                () = self.ready.some() => {
-                    self.serve();
-                    // Other connections, timers and tasks are looked at before those that have more to say.
-                    tokio::task::yield_now().await;
-                }
+                () = self.ready.some() => self.serve().await,
                 () = alarm => {}
             }
             let now = clock();
@@ -162,7 +159,7 @@ impl Owner {
             while !self.connections.is_empty() {
                 tokio::select! {
                     Some(report) = reported.recv() => self.report(report),
-                    () = self.ready.some() => self.serve(),
+                    () = self.ready.some() => self.serve().await,
                 }
                 self.act();
             }
@@ -303,8 +300,9 @@ impl Owner {
         self.connections.insert(connection, Connection::start(connection, stream, &self.ready));
     }
 
-    /// Reads a portion of each connection that is ready, and goes on with sending where the socket was full.
-    fn serve(&mut self) {
+    /// Reads a portion of each connection that is ready, and goes on with sending where something waits. Timers and other
+    /// tasks are looked at before those that have more to say.
+    async fn serve(&mut self) {
         for connection in self.ready.take() {
             let Some(held) = self.connections.get_mut(&connection) else { continue };
             if held.is_sending() {
@@ -321,6 +319,7 @@ impl Owner {
                 Err(error) => self.closed(connection, &error),
             }
         }
+        tokio::task::yield_now().await;
     }
 
     fn closed(&mut self, connection: ConnectionId, why: &std::io::Error) {
@@ -348,7 +347,11 @@ impl Owner {
                     let dialing = connection::dial(connection, peer, self.reports.clone());
                     self.dialings.insert(connection, tokio::spawn(dialing).abort_handle());
                 }
-                Action::Wake(connection) => self.send(connection),
+                Action::Wake(connection) => {
+                    if let Some(held) = self.connections.get_mut(&connection) {
+                        held.send_later();
+                    }
+                }
                 Action::WakeFeed(id) => self.feed(id),
                 Action::CloseFeed(id) => drop(self.hungry.remove(&id)),
                 Action::Watch { peer, local, config } => self.watch(Wish::Watch { peer, local, config }),

@@ -4,6 +4,7 @@
 //! A socket that can be read or written again rings its [`Bell`], which puts the connection on the list of those to
 //! serve. Each is served one portion in turn, so that a peer that floods us waits for the others.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -39,10 +40,14 @@ pub(super) enum Report {
     Unwatched { peer: IpAddr, why: String },
 }
 
+/// How many connections are served before timers and other tasks have their turn: with a portion each, that is about a
+/// millisecond.
+const TURN: usize = 32;
+
 /// The connections that wait to be served.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
-    waiting: Mutex<Vec<Arc<Bell>>>,
+    waiting: Mutex<VecDeque<Arc<Bell>>>,
     some: Notify,
 }
 
@@ -52,9 +57,15 @@ impl Ready {
         self.some.notified().await;
     }
 
-    /// Hands out those that wait.
+    /// Hands out those that have waited longest, as many as are served in one turn.
     pub(super) fn take(&self) -> Vec<ConnectionId> {
-        let bells = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = waiting.len().min(TURN);
+        let bells: Vec<Arc<Bell>> = waiting.drain(..count).collect();
+        if !waiting.is_empty() {
+            self.some.notify_one();
+        }
+        drop(waiting);
         bells.iter().for_each(|bell| bell.rung.store(false, Ordering::Release));
         bells.iter().map(|bell| bell.connection).collect()
     }
@@ -78,7 +89,7 @@ impl Wake for Bell {
         if waiting.is_empty() {
             ready.some.notify_one();
         }
-        waiting.push(self);
+        waiting.push_back(self);
     }
 }
 

@@ -7,8 +7,11 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 /// Where every daemon listens, and its AS number.
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -111,17 +114,26 @@ impl Daemon {
     }
 }
 
+/// CPU seconds: user and system, and the latter alone, which is counted in hundredths.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cpu {
+    pub(crate) all: f64,
+    pub(crate) system: f64,
+}
+
 impl Running {
-    /// Returns the CPU seconds used so far, user and system.
-    pub(crate) fn cpu(&mut self) -> Result<f64> {
+    /// Returns the CPU time used so far.
+    pub(crate) fn cpu(&mut self) -> Result<Cpu> {
         if let Some(status) = self.child.try_wait()? {
             bail!("it ended: {status}");
         }
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name, in parentheses, may hold anything; user and system time are fields 14 and 15 (proc_pid_stat(5)).
+        let id = i32::try_from(self.child.id())?;
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(id))?.now()?;
+        let text = fs::read_to_string(format!("/proc/{id}/stat"))?;
+        // The name, in parentheses, may hold anything; the system time is field 15, in ticks (proc_pid_stat(5)).
         let (_, fields) = text.rsplit_once(')').context("/proc/PID/stat has no name")?;
-        let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|n| n.parse().unwrap_or(0)).sum();
-        Ok(ticks as f64 / 100.0)
+        let ticks: f64 = fields.split_whitespace().nth(12).context("no system time")?.parse()?;
+        Ok(Cpu { all: Duration::from(clock).as_secs_f64(), system: ticks / 100.0 })
     }
 
     /// Returns the peak resident memory in MB.

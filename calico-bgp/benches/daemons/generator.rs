@@ -142,6 +142,7 @@ struct Held {
 struct Progress {
     table: Table,
     waiting: AtomicUsize,
+    octets: AtomicUsize,
     last: Mutex<Instant>,
 }
 
@@ -155,15 +156,15 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Brings all sessions up. Each neighbour waits for as many of `total` prefixes as `expected` says.
+    /// Brings all sessions up, so many at once. Each neighbour waits for as many of `total` prefixes as `expected` says.
     pub(crate) async fn establish(
         neighbours: &[Neighbour],
+        at_once: usize,
         table: Table,
         total: usize,
         expected: impl Fn(usize) -> usize,
     ) -> Result<Self> {
-        // As many at once as a node's restart would bring, not all.
-        let gate = Arc::new(Semaphore::new(200));
+        let gate = Arc::new(Semaphore::new(at_once));
         let mut starting = JoinSet::new();
         for (at, neighbour) in neighbours.iter().copied().enumerate() {
             let gate = gate.clone();
@@ -172,32 +173,33 @@ impl Neighbours {
                 (at, session::establish(neighbour).await)
             });
         }
-        let mut sessions: Vec<Option<(Sender, Receiver)>> = neighbours.iter().map(|_| None).collect();
+        let mut sessions: Vec<Option<(Arc<Mutex<Sender>>, Receiver)>> =
+            neighbours.iter().map(|_| None).collect();
+        // The first sessions must live while the last ones come up.
+        let mut keepalives = JoinSet::new();
         while let Some(started) = starting.join_next().await {
             let (at, session) = started?;
-            sessions[at] =
-                Some(session.with_context(|| format!("{} does not come up", neighbours[at].address))?);
+            let (sender, receiver) =
+                session.with_context(|| format!("{} does not come up", neighbours[at].address))?;
+            let sender = Arc::new(Mutex::new(sender));
+            keepalives.spawn(keep_alive(sender.clone()));
+            sessions[at] = Some((sender, receiver));
         }
         let waiting = (0..neighbours.len()).filter(|at| expected(*at) > 0).count();
         let last = Mutex::new(clock());
-        let progress = Arc::new(Progress { table, waiting: AtomicUsize::new(waiting), last });
+        let progress = Arc::new(Progress {
+            table,
+            waiting: AtomicUsize::new(waiting),
+            octets: AtomicUsize::new(0),
+            last,
+        });
         let (failed, failures) = mpsc::unbounded_channel();
         let mut senders = Vec::new();
         let mut receivers = JoinSet::new();
-        let mut keepalives = JoinSet::new();
         for (at, (sender, receiver)) in sessions.into_iter().flatten().enumerate() {
             let held = Held { bits: vec![false; total], count: 0, expected: expected(at) };
             receivers.spawn(drain(receiver, held, progress.clone(), failed.clone()));
-            let sender = Arc::new(Mutex::new(sender));
-            senders.push(sender.clone());
-            keepalives.spawn(async move {
-                loop {
-                    tokio::time::sleep(Duration::from_secs(45)).await;
-                    if sender.lock().await.keepalive().await.is_err() {
-                        return;
-                    }
-                }
-            });
+            senders.push(sender);
         }
         Ok(Self { senders, progress, failures, _receivers: receivers, _keepalives: keepalives })
     }
@@ -218,6 +220,11 @@ impl Neighbours {
     /// Sends from one neighbour.
     pub(crate) async fn send_from(&self, at: usize, octets: &[u8]) -> Result<()> {
         self.senders[at].lock().await.send(octets).await
+    }
+
+    /// Returns how many octets all neighbours were told.
+    pub(crate) fn told(&self) -> usize {
+        self.progress.octets.load(Ordering::Acquire)
     }
 
     /// Waits until every neighbour holds what it expects and nothing has come for a while; returns when that was.
@@ -245,6 +252,15 @@ pub(crate) fn clock() -> Instant {
     Instant::now()
 }
 
+async fn keep_alive(sender: Arc<Mutex<Sender>>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(45)).await;
+        if sender.lock().await.keepalive().await.is_err() {
+            return;
+        }
+    }
+}
+
 async fn drain(
     mut receiver: Receiver,
     mut held: Held,
@@ -255,6 +271,7 @@ async fn drain(
         match receiver.hear().await {
             Ok(heard) if heard.announced.is_empty() && heard.withdrawn.is_empty() => {}
             Ok(heard) => {
+                progress.octets.fetch_add(heard.octets, Ordering::AcqRel);
                 let complete = held.count >= held.expected;
                 for (set, prefixes) in [(false, heard.withdrawn), (true, heard.announced)] {
                     for (address, len) in prefixes {

@@ -9,7 +9,7 @@
 //! behind and real routes and ports are never touched. The figures that count are the daemon's CPU seconds (user and
 //! system) from the first route on, and its peak resident memory; the wall time is there beside them, but shares two
 //! cores with the generator. Of several runs the median is shown; a run in which a session was lost or a route never
-//! came is shown as such. With `--grow` two loads are run in five sizes each, and drawn.
+//! came is shown as such. With `--grow` three loads are run in five sizes each, and drawn.
 
 mod daemon;
 mod generator;
@@ -22,7 +22,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use daemon::Daemon;
-use load::{Figures, Load};
+use load::{Figures, Growing, Load};
 
 struct Options {
     ours: PathBuf,
@@ -51,7 +51,10 @@ fn run(options: &Options, folder: &std::path::Path) -> Result<()> {
     let mut lines = Vec::new();
     for load in &options.loads {
         println!("\n{load}");
-        println!("  {:<8} {:>10} {:>10} {:>10} {:>12}", "", "CPU", "wall", "memory", "CPU of ours");
+        println!(
+            "  {:<8} {:>10} {:>10} {:>10} {:>10} {:>12}",
+            "", "CPU", "kernel's", "wall", "memory", "CPU of ours"
+        );
         let mut ours = None;
         for daemon in &options.daemons {
             let mut runs = Vec::new();
@@ -62,17 +65,20 @@ fn run(options: &Options, folder: &std::path::Path) -> Result<()> {
                 Ok(figures) => {
                     let first = *ours.get_or_insert(figures.cpu);
                     println!(
-                        "  {:<8} {:>8.2} s {:>8.2} s {:>7.0} MB {:>11.2}x",
+                        "  {:<8} {:>8.2} s {:>8.2} s {:>8.2} s {:>7.0} MB {:>11.2}x",
                         daemon.to_string(),
                         figures.cpu,
+                        figures.system,
                         figures.wall,
                         figures.memory,
                         figures.cpu / first,
                     );
                     lines.push(format!(
-                        "{{\"load\":\"{}\",\"daemon\":\"{daemon}\",\"cpu\":{},\"wall\":{},\"memory\":{}}}",
+                        "{{\"load\":\"{}\",\"daemon\":\"{daemon}\",\"cpu\":{},\"system\":{},\"wall\":{},\
+                         \"memory\":{}}}",
                         load.name(),
                         figures.cpu,
+                        figures.system,
                         figures.wall,
                         figures.memory
                     ));
@@ -91,16 +97,20 @@ fn run(options: &Options, folder: &std::path::Path) -> Result<()> {
 /// Draws how the costs of the daemons grow.
 fn grow(options: &Options, folder: &std::path::Path, file: &std::path::Path) -> Result<()> {
     let mut panels = Vec::new();
-    for (across, sizes) in Load::growing(options.scale) {
+    for Growing { across, loads } in Load::growing(options.scale) {
         let (mut cpu, mut memory) = (Vec::new(), Vec::new());
         for daemon in &options.daemons {
             let mut figures = Vec::new();
-            for (size, load) in &sizes {
+            for (size, load) in &loads {
                 let run = || load.run(*daemon, &options.ours, folder).map_err(|error| format!("{error:#}"));
                 let runs = (0..options.runs).map(|_| run()).collect();
                 let median = median(runs).map_err(|why| anyhow::anyhow!("{daemon}: {why}"))?;
-                println!("{daemon}: {size} {across}: {:.2} s, {:.0} MB", median.cpu, median.memory);
-                figures.push((*size, median));
+                let size = size.unwrap_or(median.told);
+                println!(
+                    "{daemon}: {size:.0} {across}: {:.3} s, {:.2} s of it the kernel's, {:.0} MB",
+                    median.cpu, median.system, median.memory
+                );
+                figures.push((size, median));
             }
             let line = |of: fn(&Figures) -> f64| plot::Line {
                 name: daemon.to_string(),

@@ -51,6 +51,7 @@ fn open(neighbour: Neighbour) -> Vec<u8> {
 /// What one read brought.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
+    pub(crate) octets: usize,
     pub(crate) announced: Vec<(Ipv4Addr, u8)>,
     pub(crate) withdrawn: Vec<(Ipv4Addr, u8)>,
 }
@@ -119,18 +120,18 @@ impl Receiver {
         }
     }
 
-    async fn fill(&mut self) -> Result<()> {
+    /// Waits for more and returns how many octets it is.
+    async fn fill(&mut self) -> Result<usize> {
         self.held.reserve(1 << 18);
         match self.from.read_buf(&mut self.held).await? {
             0 => bail!("the daemon closed the connection"),
-            _ => Ok(()),
+            count => Ok(count),
         }
     }
 
     /// Waits for more and reads all whole messages.
     pub(crate) async fn hear(&mut self) -> Result<Heard> {
-        self.fill().await?;
-        let mut heard = Heard::default();
+        let mut heard = Heard { octets: self.fill().await?, ..Heard::default() };
         let mut used = 0;
         while let Some((kind, body)) = frame(&self.held[used..]) {
             used += HEADER + body.len();

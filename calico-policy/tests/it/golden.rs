@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use calico_model::{Snapshot, Update, manifest};
 use calico_policy::compile;
+use calico_policy::ruleset::{Action, Chain, Hook, Ruleset};
 
 /// Reads the resources of `golden/NAME.yaml`.
 pub(crate) fn world(name: &str) -> Snapshot {
@@ -40,4 +41,25 @@ fn check(name: &str) {
 #[test]
 fn the_database_and_frontend_pair() {
     check("database");
+}
+
+/// Reports whether a chain leads to a map.
+fn leads_to(ruleset: &Ruleset, chain: &Chain, map: &str) -> bool {
+    chain.rules.iter().any(|rule| {
+        if let Action::Jump(next) | Action::Goto(next) = &rule.action {
+            return leads_to(ruleset, &ruleset.chains[next], map);
+        }
+        matches!(&rule.action, Action::Dispatch(_, led) if led.as_str() == map)
+    })
+}
+
+/// The kernel goes through a chain once for each hook that leads to it, whenever a rule changes.
+#[test]
+fn workloads_are_led_to_their_policies_from_one_hook_in_each_direction() {
+    let ruleset = compile(&world("database"), &"node-1".parse().unwrap());
+    for (map, hook) in [("cali-from-workload", Hook::Prerouting), ("cali-to-workload", Hook::Forward)] {
+        let leading = ruleset.chains.values().filter(|chain| leads_to(&ruleset, chain, map));
+        let hooks: Vec<Hook> = leading.filter_map(|chain| chain.base).map(|base| base.hook).collect();
+        assert_eq!(hooks, [hook], "{map}");
+    }
 }

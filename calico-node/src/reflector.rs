@@ -18,7 +18,7 @@ use calico_model::{AsNumber, Datastore, Family, InterfaceAddr, RouterId, Snapsho
 use tokio::sync::watch;
 
 use crate::agent::report::Report;
-use crate::agent::speaker::Speaker;
+use crate::agent::speaker::{News, Speaker};
 use crate::agent::with_causes;
 use crate::clock;
 use crate::paths::Paths;
@@ -91,8 +91,11 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
             }
             // Nobody tells of a port that is free again, or of a file that was written.
             () = tokio::time::sleep_until(reflector.again.into()) => reflector.apply().await,
-            // Nothing is programmed from what is learned.
-            _ = reflector.speaker.news() => {}
+            news = reflector.speaker.news() => match news {
+                // Nothing is programmed from what is learned.
+                News::Learned(_) => continue,
+                News::Status => {}
+            },
         }
         let bgp = reflector.speaker.status().await;
         reflector.report.set_bgp(bgp);

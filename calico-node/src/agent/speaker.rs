@@ -38,6 +38,33 @@ struct Running {
     desired: Plan,
     learned: watch::Receiver<Option<Arc<LearnedRoutes>>>,
     events: broadcast::Receiver<calico_bgp::Event>,
+    pace: Pace,
+}
+
+/// When the status is told. The speaker counts what it has told whom for each, and has an event in every round: it is told
+/// at once after a time of quiet, and once in [`Pace::REST`] while things happen.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    told: Instant,
+    due: Instant,
+}
+
+impl Pace {
+    const REST: Duration = Duration::from_secs(1);
+    /// Counters are told at least this often.
+    const REFRESH: Duration = Duration::from_secs(2);
+
+    fn begin(now: Instant) -> Self {
+        Self { told: now, due: now }
+    }
+
+    fn something_happened(&mut self, now: Instant) {
+        self.due = self.due.min(now.max(self.told + Self::REST));
+    }
+
+    fn tells(&mut self, now: Instant) {
+        *self = Self { told: now, due: now + Self::REFRESH };
+    }
 }
 
 impl Speaker {
@@ -99,13 +126,20 @@ impl Speaker {
 
     /// Waits for something new. Cancel-safe; never completes while no speaker runs.
     pub(crate) async fn news(&mut self) -> News {
-        /// Counters are told at least this often.
-        const REFRESH: Duration = Duration::from_secs(2);
         let Some(running) = &mut self.running else { return std::future::pending().await };
-        tokio::select! {
-            Ok(()) = running.learned.changed() => News::Learned(running.learned.borrow_and_update().clone()),
-            Ok(()) | Err(RecvError::Lagged(_)) = running.events.recv().map_ok(log) => News::Status,
-            () = tokio::time::sleep(REFRESH) => News::Status,
+        loop {
+            tokio::select! {
+                Ok(()) = running.learned.changed() => {
+                    return News::Learned(running.learned.borrow_and_update().clone());
+                }
+                Ok(()) | Err(RecvError::Lagged(_)) = running.events.recv().map_ok(log) => {
+                    running.pace.something_happened(crate::clock::now());
+                }
+                () = tokio::time::sleep_until(running.pace.due.into()) => {
+                    running.pace.tells(crate::clock::now());
+                    return News::Status;
+                }
+            }
         }
     }
 
@@ -136,7 +170,8 @@ impl Running {
         let _ = handle.set_dynamic_peers(desired.dynamic.clone()).await;
         let _ = handle.set_peers(desired.peers.clone()).await;
         let _ = handle.set_stations(stations(desired)).await;
-        Ok(Self { handle, reconfigured: seconds(), desired: desired.clone(), learned, events })
+        let pace = Pace::begin(crate::clock::now());
+        Ok(Self { handle, reconfigured: seconds(), desired: desired.clone(), learned, events, pace })
     }
 }
 
@@ -195,6 +230,25 @@ fn age(since: Instant) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_status_is_told_at_once_after_a_time_of_quiet_and_once_a_second_while_things_happen() {
+        let begin = crate::clock::now();
+        let mut pace = Pace::begin(begin);
+        let mut told = Vec::new();
+        // Quiet but for one event after 2.9 seconds, and from the fifth to the eighth second an event every 10 ms.
+        for ms in (0..10_000).step_by(10) {
+            let now = begin + Duration::from_millis(ms);
+            if ms == 2_900 || (5_000..8_000).contains(&ms) {
+                pace.something_happened(now);
+            }
+            if pace.due <= now {
+                pace.tells(now);
+                told.push(ms);
+            }
+        }
+        assert_eq!(told, [0, 2_000, 3_000, 5_000, 6_000, 7_000, 8_000]);
+    }
 
     #[test]
     fn a_session_that_is_not_up_says_how_far_it_is_and_why_it_is_no_further() {

@@ -20,6 +20,7 @@ mod limit;
 mod members;
 mod octets;
 mod peer;
+mod refresh;
 mod restart;
 mod run;
 mod status;
@@ -319,6 +320,7 @@ impl Speaker {
             if !self.resume(id, now) {
                 self.session_input(id, Input::Reset(why), now);
             }
+            self.forget_if_gone(id, now);
             self.advance(now);
         }
     }
@@ -402,6 +404,7 @@ impl Speaker {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.lines.remove(&connection);
         }
+        self.awake.remove(&connection);
         self.session_input(id, Input::Heard(connection, Heard::Closed(why)), now);
         self.forget_if_gone(id, now);
         self.advance(now);
@@ -425,6 +428,7 @@ impl Speaker {
                 peer.filed = None;
             }
             self.expire_retained(id, now);
+            self.expire_refresh(id, now);
             self.cut_short(id, now);
             self.resume_if_due(id, now);
             self.session_input(id, Input::Timeout, now);

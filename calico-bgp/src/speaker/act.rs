@@ -6,7 +6,7 @@ use super::export;
 use super::peer::{Closing, History, Up};
 use super::{Action, Event, Speaker};
 use crate::decision::Source;
-use crate::family::FamilySet;
+use crate::family::{FamilySet, PerFamily};
 use crate::rib::PeerId;
 use crate::session::{ConnectionId, Input, Output};
 
@@ -69,13 +69,12 @@ impl Speaker {
                 let source =
                     Source { peering: peer.config.peering(), router_id: negotiated.remote_id, address };
                 let complete = FamilySet::NONE;
-                let refreshing = FamilySet::NONE;
                 let up = Up {
                     connection,
                     negotiated: negotiated.clone(),
                     group: group.clone(),
                     complete,
-                    refreshing,
+                    refresh: PerFamily::default(),
                 };
                 peer.up = Some(up);
                 self.tables.sources.set(id, source);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use calico_model::Cidr;
 
 use super::config::{DynamicPeers, PeerConfig};
+use super::limit::Suspended;
 use super::peer::Retained;
 use super::{Refused, Speaker};
 use crate::rib::PeerId;
@@ -28,6 +29,7 @@ impl Speaker {
                         peer.came_by = Some(prefix);
                     }
                     self.change_peer(id, settings, now);
+                    self.forget_if_gone(id, now);
                 }
             }
         }
@@ -68,13 +70,15 @@ impl Speaker {
         Ok(id)
     }
 
-    /// Forgets a peer that came unannounced, once it is gone with everything it told.
+    /// Forgets a peer that came unannounced, once it is gone with everything it told. One that told too much is remembered
+    /// for as long as it has to stay away.
     pub(super) fn forget_if_gone(&mut self, id: PeerId, now: Instant) {
         if let Some(peer) = self.peers.get(&id)
             && peer.came_by.is_some()
             && peer.lines.is_empty()
             && peer.session.state() < State::OpenSent
             && peer.retained == Retained::Nothing
+            && peer.suspended == Suspended::No
         {
             self.remove_peer(peer.config.address, now);
         }

@@ -250,6 +250,9 @@ impl Speaker {
     }
 
     pub(super) fn mark_stale(&mut self, family: Family, id: PeerId) {
+        if self.peers.get(&id).is_some_and(|peer| peer.held[family] == 0) {
+            return;
+        }
         match family {
             Family::V4 => Ipv4Addr::table_mut(&mut self.tables.rib).mark_stale(id),
             Family::V6 => Ipv6Addr::table_mut(&mut self.tables.rib).mark_stale(id),

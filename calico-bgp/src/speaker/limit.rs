@@ -43,9 +43,15 @@ impl Fill {
 impl Speaker {
     /// Looks at a peer's limit after it has told something: warns, or ends the session.
     pub(super) fn check_limit(&mut self, id: PeerId, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(limit) = peer.config.max_prefixes else { return };
+        let Some(limit) = self.peers.get(&id).and_then(|peer| peer.config.max_prefixes) else { return };
         for family in Family::ALL {
+            let Some(peer) = self.peers.get(&id) else { return };
+            // What the peer has not told again makes room before it is said to tell too much.
+            let is_over = Fill::of(peer.held[family], limit) == Fill::Over;
+            if is_over && limit.when_exceeded != WhenExceeded::Warn && peer.may_be_stale(family) {
+                self.drop_stale(family, id);
+            }
+            let Some(peer) = self.peers.get_mut(&id) else { return };
             let held = peer.held[family];
             let before = std::mem::replace(&mut peer.fill[family], Fill::of(held, limit));
             if peer.fill[family] == Fill::Over && limit.when_exceeded != WhenExceeded::Warn {

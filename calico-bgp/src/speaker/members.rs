@@ -76,6 +76,9 @@ impl Speaker {
             peer.retained = Retained::Nothing;
             peer.long_lived = PerFamily::default();
             peer.config.max_prefixes = None;
+            // Nobody is waited for, and whoever comes from this address now is another peer.
+            peer.suspended = Suspended::No;
+            peer.came_by = None;
         }
         self.leaving.push(id);
         self.departed.push(id);

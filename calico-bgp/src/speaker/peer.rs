@@ -11,6 +11,7 @@ use super::config::{LongLived, PeerConfig, SpeakerConfig, Start};
 use super::export::GroupKey;
 use super::import::Refusal;
 use super::limit::{Fill, Suspended};
+use super::refresh::Refreshing;
 use super::status::Counters;
 use crate::bfd::{BfdConfig, Change};
 use crate::family::{FamilySet, PerFamily};
@@ -95,8 +96,8 @@ pub(super) struct Up {
     pub(super) group: GroupKey,
     /// The families whose first table is complete.
     pub(super) complete: FamilySet,
-    /// The families that the peer is telling again (RFC 7313).
-    pub(super) refreshing: FamilySet,
+    /// What the peer is telling again (RFC 7313).
+    pub(super) refresh: PerFamily<Refreshing>,
 }
 
 /// Routes of a peer that went away and may come back (RFC 4724 section 4.2).
@@ -104,9 +105,9 @@ pub(super) struct Up {
 pub(super) enum Retained {
     Nothing,
     /// Until the session is back.
-    Awaiting(Instant),
+    Awaiting(Patience),
     /// Until the peer has told everything again.
-    Completing(Instant),
+    Completing(Patience),
     /// Until the long-lived stale time of each family is over (RFC 9494).
     LongLived,
 }
@@ -115,8 +116,21 @@ impl Retained {
     pub(super) fn until(self) -> Option<Instant> {
         match self {
             Self::Nothing | Self::LongLived => None,
-            Self::Awaiting(until) | Self::Completing(until) => Some(until),
+            Self::Awaiting(patience) | Self::Completing(patience) => Some(patience.until),
         }
+    }
+}
+
+/// How long routes are kept, and how long at most, however often the peer restarts meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience {
+    pub(super) until: Instant,
+    pub(super) end: Instant,
+}
+
+impl Patience {
+    pub(super) fn renewed(self, until: Instant) -> Self {
+        Self { until: until.min(self.end), ..self }
     }
 }
 
@@ -175,7 +189,9 @@ impl Peer {
             Closing::WhenSent(until) => Some(until),
         });
         let long_lived = Family::ALL.into_iter().filter_map(|family| self.long_lived[family]);
-        let session = self.session.deadline().into_iter();
+        let refresh =
+            Family::ALL.into_iter().filter_map(|family| self.up.as_ref()?.refresh[family].deadline());
+        let session = self.session.deadline().into_iter().chain(refresh);
         session.chain(self.retained.until()).chain(long_lived).chain(resume).chain(closing).min()
     }
 
@@ -202,6 +218,12 @@ impl Peer {
 
     pub(super) fn is_complete(&self, family: Family) -> bool {
         self.up.as_ref().is_some_and(|up| up.complete.contains(family))
+    }
+
+    /// Reports whether paths of a family may be held that the peer has not told again yet.
+    pub(super) fn may_be_stale(&self, family: Family) -> bool {
+        let refreshing = self.up.as_ref().is_some_and(|up| up.refresh[family].until.is_some());
+        refreshing || self.retained != Retained::Nothing && !self.is_complete(family)
     }
 }
 

@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 use calico_model::Family;
 
 use super::Speaker;
-use super::peer::{History, Peer, Retained};
+use super::peer::{History, Patience, Peer, Retained};
 use crate::family::{FamilySet, PerFamily};
 use crate::rib::{Freshness, PeerId};
 use crate::session::{Ended, Negotiated, State};
 use crate::wire::Notification;
 use crate::wire::open::{Forwarding, OnNotification, RestartState};
 
-/// How long a peer that is back may take to tell everything.
-const COMPLETION: Duration = Duration::from_secs(180);
+/// How long a peer that is back, or tells everything again, may take for it.
+pub(super) const COMPLETION: Duration = Duration::from_secs(180);
 
 /// The wait of a speaker that restarted.
 #[derive(Debug, Clone, Copy)]
@@ -107,11 +107,20 @@ impl Speaker {
         }
         let restart_time = negotiated.graceful_restart.map_or(0, |gr| gr.restart_time);
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.retained = if kept.is_empty() {
-                Retained::Nothing
-            } else {
-                Retained::Awaiting(now + Duration::from_secs(restart_time.into()))
+            let until = now + Duration::from_secs(restart_time.into());
+            peer.retained = match peer.retained {
+                _ if kept.is_empty() => Retained::Nothing,
+                // It restarts again before it has told everything. RFC 4724 section 4.2 has what is stale already dropped;
+                // it is kept for as long as it would be for one restart, that no route is lost on the second.
+                Retained::Awaiting(first) | Retained::Completing(first) => {
+                    Retained::Awaiting(first.renewed(until))
+                }
+                Retained::Nothing | Retained::LongLived => {
+                    Retained::Awaiting(Patience { until, end: until + COMPLETION })
+                }
             };
+            peer.long_lived =
+                PerFamily::new(|family| peer.long_lived[family].filter(|_| kept.contains(family)));
             peer.stale_time =
                 PerFamily::new(
                     |family| {
@@ -140,17 +149,24 @@ impl Speaker {
         };
         let preserved: FamilySet = negotiated.families.iter().filter(is_preserved).collect();
         peer.long_lived = PerFamily::new(|family| long_lived[family].filter(|_| preserved.contains(family)));
-        peer.retained =
-            if preserved.is_empty() { Retained::Nothing } else { Retained::Completing(now + COMPLETION) };
+        let until = now + COMPLETION;
+        peer.retained = match peer.retained {
+            _ if preserved.is_empty() => Retained::Nothing,
+            Retained::Awaiting(first) | Retained::Completing(first) => {
+                Retained::Completing(first.renewed(until))
+            }
+            Retained::Nothing | Retained::LongLived => Retained::Completing(Patience { until, end: until }),
+        };
         for family in Family::ALL.into_iter().filter(|family| !preserved.contains(*family)) {
-            self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
+            self.drop_stale(family, id);
         }
     }
 
     /// The peer has told everything of a family.
     pub(super) fn end_of_rib(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(up) = &mut peer.up else { return };
+        // Only the first one says something.
+        let Some(up) = peer.up.as_mut().filter(|up| !up.complete.contains(family)) else { return };
         up.complete.insert(family);
         let all = up.negotiated.families.iter().all(|f| up.complete.contains(f));
         if all {
@@ -158,33 +174,15 @@ impl Speaker {
         }
         peer.long_lived[family] = None;
         if let Retained::Completing(_) = peer.retained {
-            if all && up.refreshing.is_empty() {
+            if all {
                 peer.retained = Retained::Nothing;
             }
-            self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
+            self.drop_stale(family, id);
         }
     }
 
-    /// The peer tells everything of a family again: what it leaves out is gone (RFC 7313 section 4).
-    pub(super) fn refresh_begins(&mut self, id: PeerId, family: Family, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(up) = &mut peer.up else { return };
-        up.refreshing.insert(family);
-        peer.retained = Retained::Completing(now + COMPLETION);
-        self.mark_stale(family, id);
-    }
-
-    /// The peer has told everything of a family again.
-    pub(super) fn refresh_ends(&mut self, id: PeerId, family: Family) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(up) = &mut peer.up else { return };
-        if !up.refreshing.contains(family) {
-            return;
-        }
-        up.refreshing.remove(family);
-        if up.refreshing.is_empty() && up.negotiated.families.iter().all(|f| up.complete.contains(f)) {
-            peer.retained = Retained::Nothing;
-        }
+    /// Drops the paths of a peer that it has not told again.
+    pub(super) fn drop_stale(&mut self, family: Family, id: PeerId) {
         self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
     }
 
@@ -199,9 +197,7 @@ impl Speaker {
                 Retained::Nothing | Retained::Completing(_) | Retained::LongLived => FamilySet::NONE,
             };
             peer.retained = if lives_on.is_empty() { Retained::Nothing } else { Retained::LongLived };
-            if let Some(up) = &mut peer.up {
-                up.refreshing = FamilySet::NONE;
-            }
+            let complete = peer.up.as_ref().map_or(FamilySet::NONE, |up| up.complete);
             for family in Family::ALL {
                 if lives_on.contains(family) {
                     let until = now + Duration::from_secs(peer_stale_time(&self.peers, id, family));
@@ -210,8 +206,8 @@ impl Speaker {
                         // A second failure does not begin the time anew (RFC 9494 section 4.2).
                         peer.long_lived[family].get_or_insert(until);
                     }
-                } else {
-                    self.drop_paths(family, id, |path| path.freshness() == Freshness::Stale);
+                } else if !complete.contains(family) {
+                    self.drop_stale(family, id);
                 }
             }
         }

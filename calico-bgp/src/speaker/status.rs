@@ -218,6 +218,7 @@ fn status_of(peer: &Peer, told: Option<&PerFamily<Counted>>) -> PeerStatus {
         retained_until: peer
             .retained
             .until()
+            .or_else(|| Family::ALL.into_iter().filter_map(|f| peer.up.as_ref()?.refresh[f].until).max())
             .or_else(|| Family::ALL.into_iter().filter_map(|family| peer.long_lived[family]).max()),
         octets_begun: peer.lines.values().map(|line| line.received.capacity()).sum(),
         counters: peer.counters,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use calico_bgp::session::State;
 use calico_bgp::speaker::{AsSets, DynamicPeers, MaxPrefixes, WhenExceeded};
-use calico_bgp::{Event, PeerConfig};
+use calico_bgp::{Event, PeerConfig, Speaker, Start};
 
 use crate::hostile::{EVIL, Rig, update};
-use crate::world::{World, asn, ip};
+use crate::world::{World, asn, beginning, ip, settings};
 
 const A: &str = "10.0.0.1";
 const B: &str = "10.0.0.2";
@@ -88,6 +88,24 @@ fn a_peer_over_its_limit_comes_back_after_the_rest_it_was_given() {
     assert_eq!(world.learned(A).len(), 1);
 }
 
+#[test]
+fn what_is_kept_of_a_peer_makes_room_for_what_it_tells_when_it_is_back() {
+    let mut world = limited(2, WhenExceeded::Stop);
+    world.originate(B, &["10.1.0.0/16", "10.2.0.0/16"]);
+    world.run_secs(5);
+    world.restart(B, Start::Recovering);
+    world.originate(B, &["10.3.0.0/16", "10.4.0.0/16"]);
+    for _ in 0..300 {
+        world.run(Duration::from_millis(100));
+        assert_eq!(world.learned(A).len(), 2);
+        assert!(world.speaker(A).suspended().is_empty());
+    }
+    assert_eq!(world.learned_text(A), ["10.3.0.0/16 via 10.0.0.2", "10.4.0.0/16 via 10.0.0.2"]);
+    world.originate(B, &["10.3.0.0/16", "10.4.0.0/16", "10.5.0.0/16"]);
+    world.run_secs(5);
+    assert_eq!(world.speaker(A).suspended(), [ip(B)]);
+}
+
 /// A takes whoever comes from 10.0.0.0/24, two at once.
 fn open_to_all() -> World {
     let mut world = World::new();
@@ -120,6 +138,58 @@ fn whoever_comes_from_a_prefix_is_a_peer_up_to_a_bound_and_is_forgotten_when_it_
     let here: Vec<String> = world.speaker(A).status().into_iter().map(|status| status.name).collect();
     assert_eq!(here, ["Dynamic_10_0_0_3", "Dynamic_10_0_0_4"], "the next one has its place");
     assert!(world.learned(A).is_empty());
+}
+
+#[test]
+fn whoever_told_too_much_is_not_forgotten_and_stays_away() {
+    let rests = Duration::from_secs(300);
+    for when_exceeded in [WhenExceeded::Stop, WhenExceeded::RestartAfter(rests)] {
+        let mut world = World::new();
+        world.add(A, 65001);
+        let mut settings = PeerConfig::new(ip(A), asn(65002), asn(65001));
+        let mut max = MaxPrefixes::new(1);
+        max.when_exceeded = when_exceeded;
+        settings.max_prefixes = Some(max);
+        let range = DynamicPeers { prefix: "10.0.0.0/24".parse().unwrap(), limit: 2, settings };
+        let now = world.now;
+        world.speaker(A).set_dynamic_peers(vec![range], now);
+        world.add(B, 65002);
+        world.join_one(B, A, |_| {});
+        world.originate(B, &["10.1.0.0/16", "10.2.0.0/16"]);
+        world.run_secs(290);
+        assert_eq!(world.speaker(A).suspended(), [ip(B)]);
+        assert_eq!(world.speaker(A).status()[0].counters.established, 1);
+        world.originate(B, &["10.1.0.0/16"]);
+        if when_exceeded == WhenExceeded::Stop {
+            world.run_secs(600);
+            assert_eq!(world.speaker(A).suspended(), [ip(B)]);
+            let now = world.now;
+            world.speaker(A).reset_peer(ip(B), "", now);
+        }
+        world.run_secs(60);
+        assert!(world.is_up(A, B), "{when_exceeded:?}");
+        assert_eq!(world.learned(A).len(), 1);
+    }
+}
+
+#[test]
+fn the_last_words_to_a_peer_are_nothing_to_the_one_that_comes_from_its_address_next() {
+    let now = beginning();
+    let mut speaker = Speaker::new(settings(A, 65001), now);
+    let peer = PeerConfig::new(ip(A), asn(65002), asn(65001));
+    let range = DynamicPeers { prefix: "10.0.0.0/24".parse().unwrap(), limit: 1, settings: peer };
+    speaker.set_dynamic_peers(vec![range.clone()], now);
+    let old = speaker.accept(ip(B), ip(A), now).unwrap();
+    speaker.transmit(old, &mut Vec::new(), now);
+    speaker.set_dynamic_peers(Vec::new(), now);
+    speaker.set_dynamic_peers(vec![range], now);
+    speaker.accept(ip(B), ip(A), now).unwrap();
+    let mut words = Vec::new();
+    speaker.transmit(old, &mut words, now);
+    assert_eq!(words[18], 3, "a NOTIFICATION that says why");
+    speaker.transmit(old, &mut Vec::new(), now);
+    assert_eq!(speaker.status().len(), 1);
+    assert_eq!(speaker.status()[0].state, State::OpenSent);
 }
 
 #[test]
@@ -158,6 +228,33 @@ fn our_own_number_in_a_path_is_a_loop_unless_it_is_allowed_so_often() {
     world.set_peers(C, peers);
     world.run_secs(30);
     assert_eq!(world.learned_text(C), ["10.1.0.0/16 via 10.0.0.2"]);
+}
+
+#[test]
+fn what_we_brought_into_the_as_or_reflected_ourselves_is_a_loop() {
+    // ORIGINATOR_ID, and a CLUSTER_LIST of two (RFC 4456 section 8).
+    let marks = |originator: u8, cluster: u8| {
+        let inside = [0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, 66, 0x40, 5, 4, 0, 0, 0, 100];
+        let ids = [0x80, 9, 4, 10, 0, 0, originator, 0x80, 10, 8, 10, 0, 0, 70, 10, 0, 0, cluster];
+        [&inside[..], &ids].concat()
+    };
+    for (originator, cluster, refusal) in [
+        (77, 78, None),
+        (1, 78, Some("we brought the route into the AS ourselves")),
+        (77, 1, Some("it was reflected through our own cluster 10.0.0.1")),
+    ] {
+        let mut rig = Rig::new();
+        rig.change(EVIL, |peer| peer.remote_as = asn(65001));
+        let peer = rig.establish(EVIL, 65001);
+        rig.receive(peer, &update(&marks(77, 78), &[8, 20]));
+        assert_eq!(rig.speaker.learned().unwrap().len(), 1);
+        rig.receive(peer, &update(&marks(originator, cluster), &[8, 20]));
+        let status = rig.speaker.status().into_iter().find(|status| status.address == ip(EVIL)).unwrap();
+        assert_eq!(status.last_refusal.as_deref(), refusal);
+        let left = rig.speaker.learned().unwrap().len();
+        assert_eq!(left, usize::from(refusal.is_none()), "the one before went with it");
+        assert_eq!(status.state, State::Established);
+    }
 }
 
 #[test]

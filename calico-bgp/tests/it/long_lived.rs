@@ -1,12 +1,20 @@
 //! Routes that outlive the restart time (RFC 9494): kept as a last resort, marked, and told only to those who understand;
 //! and what a NOTIFICATION does to routes that were kept (RFC 8538).
 
+use std::time::Duration;
+
 use calico_bgp::decision::Reason;
+use calico_bgp::family::{FamilySet, PerFamily};
 use calico_bgp::session::State;
 use calico_bgp::speaker::LongLived;
+use calico_bgp::wire::open::{
+    Forwarding, GracefulRestart, LongLivedFamily, LongLivedRestart, OnNotification, RestartState,
+};
+use calico_bgp::wire::{self, Capabilities, HoldTime, Open};
 use calico_model::Community;
 
-use crate::world::{World, ip};
+use crate::hostile::{EVIL, Rig, good_attributes, message, update};
+use crate::world::{World, asn, ip};
 
 const A: &str = "10.0.0.1";
 const B: &str = "10.0.0.2";
@@ -122,4 +130,68 @@ fn a_reset_of_either_side_keeps_the_routes_and_a_shutdown_or_a_hard_reset_does_n
     world.speaker(A).shut_down("", now);
     world.run_secs(1);
     assert!(world.learned(B).is_empty(), "a shutdown is for good");
+}
+
+#[test]
+fn a_hard_reset_ends_the_long_lived_time_and_the_next_one_is_as_long() {
+    let mut rig = Rig::new();
+    let establish = |rig: &mut Rig| {
+        let connection = rig.accept(EVIL);
+        let forwarding = Forwarding::Preserved;
+        let open = Open {
+            asn: asn(65066),
+            hold_time: HoldTime::CALICO,
+            router_id: EVIL.parse().unwrap(),
+            capabilities: Capabilities {
+                families: Some(FamilySet::V4),
+                four_octet_as: Some(asn(65066)),
+                graceful_restart: Some(GracefulRestart {
+                    restart_time: 10,
+                    state: RestartState::Fresh,
+                    on_notification: OnNotification::Keep,
+                    families: PerFamily { v4: Some(forwarding), v6: None },
+                }),
+                long_lived: Some(LongLivedRestart {
+                    families: PerFamily {
+                        v4: Some(LongLivedFamily { forwarding, stale_time: 100 }),
+                        v6: None,
+                    },
+                }),
+                ..Capabilities::default()
+            },
+        };
+        rig.receive(connection, &open.encode());
+        rig.receive(connection, &wire::keepalive());
+        assert_eq!(rig.state(EVIL), State::Established);
+        connection
+    };
+    let pass = |rig: &mut Rig, seconds: u64| {
+        rig.now += Duration::from_secs(seconds);
+        rig.speaker.timeout(rig.now);
+    };
+    let close = |rig: &mut Rig, connection| rig.speaker.closed(connection, "gone".to_owned(), rig.now);
+    let announcement = update(&good_attributes(65066), &[8, 20]);
+    let held = |rig: &Rig| rig.speaker.learned().unwrap().len();
+
+    let first = establish(&mut rig);
+    rig.receive(first, &announcement);
+    close(&mut rig, first);
+    // A last resort until the 110th second.
+    pass(&mut rig, 10);
+    pass(&mut rig, 10);
+    assert_eq!(held(&rig), 1);
+    let second = establish(&mut rig);
+    rig.receive(second, &message(3, &[6, 9, 6, 2]));
+    close(&mut rig, second);
+    assert_eq!(held(&rig), 0, "a hard reset");
+    pass(&mut rig, 70);
+    let third = establish(&mut rig);
+    rig.receive(third, &announcement);
+    close(&mut rig, third);
+    // In the 100th second it is a last resort again, for as long.
+    pass(&mut rig, 10);
+    pass(&mut rig, 99);
+    assert_eq!(held(&rig), 1);
+    pass(&mut rig, 1);
+    assert_eq!(held(&rig), 0);
 }

@@ -27,6 +27,7 @@ mod matrix;
 mod pair;
 #[cfg(feature = "net")]
 mod recovery;
+mod refresh;
 mod slow;
 #[cfg(feature = "net")]
 mod sockets;

@@ -209,6 +209,25 @@ fn a_node_that_restarts_again_and_again_loses_no_route_and_leaves_none_behind() 
 }
 
 #[test]
+fn a_node_that_restarts_for_ever_and_never_tells_everything_loses_its_old_routes() {
+    let mut world = two();
+    world.originate(A, &["192.168.0.0/26"]);
+    world.run_secs(5);
+    // Its restart time and three minutes count from the first time on.
+    for restarts in 1..=8 {
+        world.restart(A, Start::Recovering);
+        world.run_secs(40);
+        assert_eq!(world.learned(B).len(), usize::from(restarts * 40 < 300), "{restarts} restarts");
+    }
+    world.restart(A, Start::Recovering);
+    world.originate(A, &["192.168.0.0/26"]);
+    world.run_secs(20);
+    world.restart(A, Start::Recovering);
+    world.run_secs(40);
+    assert_eq!(world.learned(B).len(), 1, "who has told everything has all its time again");
+}
+
+#[test]
 fn a_node_that_does_not_come_back_loses_its_routes_after_its_restart_time() {
     let mut world = two();
     world.originate(A, &["192.168.0.0/26"]);

@@ -1,0 +1,82 @@
+//! Tables that peers tell again between two marks: what is not told between them is gone (RFC 7313 section 4).
+//!
+//! The first mark costs a walk over the table, and so does the second, whatever the peer holds; each is 23 octets long.
+//! A family is therefore marked at most once in [`REST`]. What a peer tells between marks that came too early is taken as
+//! it comes, and it is asked to tell everything once more.
+
+use std::time::{Duration, Instant};
+
+use calico_model::Family;
+
+use super::Speaker;
+use super::restart::COMPLETION;
+use crate::rib::PeerId;
+use crate::session::Output;
+use crate::wire::open::Feature;
+use crate::wire::{self, Refresh};
+
+/// The shortest time between two walks over the table that a peer can ask for.
+const REST: Duration = Duration::from_secs(1);
+
+/// What a peer does with one family.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Refreshing {
+    /// While it tells everything again, how long that may take.
+    pub(super) until: Option<Instant>,
+    /// When its next mark counts.
+    rests_until: Option<Instant>,
+    /// Whether a mark came that did not count.
+    missed: bool,
+}
+
+impl Refreshing {
+    pub(super) fn deadline(self) -> Option<Instant> {
+        self.until.or(self.rests_until.filter(|_| self.missed))
+    }
+}
+
+impl Speaker {
+    /// The peer begins to tell everything of a family again.
+    pub(super) fn refresh_begins(&mut self, id: PeerId, family: Family, now: Instant) {
+        let Some(up) = self.peers.get_mut(&id).and_then(|peer| peer.up.as_mut()) else { return };
+        // Who restarts gracefully has to tell everything once before it can tell it again.
+        if up.negotiated.graceful_restart.is_some() && !up.complete.contains(family) {
+            return;
+        }
+        let refresh = &mut up.refresh[family];
+        if refresh.until.is_some() || refresh.rests_until.is_some_and(|until| now < until) {
+            refresh.missed = true;
+            return;
+        }
+        *refresh = Refreshing { until: Some(now + COMPLETION), rests_until: Some(now + REST), missed: false };
+        self.mark_stale(family, id);
+    }
+
+    /// The peer has told everything of a family again.
+    pub(super) fn refresh_ends(&mut self, id: PeerId, family: Family) {
+        let Some(up) = self.peers.get_mut(&id).and_then(|peer| peer.up.as_mut()) else { return };
+        if up.refresh[family].until.take().is_some() {
+            self.drop_stale(family, id);
+        }
+    }
+
+    /// Ends what takes too long, and asks for what was told between marks that did not count.
+    pub(super) fn expire_refresh(&mut self, id: PeerId, now: Instant) {
+        for family in Family::ALL {
+            let Some(up) = self.peers.get_mut(&id).and_then(|peer| peer.up.as_mut()) else { return };
+            let refresh = &mut up.refresh[family];
+            if refresh.deadline().is_none_or(|at| at > now) {
+                continue;
+            }
+            if refresh.until.is_some() {
+                self.refresh_ends(id, family);
+            } else {
+                refresh.missed = false;
+                if up.negotiated.features.contains(&Feature::RouteRefresh) {
+                    let request = Output::Transmit(up.connection, wire::refresh(Refresh::Request(family)));
+                    self.carry_out(id, request, now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Tables that a peer tells again between two marks (RFC 7313).
+
+use std::time::Duration;
+
+use calico_bgp::family::{FamilySet, PerFamily};
+use calico_bgp::session::{ConnectionId, State};
+use calico_bgp::wire::open::{Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
+use calico_bgp::wire::{self, Capabilities, HoldTime, MessageType, Open, Refresh};
+use calico_model::Family;
+
+use crate::hostile::{EVIL, Rig, good_attributes, message, update};
+use crate::world::asn;
+
+const BEGIN: Refresh = Refresh::Begin(Family::V4);
+const END: Refresh = Refresh::End(Family::V4);
+
+/// A session with a peer that knows the marks, and graceful restart or not.
+fn meet(restarts: bool) -> (Rig, ConnectionId) {
+    let mut rig = Rig::new();
+    let connection = rig.accept(EVIL);
+    let graceful_restart = restarts.then_some(GracefulRestart {
+        restart_time: 120,
+        state: RestartState::Fresh,
+        on_notification: OnNotification::Keep,
+        families: PerFamily { v4: Some(Forwarding::Preserved), v6: None },
+    });
+    let open = Open {
+        asn: asn(65066),
+        hold_time: HoldTime::CALICO,
+        router_id: EVIL.parse().unwrap(),
+        capabilities: Capabilities {
+            families: Some(FamilySet::V4),
+            four_octet_as: Some(asn(65066)),
+            features: [Feature::RouteRefresh, Feature::EnhancedRouteRefresh].into(),
+            graceful_restart,
+            ..Capabilities::default()
+        },
+    };
+    rig.receive(connection, &open.encode());
+    rig.receive(connection, &wire::keepalive());
+    rig.sent(connection);
+    assert_eq!(rig.state(EVIL), State::Established);
+    (rig, connection)
+}
+
+/// The peer tells these networks, of 8 bits each.
+fn tell(rig: &mut Rig, connection: ConnectionId, networks: &[u8]) {
+    let prefixes: Vec<u8> = networks.iter().flat_map(|network| [8, *network]).collect();
+    rig.receive(connection, &update(&good_attributes(65066), &prefixes));
+}
+
+fn tell_again(rig: &mut Rig, connection: ConnectionId, networks: &[u8]) {
+    rig.receive(connection, &wire::refresh(BEGIN));
+    tell(rig, connection, networks);
+    rig.receive(connection, &wire::refresh(END));
+}
+
+fn held(rig: &Rig) -> Vec<String> {
+    rig.speaker.learned().unwrap().keys().map(ToString::to_string).collect()
+}
+
+fn pass(rig: &mut Rig, seconds: u64) {
+    rig.now += Duration::from_secs(seconds);
+    rig.speaker.timeout(rig.now);
+}
+
+/// How often the peer was asked to tell everything.
+fn questions(rig: &mut Rig, connection: ConnectionId) -> usize {
+    let request = wire::refresh(Refresh::Request(Family::V4))[19..].to_vec();
+    let is_one =
+        |(kind, body): &(MessageType, Vec<u8>)| *kind == MessageType::RouteRefresh && *body == request;
+    rig.sent(connection).iter().filter(|message| is_one(message)).count()
+}
+
+#[test]
+fn what_is_not_told_between_the_marks_goes_with_the_second() {
+    for networks in [&[20][..], &[20, 22], &[]] {
+        let (mut rig, peer) = meet(false);
+        tell(&mut rig, peer, &[20, 21]);
+        rig.receive(peer, &wire::refresh(BEGIN));
+        assert_eq!(held(&rig).len(), 2, "all are kept meanwhile");
+        tell(&mut rig, peer, networks);
+        rig.receive(peer, &wire::refresh(END));
+        let told: Vec<String> = networks.iter().map(|network| format!("{network}.0.0.0/8")).collect();
+        assert_eq!(held(&rig), told);
+        assert_eq!(rig.speaker.status()[1].prefixes_in.v4 as usize, networks.len());
+    }
+}
+
+#[test]
+fn a_second_mark_without_a_first_says_nothing() {
+    let (mut rig, peer) = meet(false);
+    tell(&mut rig, peer, &[20, 21]);
+    rig.receive(peer, &wire::refresh(END));
+    assert_eq!(held(&rig).len(), 2);
+    tell_again(&mut rig, peer, &[20, 21]);
+    rig.receive(peer, &wire::refresh(END));
+    assert_eq!(held(&rig).len(), 2);
+}
+
+#[test]
+fn who_restarts_gracefully_has_to_tell_everything_once_before_its_marks_count() {
+    let (mut rig, peer) = meet(true);
+    tell(&mut rig, peer, &[20, 21]);
+    tell_again(&mut rig, peer, &[20]);
+    assert_eq!(held(&rig).len(), 2, "before its End-of-RIB");
+    rig.receive(peer, &message(2, &[0, 0, 0, 0]));
+    tell_again(&mut rig, peer, &[20]);
+    assert_eq!(held(&rig), ["20.0.0.0/8"]);
+}
+
+#[test]
+fn marks_that_follow_one_another_too_fast_do_not_count_and_the_peer_is_asked_once_more() {
+    let (mut rig, peer) = meet(false);
+    tell(&mut rig, peer, &[20, 21, 22]);
+    tell_again(&mut rig, peer, &[20, 21]);
+    assert_eq!(held(&rig).len(), 2);
+    for _ in 0..1000 {
+        tell_again(&mut rig, peer, &[20]);
+    }
+    assert_eq!(held(&rig).len(), 2, "each would cost two walks over the table");
+    assert_eq!(questions(&mut rig, peer), 0);
+    pass(&mut rig, 1);
+    assert_eq!(questions(&mut rig, peer), 1);
+    tell_again(&mut rig, peer, &[20]);
+    assert_eq!(held(&rig), ["20.0.0.0/8"]);
+    pass(&mut rig, 10);
+    assert_eq!(questions(&mut rig, peer), 0, "it is asked only when something was missed");
+}
+
+#[test]
+fn a_table_that_begins_anew_before_its_end_is_asked_for_once_more() {
+    let (mut rig, peer) = meet(false);
+    tell(&mut rig, peer, &[20, 21, 22]);
+    rig.receive(peer, &wire::refresh(BEGIN));
+    tell(&mut rig, peer, &[20, 21]);
+    tell_again(&mut rig, peer, &[20]);
+    assert_eq!(held(&rig).len(), 2, "what was not told since the first mark is gone");
+    pass(&mut rig, 1);
+    assert_eq!(questions(&mut rig, peer), 1);
+}
+
+#[test]
+fn a_table_that_never_ends_is_taken_as_told_after_three_minutes() {
+    let (mut rig, peer) = meet(false);
+    tell(&mut rig, peer, &[20, 21]);
+    rig.receive(peer, &wire::refresh(BEGIN));
+    tell(&mut rig, peer, &[20]);
+    pass(&mut rig, 179);
+    assert_eq!(held(&rig).len(), 2);
+    pass(&mut rig, 1);
+    assert_eq!(held(&rig), ["20.0.0.0/8"]);
+    assert_eq!(rig.state(EVIL), State::Established);
+}

@@ -286,6 +286,15 @@ impl<A: Address> Table<A> {
         going.into_iter().map(|(prefix, id)| (prefix, id, self.remove(prefix, peer, id, sources))).collect()
     }
 
+    /// Chooses anew for the destinations of a peer of which something else is known now.
+    pub(crate) fn rank_again(&mut self, peer: PeerId, sources: &Sources) {
+        for paths in self.routes.values_mut() {
+            if let Paths::Many(all) = paths {
+                all.rank_again(peer, sources);
+            }
+        }
+    }
+
     /// Marks all paths of a peer as stale.
     pub fn mark_stale(&mut self, peer: PeerId) {
         for paths in self.routes.values_mut() {

@@ -101,6 +101,14 @@ impl Ranked {
         (replaced, choice)
     }
 
+    /// Chooses anew if there is a path of a peer of which something else is known now.
+    pub(super) fn rank_again(&mut self, peer: PeerId, sources: &Sources) {
+        if self.tellers & bit(peer) != 0 {
+            let before = self.paths[0].clone();
+            self.choose(self.rivals(), sources, before);
+        }
+    }
+
     /// Returns how many paths are the best one and its rivals.
     fn rivals(&self) -> usize {
         self.paths.iter().take_while(|path| burden_before_med(path) == self.burden).count()

@@ -77,7 +77,7 @@ impl Speaker {
                     refresh: PerFamily::default(),
                 };
                 peer.up = Some(up);
-                self.tables.sources.set(id, source);
+                self.set_source(id, source, now);
                 self.routes_after_up(id, &negotiated, now);
                 self.join_group(group, id, families);
                 self.renew_terms(id);

@@ -234,7 +234,7 @@ impl Group {
             match (old, new) {
                 (None, None) => continue,
                 (Some(_), None) => draft.withdraw(nlri),
-                (Some(old), Some(new)) if is_the_same(old, new) => continue,
+                (Some(old), Some(new)) if is_the_same(old, new, before, now) => continue,
                 (old, Some(new)) => {
                     let teller = new.0.peer();
                     if old.is_some_and(|(old, _)| old.peer() != teller) && teller != PeerId::LOCAL {
@@ -268,7 +268,7 @@ impl Group {
                     draft.withdraw(nlri);
                     changed.push(nlri);
                 }
-                (Some(old), Some(new)) if is_the_same(old, new) => {}
+                (Some(old), Some(new)) if is_the_same(old, new, before, now) => {}
                 (_, Some(new)) => {
                     let nlri = self.key.nlri(*prefix, new.0, now.names);
                     draft.announce(new, nlri);
@@ -294,6 +294,13 @@ impl Counted {
     }
 }
 
-fn is_the_same((old, before): (&Path, ChangeId), (new, now): (&Path, ChangeId)) -> bool {
-    old.says_the_same(new) && before == now
+fn is_the_same(
+    (old, was): (&Path, ChangeId),
+    (new, is): (&Path, ChangeId),
+    before: &World<'_>,
+    now: &World<'_>,
+) -> bool {
+    // What is told of a path names the speaker that it came from (RFC 4456 section 8).
+    let told_by = |world: &World<'_>| world.sources.get(new.peer()).copied();
+    old.says_the_same(new) && was == is && told_by(before) == told_by(now)
 }

@@ -76,7 +76,7 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Returns a journal in which all of some destinations may have changed, though the paths are the same.
-    pub(super) fn of(rib: &Rib, touched: impl Fn(Cidr) -> bool + Copy) -> Self {
+    pub(super) fn of(rib: &Rib, touched: impl Fn(Cidr, &[Path]) -> bool + Copy) -> Self {
         Self { v4: all_of(rib, touched), v6: all_of(rib, touched) }
     }
 
@@ -96,9 +96,9 @@ impl Journal {
     }
 }
 
-fn all_of<A: Tabled>(rib: &Rib, touched: impl Fn(Cidr) -> bool) -> Changes<A> {
+fn all_of<A: Tabled>(rib: &Rib, touched: impl Fn(Cidr, &[Path]) -> bool) -> Changes<A> {
     let touched: Vec<(Prefix<A>, &[Path])> =
-        A::table(rib).iter().filter(|(prefix, _)| touched(prefix.cidr())).collect();
+        A::table(rib).iter().filter(|(prefix, paths)| touched(prefix.cidr(), paths)).collect();
     let each = |(prefix, paths): (Prefix<A>, &'_ [Path])| {
         let of = |path: &Path| PathChange {
             prefix,

@@ -1,7 +1,7 @@
 //! Peers that come, change and go, and the update groups they are in.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use calico_model::Family;
@@ -14,9 +14,10 @@ use super::journal::Journal;
 use super::limit::Suspended;
 use super::peer::{self, History, Peer, Retained};
 use super::status::Counters;
+use crate::decision::Source;
 use crate::family::{FamilySet, PerFamily};
 use crate::filter::PrefixSet;
-use crate::rib::PeerId;
+use crate::rib::{Path, PeerId, Tabled};
 use crate::session::{Input, Session, State};
 use crate::wire::Notification;
 use crate::wire::open::Feature;
@@ -134,10 +135,45 @@ impl Speaker {
         if self.deferral.is_some() {
             return;
         }
-        let everything = Journal::of(&self.tables.rib, |_| true);
+        let everything = Journal::of(&self.tables.rib, |_, _| true);
         let after = self.tables.world();
         let before = World { clients: &before, ..after };
         self.groups.values_mut().for_each(|group| group.round(&everything, &before, &after));
+        self.wake_waiting(now);
+    }
+
+    /// Sets what is known of a peer whose session is up. When it is not what it was in the session before, its routes that
+    /// were kept are judged anew, and what was told of them by what it was then.
+    pub(super) fn set_source(&mut self, id: PeerId, source: Source, now: Instant) {
+        let known = self.tables.sources.get(id).copied();
+        let Some(known) = known.filter(|known| *known != source) else {
+            return self.tables.sources.set(id, source);
+        };
+        if known.peering != source.peering {
+            // Its paths say what is said inside an AS, or between two.
+            for family in Family::ALL {
+                self.drop_paths(family, id, |_| true);
+            }
+        }
+        if self.deferral.is_none() {
+            self.round(now);
+        }
+        let holds = |peer: &Peer| peer.held != PerFamily::default();
+        if !self.peers.get(&id).is_some_and(holds) {
+            return self.tables.sources.set(id, source);
+        }
+        let of_it = Journal::of(&self.tables.rib, |_, paths| paths.iter().any(|path| path.peer() == id));
+        let before = self.tables.sources.clone();
+        self.tables.sources.set(id, source);
+        Ipv4Addr::table_mut(&mut self.tables.rib).rank_again(id, &self.tables.sources);
+        Ipv6Addr::table_mut(&mut self.tables.rib).rank_again(id, &self.tables.sources);
+        if self.deferral.is_some() {
+            return;
+        }
+        self.choice_changed = true;
+        let after = self.tables.world();
+        let before = World { sources: &before, ..after };
+        self.groups.values_mut().for_each(|group| group.round(&of_it, &before, &after));
         self.wake_waiting(now);
     }
 
@@ -150,7 +186,8 @@ impl Speaker {
             self.round(now);
         }
         let before = std::mem::replace(&mut self.tables.own, own);
-        let touched = |cidr| before.covers_strictly(cidr) != self.tables.own.covers_strictly(cidr);
+        let touched =
+            |cidr, _: &[Path]| before.covers_strictly(cidr) != self.tables.own.covers_strictly(cidr);
         let inside = Journal::of(&self.tables.rib, touched);
         if self.deferral.is_some() || inside.is_empty() {
             return;

@@ -21,7 +21,7 @@ const PEER: &str = "10.0.0.2";
 const OTHER: &str = "10.0.0.3";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Effect {
+pub(crate) enum Effect {
     /// The session is reset.
     Reset,
     /// It goes on.
@@ -29,10 +29,10 @@ enum Effect {
 }
 use Effect::{Reset, Soft};
 
-type Change = (&'static str, Effect, fn(&mut PeerConfig));
+pub(crate) type Change = (&'static str, Effect, fn(&mut PeerConfig));
 
 /// Every setting, what its change means for a running session, and a change.
-const CHANGES: &[Change] = &[
+pub(crate) const CHANGES: &[Change] = &[
     ("port", Soft, |peer| peer.port = 1179),
     ("name", Soft, |peer| peer.name = "another".to_owned()),
     ("remote_as", Reset, |peer| peer.remote_as = asn(65009)),

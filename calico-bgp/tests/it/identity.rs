@@ -2,9 +2,11 @@
 //! lost on those that it does.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use calico_bgp::speaker::Reflection;
 use calico_bgp::wire::AsPath;
+use calico_model::Cidr;
 
 use crate::world::{World, asn, ip, settings};
 
@@ -12,6 +14,7 @@ const REFLECTOR: &str = "10.0.0.1";
 const A: &str = "10.0.0.2";
 const B: &str = "10.0.0.3";
 const ROUTER: &str = "10.0.0.4";
+const OTHER: &str = "10.0.0.5";
 
 /// A reflector with two clients, and a router of another AS that knows it by an AS number of its own.
 fn world() -> World {
@@ -116,4 +119,34 @@ fn another_as_number_resets_the_sessions_that_show_it_and_no_others() {
     let path =
         world.speaker(ROUTER).routes_to("192.168.0.0/26".parse().unwrap())[0].attributes.as_path.clone();
     assert_eq!(path, AsPath::sequence(&[asn(65100), asn(64512)]), "{path}");
+}
+
+#[test]
+fn a_client_with_another_router_id_is_told_of_by_it_and_ranked_by_it() {
+    let both: Cidr = "10.50.0.0/16".parse().unwrap();
+    let mut world = world();
+    world.add(OTHER, 64512);
+    world.join_one(REFLECTOR, OTHER, |peer| peer.reflection = Reflection::Client);
+    world.join_one(OTHER, REFLECTOR, |_| {});
+    world.originate(A, &["192.168.0.0/26", "10.50.0.0/16"]);
+    world.originate(B, &["10.50.0.0/16"]);
+    world.run_secs(10);
+    let originators = |world: &mut World| {
+        let routes = world.speaker(OTHER).routes();
+        let said = |prefix: Cidr| routes.iter().find(|route| route.prefix == prefix);
+        ["192.168.0.0/26".parse().unwrap(), both]
+            .map(|prefix| said(prefix).and_then(|route| route.attributes.extra().originator_id).unwrap())
+    };
+    assert_eq!(originators(&mut world), [Ipv4Addr::new(10, 0, 0, 2); 2]);
+    let mut config = settings(A, 64512);
+    config.router_id = "10.0.0.99".parse().unwrap();
+    let now = world.now;
+    world.speaker(A).set_config(config, now);
+    for _ in 0..600 {
+        world.run(Duration::from_millis(100));
+        assert_eq!(world.learned(OTHER).len(), 3, "no route is lost");
+    }
+    assert_eq!(originators(&mut world), [Ipv4Addr::new(10, 0, 0, 99), Ipv4Addr::new(10, 0, 0, 3)]);
+    let best = world.speaker(REFLECTOR).routes_to(both).remove(0);
+    assert_eq!((best.peer, best.lost_to), (Some(ip(B)), None));
 }

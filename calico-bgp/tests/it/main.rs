@@ -33,6 +33,7 @@ mod slow;
 mod sockets;
 #[cfg(feature = "net")]
 mod station;
+mod third;
 #[cfg(feature = "net")]
 mod unfinished;
 mod watched;

@@ -169,7 +169,7 @@ impl Bench {
                 if !self.tables.clients.insert(PeerId(peer)) {
                     self.tables.clients.remove(&PeerId(peer));
                 }
-                let everything = Journal::of(&self.tables.rib, |_| true);
+                let everything = Journal::of(&self.tables.rib, |_, _| true);
                 let now = self.tables.world();
                 let before = World { clients: &before, ..now };
                 self.groups.iter_mut().for_each(|group| group.round(&everything, &before, &now));

@@ -4,6 +4,12 @@
 //! that is still there. MULTI_EXIT_DISC is compared inside one neighbouring AS only, so it is no total order between
 //! paths; removing by steps, instead of comparing pairs in some order, makes the outcome a function of the set.
 //!
+//! One thing is left to whoever embeds the speaker: whether and how far a next hop can be reached, which only the routes of
+//! the machine tell. A path whose next hop nobody can reach is not excluded (RFC 4271 sections 9.1.2 and 9.1.2.1), and the
+//! interior cost is not compared (9.1.2.2 e): every next hop counts as reachable, and as equally near. An embedder
+//! that finds no way to a next hop of [`Speaker::learned`](crate::Speaker::learned) has to leave the route out itself; a
+//! worse path is not chosen in its stead, and peers are still told the best one.
+//!
 //! Paths that get as far as [`Reason::RouterId`] are equally good: packets may be spread over them.
 
 use std::collections::BTreeMap;

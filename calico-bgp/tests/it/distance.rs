@@ -72,7 +72,7 @@ fn bird_hears_us_when_only_bird_dials() {
             format!(
                 "protocol bgp {family}_peer {{
   local {bird} as 64512; neighbor {us} as 64512;
-  direct; ttl security on; connect delay time 1; connect retry time 1; error wait time 1,2;
+  direct; ttl security on; connect delay time 1; connect retry time 120; error wait time 1,2;
   {family} {{ import all; export all; }};
 }}
 "
@@ -80,10 +80,19 @@ fn bird_hears_us_when_only_bird_dials() {
         })
         .collect();
     let bird = Bird::start(&theirs, &format!("router id 10.99.0.2;\n{neighbours}"));
+    // BIRD looks at the distance from just after it has dialed. On this wire we would have answered by then, so that no answer
+    // leaves before it has.
+    for (_, address) in ENDS {
+        ours.ip(&format!("route add blackhole {address}"));
+    }
     ours.block_on(async {
         let peers = ENDS.map(|(us, bird)| neighbour(bird, us, Initiation::Passive));
         let handle = start("10.99.0.1", peers.to_vec()).await;
+        for protocol in ["ipv4_peer", "ipv6_peer"] {
+            bird.wait_for(&format!("show protocols {protocol}"), "Connect").await;
+        }
         for (_, address) in ENDS {
+            ours.ip(&format!("route del blackhole {address}"));
             wait_until_up(&handle, address).await;
         }
         bird.wait_for("show protocols ipv6_peer", "Established").await;

@@ -20,6 +20,13 @@
 //! outlive the agents; for the others as `programClusterRoutes` of the `FelixConfiguration` says, and then either the
 //! datastore or BGP is the source, never both. Learned routes outside all pools are taken as they are.
 //!
+//! A next hop that is on no link of the machine is reached as the routes of *others* in the main table lead to it: by the
+//! longest prefix, then the lowest metric. Routes of ours are not asked, learned ones included. So where the only way to
+//! another node is itself announced by BGP (a default route from a switch, the loopbacks of nodes), routes without
+//! encapsulation wait as [`Waiting::Unreachable`], and with another default route, such as that of a management network,
+//! they lead by that one. BIRD resolves over routes that it learned, one step deep. Wrapped packets are not concerned: the
+//! kernel leads those by every route that it has.
+//!
 //! ```
 //! use calico_model::learned::{LearnedRoute, LearnedRoutes};
 //! use calico_model::resource::{Node, NodeBgp, Object};

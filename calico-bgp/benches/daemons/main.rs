@@ -9,7 +9,8 @@
 //! behind and real routes and ports are never touched. The figures that count are the daemon's CPU seconds (user and
 //! system) from the first route on, and its peak resident memory; the wall time is there beside them, but shares two
 //! cores with the generator. Of several runs the median is shown; a run in which a session was lost or a route never
-//! came is shown as such. With `--grow` three loads are run in five sizes each, and drawn.
+//! came is shown as such. With `--grow` three loads are run in five sizes each, and
+//! drawn but for the runs that failed.
 
 mod daemon;
 mod generator;
@@ -104,7 +105,13 @@ fn grow(options: &Options, folder: &std::path::Path, file: &std::path::Path) -> 
             for (size, load) in &loads {
                 let run = || load.run(*daemon, &options.ours, folder).map_err(|error| format!("{error:#}"));
                 let runs = (0..options.runs).map(|_| run()).collect();
-                let median = median(runs).map_err(|why| anyhow::anyhow!("{daemon}: {why}"))?;
+                let median = match median(runs) {
+                    Ok(median) => median,
+                    Err(why) => {
+                        println!("{daemon}: {load}: {why}");
+                        continue;
+                    }
+                };
                 let size = size.unwrap_or(median.told);
                 println!(
                     "{daemon}: {size:.0} {across}: {:.3} s, {:.2} s of it the kernel's, {:.0} MB",

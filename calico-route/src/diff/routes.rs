@@ -51,9 +51,8 @@ pub(super) fn changes(
             }
         };
         let kept = held.iter().position(|held| held.protocol == PROTOCOL && held.form == form);
-        let is_shared = actual.host.foreign.contains_key(key);
         if let Some(kept) = kept
-            && (held.len() == 1 || is_shared)
+            && (held.len() == 1 || actual.host.foreign.contains_key(key))
         {
             held.remove(kept);
             routes.remove(key, held);

@@ -30,7 +30,7 @@ mod workload;
 
 pub(crate) use failsafe::{inbound, outbound};
 pub(crate) use machine::Machine;
-pub(crate) use workload::{ESSENTIAL_ICMPV6, LINK_LOCAL_SOURCES, loopback_addresses};
+pub(crate) use workload::{ESSENTIAL_ICMPV6, LINK_LOCAL_SOURCES, link_groups, loopback_addresses};
 
 use std::collections::{BTreeMap, BTreeSet};
 

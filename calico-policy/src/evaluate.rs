@@ -205,7 +205,9 @@ impl<'e> Evaluation<'e> {
     }
 
     fn input_of_workload(&mut self, from: &InterfaceName) -> Verdict {
-        if matches!(self.side(from), Side::Workload(_)) && self.is_essential() {
+        let destination = self.packet.destination;
+        let stays = !destination.is_multicast() || crate::compile::link_groups().contains(destination);
+        if matches!(self.side(from), Side::Workload(_)) && self.is_essential() && stays {
             return self.settle(Subject::Host, Reason::EssentialIcmpv6, Verdict::Allow);
         }
         self.egress_of(from)

@@ -242,7 +242,8 @@ pub(crate) fn parts(rules: &[Rule]) -> impl Iterator<Item = Part> + '_ {
             | Match::Withdrawn(_)
             | Match::TrackedOrInvalid
             | Match::Accepted
-            | Match::ToHost => None,
+            | Match::Local
+            | Match::Anycast => None,
         });
         let led = match &rule.action {
             Action::Jump(chain) | Action::Goto(chain) => Some(Part::Chain(chain.clone())),

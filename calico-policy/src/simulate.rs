@@ -207,7 +207,9 @@ impl<'r> Run<'r> {
                 !matches!(self.state, ConnectionState::New | ConnectionState::Untracked)
             }
             Match::Accepted => self.accepted,
-            Match::ToHost => matches!(packet.path, Path::ToHost { .. }),
+            Match::Local => matches!(packet.path, Path::ToHost { .. }) && !packet.destination.is_multicast(),
+            // Of which addresses are such a packet does not tell; what comes to the host by one is to an address of it.
+            Match::Anycast => false,
         }
     }
 

@@ -227,7 +227,8 @@ impl Display for Match {
             }
             Match::TrackedOrInvalid => f.write_str("ct state invalid,established,related"),
             Match::Accepted => write!(f, "meta mark & {ACCEPTED:#010x} == {ACCEPTED:#010x}"),
-            Match::ToHost => f.write_str("fib daddr type != unicast"),
+            Match::Local => f.write_str("fib daddr type local"),
+            Match::Anycast => f.write_str("fib daddr type anycast"),
         }
     }
 }

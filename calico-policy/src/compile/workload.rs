@@ -64,10 +64,9 @@ impl Compilation<'_> {
     /// Leads to each workload's policy. What comes from one is asked before it has a route: what goes to the node and what is
     /// forwarded would else be two ways to the same chains, and the kernel walks through both whenever one leads elsewhere.
     fn dispatch(&mut self) {
-        let essential =
-            |matches: Vec<Match>| Rule::when([matches.as_slice(), &[Match::ToHost]].concat(), Action::Accept);
+        let essentials = self.essentials_of_links();
         let mut from = vec![self.going_on([])];
-        from.extend(essential_types().map(essential));
+        from.extend(essential_types().map(|matches| Rule::when(matches, Action::Jump(essentials.clone()))));
         from.push(self.not_going_on(self.deny()));
         from.extend(self.no_tunnels());
         let from = self.dispatch_of("from-workloads", Bound::In, from, guard::from_workload());
@@ -77,6 +76,17 @@ impl Compilation<'_> {
         let to = vec![self.going_on([known]), self.not_going_on(self.deny())];
         let to = self.dispatch_of("to-workloads", Bound::Out, to, guard::to_workload());
         self.filter("forward-to", Hook::Forward, 1, to);
+    }
+
+    /// Lets pass what goes to the node or to a group of the link. What is forwarded is a matter of policy: also to groups
+    /// of wider scope, and to what has a route only for some interfaces or marks.
+    fn essentials_of_links(&mut self) -> ChainName {
+        let groups = Match::Network(End::Destination, Op::Is, link_groups());
+        let to_link = [groups, Match::Local, Match::Anycast];
+        let rules = to_link.map(|to| Rule::when([Match::Family(Family::V6), to], Action::Accept));
+        let chain = ChainName::fixed("essentials");
+        self.chain(&chain, rules.into());
+        chain
     }
 
     /// What all workloads have in common, before each one's policy and after it: what comes back undecided is denied. It is
@@ -100,6 +110,12 @@ pub(crate) fn loopback_addresses() -> Cidr {
 /// solicitations and neighbour discovery (RFC 4890 section 4.4.1). Router advertisements (134) are not among them: a
 /// workload is no router.
 pub(crate) const ESSENTIAL_ICMPV6: [(u8, u8); 2] = [(130, 133), (135, 136)];
+
+/// The groups that no router forwards to (RFC 4291 section 2.7): all nodes, all routers, solicited nodes, listeners' reports.
+pub(crate) fn link_groups() -> Cidr {
+    Cidr::holding(std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0).into(), 16)
+        .expect("a prefix of sixteen bits")
+}
 
 fn essential_types() -> [Vec<Match>; 2] {
     ESSENTIAL_ICMPV6.map(|(first, last)| {

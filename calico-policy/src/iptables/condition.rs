@@ -3,9 +3,8 @@
 //! Alternatives of one rule never hold for the same packet, so that whatever the rule does is done once.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
-use calico_model::{Cidr, Family, Protocol};
+use calico_model::{Family, Protocol};
 
 use super::lower::Lowering;
 use super::program::{Key, Match};
@@ -103,10 +102,8 @@ impl Lowering<'_> {
             ruleset::Match::Withdrawn(op) => put(alternatives, Match::Withdrawn(*op)),
             ruleset::Match::TrackedOrInvalid => put(alternatives, Match::TrackedOrInvalid),
             ruleset::Match::Accepted => put(alternatives, Match::Mark(self.options.marks.early)),
-            ruleset::Match::ToHost => {
-                let to_all = Match::Network(End::Destination, Op::Is, multicast(family));
-                split(alternatives, vec![Match::Local, to_all])
-            }
+            ruleset::Match::Local => put(alternatives, Match::Local),
+            ruleset::Match::Anycast => put(alternatives, Match::Anycast),
         }
     }
 
@@ -212,15 +209,6 @@ fn icmp_code(
     }
 }
 
-/// The addresses of groups (RFC 1112 section 4, RFC 4291 section 2.7).
-fn multicast(family: Family) -> Cidr {
-    let group = match family {
-        Family::V4 => Cidr::holding(Ipv4Addr::new(224, 0, 0, 0).into(), 4),
-        Family::V6 => Cidr::holding(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(), 8),
-    };
-    group.expect("a prefix of four or eight bits")
-}
-
 /// Adds a match to every alternative. It can hold, so it says `true`.
 fn put(alternatives: &mut [Condition], m: Match) -> bool {
     alternatives.iter_mut().for_each(|condition| condition.put(m.clone()));
@@ -286,7 +274,8 @@ impl Protocols {
                 | ruleset::Match::Withdrawn(_)
                 | ruleset::Match::TrackedOrInvalid
                 | ruleset::Match::Accepted
-                | ruleset::Match::ToHost => {}
+                | ruleset::Match::Local
+                | ruleset::Match::Anycast => {}
             }
         }
         match one {

@@ -169,6 +169,7 @@ impl Run<'_> {
                 let to_all = packet.destination.is_multicast();
                 matches!(packet.path, Path::ToHost { .. }) && !to_all
             }
+            Match::Anycast => false,
             Match::Mark(bits) => self.mark & bits == *bits,
         }
     }

@@ -95,6 +95,8 @@ pub enum Match {
     TrackedOrInvalid,
     /// It goes to an address of the node itself: `-m addrtype`.
     Local,
+    /// It goes to an anycast address of the node itself: `-m addrtype`.
+    Anycast,
     /// All these bits of its mark are set.
     Mark(u32),
 }
@@ -210,6 +212,7 @@ impl Match {
             | Match::Withdrawn(_)
             | Match::TrackedOrInvalid
             | Match::Local
+            | Match::Anycast
             | Match::Mark(_) => None,
         }
     }
@@ -227,7 +230,8 @@ impl Match {
             | Match::Icmp(_, op, ..)
             | Match::Withdrawn(op)
             | Match::Set(op, ..) => *op = if *op == Op::Is { Op::IsNot } else { Op::Is },
-            Match::Established | Match::TrackedOrInvalid | Match::Local | Match::Mark(_) => {}
+            Match::Established | Match::TrackedOrInvalid | Match::Local | Match::Anycast | Match::Mark(_) => {
+            }
         }
         self
     }

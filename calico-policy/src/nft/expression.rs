@@ -10,6 +10,9 @@ use crate::packet::{NewSource, WITHDRAWN_MARK};
 use crate::ruleset::{Action, Bound, ChainName, End, Interface, Match, Op, PortSet, Rule, SetName};
 use crate::text::ACCEPTED;
 
+/// Routes to the node's own addresses, as the kernel numbers kinds of route (`rtnetlink.h`).
+const RTN_LOCAL: u32 = 2;
+const RTN_ANYCAST: u32 = 4;
 const LIST_ELEM: u16 = 1;
 const EXPR_NAME: u16 = 1;
 const EXPR_DATA: u16 = 2;
@@ -232,17 +235,20 @@ impl Loader<'_> {
                 self.bitwise(&ACCEPTED.to_ne_bytes(), &[0; 4]);
                 self.compare(Op::Is, &ACCEPTED.to_ne_bytes());
             }
-            Match::ToHost => {
-                let register = self.register(4);
-                // NFT_FIB_RESULT_ADDRTYPE of NFTA_FIB_F_DADDR; all but RTN_UNICAST
-                expression(self.out, "fib", |out| {
-                    out.number(1, register);
-                    out.number(2, 3);
-                    out.number(3, 2);
-                });
-                self.compare(Op::IsNot, &1_u32.to_ne_bytes());
-            }
+            Match::Local => self.destination_type(RTN_LOCAL),
+            Match::Anycast => self.destination_type(RTN_ANYCAST),
         }
+    }
+
+    /// What kind of route the destination has: NFT_FIB_RESULT_ADDRTYPE of NFTA_FIB_F_DADDR.
+    fn destination_type(&mut self, wanted: u32) {
+        let register = self.register(4);
+        expression(self.out, "fib", |out| {
+            out.number(1, register);
+            out.number(2, 3);
+            out.number(3, 2);
+        });
+        self.compare(Op::Is, &wanted.to_ne_bytes());
     }
 
     /// Reserves registers for a value and returns the first.

@@ -105,7 +105,16 @@ fn mendable(desired: &Ruleset, table: &Table) -> bool {
 }
 
 fn changes(desired: &Ruleset, table: &Table) -> Vec<Operation> {
-    let (made, changed) = (new_things(desired, table), met(desired, table));
+    let (made, mut changed) = (new_things(desired, table), met(desired, table));
+    // Each hook takes its generation by itself: a packet on its way from one to another meets the first of before and the second of
+    // after. What asks at another hook from now on is asked beside what it replaces, before that goes.
+    let mut gone = gone_bases(desired, table);
+    let is_new_base = |operation: &Operation| matches!(operation, Operation::AddChain(_, Some(_)));
+    let is_moved = !gone.is_empty() && changed.iter().any(is_new_base);
+    if is_moved {
+        gone.insert(0, Operation::Settle);
+    }
+    changed.append(&mut gone);
     let is_new = |chain| desired.chains.contains_key(chain) && !table.chains.contains_key(chain);
     let leads_to_new = changed.iter().any(|operation| {
         matches!(operation, Operation::AddMapElements(_, map) if map.elements.values().any(is_new))
@@ -156,8 +165,8 @@ fn new_chains(operations: &mut Vec<Operation>, desired: &Ruleset, table: &Table,
     new.into_iter().for_each(|(name, chain)| chain_changes(operations, name, chain, None));
 }
 
-/// What packets meet: what becomes another where it is, and chains at hooks, those that go among them. A change of rules and of
-/// what leads to them is one, so that nobody meets a mixture of both.
+/// What packets meet: what becomes another where it is, and new chains at hooks. A change of rules and of what leads to them is
+/// one, so that nobody meets a mixture of both; chains at hooks that go are part of it too, unless new ones come.
 fn met(desired: &Ruleset, table: &Table) -> Vec<Operation> {
     let mut operations = Vec::new();
     for (name, set) in &desired.sets {
@@ -174,6 +183,11 @@ fn met(desired: &Ruleset, table: &Table) -> Vec<Operation> {
     for (name, map) in desired.maps.iter().filter(|(name, _)| table.maps.contains_key(*name)) {
         map_changes(&mut operations, name, map, table);
     }
+    operations
+}
+
+fn gone_bases(desired: &Ruleset, table: &Table) -> Vec<Operation> {
+    let mut operations = Vec::new();
     for (name, chain) in unwanted(desired, table).filter(|(_, chain)| chain.base != Ok(None)) {
         operations.extend((!chain.rules.is_empty()).then(|| Operation::FlushChain(name.clone())));
         operations.push(Operation::DeleteChain(name.clone()));

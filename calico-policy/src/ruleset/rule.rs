@@ -133,8 +133,10 @@ pub enum Match {
     TrackedOrInvalid,
     /// It is marked as accepted by earlier host policy.
     Accepted,
-    /// It goes to the node itself or to everybody on the link, and is not forwarded.
-    ToHost,
+    /// It goes to an address of the node itself.
+    Local,
+    /// It goes to an anycast address of the node itself (RFC 4291 section 2.6).
+    Anycast,
 }
 
 impl Op {

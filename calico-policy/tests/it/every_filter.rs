@@ -316,9 +316,21 @@ fn neighbours_are_discovered_on_the_link_whatever_policy_says_and_beyond_it_if_t
         let (db, other) = (lab.workload("cali0000000db1"), lab.workload("cali0000other1"));
         let own: Ipv6Addr = other.addr6.parse().unwrap();
         let gateway: Ipv6Addr = "fe80::ecee:eeff:feee:eeee".parse().unwrap();
-        for (rules, allowed) in [(vec![Rule::allow()], true), (vec![], false)] {
+        for (rules, allowed, by_rule) in
+            [(vec![Rule::allow()], true, false), (vec![], false, false), (vec![], false, true)]
+        {
             only(&mut world, PolicyType::Egress, rules);
             lab.apply_in(filter, &world);
+            if by_rule {
+                // Only who asks with the interface finds the way.
+                for command in [
+                    format!("ip -6 route add {} dev {} table 100", db.addr6, db.interface),
+                    format!("ip -6 route del {} dev {}", db.addr6, db.interface),
+                    format!("ip -6 rule add iif {} lookup 100", other.interface),
+                ] {
+                    lab.host.exec(&command);
+                }
+            }
             let remote = db.namespace.within(discovery);
             let answered = other.namespace.within(|| {
                 let socket = discovery();
@@ -332,7 +344,7 @@ fn neighbours_are_discovered_on_the_link_whatever_policy_says_and_beyond_it_if_t
                 hears(&socket, ADVERTISEMENT, gateway)
             });
             assert!(answered, "{filter:?}: the node tells its address");
-            assert_eq!(hears(&remote, SOLICITATION, own), allowed, "{filter:?}");
+            assert_eq!(hears(&remote, SOLICITATION, own), allowed, "{filter:?} {by_rule}");
         }
     }
 }

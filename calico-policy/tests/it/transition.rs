@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use calico_model::Snapshot;
-use calico_policy::nft::{Operation, plan_change};
+use calico_policy::nft::{Actual, Operation, plan, plan_change};
 use calico_policy::ruleset::{Chain, Elements, Set, VerdictMap};
-use calico_policy::{Changes, Compiler, Ruleset, simulate, strategies};
+use calico_policy::{Changes, Compiler, Ruleset, compile, simulate, strategies};
 use proptest::prelude::*;
+
+use crate::golden;
 
 /// Makes in a ruleset what an operation makes in the kernel.
 fn make(operation: &Operation, ruleset: &mut Ruleset) {
@@ -42,6 +44,26 @@ fn make(operation: &Operation, ruleset: &mut Ruleset) {
         Operation::DeleteChain(name) => drop(chains.remove(name).unwrap()),
         Operation::DeleteTable | Operation::FlushSet(_) => panic!("no change needs this: {operation}"),
     }
+}
+
+#[test]
+fn what_asks_at_another_hook_is_there_before_what_it_replaces_goes() {
+    let whole = compile(&golden::world("database"), &"node-1".parse().unwrap());
+    let without = |name: &str| {
+        let mut ruleset = whole.clone();
+        ruleset.chains.retain(|chain, _| chain.as_str() != name);
+        ruleset
+    };
+    let (old, new) = ("cali-forward-to", "cali-egress");
+    let transaction = plan(&without(old), &Actual::holding(&without(new)));
+    let parts: Vec<&[Operation]> = transaction.parts().collect();
+    let part_with =
+        |wanted: &dyn Fn(&Operation) -> bool| parts.iter().position(|part| part.iter().any(wanted)).unwrap();
+    let made =
+        part_with(&|operation| matches!(operation, Operation::AddChain(chain, _) if chain.as_str() == new));
+    let gone =
+        part_with(&|operation| matches!(operation, Operation::DeleteChain(chain) if chain.as_str() == old));
+    assert!(made < gone, "{transaction}");
 }
 
 /// How many ways are tried, unless `PROPTEST_CASES` says otherwise.

@@ -71,6 +71,8 @@ impl RawRoute {
                 oddities.push("without scope link");
             }
             hops.push(single);
+        } else if hops.iter().any(|hop| hop.gateway.is_none()) {
+            oddities.push("with a hop without a gateway");
         }
         if kind != RTN_BLACKHOLE && kind != RTN_UNICAST {
             oddities.push("of another type");

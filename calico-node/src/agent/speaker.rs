@@ -113,8 +113,9 @@ impl Speaker {
         if current.desired.dynamic != desired.dynamic {
             let _ = current.handle.set_dynamic_peers(desired.dynamic.clone()).await;
         }
-        if current.desired.stations != desired.stations {
-            let _ = current.handle.set_stations(stations(&desired)).await;
+        let named = stations(&desired);
+        if stations(&current.desired) != named {
+            let _ = current.handle.set_stations(named).await;
         }
         if current.desired != desired {
             current.reconfigured = seconds();
@@ -229,7 +230,47 @@ fn age(since: Instant) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use calico_bgp::peers::{Secrets, plan};
+    use calico_model::resource::bgp::BmpStation;
+    use calico_model::resource::{BgpConfiguration, Node, NodeBgp, Object, Resource};
+    use calico_model::{Snapshot, Update};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_station_hears_anew_from_a_node_that_has_another_router_id() {
+        let station = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut configuration = BgpConfiguration::default();
+        let address = station.local_addr().unwrap().to_string().parse().unwrap();
+        configuration.bmp_stations = vec![BmpStation { address }];
+        let mut snapshot = Snapshot::default();
+        let bgp = Some(NodeBgp::at("10.0.0.1/24".parse().unwrap()));
+        let node = Node { bgp, ..Node::default() };
+        let node = Resource::Node(Object::new("node1".parse().unwrap(), node));
+        let configuration =
+            Resource::BgpConfiguration(Object::new("default".parse().unwrap(), configuration));
+        for resource in [node, configuration] {
+            snapshot.apply(Update::Put(Box::new(resource)));
+        }
+        let mut desired = plan(&snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap();
+        desired.listen.clear();
+
+        let mut speaker = Speaker::default();
+        for id in ["10.0.0.1", "10.0.0.2"] {
+            desired.speaker.router_id = id.parse().unwrap();
+            speaker.apply(Some(desired.clone())).await.unwrap();
+            let (mut feed, _) = tokio::time::timeout(Duration::from_secs(60), station.accept())
+                .await
+                .expect("a connection for each name")
+                .unwrap();
+            let mut heard = [0; 512];
+            let count = feed.read(&mut heard).await.unwrap();
+            let text = String::from_utf8_lossy(&heard[..count]).into_owned();
+            assert!(text.contains(&format!("calico-node {id}")), "{text:?}");
+        }
+    }
 
     #[test]
     fn the_status_is_told_at_once_after_a_time_of_quiet_and_once_a_second_while_things_happen() {

@@ -200,7 +200,7 @@ impl Load {
 }
 
 /// Waits until a daemon has nothing to do, a minute at most: some are busy long after the last session came up, and FRR
-/// closes a session whose KEEPALIVE and first UPDATE it finds together.
+/// closes sessions more often when it is told routes then (it does so in some runs anyway; why, is not known).
 async fn idle(running: &mut Running) -> Result<Cpu> {
     let mut before = running.cpu()?;
     for _ in 0..30 {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use calico_model::resource::NodeInterface;
-use calico_model::{Cidr, NodeName};
+use calico_model::{Cidr, InterfaceName, NodeName};
 use calico_policy::Compiler;
 use calico_policy::nft::{self, Nft};
 use calico_route::actual::Knowledge;
@@ -364,13 +364,10 @@ impl Dataplane {
                 }
                 Err(error) => {
                     made = Made::NotAll;
-                    // Why a device could not be made is told; what belongs on it goes without saying.
-                    let follows =
-                        matches!(&error, WriteError::NoDevice { device } if failed.contains(&device));
-                    failed.extend(error.is_no_tunnel().then(|| outcome.change.device()).flatten());
-                    if !follows {
+                    if !follows(outcome.change, &error, &failed) {
                         pass.note(&error);
                     }
+                    failed.extend(error.is_no_tunnel().then(|| outcome.change.device()).flatten());
                 }
             }
         }
@@ -391,6 +388,13 @@ impl Dataplane {
             }
         }
     }
+}
+
+/// Reports whether a change could not be made since a device could not: why is told, and what belongs on it goes without
+/// saying, whatever the kernel calls it.
+fn follows(change: &Change, error: &WriteError, failed: &BTreeSet<&InterfaceName>) -> bool {
+    let device = if let WriteError::NoDevice { device } = error { Some(device) } else { change.device() };
+    device.is_some_and(|device| failed.contains(device))
 }
 
 /// Follows others' changes of our rules on a thread of its own, which ends when the socket fails or nobody listens. It tells a few
@@ -419,4 +423,37 @@ fn gateway_removed(change: &Change) -> Option<&Cidr> {
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use calico_model::Family;
+    use calico_route::route::RouteKey;
+
+    use super::*;
+
+    /// On a kernel without VXLAN, everything that belongs on the device is refused, each in its own way.
+    #[tokio::test]
+    async fn what_belongs_on_a_device_that_cannot_be_made_is_not_told_of() {
+        let device: InterfaceName = "vxlan.absent".parse().unwrap();
+        let own = || device.clone();
+        let key = RouteKey::main("192.0.2.0/26".parse().unwrap(), 1024);
+        let changes = [
+            Change::SetSysctl { sysctl: Sysctl::disable_ipv6(&device), value: "0".to_owned() },
+            Change::SetSysctl {
+                sysctl: Sysctl::of_device(&device, "conf", Family::V4, "rp_filter"),
+                value: "1".to_owned(),
+            },
+            Change::SetLink { device: own(), mtu: Some(1450), mac: None },
+            Change::StopChecksumOffload { device: own() },
+            Change::AddAddress { device: own(), address: "192.0.2.1/32".parse().unwrap(), mark: None },
+            Change::AddRoute { key, form: Form::Device(own()) },
+        ];
+        let mut netlink = Netlink::connect().unwrap();
+        for outcome in netlink.apply(&changes).await {
+            let error = outcome.result.expect_err("there is no such device");
+            assert!(follows(outcome.change, &error, &[&device].into()), "{error}");
+            assert!(!follows(outcome.change, &error, &BTreeSet::new()), "{error}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use calico_model::datastore::client::Client;
 use calico_model::datastore::{Change, Syncer};
 use calico_model::resource::Kind;
 use calico_model::resource::block::all_blocks_prefix;
-use calico_model::{Cidr, Datastore, LearnedRoutes, NodeName, Update};
+use calico_model::{Datastore, LearnedRoutes, NodeName, Update};
 use calico_policy::Compiler;
 use calico_route::Ownership;
 use calico_route::reconcile::{End, Next, Reconciler};
@@ -253,10 +253,7 @@ impl Agent {
             self.learned = Learned::Unknown;
         }
         // What an earlier speaker learned may still be so.
-        let may_be_learned = |destination: &Cidr| self.desired.may_be_learned(destination);
-        let keep: Option<&Kept<'_>> = (matches!(self.learned, Learned::Unknown)
-            && self.desired.bgp().is_some())
-        .then_some(&may_be_learned);
+        let is_waited_for = matches!(self.learned, Learned::Unknown) && self.desired.bgp().is_some();
         let mut problems: BTreeSet<String> = BTreeSet::new();
         problems.extend(snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
         problems.extend(self.desired.routes().problems.iter().map(ToString::to_string));
@@ -269,6 +266,8 @@ impl Agent {
         match self.dataplane.apply_rules(&mut self.compiler, &self.settings.node) {
             Ok(closed) => {
                 problems.extend(closed);
+                let may_be_learned = is_waited_for.then(|| self.desired.may_be_learned());
+                let keep: Option<&Kept<'_>> = may_be_learned.as_ref().map(|kept| kept as &Kept<'_>);
                 let pass = self
                     .dataplane
                     .apply_routes(self.desired.routes(), &delta, &mut self.reconciler, keep, began)

@@ -80,10 +80,10 @@ impl Desired {
         self.routes.desired()
     }
 
-    /// Reports whether BGP may tell of a destination, which it does not where the datastore is the source of routes.
-    #[must_use]
-    pub fn may_be_learned(&self, destination: &Cidr) -> bool {
-        self.routes.source(destination) != Some(Source::Datastore)
+    /// Returns what says whether BGP may tell of a destination, which it does not where the datastore is the source of routes.
+    pub fn may_be_learned(&self) -> impl Fn(&Cidr) -> bool {
+        let source = self.routes.sources();
+        move |destination| source(destination) != Some(Source::Datastore)
     }
 
     /// Returns who else is told; `None` when BGP is off or the node has no address to speak from.

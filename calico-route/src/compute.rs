@@ -173,12 +173,11 @@ impl Computer {
         self.laid.lay_anew(&view, &dirty.places)
     }
 
-    /// Returns where the routes to a destination come from when it is on another node; `None` when no pool holds it. What
-    /// comes from the datastore is never learned.
-    #[must_use]
-    pub fn source(&self, destination: &Cidr) -> Option<Source> {
+    /// Returns what says where the routes to a destination come from when it is on another node; `None` when no pool holds it.
+    /// What comes from the datastore is never learned.
+    pub fn sources(&self) -> impl Fn(&Cidr) -> Option<Source> {
         let view = View::new(&self.known, &self.learned, &self.peering);
-        Some(view.pools.encap(destination)?.source(view.cluster_routes()))
+        move |destination| Some(view.pools.encap(destination)?.source(view.cluster_routes()))
     }
 
     /// Returns what is wanted, as of the last [`Computer::settle`].

@@ -68,6 +68,8 @@ pub(super) struct Dataplane {
     watch: Option<Watch>,
     /// How often more changed than watches that failed could tell.
     former_overruns: u64,
+    /// When one that failed may be opened again.
+    reopened: Instant,
     departures: Departures,
     flows: Flows,
     /// What the kernel holds: only while it is as wanted and nobody else changed it.
@@ -122,6 +124,9 @@ enum Made {
 /// and the pass after it are late.
 const SWEEP: Duration = Duration::from_millis(1500);
 
+/// How long a watch that failed is left alone: one that fails each time at once is not to have everything read in a circle.
+const REOPEN: Duration = Duration::from_secs(10);
+
 impl Dataplane {
     /// Connects in the network namespace of the calling thread.
     pub(super) async fn connect() -> Result<Self, ConnectError> {
@@ -138,6 +143,7 @@ impl Dataplane {
             netlink,
             watch: Some(watch),
             former_overruns: 0,
+            reopened: crate::clock::now(),
             departures: Departures::default(),
             flows: Flows::default(),
             known: None,
@@ -215,6 +221,7 @@ impl Dataplane {
     fn cannot_follow(&mut self, error: &std::io::Error) -> Event {
         tracing::warn!(%error, "the kernel's changes cannot be followed; everything is read again until they can");
         self.former_overruns = self.overruns();
+        self.reopened = crate::clock::now() + REOPEN;
         self.watch = None;
         Event::Overrun
     }
@@ -316,7 +323,7 @@ impl Dataplane {
                 }
             }
         }
-        if self.watch.is_none() {
+        if self.watch.is_none() && self.reopened <= now {
             // First it is listened, then read: nothing is missed between.
             self.watch = self.netlink.watch(&desired.ownership).await.ok();
         }

@@ -15,6 +15,7 @@ use calico_model::resource::{AllowedUse, EncapMode, Node, ObjectId};
 use calico_model::{Datastore, Family, Name, NodeName, Snapshot};
 use calico_route::vxlan_mac;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::dataplane::with_causes;
 use crate::clock;
@@ -123,15 +124,27 @@ fn spawn_with(node: NodeName, client: Client, store: Arc<dyn Datastore>, mut upk
     tokio::spawn(async move {
         /// Another try after a failure comes this late, unless something changes before.
         const RETRY: Duration = Duration::from_secs(5);
+        let mut upkeep_due = Instant::now();
         loop {
             let wanted = newest.borrow_and_update().clone();
-            let failure = if wanted.known { keeper.keep(&wanted, clock::wall()).await.err() } else { None };
-            let text = failure.as_ref().map(|error| with_causes(error));
+            let mut outcome = Ok(());
+            if wanted.known {
+                outcome = keeper.keep_tunnels(&wanted, clock::wall()).await;
+                // A tunnel that gets no address is tried again often; what costs a look at all blocks is not.
+                if Instant::now() >= upkeep_due {
+                    let kept = keeper.keep_blocks(&wanted, clock::wall()).await;
+                    upkeep_due = Instant::now() + if kept.is_ok() { upkeep.pause() } else { RETRY };
+                    outcome = outcome.and(kept);
+                }
+            }
+            let text = outcome.as_ref().err().map(|error| with_causes(error));
             tell.send_if_modified(|told| std::mem::replace(told, text.clone()) != text);
-            let wait = if failure.is_some() { RETRY } else { upkeep.pause() };
-            let changed = tokio::time::timeout(wait, newest.changed()).await.unwrap_or(Ok(()));
-            if changed.is_err() {
-                return;
+            let next = if outcome.is_err() { upkeep_due.min(Instant::now() + RETRY) } else { upkeep_due };
+            match tokio::time::timeout_at(next, newest.changed()).await {
+                Ok(Err(_)) => return,
+                // What is selected may be others by now.
+                Ok(Ok(())) => upkeep_due = Instant::now(),
+                Err(_) => {}
             }
         }
     });
@@ -168,13 +181,13 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Does all that is wanted, whatever of it fails; of several failures the first is told.
-    async fn keep(&self, wanted: &Wanted, now: SystemTime) -> Result<(), KeepError> {
+    /// Keeps each tunnel's address, whatever becomes of the others'; of several failures the first is told.
+    async fn keep_tunnels(&self, wanted: &Wanted, now: SystemTime) -> Result<(), KeepError> {
         let mut outcome = Ok(());
         for kind in KINDS {
             outcome = outcome.and(self.keep_tunnel(kind, wanted, now).await);
         }
-        outcome.and(self.look_after_blocks(wanted, now).await)
+        outcome
     }
 
     async fn keep_tunnel(&self, kind: TunnelKind, wanted: &Wanted, now: SystemTime) -> Result<(), KeepError> {
@@ -197,7 +210,7 @@ impl Keeper {
         released.map(|_| ()).map_err(|source| KeepError::Release { kind, source })
     }
 
-    async fn look_after_blocks(&self, wanted: &Wanted, now: SystemTime) -> Result<(), KeepError> {
+    async fn keep_blocks(&self, wanted: &Wanted, now: SystemTime) -> Result<(), KeepError> {
         if !wanted.unselected.is_empty() {
             let given_back = self.ipam.release_unselected_affinities(&self.node, now).await;
             for block in given_back.map_err(KeepError::GiveBack)? {
@@ -276,12 +289,12 @@ mod tests {
         client.of::<Node>().create(known.nodes[&id].as_ref().clone()).await.unwrap();
         let keeper = Keeper { node: node.clone(), client: client.clone(), ipam: ipam(store) };
 
-        keeper.keep(&Wanted::of(&known, &node), now()).await.unwrap();
+        keeper.keep_tunnels(&Wanted::of(&known, &node), now()).await.unwrap();
         let told = client.of::<Node>().get(&id).await.unwrap();
         let addr = told.spec.ipv4_vxlan_tunnel_addr.unwrap();
         assert_eq!(told.spec.vxlan_tunnel_mac, Some(vxlan_mac(&node, Family::V4)));
         known.insert(told);
-        keeper.keep(&Wanted::of(&known, &node), now()).await.unwrap();
+        keeper.keep_tunnels(&Wanted::of(&known, &node), now()).await.unwrap();
         assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, Some(addr));
 
         // Another tunnel that cannot have one is told of, and no hindrance.
@@ -289,7 +302,7 @@ mod tests {
         known.insert(Object::new("full".parse().unwrap(), full));
         keeper.tell(TunnelKind::Vxlan, None).await.unwrap();
         known.insert(client.of::<Node>().get(&id).await.unwrap());
-        let failed = keeper.keep(&Wanted::of(&known, &node), now()).await.unwrap_err();
+        let failed = keeper.keep_tunnels(&Wanted::of(&known, &node), now()).await.unwrap_err();
         assert!(matches!(failed, KeepError::Assign { kind: TunnelKind::Ipip, .. }), "{failed:?}");
         let told = client.of::<Node>().get(&id).await.unwrap();
         assert_eq!(told.spec.ipv4_vxlan_tunnel_addr, Some(addr));
@@ -298,17 +311,17 @@ mod tests {
         let told = known.nodes[&id].as_ref().clone();
         let mut off = snapshot(EncapMode::Never);
         off.insert(told);
-        keeper.keep(&Wanted::of(&off, &node), now()).await.unwrap();
+        keeper.keep_tunnels(&Wanted::of(&off, &node), now()).await.unwrap();
         assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, None);
         let handle = TunnelKind::Vxlan.handle(&node);
         assert!(keeper.ipam.addrs_by_handle(&handle, now()).await.unwrap().is_empty());
 
         // An agent that told that it has none, and ended before it had given it back.
-        keeper.keep(&Wanted::of(&known, &node), now()).await.unwrap_err();
+        keeper.keep_tunnels(&Wanted::of(&known, &node), now()).await.unwrap_err();
         keeper.tell(TunnelKind::Vxlan, None).await.unwrap();
         off.insert(client.of::<Node>().get(&id).await.unwrap());
         assert!(!keeper.ipam.addrs_by_handle(&handle, now()).await.unwrap().is_empty());
-        keeper.keep(&Wanted::of(&off, &node), now()).await.unwrap();
+        keeper.keep_tunnels(&Wanted::of(&off, &node), now()).await.unwrap();
         assert!(keeper.ipam.addrs_by_handle(&handle, now()).await.unwrap().is_empty());
     }
 
@@ -328,7 +341,7 @@ mod tests {
         known.insert(client.of::<IpPool>().modify(&name, |_, pool| elsewhere(pool)).await.unwrap());
         let wanted = Wanted::of(&known, &node);
         assert!(wanted.pools.is_empty(), "{wanted:?}");
-        keeper.keep(&wanted, now()).await.unwrap();
+        keeper.keep_blocks(&wanted, now()).await.unwrap();
         let key = calico_model::resource::block::block_key(&block);
         assert_eq!(client.store().get(&key).await.unwrap(), None);
     }

@@ -233,6 +233,12 @@ impl Known {
         known
     }
 
+    /// Reports whether a destination is a block, or an address of one that lives elsewhere.
+    pub(super) fn is_of_blocks(&self, destination: Cidr) -> bool {
+        self.blocks.contains_key(&destination)
+            || destination.is_host() && self.lent.contains_key(&destination.addr())
+    }
+
     /// Returns where an address that two nodes have a claim to is active.
     pub(super) fn moving_to(&self, addr: IpAddr) -> Option<&NodeName> {
         let blocks = self.lent.get(&addr)?;
@@ -328,10 +334,9 @@ impl Known {
     fn mark_dependants(&self, name: &NodeName, site: Option<&Site>, dirty: &mut Dirty) {
         let Some(site) = site.filter(|_| !dirty.everything) else { return };
         for addr in site.addrs() {
-            // A destination may not cut off a node that is inside of it: a block, or what BGP tells inside of a pool.
+            // A destination may not cut off a node that is inside of it.
             for prefix in (0..=Family::of(addr).bits()).filter_map(|len| Cidr::holding(addr, len)) {
-                let in_pool = || self.rules.pools.values().any(|pool| pool.spec.cidr.covers(&prefix));
-                if self.blocks.contains_key(&prefix) || prefix.is_host() || in_pool() {
+                if self.blocks.contains_key(&prefix) || prefix.is_host() {
                     dirty.prefix(prefix);
                 }
             }

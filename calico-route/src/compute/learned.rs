@@ -28,8 +28,9 @@ pub(super) fn route(view: &View<'_>, prefix: Cidr, part: &mut Part) {
     if pool.is_some_and(|encap| encap.source(view.cluster_routes()) == Source::Datastore) {
         return;
     }
-    // What leads to a peer on its own account is meant to lead to a node.
-    if let Some(problem) = view.cuts_off(prefix).filter(|_| pool.is_some() && led.is_none()) {
+    // What leads to a block leads to its owner. Everything else, such as the routes of the fabric to nodes, is as it is told.
+    if let Some(problem) = view.cuts_off(prefix).filter(|_| view.known.is_of_blocks(prefix) && led.is_none())
+    {
         part.problems.insert(problem);
         return;
     }

@@ -304,12 +304,18 @@ fn pe55_neither_the_owner_of_a_block_nor_who_learns_it_cuts_off_a_node_inside() 
     let mut learned = LearnedRoutes::new();
     learn(&mut learned, "172.16.6.0/26", &["172.16.6.1"]);
     learn(&mut learned, "172.16.6.128/26", &["172.16.6.1"]);
+    // What the fabric tells of its racks and of a node's loopback is no block, whichever pool it is in.
+    pool(&mut snapshot, "172.16.0.0/12", EncapMode::Never, EncapMode::Never);
+    learn(&mut learned, "172.16.0.0/16", &["172.16.199.254"]);
+    learn(&mut learned, "172.16.6.2/32", &["172.16.199.254"]);
     let other = compute(&snapshot, &node_name("node3"), &learned);
     assert!(
         !other.routes.contains_key(&key("172.16.6.0/26"))
             && problems(&other).iter().any(|said| said.starts_with("block 172.16.6.0/26 holds"))
     );
-    assert!(other.routes.contains_key(&key("172.16.6.128/26")), "nobody lives in there");
+    for kept in ["172.16.6.128/26", "172.16.0.0/16", "172.16.6.2/32"] {
+        assert!(other.routes.contains_key(&key(kept)), "{kept}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //!   resync deadline ──┘
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use calico_model::InterfaceName;
@@ -16,7 +16,7 @@ use calico_model::InterfaceName;
 use crate::actual::Host;
 use crate::change::Change;
 use crate::ownership::Ownership;
-use crate::route::Form;
+use crate::route::{Form, RouteKey};
 
 /// How patient the loop is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +132,8 @@ impl Reconciler {
     }
 
     /// Splits off the changes that are to be made now: removals over a workload's interface that appeared only lately
-    /// are left for a later pass, which comes by itself.
+    /// are left for a later pass, which comes by itself. What is beside a route that is written is not left: the datastore
+    /// knows that destination, and the kernel would refuse the route while the other is before it.
     pub fn admit(
         &mut self,
         changes: Vec<Change>,
@@ -144,8 +145,11 @@ impl Reconciler {
         for device in host.links.keys().filter(|device| ownership.is_workload(device)) {
             self.first_seen.entry(device.clone()).or_insert(now);
         }
-        let (held, admitted): (Vec<_>, Vec<_>) =
-            changes.into_iter().partition(|change| self.grace_end(change).is_some_and(|end| end > now));
+        let replaced: BTreeSet<RouteKey> = changes.iter().filter_map(replaced).collect();
+        let (held, admitted): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| {
+            matches!(change, Change::RemoveRoute { key, .. } if !replaced.contains(key))
+                && self.grace_end(change).is_some_and(|end| end > now)
+        });
         if let Some(end) = held.iter().filter_map(|change| self.grace_end(change)).min() {
             self.wake(end);
         }
@@ -184,6 +188,10 @@ impl Reconciler {
         let Form::Device(device) = &route.form else { return None };
         self.first_seen.get(device).map(|seen| *seen + self.settings.grace)
     }
+}
+
+fn replaced(change: &Change) -> Option<RouteKey> {
+    if let Change::ReplaceRoute { key, .. } = change { Some(*key) } else { None }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::route::{Installed, RouteKey};
+use crate::route::Installed;
 
 #[expect(clippy::disallowed_methods, reason = "some instant to count from; nothing waits for it")]
 fn start() -> Instant {

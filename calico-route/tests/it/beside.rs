@@ -1,7 +1,11 @@
 //! What others put beside ours under the same key, of which the kernel removes whichever fits first.
 
+use calico_route::reconcile::Settings;
+use calico_route::{Reconciler, diff};
+
 use crate::cluster::{three_dual_nodes, three_nodes};
-use crate::kernel::{desired, settle};
+use crate::drift::clock;
+use crate::kernel::{contains, desired, settle};
 use crate::namespace::{TestNamespace, machine};
 
 fn sorted(text: &str) -> Vec<&str> {
@@ -89,6 +93,30 @@ async fn a_route_that_is_beside_a_wanted_one_of_ipv6_goes_and_the_wanted_one_sta
         ],
     )
     .await;
+}
+
+/// A restarted agent has seen no interface before, and leaves what it does not know of for a while.
+#[tokio::test]
+async fn a_route_that_is_before_a_wanted_one_goes_at_once_over_a_new_interface_too() {
+    let machine = machine();
+    machine.ip("link add cali2 type veth peer name far2");
+    machine.ip("link set far2 up");
+    machine.ip("link set cali2 up");
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &desired).await;
+    let before = machine.ip("route show");
+    machine.ip("route prepend 192.168.0.1 dev cali2 metric 1024 proto 80");
+    machine.ip("route add 192.168.0.2 dev cali2 metric 1024");
+    let actual = netlink.read(&desired.ownership).await.unwrap();
+    let mut reconciler = Reconciler::new(Settings::default());
+    let changes = reconciler.admit(diff(&desired, &actual), &actual.host, &desired.ownership, clock());
+    for outcome in netlink.apply(&changes).await {
+        assert!(outcome.result.is_ok(), "{}: {:?}", outcome.change, outcome.result);
+    }
+    contains(&machine.ip("route show"), "192.168.0.2 dev cali2");
+    machine.ip("route del 192.168.0.2");
+    assert_eq!(sorted(&machine.ip("route show")), sorted(&before));
 }
 
 #[tokio::test]

@@ -108,7 +108,7 @@ impl Speaker {
         for peer in self.by_address.values().copied().collect::<Vec<_>>() {
             self.feed_session(peer, Some(id));
         }
-        self.feeds.wake(&mut self.events);
+        self.wake_feeds();
         id
     }
 
@@ -161,7 +161,7 @@ impl Speaker {
             let message = bmp::statistics(&header(peer, up), &statistics);
             self.feeds.feeds.values_mut().for_each(|feed| feed.sessions.push_back(message.clone()));
         }
-        self.feeds.wake(&mut self.events);
+        self.wake_feeds();
     }
 
     /// Tells one station, or all, that a session is established, and its routes.
@@ -184,7 +184,7 @@ impl Speaker {
                 }
             }
         }
-        self.feeds.wake(&mut self.events);
+        self.wake_feeds();
     }
 
     /// Tells every station that a session is over, and with it its routes.
@@ -206,7 +206,7 @@ impl Speaker {
             feed.first.v4.remove(&id);
             feed.first.v6.remove(&id);
         }
-        self.feeds.wake(&mut self.events);
+        self.wake_feeds();
     }
 
     /// Takes down that a path is another than the stations know.
@@ -216,10 +216,15 @@ impl Speaker {
         }
         for feed in self.feeds.feeds.values_mut() {
             A::unknown(feed).insert((id, nlri));
-            if feed.is_behind() {
-                let held: u32 = self.peers.values().map(|peer| peer.held.v4 + peer.held.v6).sum();
-                feed.look_at = LEEWAY + 2 * held as usize;
-            }
+        }
+        self.wake_feeds();
+    }
+
+    /// Has every station told what waits for it, and cuts off those that are too far behind for the routes there are now.
+    fn wake_feeds(&mut self) {
+        for feed in self.feeds.feeds.values_mut().filter(|feed| feed.is_behind()) {
+            let held: u32 = self.peers.values().map(|peer| peer.held.v4 + peer.held.v6).sum();
+            feed.look_at = LEEWAY + 2 * held as usize;
         }
         self.feeds.wake(&mut self.events);
     }

@@ -17,6 +17,12 @@ const END: Refresh = Refresh::End(Family::V4);
 /// A session with a peer that knows the marks, and graceful restart or not.
 fn meet(restarts: bool) -> (Rig, ConnectionId) {
     let mut rig = Rig::new();
+    let connection = establish(&mut rig, restarts);
+    (rig, connection)
+}
+
+/// The same with a speaker that is there already.
+pub(crate) fn establish(rig: &mut Rig, restarts: bool) -> ConnectionId {
     let connection = rig.accept(EVIL);
     let graceful_restart = restarts.then_some(GracefulRestart {
         restart_time: 120,
@@ -40,7 +46,7 @@ fn meet(restarts: bool) -> (Rig, ConnectionId) {
     rig.receive(connection, &wire::keepalive());
     rig.sent(connection);
     assert_eq!(rig.state(EVIL), State::Established);
-    (rig, connection)
+    connection
 }
 
 /// The peer tells these networks, of 8 bits each.

@@ -263,3 +263,24 @@ fn a_station_that_lags_behind_routes_that_come_and_go_is_cut_off_and_one_that_wa
         assert_eq!(rig.state(EVIL), calico_bgp::session::State::Established);
     }
 }
+
+#[test]
+fn a_station_hears_of_a_table_of_any_size_that_is_there_already() {
+    let mut rig = Rig::new();
+    rig.change(EVIL, |peer| peer.max_prefixes = None);
+    let evil = crate::refresh::establish(&mut rig, true);
+    for told in (0..102_000).step_by(500).map(prefixes) {
+        rig.receive(evil, &update(&good_attributes(65066), &told));
+    }
+    let feed = rig.speaker.open_feed("a test", "node1");
+    assert!(rig.speaker.has_feed(feed), "one that comes to it");
+    while {
+        let mut octets = Vec::new();
+        rig.speaker.feed(feed, &mut octets, Duration::ZERO);
+        !octets.is_empty()
+    } {}
+    rig.speaker.closed(evil, "reset".to_owned(), rig.now);
+    assert_eq!(rig.speaker.learned().unwrap().len(), 102_000, "the peer restarts");
+    crate::refresh::establish(&mut rig, true);
+    assert!(rig.speaker.has_feed(feed), "one that was there before");
+}

@@ -130,6 +130,8 @@ pub(crate) struct Resolver<'h> {
     node_devices: BTreeMap<Family, Result<&'h InterfaceName, Waiting>>,
     /// What was found for gateways that were asked for before: routes are many, gateways few.
     found: RefCell<BTreeMap<IpAddr, Option<&'h Form>>>,
+    /// Likewise, which gateways are on the link of the device that holds the node's address.
+    on_link: RefCell<BTreeMap<IpAddr, bool>>,
 }
 
 impl<'h> Resolver<'h> {
@@ -145,6 +147,7 @@ impl<'h> Resolver<'h> {
             hindered: BTreeSet::new(),
             node_devices: Family::ALL.into_iter().map(node_device).collect(),
             found: RefCell::default(),
+            on_link: RefCell::default(),
         }
     }
 }
@@ -181,7 +184,9 @@ impl<'h> Resolver<'h> {
             Reach::NodeDevice => {
                 let device = self.node_device(Family::of(hop.gateway))?;
                 self.usable(device)?;
-                if !self.is_on_link(hop.gateway, device) {
+                let mut on_link = self.on_link.borrow_mut();
+                if !*on_link.entry(hop.gateway).or_insert_with(|| is_on_link(self.host, hop.gateway, device))
+                {
                     return Err(Waiting::NotOnLink { gateway: hop.gateway, device: device.clone() });
                 }
                 Ok(gateway(device, false))
@@ -229,19 +234,19 @@ impl<'h> Resolver<'h> {
         }
     }
 
-    /// Reports whether the kernel takes an address for a gateway on a link: by the subnets of the link's addresses or by
-    /// a route of others that leads straight to it.
-    fn is_on_link(&self, addr: IpAddr, device: &InterfaceName) -> bool {
-        let mut addresses = self.host.links.get(device).into_iter().flat_map(|link| link.addresses.keys());
-        let straight = |form: &Form| matches!(form, Form::Device(over) if over == device);
-        addresses.any(|held| held.subnet().contains(addr)) || host_route(self.host, addr, straight).is_some()
-    }
-
     /// Returns the host's own best route to an address. Routes of ours are not asked, so the answer does not depend on
     /// what we have written.
     fn host_route(&self, addr: IpAddr) -> Option<&'h Form> {
         *self.found.borrow_mut().entry(addr).or_insert_with(|| host_route(self.host, addr, |_| true))
     }
+}
+
+/// Reports whether the kernel takes an address for a gateway on a link: by the subnets of the link's addresses or by a route
+/// of others that leads straight to it.
+fn is_on_link(host: &Host, addr: IpAddr, device: &InterfaceName) -> bool {
+    let mut addresses = host.links.get(device).into_iter().flat_map(|link| link.addresses.keys());
+    let straight = |form: &Form| matches!(form, Form::Device(over) if over == device);
+    addresses.any(|held| held.subnet().contains(addr)) || host_route(host, addr, straight).is_some()
 }
 
 /// Returns the host's best route to an address, of those that fit.

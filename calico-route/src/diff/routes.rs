@@ -10,7 +10,7 @@ use crate::change::Change;
 use crate::desired::Desired;
 use crate::ownership::PROTOCOL;
 use crate::resolve::{Resolver, Waiting};
-use crate::route::{Class, Form, Installed, Route, RouteKey};
+use crate::route::{Class, Form, Gateway, Installed, Route, RouteKey};
 
 #[derive(Debug, Default)]
 pub(super) struct Routes {
@@ -43,12 +43,15 @@ pub(super) fn changes(
             .collect();
         let form = match resolver.resolve(&route.target) {
             Ok(form) => form,
-            Err(problem) => {
-                // What is there cannot be right, except that a workload's interface that is down comes back.
-                waiting.insert(problem);
-                routes.remove(key, held);
-                continue;
-            }
+            Err(problem) => match taken(&problem, &held) {
+                Some(form) => form,
+                None => {
+                    // What is there cannot be right, except that a workload's interface that is down comes back.
+                    waiting.insert(problem);
+                    routes.remove(key, held);
+                    continue;
+                }
+            },
         };
         let kept = held.iter().position(|held| held.protocol == PROTOCOL && held.form == form);
         if let Some(kept) = kept
@@ -93,6 +96,15 @@ impl Routes {
     fn remove<'r>(&mut self, key: &RouteKey, held: impl IntoIterator<Item = &'r Installed>) {
         self.removals.extend(held.into_iter().map(|route| removal(key, route)));
     }
+}
+
+/// Returns the route over a gateway that is not known to be on the link, if the kernel holds it: it asks the tables of all
+/// rules, of which only the main one is read, and has taken the route.
+fn taken(problem: &Waiting, held: &[&Installed]) -> Option<Form> {
+    let Waiting::NotOnLink { gateway, device } = problem else { return None };
+    let gateway = Gateway { address: *gateway, device: device.clone(), onlink: false };
+    let form = Form::Gateways([gateway].into());
+    held.iter().any(|held| held.protocol == PROTOCOL && held.form == form).then_some(form)
 }
 
 fn removal(key: &RouteKey, route: &Installed) -> Change {

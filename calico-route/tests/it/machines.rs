@@ -68,6 +68,25 @@ async fn a_node_of_the_subnet_that_is_not_on_the_link_is_told_of() {
     contains(&machine.ip("route show"), "192.168.1.0/26 via 172.16.6.200 dev eth0");
 }
 
+/// The kernel looks for a gateway in all tables that its rules lead to.
+#[tokio::test]
+async fn a_route_over_a_gateway_that_the_kernel_found_by_other_tables_stays() {
+    let machine = machine();
+    machine.ip("address flush dev eth0");
+    machine.ip("address add 172.16.6.1/32 dev eth0");
+    machine.ip("route add 172.16.6.0/24 dev eth0 table 100");
+    machine.ip("rule add to 172.16.6.0/24 lookup 100");
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    machine.ip("route add 192.168.1.0/26 via 172.16.6.2 dev eth0 metric 1024 proto 80");
+    let laid = machine.ip("route show 192.168.1.0/26");
+    assert_eq!(told(&mut netlink, &desired).await, BTreeSet::new());
+    assert_eq!(machine.ip("route show 192.168.1.0/26"), laid);
+    machine.ip("route replace 192.168.1.0/26 via 172.16.6.3 dev eth0 metric 1024 proto 80");
+    assert_eq!(told(&mut netlink, &desired).await.len(), 1);
+    assert_eq!(machine.ip("route show 192.168.1.0/26"), "");
+}
+
 #[tokio::test]
 async fn an_interface_that_is_not_told_by_its_name_is_left_alone_but_for_the_route() {
     let machine = machine();

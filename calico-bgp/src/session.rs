@@ -129,6 +129,16 @@ impl Session {
         (self.dialing != Dialing::Stopped).then(|| self.allocate())
     }
 
+    /// Returns the name that the next connection gets.
+    pub(crate) fn next(&self) -> ConnectionId {
+        self.next
+    }
+
+    /// Goes on with names where another session ended.
+    pub(crate) fn go_on_from(&mut self, next: ConnectionId) {
+        self.next = next;
+    }
+
     /// Returns when [`Input::Timeout`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

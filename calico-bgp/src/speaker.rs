@@ -127,6 +127,9 @@ pub enum Refused {
         /// How many may.
         limit: u32,
     },
+    /// Nobody may come unannounced any more: so many different peers were here since the speaker began.
+    #[error("{0} would be one peer more than a speaker can tell apart in its life")]
+    Exhausted(IpAddr),
 }
 
 /// How much longer a round is put off for each established peer: to write to one costs a few microseconds.
@@ -139,6 +142,8 @@ pub struct Speaker {
     peers: BTreeMap<PeerId, Peer>,
     by_address: BTreeMap<IpAddr, PeerId>,
     next_id: u32,
+    /// Numbers that nothing names any more, and how far their connections were counted.
+    vacant: Vec<ConnectionId>,
     tables: Tables,
     interner: Interner,
     /// Peers that are gone, and whose connections still carry the last words.
@@ -171,6 +176,7 @@ impl Speaker {
             peers: BTreeMap::new(),
             by_address: BTreeMap::new(),
             next_id: 1,
+            vacant: Vec::new(),
             interner: Interner::default(),
             leaving: Vec::new(),
             departed: Vec::new(),
@@ -449,14 +455,7 @@ impl Speaker {
 
     /// Ends every call: forgets peers that are gone, and tells what changed when it is time.
     fn advance(&mut self, now: Instant) {
-        let peers = &mut self.peers;
-        self.leaving.retain(|id| {
-            let has_words_to_say = peers.get(id).is_some_and(|peer| !peer.lines.is_empty());
-            if !has_words_to_say {
-                peers.remove(id);
-            }
-            has_words_to_say
-        });
+        self.forget_those_who_left();
         self.check_deferral(now);
         if self.has_work() && now >= self.next_round {
             self.round(now);

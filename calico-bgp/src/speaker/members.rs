@@ -18,17 +18,19 @@ use crate::decision::Source;
 use crate::family::{FamilySet, PerFamily};
 use crate::filter::PrefixSet;
 use crate::rib::{Path, PeerId, Tabled};
-use crate::session::{Input, Session, State};
+use crate::session::{ConnectionId, Input, Session, State};
 use crate::wire::Notification;
 use crate::wire::open::Feature;
 
 impl Speaker {
     pub(super) fn add_peer(&mut self, config: PeerConfig, now: Instant) {
-        let id = PeerId(self.next_id);
-        self.next_id += 1;
+        let first = self.vacant.pop().unwrap_or(ConnectionId { peer: self.next_id, serial: 0 });
+        let id = PeerId(first.peer);
+        self.next_id = self.next_id.max(id.0 + 1);
         let terms = peer::terms(&self.config, &config, History::Never, self.restart_state());
         let seed = self.config.seed ^ (u64::from(id.0) << 32);
-        let session = Session::new(id.0, terms, config.initiation, config.connect_retry, seed);
+        let mut session = Session::new(id.0, terms, config.initiation, config.connect_retry, seed);
+        session.go_on_from(first);
         if config.reflection == Reflection::Client {
             self.tables.clients.insert(id);
         }
@@ -59,6 +61,7 @@ impl Speaker {
             path: None,
             fill: PerFamily::default(),
             came_by: None,
+            leaves_nothing: false,
         };
         peer.session.set_send_hold(peer.config.send_hold);
         peer.session.set_keepalive(peer.config.keepalive);
@@ -77,12 +80,33 @@ impl Speaker {
             peer.retained = Retained::Nothing;
             peer.long_lived = PerFamily::default();
             peer.config.max_prefixes = None;
+            peer.leaves_nothing = peer.came_by.is_some() && peer.history == History::Never;
             // Nobody is waited for, and whoever comes from this address now is another peer.
             peer.suspended = Suspended::No;
             peer.came_by = None;
         }
         self.leaving.push(id);
-        self.departed.push(id);
+    }
+
+    /// Forgets the peers that have left. What was told until now may still depend on one that was ever up; the number of one
+    /// that came unannounced and never was is taken by the next.
+    pub(super) fn forget_those_who_left(&mut self) {
+        let has_words_to_say = |id: &PeerId| self.peers.get(id).is_some_and(|peer| !peer.lines.is_empty());
+        let (stay, go): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.leaving).into_iter().partition(has_words_to_say);
+        self.leaving = stay;
+        for id in go {
+            let Some(peer) = self.peers.remove(&id) else { continue };
+            if let Some(filed) = peer.filed {
+                self.deadlines.remove(&(filed, peer.id));
+            }
+            if peer.leaves_nothing {
+                self.tables.clients.remove(&peer.id);
+                self.vacant.push(peer.session.next());
+            } else {
+                self.departed.push(peer.id);
+            }
+        }
     }
 
     pub(super) fn change_peer(&mut self, id: PeerId, config: PeerConfig, now: Instant) {

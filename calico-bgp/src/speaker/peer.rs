@@ -167,6 +167,8 @@ pub(super) struct Peer {
     pub(super) fill: PerFamily<Fill>,
     /// The prefix by which it came unannounced, if it did.
     pub(super) came_by: Option<Cidr>,
+    /// Whether it goes without ever having been up, and without having been dialed: nothing names it then.
+    pub(super) leaves_nothing: bool,
 }
 
 /// How far this speaker's sessions with the peer ever came.

@@ -223,15 +223,7 @@ impl Owner {
     fn key_listeners(&mut self) {
         let refused = self.keys.lay(&self.listeners);
         if let Some((peers, error)) = refused.first() {
-            let others = match refused.len() {
-                1 => String::new(),
-                several => format!(", and {} others neither", several - 1),
-            };
-            let why = format!(
-                "may not connect to us{others}: the kernel takes no TCP MD5 key for {peers} ({}; \
-                 net.core.optmem_max bounds how many)",
-                socket::words(error)
-            );
+            let why = keys::refusal(*peers, refused.len() - 1, error);
             let _nobody_listens = self.events.send(Event::Warning(peers.addr(), why));
         }
     }

@@ -80,3 +80,26 @@ impl Keys {
         of_address.max_by_key(|(peers, _)| peers.prefix_len()).is_none_or(|(_, laid)| *laid == Laid::Yes)
     }
 }
+
+/// Says in words that a key could not be laid, and so many others.
+pub(super) fn refusal(peers: Cidr, others: usize, error: &io::Error) -> String {
+    let others = if others == 0 { String::new() } else { format!(", and {others} others neither") };
+    let no_room = error.kind() == io::ErrorKind::OutOfMemory;
+    let bound = if no_room { "; net.core.optmem_max bounds how many" } else { "" };
+    let words = socket::words(error);
+    format!("may not connect to us{others}: the kernel takes no TCP MD5 key for {peers} ({words}{bound})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_want_of_room_is_laid_at_the_bound() {
+        for (errno, bound) in [(libc::ENOMEM, true), (libc::ENOPROTOOPT, false), (libc::EINVAL, false)] {
+            let said = refusal("10.0.0.0/8".parse().unwrap(), 2, &io::Error::from_raw_os_error(errno));
+            assert_eq!(said.contains("optmem_max"), bound, "{said}");
+            assert!(said.contains("10.0.0.0/8") && said.contains("2 others"), "{said}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! The first mark costs a walk over the table, and so does the second, whatever the peer holds; each is 23 octets long.
 //! A family is therefore marked at most once in [`REST`]. What a peer tells between marks that came too early is taken as
-//! it comes, and it is asked to tell everything once more.
+//! it comes, and it is asked to tell everything once more: after a longer rest each time that the answer is no better.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,12 @@ use super::Speaker;
 use super::restart::COMPLETION;
 use crate::rib::PeerId;
 use crate::session::Output;
-use crate::wire::open::Feature;
 use crate::wire::{self, Refresh};
 
 /// The shortest time between two walks over the table that a peer can ask for.
 const REST: Duration = Duration::from_secs(1);
+/// How often that time is doubled.
+const MOST_DOUBLINGS: u32 = 6;
 
 /// What a peer does with one family.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,6 +28,8 @@ pub(super) struct Refreshing {
     rests_until: Option<Instant>,
     /// Whether a mark came that did not count.
     missed: bool,
+    /// How often in a row the peer was asked without telling everything between two marks.
+    asked: u32,
 }
 
 impl Refreshing {
@@ -48,14 +51,21 @@ impl Speaker {
             refresh.missed = true;
             return;
         }
-        *refresh = Refreshing { until: Some(now + COMPLETION), rests_until: Some(now + REST), missed: false };
+        let rest = REST * (1 << refresh.asked.min(MOST_DOUBLINGS));
+        let asked = refresh.asked;
+        *refresh =
+            Refreshing { until: Some(now + COMPLETION), rests_until: Some(now + rest), missed: false, asked };
         self.mark_stale(family, id);
     }
 
     /// The peer has told everything of a family again.
     pub(super) fn refresh_ends(&mut self, id: PeerId, family: Family) {
         let Some(up) = self.peers.get_mut(&id).and_then(|peer| peer.up.as_mut()) else { return };
-        if up.refresh[family].until.take().is_some() {
+        let refresh = &mut up.refresh[family];
+        if refresh.until.take().is_some() {
+            if !refresh.missed {
+                refresh.asked = 0;
+            }
             self.drop_stale(family, id);
         }
     }
@@ -72,10 +82,10 @@ impl Speaker {
                 self.refresh_ends(id, family);
             } else {
                 refresh.missed = false;
-                if up.negotiated.features.contains(&Feature::RouteRefresh) {
-                    let request = Output::Transmit(up.connection, wire::refresh(Refresh::Request(family)));
-                    self.carry_out(id, request, now);
-                }
+                refresh.asked += 1;
+                // Who knows the marks knows the request (RFC 7313 section 3.1), whether or not it said so apart.
+                let request = Output::Transmit(up.connection, wire::refresh(Refresh::Request(family)));
+                self.carry_out(id, request, now);
             }
         }
     }

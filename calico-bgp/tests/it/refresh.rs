@@ -23,6 +23,10 @@ fn meet(restarts: bool) -> (Rig, ConnectionId) {
 
 /// The same with a speaker that is there already.
 pub(crate) fn establish(rig: &mut Rig, restarts: bool) -> ConnectionId {
+    establish_with(rig, restarts, &[Feature::RouteRefresh, Feature::EnhancedRouteRefresh])
+}
+
+fn establish_with(rig: &mut Rig, restarts: bool, features: &[Feature]) -> ConnectionId {
     let connection = rig.accept(EVIL);
     let graceful_restart = restarts.then_some(GracefulRestart {
         restart_time: 120,
@@ -37,7 +41,7 @@ pub(crate) fn establish(rig: &mut Rig, restarts: bool) -> ConnectionId {
         capabilities: Capabilities {
             families: Some(FamilySet::V4),
             four_octet_as: Some(asn(65066)),
-            features: [Feature::RouteRefresh, Feature::EnhancedRouteRefresh].into(),
+            features: features.iter().copied().collect(),
             graceful_restart,
             ..Capabilities::default()
         },
@@ -157,4 +161,49 @@ fn a_table_that_never_ends_is_taken_as_told_after_three_minutes() {
     pass(&mut rig, 1);
     assert_eq!(held(&rig), ["20.0.0.0/8"]);
     assert_eq!(rig.state(EVIL), State::Established);
+}
+
+#[test]
+fn who_knows_the_marks_alone_is_asked_as_well() {
+    let mut rig = Rig::new();
+    let peer = establish_with(&mut rig, false, &[Feature::EnhancedRouteRefresh]);
+    tell(&mut rig, peer, &[20, 21, 22]);
+    tell_again(&mut rig, peer, &[20, 21]);
+    tell_again(&mut rig, peer, &[20]);
+    pass(&mut rig, 1);
+    assert_eq!(questions(&mut rig, peer), 1);
+    tell_again(&mut rig, peer, &[20]);
+    assert_eq!(held(&rig), ["20.0.0.0/8"]);
+}
+
+#[test]
+fn who_begins_twice_each_time_is_asked_ever_more_rarely() {
+    let (mut rig, peer) = meet(false);
+    let twice = |rig: &mut Rig| {
+        rig.receive(peer, &wire::refresh(BEGIN));
+        tell_again(rig, peer, &[20]);
+    };
+    tell(&mut rig, peer, &[20, 21]);
+    twice(&mut rig);
+    let mut asked = 0;
+    for _ in 0..600 {
+        pass(&mut rig, 1);
+        if questions(&mut rig, peer) > 0 {
+            asked += 1;
+            twice(&mut rig);
+        }
+        if rig.now.duration_since(crate::world::beginning()).as_secs().is_multiple_of(30) {
+            rig.receive(peer, &wire::keepalive());
+        }
+    }
+    assert!((7..20).contains(&asked), "{asked} times in ten minutes");
+    // One that does it well is asked at once the next time.
+    pass(&mut rig, 64);
+    rig.sent(peer);
+    tell_again(&mut rig, peer, &[20]);
+    pass(&mut rig, 64);
+    assert_eq!(questions(&mut rig, peer), 0);
+    twice(&mut rig);
+    pass(&mut rig, 1);
+    assert_eq!(questions(&mut rig, peer), 1);
 }

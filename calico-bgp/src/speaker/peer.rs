@@ -121,7 +121,7 @@ impl Retained {
     }
 }
 
-/// How long routes are kept, and how long at most, however often the peer restarts meanwhile.
+/// How long routes are kept, and until when at most a peer that is away is waited for, however often it restarts meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Patience {
     pub(super) until: Instant,

@@ -152,8 +152,9 @@ impl Speaker {
         let until = now + COMPLETION;
         peer.retained = match peer.retained {
             _ if preserved.is_empty() => Retained::Nothing,
+            // Whoever is back has the whole time for its table, also when it is back at the last moment.
             Retained::Awaiting(first) | Retained::Completing(first) => {
-                Retained::Completing(first.renewed(until))
+                Retained::Completing(Patience { until, ..first })
             }
             Retained::Nothing | Retained::LongLived => Retained::Completing(Patience { until, end: until }),
         };

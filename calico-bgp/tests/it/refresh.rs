@@ -164,6 +164,33 @@ fn a_table_that_never_ends_is_taken_as_told_after_three_minutes() {
 }
 
 #[test]
+fn who_is_back_at_the_last_moment_has_the_whole_time_for_its_table() {
+    for tells in [true, false] {
+        let mut rig = Rig::new();
+        let mut peer = establish(&mut rig, true);
+        tell(&mut rig, peer, &[20, 21]);
+        for (away, back) in [(0, 5), (170, 120)] {
+            pass(&mut rig, away);
+            rig.speaker.closed(peer, "reset".to_owned(), rig.now);
+            pass(&mut rig, back - 1);
+            rig.now += Duration::from_secs(1);
+            peer = establish(&mut rig, true);
+        }
+        // 295 seconds after it went; one restart and one table are 300.
+        pass(&mut rig, 100);
+        assert_eq!(held(&rig).len(), 2);
+        if tells {
+            tell(&mut rig, peer, &[20]);
+            rig.receive(peer, &message(2, &[0, 0, 0, 0]));
+            assert_eq!(held(&rig), ["20.0.0.0/8"]);
+        } else {
+            rig.speaker.closed(peer, "reset".to_owned(), rig.now);
+            assert!(held(&rig).is_empty(), "it is not waited for any more");
+        }
+    }
+}
+
+#[test]
 fn who_knows_the_marks_alone_is_asked_as_well() {
     let mut rig = Rig::new();
     let peer = establish_with(&mut rig, false, &[Feature::EnhancedRouteRefresh]);

@@ -85,10 +85,12 @@ impl Departures {
             self.placed.entry(addr).or_insert_with(|| device.clone());
         }
         let removed: BTreeSet<(IpAddr, &InterfaceName)> = changes.iter().filter_map(removal).collect();
+        let replaced: BTreeSet<Cidr> = changes.iter().filter_map(replaced).collect();
         let left_alone = |addr: &IpAddr, device: &InterfaceName| {
             let mut held = actual.routes.range(RouteKey::all_to(Cidr::host(*addr)));
             let form = Form::Device(device.clone());
             !removed.contains(&(*addr, device))
+                && !replaced.contains(&Cidr::host(*addr))
                 && held.any(|(_, routes)| routes.iter().any(|route| route.form == form))
         };
         let wanted: BTreeMap<IpAddr, InterfaceName> = desired
@@ -144,6 +146,10 @@ fn removal(change: &Change) -> Option<(IpAddr, &InterfaceName)> {
     if let Change::RemoveRoute { key, route } = change { place(key, &route.form) } else { None }
 }
 
+fn replaced(change: &Change) -> Option<Cidr> {
+    if let Change::ReplaceRoute { key, .. } = change { Some(key.prefix) } else { None }
+}
+
 fn place<'r>(key: &RouteKey, form: &'r Form) -> Option<(IpAddr, &'r InterfaceName)> {
     match form {
         Form::Device(device) if key.prefix.is_host() => Some((key.prefix.addr(), device)),
@@ -155,7 +161,7 @@ fn place<'r>(key: &RouteKey, form: &'r Form) -> Option<(IpAddr, &'r InterfaceNam
 mod tests {
     use super::*;
     use crate::fake::FakeKernel;
-    use crate::route::{Class, Installed, Route};
+    use crate::route::{Class, Installed, Reach, Route};
     use crate::{Ownership, diff};
 
     fn on(device: Option<&str>) -> Desired {
@@ -192,6 +198,18 @@ mod tests {
         assert_eq!(pass(&mut departures, &mut kernel, &on(Some("cali1"))), Departed::default());
         assert_eq!(pass(&mut departures, &mut kernel, &on(None)).after, the_address());
         assert_eq!(pass(&mut departures, &mut kernel, &on(None)), Departed::default());
+    }
+
+    #[test]
+    fn an_address_whose_route_leads_elsewhere_from_now_on_has_left() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        pass(&mut departures, &mut kernel, &on(Some("cali1")));
+        let mut desired = on(Some("cali1"));
+        let reach = Reach::Onlink("cali2".parse().unwrap());
+        let learned = Target::via("172.16.0.2".parse().unwrap(), reach);
+        desired.routes.values_mut().for_each(|route| route.target = learned.clone());
+        assert_eq!(pass(&mut departures, &mut kernel, &desired).after, the_address());
+        assert_eq!(pass(&mut departures, &mut kernel, &desired), Departed::default());
     }
 
     #[test]

@@ -4,13 +4,14 @@
 //! that is still there. MULTI_EXIT_DISC is compared inside one neighbouring AS only, so it is no total order between
 //! paths; removing by steps, instead of comparing pairs in some order, makes the outcome a function of the set.
 //!
-//! One thing is left to whoever embeds the speaker: whether and how far a next hop can be reached, which only the routes of
-//! the machine tell. A path whose next hop nobody can reach is not excluded (RFC 4271 sections 9.1.2 and 9.1.2.1), and the
-//! interior cost is not compared (9.1.2.2 e): every next hop counts as reachable, and as equally near. An embedder
-//! that finds no way to a next hop of [`Speaker::learned`](crate::Speaker::learned) has to leave the route out itself; a
-//! worse path is not chosen in its stead, and peers are still told the best one.
+//! Whether and how far a next hop can be reached only the routes of the machine tell: whoever embeds the speaker says so by
+//! [`Speaker::set_next_hops`](crate::Speaker::set_next_hops). A path whose next hop cannot be reached is no candidate (RFC
+//! 4271 section 9.1.2.1), and of what is left the nearest is chosen (9.1.2.2 e). A next hop of which nothing was said counts
+//! as reachable, at cost 0; paths that begin here are not judged.
 //!
 //! Paths that get as far as [`Reason::RouterId`] are equally good: packets may be spread over them.
+
+mod next_hops;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use calico_model::RouterId;
 
 use crate::rib::{Path, PeerId};
 use crate::session::Peering;
+pub use next_hops::{NextHop, NextHops};
 
 /// The LOCAL_PREF of a path that carries none.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -35,23 +37,27 @@ pub struct Source {
     pub address: IpAddr,
 }
 
-/// The speakers that paths were told by, by number: each comparison looks here.
+/// The speakers that paths were told by, by number, and what is known of next hops: each comparison looks here.
 #[derive(Debug, Clone, Default)]
-pub struct Sources(Vec<Option<Source>>);
+pub struct Sources {
+    speakers: Vec<Option<Source>>,
+    /// What is known of next hops.
+    pub next_hops: NextHops,
+}
 
 impl Sources {
     /// Sets what is known of a speaker.
     pub fn set(&mut self, peer: PeerId, source: Source) {
         let at = peer.0 as usize;
-        if self.0.len() <= at {
-            self.0.resize(at + 1, None);
+        if self.speakers.len() <= at {
+            self.speakers.resize(at + 1, None);
         }
-        self.0[at] = Some(source);
+        self.speakers[at] = Some(source);
     }
 
     /// Forgets a speaker.
     pub fn remove(&mut self, peer: PeerId) {
-        if let Some(source) = self.0.get_mut(peer.0 as usize) {
+        if let Some(source) = self.speakers.get_mut(peer.0 as usize) {
             *source = None;
         }
     }
@@ -59,14 +65,29 @@ impl Sources {
     /// Returns what is known of a speaker.
     #[must_use]
     pub fn get(&self, peer: PeerId) -> Option<&Source> {
-        self.0.get(peer.0 as usize)?.as_ref()
+        self.speakers.get(peer.0 as usize)?.as_ref()
+    }
+
+    /// Reports whether a path may be chosen and told: its next hop can be reached, or it begins here.
+    #[must_use]
+    pub fn reaches(&self, path: &Path) -> bool {
+        self.way_to(path) != NextHop::Unreachable
+    }
+
+    fn way_to(&self, path: &Path) -> NextHop {
+        if self.next_hops.is_empty() || path.peer() == PeerId::LOCAL {
+            return NextHop::Cost(0);
+        }
+        self.next_hops.get(path.attributes.next_hop())
     }
 }
 
-/// Why a path is not the best one: the first step in which another was better.
+/// Why a path is not the best one: its next hop cannot be reached, or the first step in which another was better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Reason {
+    /// Its next hop cannot be reached: it is no candidate, even where there is no other.
+    Unreachable,
     /// Another one begins here.
     NotLocal,
     /// Whoever told it has been away for longer than its restart time (RFC 9494 section 4.3).
@@ -81,6 +102,8 @@ pub enum Reason {
     Med,
     /// Another one comes from another AS directly.
     Internal,
+    /// Another one's next hop is nearer.
+    InteriorCost,
     /// Another one comes from a speaker with a lower identifier.
     RouterId,
     /// Another one was reflected fewer times.
@@ -92,7 +115,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    const STEPS: [Reason; 11] = [
+    const STEPS: [Reason; 13] = [
+        Self::Unreachable,
         Self::NotLocal,
         Self::LongLivedStale,
         Self::LocalPref,
@@ -100,6 +124,7 @@ impl Reason {
         Self::Origin,
         Self::Med,
         Self::Internal,
+        Self::InteriorCost,
         Self::RouterId,
         Self::ClusterList,
         Self::PeerAddress,
@@ -110,6 +135,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Unreachable => "its next hop cannot be reached",
             Self::NotLocal => "a route that begins on this node is preferred",
             Self::LongLivedStale => "the peer has been away for longer than its restart time",
             Self::LocalPref => "another path has a higher LOCAL_PREF",
@@ -117,6 +143,7 @@ impl fmt::Display for Reason {
             Self::Origin => "another path has a better origin",
             Self::Med => "another path from the same neighbouring AS has a lower MED",
             Self::Internal => "another path was learned from another AS directly",
+            Self::InteriorCost => "another path has a nearer next hop",
             Self::RouterId => "another path comes from a lower router id",
             Self::ClusterList => "another path was reflected fewer times",
             Self::PeerAddress => "another path comes from a lower peer address",
@@ -125,29 +152,32 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Returns the index of the best path, or `None` of none.
+/// Returns the index of the best path, or `None` where no next hop can be reached.
 #[must_use]
 pub fn best(paths: &[Path], sources: &Sources) -> Option<usize> {
-    if paths.len() <= 1 {
-        return (!paths.is_empty()).then_some(0);
+    if let [] | [_] = paths {
+        return paths.first().filter(|only| sources.reaches(only)).map(|_| 0);
     }
     // The steps before MULTI_EXIT_DISC are a total order: one pass settles most choices without a list.
-    let mut least = burden_before_med(&paths[0]);
+    let mut least = burden_before_med(&paths[0], sources);
     let mut first = 0;
     let mut rivals = 0;
     for (at, path) in paths.iter().enumerate().skip(1) {
-        let burden = burden_before_med(path);
+        let burden = burden_before_med(path, sources);
         if burden < least {
             (least, first, rivals) = (burden, at, 0);
         } else if burden == least {
             rivals += 1;
         }
     }
+    if !sources.reaches(&paths[first]) {
+        return None;
+    }
     if rivals == 0 {
         return Some(first);
     }
     let mut alive: Vec<usize> =
-        (first..paths.len()).filter(|at| burden_before_med(&paths[*at]) == least).collect();
+        (first..paths.len()).filter(|at| burden_before_med(&paths[*at], sources) == least).collect();
     for step in Reason::STEPS.into_iter().filter(|step| *step >= Reason::Med) {
         if alive.len() == 1 {
             break;
@@ -161,16 +191,17 @@ pub fn best(paths: &[Path], sources: &Sources) -> Option<usize> {
 /// look at one path at a time: a path with a greater number than another's neither wins nor changes which one does.
 ///
 /// ```text
-/// [1 bit: not local] [1: long-lived stale] [32: lower LOCAL_PREF] [16: AS path length] [2: origin]
+/// [1 bit: unreachable] [1: not local] [1: long-lived stale] [32: lower LOCAL_PREF] [16: AS path length] [2: origin]
 /// ```
-pub(crate) fn burden_before_med(path: &Path) -> u64 {
+pub(crate) fn burden_before_med(path: &Path, sources: &Sources) -> u64 {
     let attributes = &path.attributes;
-    let place = u64::from(path.peer() != PeerId::LOCAL) << 1 | u64::from(attributes.is_long_lived_stale());
+    let place = u64::from(!sources.reaches(path)) << 1 | u64::from(path.peer() != PeerId::LOCAL);
+    let place = place << 1 | u64::from(attributes.is_long_lived_stale());
     let place = place << 32 | u64::from(u32::MAX - attributes.preference);
     (place << 16 | u64::from(attributes.hops)) << 2 | attributes.origin as u64
 }
 
-/// Returns for each path why it is not the best one; `None` for the best.
+/// Returns for each path why it is not the best one; `None` for the best, if there is one.
 #[must_use]
 pub fn explain(paths: &[Path], sources: &Sources) -> Vec<Option<Reason>> {
     let mut reasons = vec![None; paths.len()];
@@ -186,8 +217,8 @@ pub fn explain(paths: &[Path], sources: &Sources) -> Vec<Option<Reason>> {
 /// [`Reason::RouterId`] on.
 #[must_use]
 pub fn equally_good(paths: &[Path], sources: &Sources) -> Vec<usize> {
-    if paths.len() == 1 {
-        return vec![0];
+    if let [only] = paths {
+        return if sources.reaches(only) { vec![0] } else { Vec::new() };
     }
     let mut alive: Vec<usize> = (0..paths.len()).collect();
     for step in Reason::STEPS.into_iter().take_while(|step| *step < Reason::RouterId) {
@@ -227,6 +258,8 @@ fn take_step(
             let attributes = &paths[at].attributes;
             lowest.get(&attributes.neighbor) == Some(&attributes.med)
         });
+    } else if step == Reason::Unreachable {
+        keep(alive, &|at| sources.reaches(&paths[at]));
     } else if let Some(least) = alive.iter().map(|at| burden(step, &paths[*at], sources)).min() {
         keep(alive, &|at| burden(step, &paths[at], sources) == least);
     }
@@ -237,6 +270,7 @@ fn burden(step: Reason, path: &Path, sources: &Sources) -> u128 {
     let attributes = &path.attributes;
     let source = || sources.get(path.peer());
     match step {
+        Reason::Unreachable => u128::from(!sources.reaches(path)),
         Reason::NotLocal => u128::from(path.peer() != PeerId::LOCAL),
         Reason::LongLivedStale => u128::from(attributes.is_long_lived_stale()),
         Reason::LocalPref => u128::from(u32::MAX - attributes.preference),
@@ -244,6 +278,10 @@ fn burden(step: Reason, path: &Path, sources: &Sources) -> u128 {
         Reason::Origin => attributes.origin as u128,
         Reason::Med => u128::from(attributes.med),
         Reason::Internal => u128::from(source().is_none_or(|s| s.peering == Peering::Internal)),
+        Reason::InteriorCost => match sources.way_to(path) {
+            NextHop::Cost(cost) => u128::from(cost),
+            NextHop::Unreachable => u128::MAX,
+        },
         Reason::RouterId => {
             let id = attributes.originator.or(source().map(|s| s.router_id.addr()));
             u128::from(id.map_or(u32::MAX, u32::from))

@@ -115,7 +115,7 @@ impl Paths {
         match self {
             Self::Many(all) => all.add(path, sources),
             Self::One(only) => {
-                let mut all = Ranked::of(only.clone());
+                let mut all = Ranked::of(only.clone(), sources);
                 let choice = all.add(path, sources);
                 *self = Self::Many(Box::new(all));
                 choice
@@ -182,7 +182,8 @@ impl<A: Address> Table<A> {
         self.routes.len() == 0
     }
 
-    /// Returns the best path to a destination.
+    /// Returns the best path to a destination, or one whose next hop cannot be reached where there is no other: see
+    /// [`Sources::reaches`].
     #[must_use]
     pub fn best(&self, prefix: Prefix<A>) -> Option<&Path> {
         self.paths(prefix).first()
@@ -197,7 +198,7 @@ impl<A: Address> Table<A> {
         found.map(|(prefix, item, paths)| (prefix, item, paths.and_then(|paths| paths.as_slice().first())))
     }
 
-    /// Returns all paths to a destination, the best one first and the others in no order.
+    /// Returns all paths to a destination, the best one (if there is one) first and the others in no order.
     #[must_use]
     pub fn paths(&self, prefix: Prefix<A>) -> &[Path] {
         self.routes.get(prefix).map(Paths::as_slice).unwrap_or_default()
@@ -292,6 +293,15 @@ impl<A: Address> Table<A> {
             if let Paths::Many(all) = paths {
                 all.rank_again(peer, sources);
             }
+        }
+    }
+
+    /// Chooses anew for a destination of whose next hops something else is known now.
+    pub(crate) fn choose_again(&mut self, prefix: Prefix<A>, sources: &Sources) {
+        if let Ok(place) = self.routes.find(prefix)
+            && let Paths::Many(all) = self.routes.at_mut(place)
+        {
+            all.choose_again(sources);
         }
     }
 

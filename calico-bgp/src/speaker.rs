@@ -18,6 +18,7 @@ mod import;
 mod journal;
 mod limit;
 mod members;
+mod next_hops;
 mod octets;
 mod peer;
 mod refresh;

@@ -9,6 +9,7 @@ use calico_model::{Cidr, LearnedRoutes};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{ListenError, Station};
+use crate::decision::NextHops;
 use crate::speaker::{
     DynamicPeers, Event, FeedId, Origination, PeerConfig, PeerStatus, RouteStatus, SpeakerConfig,
 };
@@ -25,6 +26,7 @@ pub(super) enum Command {
     DynamicPeers(Vec<DynamicPeers>),
     Listen(Vec<SocketAddr>, oneshot::Sender<Result<(), ListenError>>),
     Originate(BTreeMap<Cidr, Origination>),
+    NextHops(NextHops),
     Status(oneshot::Sender<Vec<PeerStatus>>),
     Routes(oneshot::Sender<Vec<RouteStatus>>),
     RoutesTo(Cidr, oneshot::Sender<Vec<RouteStatus>>),
@@ -89,6 +91,14 @@ impl Handle {
     /// [`Gone`] when the speaker has ended.
     pub async fn set_originated(&self, prefixes: BTreeMap<Cidr, Origination>) -> Result<(), Gone> {
         self.tell(Command::Originate(prefixes)).await
+    }
+
+    /// Makes this what is known of next hops; see [`Speaker::set_next_hops`](crate::Speaker::set_next_hops).
+    ///
+    /// # Errors
+    /// [`Gone`] when the speaker has ended.
+    pub async fn set_next_hops(&self, next_hops: NextHops) -> Result<(), Gone> {
+        self.tell(Command::NextHops(next_hops)).await
     }
 
     /// Returns every peer, by address.

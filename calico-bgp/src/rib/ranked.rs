@@ -6,6 +6,8 @@
 //!
 //! A path that joins or leaves the others changes no choice, and one that beats the best makes it alone: each is
 //! compared with the best and with nothing else. Only among rivals, which are few, all are looked at.
+//!
+//! Where no path's next hop can be reached none is the best, and which one is in front means nothing.
 
 use super::{Choice, Path, PeerId};
 use crate::decision::{self, Sources, burden_before_med};
@@ -25,8 +27,8 @@ fn bit(peer: PeerId) -> u64 {
 }
 
 impl Ranked {
-    pub(super) fn of(path: Path) -> Self {
-        let (tellers, burden) = (bit(path.peer()), burden_before_med(&path));
+    pub(super) fn of(path: Path, sources: &Sources) -> Self {
+        let (tellers, burden) = (bit(path.peer()), burden_before_med(&path, sources));
         let mut paths = Vec::with_capacity(2);
         paths.push(path);
         Self { paths, tellers, burden }
@@ -55,13 +57,13 @@ impl Ranked {
             self.paths.reserve_exact((self.paths.len() / 4).max(2));
         }
         let end = self.paths.len();
-        let burden = burden_before_med(&path);
+        let burden = burden_before_med(&path, sources);
         if burden > self.burden {
             self.paths.push(path);
             return Choice::SameOfMore;
         }
         let before = self.paths[0].clone();
-        let rivals = if burden < self.burden { 0 } else { self.rivals() };
+        let rivals = if burden < self.burden { 0 } else { self.rivals(sources) };
         self.burden = burden;
         self.paths.push(path);
         self.paths.swap(rivals, end);
@@ -70,14 +72,14 @@ impl Ranked {
 
     /// Takes out the path at an index; there must be another one.
     pub(super) fn take(&mut self, at: usize, sources: &Sources) -> (Path, Choice) {
-        if burden_before_med(&self.paths[at]) > self.burden {
+        if burden_before_med(&self.paths[at], sources) > self.burden {
             return (self.drop_at(at), Choice::SameOfMore);
         }
         let before = self.paths[0].clone();
-        let left = self.rivals() - 1;
+        let left = self.rivals(sources) - 1;
         self.paths.swap(at, left);
         let gone = self.drop_at(left);
-        let rivals = if left == 0 { self.gather_rivals() } else { left };
+        let rivals = if left == 0 { self.gather_rivals(sources) } else { left };
         (gone, self.choose(rivals, sources, before))
     }
 
@@ -105,21 +107,28 @@ impl Ranked {
     pub(super) fn rank_again(&mut self, peer: PeerId, sources: &Sources) {
         if self.tellers & bit(peer) != 0 {
             let before = self.paths[0].clone();
-            self.choose(self.rivals(), sources, before);
+            self.choose(self.rivals(sources), sources, before);
         }
     }
 
+    /// Chooses anew among all, of whose next hops something else is known now.
+    pub(super) fn choose_again(&mut self, sources: &Sources) {
+        let before = self.paths[0].clone();
+        let rivals = self.gather_rivals(sources);
+        self.choose(rivals, sources, before);
+    }
+
     /// Returns how many paths are the best one and its rivals.
-    fn rivals(&self) -> usize {
-        self.paths.iter().take_while(|path| burden_before_med(path) == self.burden).count()
+    fn rivals(&self, sources: &Sources) -> usize {
+        self.paths.iter().take_while(|path| burden_before_med(path, sources) == self.burden).count()
     }
 
     /// Brings the paths to the front that no other beats before MULTI_EXIT_DISC; returns how many.
-    fn gather_rivals(&mut self) -> usize {
+    fn gather_rivals(&mut self, sources: &Sources) -> usize {
         self.burden = u64::MAX;
         let mut count = 0;
         for at in 0..self.paths.len() {
-            let burden = burden_before_med(&self.paths[at]);
+            let burden = burden_before_med(&self.paths[at], sources);
             if burden < self.burden {
                 (self.burden, count) = (burden, 0);
             }

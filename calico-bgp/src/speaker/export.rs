@@ -125,7 +125,7 @@ impl GroupKey {
 
     fn may_tell(&self, path: &Path, world: &World<'_>) -> bool {
         let attributes = &path.attributes;
-        if attributes.is_for_nobody() {
+        if attributes.is_for_nobody() || !world.sources.reaches(path) {
             return false;
         }
         if attributes.is_long_lived_stale() && !self.long_lived {

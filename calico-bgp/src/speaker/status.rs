@@ -95,7 +95,7 @@ pub struct RouteStatus {
     pub peer: Option<IpAddr>,
     /// What it is.
     pub attributes: std::sync::Arc<Attributes>,
-    /// Why it is not the best one; `None` for the best.
+    /// Why it is not the best one; `None` for the best, if there is one.
     pub lost_to: Option<Reason>,
     /// For the best of several: the last step in which another was worse, which left this one alone.
     pub won_by: Option<Reason>,
@@ -173,6 +173,9 @@ impl Speaker {
     fn learned_of<A: Tabled>(&self) -> LearnedRoutes {
         let chosen = |(prefix, paths): (wire::Prefix<A>, &[Path])| {
             let best = paths.first().filter(|best| best.peer() != PeerId::LOCAL)?;
+            if !self.tables.sources.reaches(best) {
+                return None;
+            }
             let next_hops = decision::equally_good(paths, &self.tables.sources)
                 .into_iter()
                 .map(|at| paths[at].attributes.next_hop())

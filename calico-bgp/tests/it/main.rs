@@ -24,6 +24,7 @@ mod long_lived;
 mod malformed;
 #[cfg(feature = "net")]
 mod matrix;
+mod next_hops;
 mod pair;
 #[cfg(feature = "net")]
 mod recovery;

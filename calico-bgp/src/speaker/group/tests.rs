@@ -1,10 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use calico_model::{AsNumber, RouterId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::decision::Source;
+use crate::decision::{NextHop, NextHops, Source};
 use crate::family::PerFamily;
 use crate::filter::{Facts, Import, Policy, Program};
 use crate::rib::Path;
@@ -24,6 +25,7 @@ enum Step {
     Announce { peer: u32, prefix: u8, path_id: u32, med: u32 },
     Withdraw { peer: u32, prefix: u8, path_id: u32 },
     Client(u32),
+    NextHops(NextHops),
     Join(u32),
     Leave(u32),
     Refresh(u32),
@@ -40,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..4u32, 0..4u8, 0..3u32)
             .prop_map(|(peer, prefix, path_id)| Step::Withdraw { peer, prefix, path_id }),
         1 => (1..4u32).prop_map(Step::Client),
+        1 => next_hops().prop_map(Step::NextHops),
         2 => member.clone().prop_map(Step::Join),
         1 => member.clone().prop_map(Step::Leave),
         1 => member.clone().prop_map(Step::Refresh),
@@ -47,6 +50,16 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (member, 1..400usize).prop_map(|(member, octets)| Step::Take(member, octets)),
         4 => Just(Step::Round),
     ]
+}
+
+/// Each path has the next hop of its number, of which two can be out of reach.
+fn next_hops() -> impl Strategy<Value = NextHops> {
+    let way = prop_oneof![Just(NextHop::Unreachable), (0..3u32).prop_map(NextHop::Cost)];
+    proptest::collection::btree_map((0..2u8).prop_map(hop), way, 0..3).prop_map(NextHops::from_iter)
+}
+
+fn hop(number: u8) -> IpAddr {
+    [10, 0, 1, number].into()
 }
 
 /// What a member believes, by path identifier: the MULTI_EXIT_DISC tells paths apart.
@@ -150,7 +163,7 @@ impl Bench {
     fn step(&mut self, step: Step) {
         match step {
             Step::Announce { peer, prefix: number, path_id, med } => {
-                let mut attributes = Attributes::originated("10.0.0.9".parse().unwrap());
+                let mut attributes = Attributes::originated(hop((path_id + peer) as u8));
                 attributes.med = Some(med + 10 * peer + 100 * path_id);
                 let path = Path::new(Interner::default().intern(&attributes).unwrap(), PeerId(peer), path_id);
                 self.tables.names.give(PeerId(peer), path_id);
@@ -173,6 +186,14 @@ impl Bench {
                 let now = self.tables.world();
                 let before = World { clients: &before, ..now };
                 self.groups.iter_mut().for_each(|group| group.round(&everything, &before, &now));
+            }
+            Step::NextHops(next_hops) => {
+                self.round();
+                let changed = next_hops.differences(&self.tables.sources.next_hops);
+                let (before, touched) = self.tables.set_next_hops(next_hops, &changed);
+                let now = self.tables.world();
+                let before = World { sources: &before, ..now };
+                self.groups.iter_mut().for_each(|group| group.round(&touched, &before, &now));
             }
             Step::Join(member) => {
                 if let std::collections::btree_map::Entry::Vacant(home) = self.home.entry(member) {
@@ -211,7 +232,8 @@ impl Bench {
         let mut truth = Belief::new();
         for (prefix, paths) in V4::table(&self.tables.rib).iter() {
             let paths = if self.several { paths } else { &paths[..1] };
-            let others = paths.iter().filter(|path| path.peer() != PeerId(member));
+            let is_told = |path: &&Path| path.peer() != PeerId(member) && world.sources.reaches(path);
+            let others = paths.iter().filter(is_told);
             for path in others.filter(|path| key.telling(prefix, path, &world).is_some()) {
                 truth.insert(key.nlri(prefix, path, world.names), path.attributes.attributes().med.unwrap());
             }

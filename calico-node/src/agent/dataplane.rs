@@ -14,7 +14,7 @@ use calico_route::departed::{Departed, Departures};
 use calico_route::netlink::{Event, Netlink, Watch, WriteError};
 use calico_route::ownership::Ownership;
 use calico_route::reconcile::Reconciler;
-use calico_route::route::Form;
+use calico_route::route::{Form, RouteKey};
 use calico_route::sysctl::Sysctl;
 use calico_route::{Delta, Desired};
 use tokio::sync::mpsc;
@@ -337,7 +337,7 @@ impl Dataplane {
         let planned = plan.changes.len();
         let mut changes = reconciler.admit(plan.changes, &actual.host, &desired.ownership, now);
         if let Some(keep) = keep {
-            changes.retain(|change| gateway_removed(change).is_none_or(|destination| !keep(destination)));
+            leave_alone(&mut changes, keep);
         }
         let departed = self.departures.pass(desired, &actual, &changes);
         pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
@@ -420,10 +420,16 @@ fn follow(mut watch: nft::Watch) -> mpsc::Receiver<Result<nft::Foreign, String>>
     receiver
 }
 
-/// Returns where the route led over a gateway that a change takes away.
-fn gateway_removed(change: &Change) -> Option<&Cidr> {
-    let Change::RemoveRoute { key, route } = change else { return None };
-    matches!(route.form, Form::Gateways(_)).then_some(&key.prefix)
+/// Leaves out the removals of routes over gateways to where `keep` says, but for those that stand beside a route that is written.
+fn leave_alone(changes: &mut Vec<Change>, keep: &Kept<'_>) {
+    let written = |change: &Change| {
+        if let Change::ReplaceRoute { key, .. } = change { Some(*key) } else { None }
+    };
+    let written: BTreeSet<RouteKey> = changes.iter().filter_map(written).collect();
+    changes.retain(|change| {
+        let Change::RemoveRoute { key, route } = change else { return true };
+        !matches!(route.form, Form::Gateways(_)) || written.contains(key) || !keep(&key.prefix)
+    });
 }
 
 /// An error and its causes, in one line.
@@ -435,9 +441,24 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use calico_model::Family;
-    use calico_route::route::RouteKey;
+    use calico_route::route::{Gateway, Installed};
 
     use super::*;
+
+    #[test]
+    fn what_may_have_been_learned_stays_unless_another_route_of_its_key_is_written() {
+        let gateway =
+            Gateway { address: "192.0.2.1".parse().unwrap(), device: "eth0".parse().unwrap(), onlink: false };
+        let route = Installed { protocol: 80, form: Form::Gateways([gateway].into()) };
+        let key = |prefix: &str| RouteKey::main(prefix.parse().unwrap(), 1024);
+        let removal = |prefix| Change::RemoveRoute { key: key(prefix), route: route.clone() };
+        let written = Change::ReplaceRoute { key: key("10.1.0.0/26"), form: Form::Blackhole };
+        let mut changes =
+            vec![removal("10.0.0.0/26"), removal("10.1.0.0/26"), removal("10.2.0.0/26"), written.clone()];
+        let learned: Cidr = "10.0.0.0/15".parse().unwrap();
+        leave_alone(&mut changes, &|destination: &Cidr| learned.covers(destination));
+        assert_eq!(changes, [removal("10.1.0.0/26"), removal("10.2.0.0/26"), written]);
+    }
 
     /// On a kernel without VXLAN, everything that belongs on the device is refused, each in its own way.
     #[tokio::test]

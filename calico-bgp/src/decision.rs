@@ -71,11 +71,11 @@ impl Sources {
     /// Reports whether a path may be chosen and told: its next hop can be reached, or it begins here.
     #[must_use]
     pub fn reaches(&self, path: &Path) -> bool {
-        self.way_to(path) != NextHop::Unreachable
+        self.next_hops.is_empty() || self.way_to(path) != NextHop::Unreachable
     }
 
     fn way_to(&self, path: &Path) -> NextHop {
-        if self.next_hops.is_empty() || path.peer() == PeerId::LOCAL {
+        if path.peer() == PeerId::LOCAL {
             return NextHop::Cost(0);
         }
         self.next_hops.get(path.attributes.next_hop())
@@ -243,6 +243,9 @@ fn take_step(
             stays
         });
     };
+    if matches!(step, Reason::Unreachable | Reason::InteriorCost) && sources.next_hops.is_empty() {
+        return;
+    }
     if step == Reason::Med {
         let first = alive.first().map(|at| paths[*at].attributes.med);
         if alive.iter().all(|at| Some(paths[*at].attributes.med) == first) {

@@ -91,7 +91,9 @@ fn session(lab: &Lab, state: &str) -> Value {
 fn meet(lab: &Lab, configuration: &str, name: &str, row: &str) -> (Bird, String) {
     let bird = Bird::start(lab, "fabric", configuration);
     assert_eq!(session(lab, "Established")["name"], name);
-    let table = lab.calicoctl("node1", &["node", "status"], "").unwrap();
+    // The agent tells of its sessions once a second at most.
+    let table = || lab.calicoctl("node1", &["node", "status"], "").unwrap();
+    let table = eventually(table, |table| table.contains(row));
     assert!(table.contains(row), "{table}");
     let said = bird.wait_for("show protocols all node1", "BGP state:          Established");
     (bird, said)

@@ -52,9 +52,12 @@ fn a_node_that_gets_an_ipv6_address_peers_over_it_and_filters_apply_to_its_famil
     lab.apply(SIX).unwrap();
     let bird = Bird::start(&lab, "fabric", FABRIC);
     assert_eq!(session(&lab, "Established")["name"], "Global_fd00_6__249");
-    let status = lab.calicoctl("node1", &["node", "status"], "").unwrap();
-    let six = status.split("IPv6 BGP status").nth(1).unwrap();
-    assert!(six.contains("| fd00:6::249  | global    | up "), "{status}");
+    let status = || lab.calicoctl("node1", &["node", "status"], "").unwrap();
+    let is_up = |status: &String| {
+        status.split("IPv6 BGP status").nth(1).unwrap().contains("| fd00:6::249  | global    | up ")
+    };
+    let status = eventually(status, is_up);
+    assert!(is_up(&status), "{status}");
     assert!(status.contains("IPv4 BGP status\nNo IPv4 peers found."), "{status}");
 
     let told = bird.wait_for("show route all protocol node1", "fd96::/108");

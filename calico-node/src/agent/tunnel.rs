@@ -15,7 +15,6 @@ use calico_model::resource::{AllowedUse, EncapMode, Node, ObjectId};
 use calico_model::{Datastore, Family, Name, NodeName, Snapshot};
 use calico_route::vxlan_mac;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::dataplane::with_causes;
 use crate::clock;
@@ -124,26 +123,26 @@ fn spawn_with(node: NodeName, client: Client, store: Arc<dyn Datastore>, mut upk
     tokio::spawn(async move {
         /// Another try after a failure comes this late, unless something changes before.
         const RETRY: Duration = Duration::from_secs(5);
-        let mut upkeep_due = Instant::now();
+        let mut upkeep_due = clock::now();
         loop {
             let wanted = newest.borrow_and_update().clone();
             let mut outcome = Ok(());
             if wanted.known {
                 outcome = keeper.keep_tunnels(&wanted, clock::wall()).await;
                 // A tunnel that gets no address is tried again often; what costs a look at all blocks is not.
-                if Instant::now() >= upkeep_due {
+                if clock::now() >= upkeep_due {
                     let kept = keeper.keep_blocks(&wanted, clock::wall()).await;
-                    upkeep_due = Instant::now() + if kept.is_ok() { upkeep.pause() } else { RETRY };
+                    upkeep_due = clock::now() + if kept.is_ok() { upkeep.pause() } else { RETRY };
                     outcome = outcome.and(kept);
                 }
             }
             let text = outcome.as_ref().err().map(|error| with_causes(error));
             tell.send_if_modified(|told| std::mem::replace(told, text.clone()) != text);
-            let next = if outcome.is_err() { upkeep_due.min(Instant::now() + RETRY) } else { upkeep_due };
-            match tokio::time::timeout_at(next, newest.changed()).await {
+            let next = if outcome.is_err() { upkeep_due.min(clock::now() + RETRY) } else { upkeep_due };
+            match tokio::time::timeout_at(next.into(), newest.changed()).await {
                 Ok(Err(_)) => return,
                 // What is selected may be others by now.
-                Ok(Ok(())) => upkeep_due = Instant::now(),
+                Ok(Ok(())) => upkeep_due = clock::now(),
                 Err(_) => {}
             }
         }

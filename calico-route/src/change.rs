@@ -141,6 +141,13 @@ impl Change {
             | Change::RemoveRoute { route: Installed { form, .. }, .. } => form.devices().next(),
         }
     }
+
+    /// Returns the key of the route that is written in the place of another. What stands beside that one goes first, and is
+    /// not to be held back: the kernel refuses the write otherwise.
+    #[must_use]
+    pub fn replaced(&self) -> Option<RouteKey> {
+        if let Change::ReplaceRoute { key, .. } = self { Some(*key) } else { None }
+    }
 }
 
 /// As `ip`, `bridge` and `ethtool` would be called for it.

@@ -145,7 +145,7 @@ impl Reconciler {
         for device in host.links.keys().filter(|device| ownership.is_workload(device)) {
             self.first_seen.entry(device.clone()).or_insert(now);
         }
-        let replaced: BTreeSet<RouteKey> = changes.iter().filter_map(replaced).collect();
+        let replaced: BTreeSet<RouteKey> = changes.iter().filter_map(Change::replaced).collect();
         let (held, admitted): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| {
             matches!(change, Change::RemoveRoute { key, .. } if !replaced.contains(key))
                 && self.grace_end(change).is_some_and(|end| end > now)
@@ -188,10 +188,6 @@ impl Reconciler {
         let Form::Device(device) = &route.form else { return None };
         self.first_seen.get(device).map(|seen| *seen + self.settings.grace)
     }
-}
-
-fn replaced(change: &Change) -> Option<RouteKey> {
-    if let Change::ReplaceRoute { key, .. } = change { Some(*key) } else { None }
 }
 
 #[cfg(test)]

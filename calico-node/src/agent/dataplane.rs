@@ -422,10 +422,7 @@ fn follow(mut watch: nft::Watch) -> mpsc::Receiver<Result<nft::Foreign, String>>
 
 /// Leaves out the removals of routes over gateways to where `keep` says, but for those that stand beside a route that is written.
 fn leave_alone(changes: &mut Vec<Change>, keep: &Kept<'_>) {
-    let written = |change: &Change| {
-        if let Change::ReplaceRoute { key, .. } = change { Some(*key) } else { None }
-    };
-    let written: BTreeSet<RouteKey> = changes.iter().filter_map(written).collect();
+    let written: BTreeSet<RouteKey> = changes.iter().filter_map(Change::replaced).collect();
     changes.retain(|change| {
         let Change::RemoveRoute { key, route } = change else { return true };
         !matches!(route.form, Form::Gateways(_)) || written.contains(key) || !keep(&key.prefix)

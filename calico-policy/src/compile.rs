@@ -28,7 +28,7 @@ mod host;
 mod machine;
 mod workload;
 
-pub(crate) use failsafe::{inbound, outbound};
+pub(crate) use failsafe::{HOST_ICMPV6, inbound, outbound};
 pub(crate) use machine::Machine;
 pub(crate) use workload::{ESSENTIAL_ICMPV6, LINK_LOCAL_SOURCES, link_groups, loopback_addresses};
 

@@ -181,7 +181,10 @@ impl<'e> Evaluation<'e> {
     }
 
     fn is_essential(&self) -> bool {
-        let types = crate::compile::ESSENTIAL_ICMPV6;
+        self.is_icmpv6(&crate::compile::ESSENTIAL_ICMPV6)
+    }
+
+    fn is_icmpv6(&self, types: &[(u8, u8)]) -> bool {
         matches!(self.packet.transport, Transport::Icmp { icmp_type, .. }
             if self.packet.family() == Family::V6
                 && types.iter().any(|(first, last)| (*first..=*last).contains(&icmp_type)))

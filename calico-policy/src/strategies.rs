@@ -27,7 +27,8 @@ pub(crate) const INTERFACES: [&str; 4] = ["cali1", "cali2", "cali3", "tap4"];
 const ODD_INTERFACES: [&str; 4] = ["eth0", "eth1", "cali9", "lo"];
 pub(crate) const ADDRS_V4: [&str; 5] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.1.4", "172.16.0.1"];
 pub(crate) const ADDRS_V6: [&str; 4] = ["fd00::1", "fd00::2", "fd00::1:3", "fd01::1"];
-const ODD_ADDRS: [&str; 6] = ["192.0.2.1", "0.0.0.0", "172.16.0.2", "2001:db8::1", "fe80::1", "::"];
+const ODD_ADDRS: [&str; 8] =
+    ["192.0.2.1", "0.0.0.0", "172.16.0.2", "2001:db8::1", "fe80::1", "::", "ff02::1", "ff05::1"];
 pub(crate) const PORTS: [u16; 6] = [80, 81, 443, 4789, 22, 0];
 
 /// Generates worlds: snapshots with workloads, hosts, sets, pools, profiles, tiers and policies.
@@ -116,7 +117,7 @@ fn transport() -> impl Strategy<Value = Transport> {
         6 => (select(&PortProtocol::ALL[..]), port(), port()).prop_map(|(protocol, source, destination)| {
             Transport::Ports { protocol, source, destination }
         }),
-        2 => (prop_oneof![select(&[0u8, 8, 128, 133, 134, 135][..]), any::<u8>()], 0..3u8)
+        2 => (prop_oneof![select(&[0u8, 8, 128, 133, 134, 135, 143][..]), any::<u8>()], 0..3u8)
             .prop_map(|(icmp_type, code)| Transport::Icmp { icmp_type, code }),
         1 => select(&[4u8, 47, 136][..]).prop_filter_map("no ports", |number| {
             OtherProtocol::new(Protocol::from_number(number)).map(Transport::Other)

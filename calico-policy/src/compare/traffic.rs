@@ -6,7 +6,7 @@ use std::fmt;
 use calico_model::Protocol;
 use calico_model::resource::{FelixConfiguration, PortMatch, Rule};
 
-use crate::compile::{ESSENTIAL_ICMPV6, IPIP, inbound, outbound};
+use crate::compile::{ESSENTIAL_ICMPV6, HOST_ICMPV6, IPIP, inbound, outbound};
 use crate::packet::{OtherProtocol, PortProtocol, Transport};
 
 /// Some of what may go from one place to another.
@@ -139,6 +139,7 @@ impl Cuts {
         around(&mut self.others, IPIP.number(), IPIP.number());
         ESSENTIAL_ICMPV6.iter().for_each(|(first, last)| around(&mut self.types, *first, *last));
         if guards_hosts {
+            HOST_ICMPV6.iter().for_each(|(first, last)| around(&mut self.types, *first, *last));
             for open in inbound(felix).iter().chain(&outbound(felix)) {
                 open.protocol().into_iter().for_each(|protocol| self.of_port(protocol, open.port));
             }

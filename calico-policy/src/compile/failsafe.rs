@@ -1,8 +1,9 @@
-//! Ports that stay open at every host endpoint, and packets of the cluster's own tunnels.
+//! What stays open at every host endpoint, failsafe ports and what links need, and packets of the cluster's own tunnels.
 
 use calico_model::Protocol;
 use calico_model::resource::{EncapMode, IpPool, ProtoPort};
 
+use super::workload::icmpv6_types;
 use super::{Action, Compilation, End, Family, IPIP, Match, Op, PortSet, Rule, family_word, node_addresses};
 
 /// A direction of the node's own traffic.
@@ -39,6 +40,16 @@ impl Compilation<'_> {
             Way::Out => inbound(self.felix),
         };
         ports.iter().filter_map(|port| failsafe(port, way.far(), End::Source)).collect()
+    }
+
+    /// Lets a host endpoint's link work. Neighbour discovery is not tracked: it belongs to no flow that was let through. What
+    /// comes in is looked at before it has a route too: what would be forwarded is a matter of policy.
+    pub(super) fn essentials_of_hosts(&mut self, way: Way) -> Vec<Rule> {
+        let accept = match way {
+            Way::In => Action::Jump(self.essentials_of_links()),
+            Way::Out => Action::Accept,
+        };
+        HOST_ICMPV6.map(|types| Rule::when(icmpv6_types(types), accept.clone())).into()
     }
 
     /// Takes tunnel packets from the cluster's nodes, or sends them there, as soon as some pool is encapsulated. What
@@ -78,6 +89,10 @@ impl Compilation<'_> {
         rules
     }
 }
+
+/// The first and last of the ICMPv6 types without which IPv6 does not work on a link of the node itself, which may be a host or a
+/// router there (RFC 4890 section 4.4.1): listener queries and reports, router and neighbour discovery.
+pub(crate) const HOST_ICMPV6: [(u8, u8); 2] = [(130, 136), (143, 143)];
 
 /// Returns the ports that every host endpoint lets in.
 pub(crate) fn inbound(felix: &calico_model::resource::FelixConfiguration) -> Vec<ProtoPort> {

@@ -221,6 +221,7 @@ impl Compilation<'_> {
         }
         if stage != Stage::Forward {
             rules.extend(self.failsafes(way));
+            rules.extend(self.essentials_of_hosts(way));
         }
         if stage == Stage::Untracked {
             rules.extend(self.failsafe_replies(way));

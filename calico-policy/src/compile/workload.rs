@@ -80,7 +80,7 @@ impl Compilation<'_> {
 
     /// Lets pass what goes to the node or to a group of the link. What is forwarded is a matter of policy: also to groups
     /// of wider scope, and to what has a route only for some interfaces or marks.
-    fn essentials_of_links(&mut self) -> ChainName {
+    pub(super) fn essentials_of_links(&mut self) -> ChainName {
         let groups = Match::Network(End::Destination, Op::Is, link_groups());
         let to_link = [groups, Match::Local, Match::Anycast];
         let rules = to_link.map(|to| Rule::when([Match::Family(Family::V6), to], Action::Accept));
@@ -118,13 +118,16 @@ pub(crate) fn link_groups() -> Cidr {
 }
 
 fn essential_types() -> [Vec<Match>; 2] {
-    ESSENTIAL_ICMPV6.map(|(first, last)| {
-        vec![
-            Match::Family(Family::V6),
-            Match::Protocol(Op::Is, crate::packet::icmp_of(Family::V6)),
-            Match::IcmpType(Family::V6, Op::Is, first, last),
-        ]
-    })
+    ESSENTIAL_ICMPV6.map(icmpv6_types)
+}
+
+/// ICMPv6 of the types from the first to the last.
+pub(super) fn icmpv6_types((first, last): (u8, u8)) -> Vec<Match> {
+    vec![
+        Match::Family(Family::V6),
+        Match::Protocol(Op::Is, crate::packet::icmp_of(Family::V6)),
+        Match::IcmpType(Family::V6, Op::Is, first, last),
+    ]
 }
 
 /// The essentials from the addresses that are used before or beside a workload's own: none, and link-local ones, which no

@@ -5,9 +5,9 @@ use calico_model::resource::{HostEndpoint, Object, PolicyType, ProtoPort};
 
 use super::{Evaluation, Reason, Side, Subject};
 use crate::active::{Stage, active};
-use crate::compile::{inbound, outbound};
+use crate::compile::{HOST_ICMPV6, inbound, link_groups, outbound};
 use crate::labels::SystemLabels;
-use crate::packet::{ConnectionState, Verdict};
+use crate::packet::{ConnectionState, Path, Verdict};
 use crate::ruleset::End;
 
 impl<'e> Evaluation<'e> {
@@ -27,6 +27,9 @@ impl<'e> Evaluation<'e> {
         }
         if self.is_failsafe(direction) {
             return self.settle(subject, Reason::Failsafe, Verdict::Allow);
+        }
+        if self.is_essential_of_host(direction) {
+            return self.settle(subject, Reason::EssentialIcmpv6, Verdict::Allow);
         }
         let labels = SystemLabels::of_host(self.snapshot, host);
         self.policy(&subject, &labels, direction, Stage::Normal, &host.spec.profiles)
@@ -103,11 +106,24 @@ impl<'e> Evaluation<'e> {
             self.settle(subject.clone(), Reason::Failsafe, Verdict::Allow);
             return None;
         }
+        if self.is_essential_of_host(direction) {
+            self.settle(subject.clone(), Reason::EssentialIcmpv6, Verdict::Allow);
+            return None;
+        }
         self.tiers(subject, labels, direction, stage)
     }
 
     fn of_host_interface(&self, interface: &InterfaceName) -> Option<&'e Object<HostEndpoint>> {
         if matches!(self.side(interface), Side::Host) { self.hosts.of_interface(interface) } else { None }
+    }
+
+    /// Reports whether a link of the node itself does not work without the packet. It goes no further than the link.
+    fn is_essential_of_host(&self, direction: PolicyType) -> bool {
+        let to_host = matches!(self.packet.path, Path::ToHost { .. });
+        let stays = direction == PolicyType::Egress
+            || link_groups().contains(self.end_of_packet(End::Destination).0)
+            || to_host && !self.packet.destination.is_multicast();
+        self.is_icmpv6(&HOST_ICMPV6) && stays
     }
 
     fn is_failsafe(&self, direction: PolicyType) -> bool {

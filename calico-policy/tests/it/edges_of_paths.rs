@@ -6,7 +6,7 @@ use std::time::Duration;
 use calico_policy::packet::{ConnectionState, Destination, PortProtocol};
 use calico_policy::{Path, Transport};
 
-use crate::edge_cases::{allows, forward, packet, policy, world};
+use crate::edge_cases::{allows, forward, host_endpoint, host_policy, packet, policy, world};
 use crate::golden;
 use crate::lab::{Filter, Lab, Workload};
 
@@ -72,6 +72,33 @@ fn pe73_a_link_works_whatever_policy_says_and_what_is_no_part_of_it_is_denied() 
     // Echo, router advertisement, redirect.
     assert_eq!([128, 134, 137].map(to_host), [false; 3]);
 }
+
+#[test]
+fn pe73_what_a_hosts_link_needs_passes_every_stage_and_is_forwarded_by_none() {
+    for place in ["types: [Ingress]", "preDNAT: true, applyOnForward: true, types: [Ingress]", UNTRACKED] {
+        let world = host_endpoint(&host_policy(place, "ingress: [{action: Deny}]"));
+        let passes = |path: Path, destination: &str, icmp_type| {
+            let discovery = packet(path, "fe80::1", destination, Transport::Icmp { icmp_type, code: 0 });
+            allows(&world, &discovery.in_state(ConnectionState::Untracked))
+        };
+        let eth0 = || "eth0".parse().unwrap();
+        for destination in ["ff02::1", "fe80::2", "2001:db8::1"] {
+            let in_out = |icmp_type| {
+                let outward = passes(Path::FromHost { to: eth0() }, destination, icmp_type);
+                (passes(Path::ToHost { from: eth0() }, destination, icmp_type), outward)
+            };
+            assert_eq!([130, 131, 132, 133, 134, 135, 136, 143].map(in_out), [(true, true); 8], "{place}");
+            let denied = [128, 129, 137, 142, 144].map(|icmp_type| in_out(icmp_type).0);
+            assert_eq!(denied, [false; 5], "{place}: echo, redirect and others");
+        }
+        if place != "types: [Ingress]" {
+            assert!(!passes(forward("eth0", "eth1"), "2001:db8::1", 135), "{place}");
+            assert!(!passes(Path::ToHost { from: eth0() }, "ff05::1", 135), "{place}");
+        }
+    }
+}
+
+const UNTRACKED: &str = "doNotTrack: true, applyOnForward: true, types: [Ingress]";
 
 #[test]
 fn pe78_dhcp_is_a_spoofed_source_unless_it_is_named() {

@@ -53,9 +53,7 @@ impl Workload {
 impl Lab {
     /// Plugs in the workloads of node-1, each with servers that echo what they are sent.
     pub(crate) fn of(world: &Snapshot) -> Self {
-        let host = Namespace::new("host");
-        host.exec("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-        let mut lab = Lab { host, workloads: Vec::new() };
+        let mut lab = Lab::without_workloads();
         for endpoint in world.workloads.values().filter(|endpoint| endpoint.spec.node.as_str() == "node-1") {
             let interface = endpoint.spec.interface_name.clone().unwrap();
             let addrs: Vec<String> =
@@ -63,6 +61,12 @@ impl Lab {
             lab.plug(interface.as_str(), &addrs[0], &addrs[1]);
         }
         lab
+    }
+
+    pub(crate) fn without_workloads() -> Self {
+        let host = Namespace::new("host");
+        host.exec("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        Lab { host, workloads: Vec::new() }
     }
 
     pub(crate) fn plug(&mut self, interface: &str, addr: &str, addr6: &str) -> &Workload {

@@ -10,6 +10,7 @@ mod edges_of_paths;
 mod every_filter;
 mod explain;
 mod golden;
+mod host_paths;
 mod incremental;
 mod iptables;
 mod iptables_lock;

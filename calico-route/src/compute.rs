@@ -16,7 +16,7 @@ use calico_model::{
 
 use crate::desired::{Desired, Problem};
 use crate::encap::Source;
-use crate::route::{Route, RouteKey, Target};
+use crate::route::{Class, Route, RouteKey, Target};
 use crate::sysctl::Sysctl;
 use known::{Dirty, Known, Place};
 use view::View;
@@ -308,7 +308,7 @@ impl Laid {
                     desired.routes.range(RouteKey::all_to(*prefix)).map(|(key, _)| *key).collect();
                 for key in keys {
                     let Some(route) = desired.routes.remove(&key) else { continue };
-                    if let Target::Device(device) = &route.target {
+                    if let Route { class: Class::LocalWorkload, target: Target::Device(device) } = &route {
                         let neighbour = (device.clone(), prefix.addr());
                         let held = desired.neighbours.remove_entry(&neighbour);
                         into.neighbours.extend(held);

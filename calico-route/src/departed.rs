@@ -12,7 +12,7 @@ use crate::actual::Actual;
 use crate::change::Change;
 use crate::compute::Delta;
 use crate::desired::{Desired, Problem};
-use crate::route::{Form, RouteKey, Target};
+use crate::route::{Class, Form, Route, RouteKey, Target};
 
 /// Where the addresses of this node's workloads are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Departures {
         for prefix in delta.routes.iter().map(|key| key.prefix).filter(Cidr::is_host) {
             let addr = prefix.addr();
             let routes = desired.routes.range(RouteKey::all_to(prefix));
-            let now = routes.filter_map(|(_, route)| device(&route.target)).next();
+            let now = routes.filter_map(|(_, route)| device(route)).next();
             let before = match now {
                 Some(device) => self.placed.insert(addr, device.clone()),
                 None => self.placed.remove(&addr),
@@ -97,7 +97,7 @@ impl Departures {
             .routes
             .iter()
             .filter(|(key, _)| key.prefix.is_host())
-            .filter_map(|(key, route)| Some((key.prefix.addr(), device(&route.target)?.clone())))
+            .filter_map(|(key, route)| Some((key.prefix.addr(), device(route)?.clone())))
             .collect();
         let mut departed = Departed::default();
         let mut next = wanted.clone();
@@ -131,10 +131,11 @@ impl Departures {
     }
 }
 
-fn device(target: &Target) -> Option<&InterfaceName> {
-    match target {
-        Target::Device(device) => Some(device),
-        Target::Blackhole | Target::Gateways(_) => None,
+/// Returns the interface of the workload that a route leads to. The far ends of tunnels are no addresses of this node's.
+fn device(route: &Route) -> Option<&InterfaceName> {
+    match route {
+        Route { class: Class::LocalWorkload, target: Target::Device(device) } => Some(device),
+        Route { .. } => None,
     }
 }
 
@@ -161,7 +162,7 @@ fn place<'r>(key: &RouteKey, form: &'r Form) -> Option<(IpAddr, &'r InterfaceNam
 mod tests {
     use super::*;
     use crate::fake::FakeKernel;
-    use crate::route::{Class, Installed, Reach, Route};
+    use crate::route::{Installed, Reach};
     use crate::{Ownership, diff};
 
     fn on(device: Option<&str>) -> Desired {

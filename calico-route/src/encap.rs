@@ -89,6 +89,11 @@ impl<'s> Pools<'s> {
         self.0.iter().find(|(pool, _)| pool.spec.cidr.covers(cidr)).map(|(_, encap)| *encap)
     }
 
+    /// Reports whether a pool has its packets go through a tunnel between all nodes.
+    pub(crate) fn always(&self, tunnel: Tunnel) -> bool {
+        self.0.iter().any(|(_, encap)| *encap == Encap::In(tunnel, Scope::Always))
+    }
+
     /// Walks the pools whose packets may go through a tunnel.
     pub(crate) fn with(&self, tunnel: Tunnel) -> impl Iterator<Item = &'s Object<IpPool>> {
         self.0

@@ -1,17 +1,18 @@
 //! A kernel in memory, for tests: ours and yours.
 //!
-//! It keeps what a kernel keeps and refuses what a kernel refuses: a route over a device that is absent or off, a second
-//! route of a key, the removal of what is not there. Routes and neighbours go when their device goes or is switched off.
+//! It keeps what a kernel keeps and refuses what a kernel refuses: a route over a device that is absent or off or, of IPv6, by
+//! way of a gateway that is not there, a second route of a key, the removal of what is not there. Routes and neighbours go when
+//! their device goes or is switched off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use calico_model::{InterfaceName, Mac};
+use calico_model::{Cidr, Family, InterfaceName, Mac};
 
 use crate::actual::{Actual, FdbEntry, Host, Ipv6, Link, LinkKind, LinkState};
 use crate::change::Change;
 use crate::ownership::{Ownership, PROTOCOL};
-use crate::route::{Form, Installed, RouteKey};
+use crate::route::{Form, Gateway, Installed, RouteKey};
 use crate::sysctl::Sysctl;
 
 /// A kernel in memory.
@@ -42,6 +43,9 @@ pub enum Refusal {
     /// The device is off.
     #[error("network is down")]
     Down,
+    /// Something else leads to the gateway.
+    #[error("no route to host")]
+    NoGateway,
     /// There is one already.
     #[error("file exists")]
     Exists,
@@ -219,7 +223,32 @@ impl FakeKernel {
             Some(LinkState::Up) => Ok(()),
             Some(LinkState::Down) => Err(Refusal::Down),
             None => Err(Refusal::NoDevice),
-        })
+        })?;
+        let Form::Gateways(gateways) = form else { return Ok(()) };
+        if gateways.iter().all(|gateway| self.leads_to(gateway)) { Ok(()) } else { Err(Refusal::NoGateway) }
+    }
+
+    /// Reports whether the kernel takes an IPv6 gateway (`ip6_route_check_nh` and `ip6_route_check_nh_onlink` of Linux 6.18).
+    /// Where it is said to be on the link, the best route to it, if it is neither a default route nor one that drops, has to
+    /// lead over the gateway's device. Otherwise the best one over that device has to lead straight to it.
+    fn leads_to(&self, gateway: &Gateway) -> bool {
+        match gateway.address {
+            IpAddr::V6(address) if !address.is_unicast_link_local() => {}
+            IpAddr::V4(_) | IpAddr::V6(_) => return true,
+        }
+        let over = |form: &Form| form.devices().any(|device| *device == gateway.device);
+        let narrowest = (0..=Family::V6.bits()).rev().filter_map(|len| Cidr::holding(gateway.address, len));
+        let mut routes = narrowest.flat_map(|prefix| {
+            let routes = self.routes.range(RouteKey::all_to(prefix)).flat_map(|(_, routes)| routes);
+            routes.map(move |route| (prefix, &route.form))
+        });
+        if gateway.onlink {
+            routes.next().is_none_or(|(prefix, form)| {
+                prefix.prefix_len() == 0 || *form == Form::Blackhole || over(form)
+            })
+        } else {
+            routes.find(|(_, form)| over(form)).is_some_and(|(_, form)| matches!(form, Form::Device(_)))
+        }
     }
 
     fn make(

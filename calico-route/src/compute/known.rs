@@ -112,6 +112,11 @@ impl Site {
         Some(End { tunnel, mac: self.mac(name, family), underlay })
     }
 
+    /// Marks the route to its end of the tunnel, which only IPv6 has.
+    fn mark_far_end(&self, dirty: &mut Dirty) {
+        self.v6.tunnel.into_iter().for_each(|addr| dirty.prefix(Cidr::host(addr)));
+    }
+
     fn addrs(&self) -> impl Iterator<Item = IpAddr> + use<> {
         [self.v4.addr, self.v6.addr].into_iter().flatten().map(|addr| addr.addr())
     }
@@ -182,7 +187,7 @@ pub(super) struct Known {
     pub(super) services: Vec<Cidr>,
     pub(super) nodes: BTreeMap<NodeName, Site>,
     pub(super) node_addresses: BTreeMap<IpAddr, BTreeSet<NodeName>>,
-    tunnel_addresses: BTreeMap<IpAddr, BTreeSet<NodeName>>,
+    pub(super) tunnel_addresses: BTreeMap<IpAddr, BTreeSet<NodeName>>,
     tunnel_macs: BTreeMap<(Family, Mac), BTreeSet<NodeName>>,
     pub(super) blocks: BTreeMap<Cidr, Holding>,
     /// The destinations that lead to a node, each with the block that says so.
@@ -341,9 +346,11 @@ impl Known {
                 }
             }
         }
+        site.mark_far_end(dirty);
         for end in Family::ALL.into_iter().filter_map(|family| Some((family, site.end(name, family)?))) {
             for sharer in self.sharers(end.0, end.1).into_iter().flatten().filter(|sharer| *sharer != name) {
                 dirty.mark(Place::Peer(sharer.clone()));
+                self.nodes.get(sharer).into_iter().for_each(|site| site.mark_far_end(dirty));
                 self.led.get(sharer).into_iter().flatten().for_each(|(prefix, _)| dirty.prefix(*prefix));
             }
         }

@@ -5,15 +5,24 @@ use std::net::IpAddr;
 use calico_model::{Cidr, NodeName};
 
 use super::Part;
+use super::tunnel;
 use super::view::View;
 use crate::desired::Problem;
 use crate::device::{Tunnel, ipip_device, vxlan_device};
 use crate::encap::{Encap, Scope, Source};
 use crate::route::{Class, Reach, Route, RouteKey, Target};
 
-/// The route to a remote block, or to a borrowed address of any block, that the datastore is the source of.
+/// The route to a remote block, to a borrowed address of any block, or to the far end of a tunnel, that the datastore is the
+/// source of.
 pub(super) fn route(view: &View<'_>, prefix: Cidr, part: &mut Part) {
     if view.own.is_none() || !view.serves(prefix.family()) {
+        return;
+    }
+    if let Some((key, route)) = tunnel::far_end(view, prefix) {
+        match view.cuts_off(prefix) {
+            Some(problem) => drop(part.problems.insert(problem)),
+            None => part.offer(key, route),
+        }
         return;
     }
     let known = view.known;

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use calico_model::{Family, InterfaceAddr, Name, NodeName};
+use calico_model::{Cidr, Family, InterfaceAddr, Name, NodeName};
 
 use super::Part;
 use super::known::Site;
 use super::view::View;
 use crate::desired::{Desired, Problem};
 use crate::device::{IpipDevice, LinkPattern, Mtu, Tunnel, VxlanDevice, vxlan_device};
+use crate::route::{Class, Route, RouteKey, Target};
 
 /// What is wanted of the node as a whole: its devices and addresses, and what is ours.
 pub(super) fn devices(view: &View<'_>, desired: &mut Desired) {
@@ -95,6 +96,23 @@ pub(super) fn peer(view: &View<'_>, name: &NodeName, part: &mut Part) {
         part.neighbours.insert((vxlan_device(family), end.tunnel), end.mac);
         part.fdb.insert((vxlan_device(family), end.mac), end.underlay);
     }
+}
+
+/// The route to the far end of an IPv6 tunnel; `None` when the destination is none, or nothing is wrapped on the way there. The
+/// kernel refuses a route by way of that address, even one that is told to be `onlink`, while another one leads elsewhere with
+/// it, such as the route to the block that it is in. Of IPv4 it does not ask.
+pub(super) fn far_end(view: &View<'_>, prefix: Cidr) -> Option<(RouteKey, Route)> {
+    let (family, tunnel) = (Family::V6, Tunnel::Vxlan(Family::V6));
+    let names = view.known.tunnel_addresses.get(&prefix.addr()).filter(|_| prefix.is_host());
+    let here = view.own.filter(|_| prefix.family() == family && vxlans(view).any(|its| its == family))?;
+    let (name, site) = names?.iter().find_map(|name| Some((name, view.known.nodes.get(name)?)))?;
+    let is_wrapped = view.pools.always(tunnel) || !view.is_same_subnet(site.end(name, family)?.underlay);
+    let is_clear = vxlan(view, here, family).is_ok() && view.tunnel_clash(name, site, family).is_none();
+    if *name == view.known.node || !is_wrapped || !is_clear {
+        return None;
+    }
+    let route = Route { class: Class::VxlanTunnel, target: Target::Device(tunnel.device()) };
+    Some((RouteKey::main(prefix, view.priority(family)), route))
 }
 
 impl View<'_> {

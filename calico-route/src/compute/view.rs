@@ -47,6 +47,7 @@ impl<'k> View<'k> {
         prefixes
             .chain(self.known.blocks.keys().copied())
             .chain(self.learned.keys().copied())
+            .chain(self.known.tunnel_addresses.keys().map(|addr| Cidr::host(*addr)))
             .chain(self.peering.gateways.keys().map(|peer| Cidr::host(*peer)))
             .map(Place::Prefix)
             .chain(self.known.interfaces.keys().cloned().map(Place::Interface))

@@ -10,7 +10,7 @@ use crate::change::Change;
 use crate::desired::Desired;
 use crate::ownership::PROTOCOL;
 use crate::resolve::{Resolver, Waiting};
-use crate::route::{Class, Form, Gateway, Installed, Route, RouteKey};
+use crate::route::{Class, Form, Gateway, Installed, Route, RouteKey, Target};
 
 #[derive(Debug, Default)]
 pub(super) struct Routes {
@@ -111,21 +111,18 @@ fn removal(key: &RouteKey, route: &Installed) -> Change {
     Change::RemoveRoute { key: *key, route: route.clone() }
 }
 
-/// When a route is written: workloads' first, drops last, and narrow ones before the wide ones around them.
+/// When a route is written: workloads' first, then those to the far ends of tunnels, which others lead by; drops last, and narrow
+/// ones before the wide ones around them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank(u8, Reverse<u8>);
 
 impl Rank {
     fn of(key: &RouteKey, route: &Route) -> Self {
-        let stage = match route.class {
-            Class::LocalWorkload => 0,
-            Class::Blackhole => 2,
-            Class::VxlanSameSubnet
-            | Class::VxlanTunnel
-            | Class::IpipSameSubnet
-            | Class::IpipTunnel
-            | Class::NoEncap
-            | Class::Learned => 1,
+        let stage = match (route.class, &route.target) {
+            (Class::LocalWorkload, _) => 0,
+            (_, Target::Device(_)) => 1,
+            (_, Target::Gateways(_)) => 2,
+            (_, Target::Blackhole) => 3,
         };
         Self(stage, Reverse(key.prefix.prefix_len()))
     }

@@ -76,7 +76,8 @@ fn node() -> impl Strategy<Value = Update> {
             Node {
                 bgp: Some(bgp),
                 ipv4_vxlan_tunnel_addr: tunnel.map(|tunnel| [10, 0, 9, tunnel].into()),
-                ipv6_vxlan_tunnel_addr: tunnel_v6.map(|tunnel| format!("fd00::9:{tunnel}").parse().unwrap()),
+                ipv6_vxlan_tunnel_addr: tunnel_v6
+                    .map(|tunnel| format!("fd00::{}", tunnel + 2).parse().unwrap()),
                 vxlan_tunnel_mac: mac.map(|mac| calico_model::Mac([2, 0, 0, 0, 0, mac])),
                 ..Node::new()
             },

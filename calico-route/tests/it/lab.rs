@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use calico_model::learned::LearnedRoutes;
 use calico_model::resource::{EncapMode, FelixConfiguration, Node, NodeBgp, Object, ProgramClusterRoutes};
-use calico_model::{InterfaceAddr, NodeName, Snapshot, Update};
+use calico_model::{InterfaceAddr, Name, NodeName, Snapshot, Update};
 use calico_route::departed::Departures;
 use calico_route::{Computer, compute, diff, plan_delta};
 
-use crate::cluster::{block, node_name, pool, workload};
+use crate::cluster::{block, lend, node_name, pool, workload};
 use crate::namespace::TestNamespace;
 
 /// Where the two hosts and the two workloads are.
@@ -40,6 +40,10 @@ const V6: Plan = Plan {
 /// The same, but with both hosts in the first one's subnet.
 fn neighbours() -> Plan {
     Plan { hosts: ["172.16.6.1/24", "172.16.6.2/24"], ..V4 }
+}
+
+fn neighbours_v6() -> Plan {
+    Plan { hosts: ["2001:db8:1::1/64", "2001:db8:1::2/64"], ..V6 }
 }
 
 struct Lab {
@@ -208,12 +212,41 @@ async fn vxlan_over_ipv6_carries_ipv6() {
 
 #[tokio::test]
 async fn traffic_goes_on_while_the_encapsulation_changes_and_when_nobody_looks_after_it() {
-    let lab = Lab::up(neighbours());
-    let [from, to] = lab.plan.workloads.map(|addr| addr.parse::<IpAddr>().unwrap());
-    for mode in [EncapMode::Always, EncapMode::CrossSubnet, EncapMode::Always] {
-        lab.lay(&lab.snapshot(mode, ProgramClusterRoutes::Disabled)).await;
-        assert_eq!(lab.echo().unwrap(), from, "towards {to} with {mode:?}");
+    for plan in [neighbours(), neighbours_v6()] {
+        let lab = Lab::up(plan);
+        let [from, to] = lab.plan.workloads.map(|addr| addr.parse::<IpAddr>().unwrap());
+        for mode in [EncapMode::Always, EncapMode::CrossSubnet, EncapMode::Always] {
+            lab.lay(&lab.snapshot(mode, ProgramClusterRoutes::Disabled)).await;
+            assert_eq!(lab.echo().unwrap(), from, "towards {to} with {mode:?}");
+        }
     }
+}
+
+/// The kernel refuses an IPv6 route by way of an address that another route leads to over another device.
+#[tokio::test]
+async fn a_tunnel_whose_far_end_a_wider_route_leads_to_carries_packets_all_the_same() {
+    let lab = Lab::up(V6);
+    for host in &lab.hosts {
+        let gateway = host.ip("-6 route show default");
+        let gateway = gateway.split_whitespace().nth(2).unwrap();
+        host.ip(&format!("route add fd00::/8 via {gateway} dev eth0 proto static"));
+    }
+    let mut snapshot = lab.snapshot(EncapMode::Always, ProgramClusterRoutes::Disabled);
+    lab.lay(&snapshot).await;
+    assert_eq!(lab.echo().unwrap().to_string(), lab.plan.workloads[0]);
+
+    // The far end is borrowed from our own block.
+    let name = "node1";
+    let mut node = snapshot.node(&name.parse::<Name>().unwrap().into()).cloned().unwrap();
+    node.ipv6_vxlan_tunnel_addr = Some("fd00::5".parse().unwrap());
+    snapshot.insert(Object::new(name.parse().unwrap(), node));
+    lend(&mut snapshot, lab.plan.blocks[0], 5, name);
+    lab.lay(&snapshot).await;
+    assert_eq!(lab.echo().unwrap().to_string(), lab.plan.workloads[0]);
+    let route = lab.hosts[0].ip("-6 route show fd00::5");
+    assert!(route.starts_with("fd00::5 dev vxlan-v6.calico proto 80"), "{route}");
+    let left = lab.hosts[0].ip("-6 route show fd00::40/128");
+    assert_eq!(left, "", "nobody is there any more");
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ impl<'h> Resolver<'h> {
                 // One next hop that can be reached is better than none.
                 match missing {
                     Some(waiting) if gateways.is_empty() => Err(waiting),
-                    _ => Ok(Form::Gateways(gateways)),
+                    _ => Ok(Form::Gateways(gateways.into_iter().map(Gateway::told).collect())),
                 }
             }
         }
@@ -238,6 +238,14 @@ impl<'h> Resolver<'h> {
     /// what we have written.
     fn host_route(&self, addr: IpAddr) -> Option<&'h Form> {
         *self.found.borrow_mut().entry(addr).or_insert_with(|| host_route(self.host, addr, |_| true))
+    }
+}
+
+impl Gateway {
+    /// Tells the kernel that an IPv6 gateway is on the link, which is known. It would otherwise look for the way there, and
+    /// refuse the gateway where a narrower route, such as a fabric's to the single host, leads by way of another.
+    fn told(self) -> Self {
+        Self { onlink: self.onlink || self.address.is_ipv6(), ..self }
     }
 }
 

@@ -230,6 +230,26 @@ async fn equal_next_hops_make_a_multipath_route_and_a_far_one_goes_by_the_gatewa
     settle(&mut netlink, &compute(&snapshot, &node_name("node1"), &LearnedRoutes::new())).await;
 }
 
+/// A fabric that announces each node as a single host, on a link where nodes see each other: the kernel would look for the way
+/// to the gateway, and find another gateway.
+#[tokio::test]
+async fn an_ipv6_gateway_on_the_link_is_taken_though_a_narrower_route_leads_there() {
+    let machine = machine();
+    machine.ip("address add 2001:db8::1/64 dev eth0 nodad");
+    let snapshot = three_dual_nodes();
+    let mut learned = LearnedRoutes::new();
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &compute(&snapshot, &node_name("node1"), &learned)).await;
+    learn(&mut learned, "2001:db8::2/128", &["2001:db8::ff"]);
+    settle(&mut netlink, &compute(&snapshot, &node_name("node1"), &learned)).await;
+    machine.ip("-6 route del fd00::200/122");
+    let desired = compute(&snapshot, &node_name("node1"), &learned);
+    settle(&mut netlink, &desired).await;
+    contains(&machine.ip("-6 route show"), "fd00::200/122 via 2001:db8::2 dev eth0 proto 80 onlink");
+    contains(&machine.ip("-6 route show"), "2001:db8::2 via 2001:db8::ff dev eth0 proto 80");
+    assert_eq!(diff(&desired, &machine.connect().read(&desired.ownership).await.unwrap()), []);
+}
+
 #[tokio::test]
 async fn ipv6_has_the_same() {
     let machine = machine();

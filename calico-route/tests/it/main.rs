@@ -25,5 +25,6 @@ mod namespace;
 mod peering;
 mod services;
 mod settings;
+mod six;
 #[cfg(feature = "netlink")]
 mod storm;

@@ -83,7 +83,8 @@ pub struct Computer {
 /// Which entries of [`Desired`] are not what they were.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// More than entries changed: devices, the node's addresses, or what is ours. Anything may be different.
+    /// More than entries changed: devices, the node's addresses, what is ours, or a learned route that may lead to the next
+    /// hops of others. Anything may be different.
     pub everything: bool,
     /// Routes that are other ones now, or wanted no more, or only now.
     pub routes: BTreeSet<RouteKey>,
@@ -170,7 +171,18 @@ impl Computer {
             let before = mem::replace(&mut self.laid, Laid::out(&view));
             return Delta { everything: before.desired != self.laid.desired, ..Delta::default() };
         }
-        self.laid.lay_anew(&view, &dirty.places)
+        let (delta, moved) = self.laid.lay_anew(&view, &dirty.places);
+        // What leads over them is not known here, and they change seldom.
+        let everything = delta.everything || moved.iter().any(|prefix| self.holds_gateway(prefix));
+        Delta { everything, ..delta }
+    }
+
+    /// Reports whether an address may be the gateway of a route that is wanted.
+    fn holds_gateway(&self, prefix: &Cidr) -> bool {
+        let inside = prefix.addr()..=prefix.last();
+        self.gateways.range(inside.clone()).next().is_some()
+            || self.known.node_addresses.range(inside).next().is_some()
+            || self.peering.gateways.values().any(|gateway| prefix.contains(*gateway))
     }
 
     /// Returns what says where the routes to a destination come from when it is on another node; `None` when no pool holds it.
@@ -257,7 +269,8 @@ impl Laid {
         laid
     }
 
-    fn lay_anew(&mut self, view: &View<'_>, places: &BTreeSet<Place>) -> Delta {
+    /// Works out some places again; returns what became different, and to which destinations learned routes did.
+    fn lay_anew(&mut self, view: &View<'_>, places: &BTreeSet<Place>) -> (Delta, BTreeSet<Cidr>) {
         let mut before = Part::default();
         places.iter().for_each(|place| self.take(place, &mut before));
         let mut after = Part::default();
@@ -279,7 +292,12 @@ impl Laid {
             sysctls: differing(&before.sysctls, &after.sysctls),
         };
         delta.sysctls.extend(forwarding);
-        delta
+        let is_learned = |key: &&RouteKey| {
+            let mut routes = [&before, &after].into_iter().filter_map(|part| part.routes.get(key));
+            routes.any(|route| route.class == Class::Learned)
+        };
+        let moved = delta.routes.iter().filter(is_learned).map(|key| key.prefix).collect();
+        (delta, moved)
     }
 
     fn put(&mut self, place: Place, part: Part) {

@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use calico_model::Cidr;
+
 use crate::actual::Actual;
 use crate::change::Change;
 use crate::compute::Delta;
 use crate::desired::Desired;
-use crate::resolve::{Resolver, Waiting};
+use crate::resolve::{Kept, Resolver, Waiting};
 
 mod links;
 mod routes;
@@ -37,7 +39,15 @@ pub fn diff(desired: &Desired, actual: &Actual) -> Vec<Change> {
 /// Works out the changes that make the kernel hold what is wanted, and says what has to wait.
 #[must_use]
 pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
-    plan_of(desired, actual, Scope::Everything)
+    plan_of(desired, actual, Scope::Everything, None)
+}
+
+/// Works out the same as [`plan`] while it is not known yet what BGP learned. Routes of ours that `desired` does not have, to
+/// where `may_be_learned` says, may be what was learned earlier: next hops are resolved over them as if they were learned, so
+/// that what leads over them stays as it is. Their removals are in the plan, and are not to be made.
+#[must_use]
+pub fn plan_unlearned(desired: &Desired, actual: &Actual, may_be_learned: &dyn Fn(&Cidr) -> bool) -> Plan {
+    plan_of(desired, actual, Scope::Everything, Some(Kept { held: &actual.routes, may_be_learned }))
 }
 
 /// Works out the same as [`plan`] for a kernel that held everything that was wanted before `delta`; its cost follows what
@@ -45,11 +55,11 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
 /// route waits for is told only when `delta` has that route, so a plan that waits for other things has to be made anew.
 #[must_use]
 pub fn plan_delta(desired: &Desired, actual: &Actual, delta: &Delta) -> Plan {
-    plan_of(desired, actual, if delta.everything { Scope::Everything } else { Scope::Delta(delta) })
+    plan_of(desired, actual, if delta.everything { Scope::Everything } else { Scope::Delta(delta) }, None)
 }
 
-fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Plan {
-    let mut resolver = Resolver::new(&actual.host, &desired.node_addresses);
+fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>, kept: Option<Kept<'_>>) -> Plan {
+    let mut resolver = Resolver::new(desired, &actual.host, kept);
     let mut plan = Plan::default();
     let families = desired.node_addresses.keys().filter(|family| actual.host.speaks(**family));
     plan.waiting.extend(families.filter_map(|family| resolver.node_device(*family).err()));

@@ -20,12 +20,11 @@
 //! outlive the agents; for the others as `programClusterRoutes` of the `FelixConfiguration` says, and then either the
 //! datastore or BGP is the source, never both. Learned routes outside all pools are taken as they are.
 //!
-//! A next hop that is on no link of the machine is reached as the routes of *others* in the main table lead to it: by the
-//! longest prefix, then the lowest metric. Routes of ours are not asked, learned ones included. So where the only way to
-//! another node is itself announced by BGP (a default route from a switch, the loopbacks of nodes), routes without
-//! encapsulation wait as [`Waiting::Unreachable`], and with another default route, such as that of a management network,
-//! they lead by that one. BIRD resolves over routes that it learned, one step deep. Wrapped packets are not concerned: the
-//! kernel leads those by every route that it has.
+//! A next hop that is on no link of the machine is reached as the routes of *others* in the main table and those that BGP
+//! *learned* lead to it: by the longest prefix, then the lowest metric. A learned route counts where others' lead to its own
+//! next hops, one step deep: so a default route from two switches, or a node's loopback address that both announce, leads to
+//! the blocks behind it by both. What no such route leads to waits as [`Waiting::Unreachable`]. Wrapped packets are not
+//! concerned: the kernel leads those by every route that it has.
 //!
 //! ```
 //! use calico_model::learned::{LearnedRoute, LearnedRoutes};
@@ -75,7 +74,7 @@ pub use change::Change;
 pub use compute::{Computer, Delta, Peering, compute};
 pub use desired::{Desired, Problem};
 pub use device::vxlan_mac;
-pub use diff::{Plan, diff, plan, plan_delta};
+pub use diff::{Plan, diff, plan, plan_delta, plan_unlearned};
 pub use ownership::Ownership;
 pub use reconcile::Reconciler;
 pub use resolve::Waiting;

@@ -1,6 +1,12 @@
 //! From where a route should lead to the devices it leads over.
+//!
+//! A next hop that is on no link of the machine is reached as the kernel would lead packets to it: by the longest prefix, then
+//! the lowest metric, among the routes of others and those that BGP learned. The learned ones are looked at as they are
+//! wanted, not as they were written, so a plan does not depend on the one before. A learned route counts only where routes of
+//! others lead to a gateway of it: one step and no further, so that none leads over itself.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -8,8 +14,10 @@ use std::net::IpAddr;
 use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName};
 
 use crate::actual::{Host, Link, LinkKind, LinkState};
+use crate::desired::Desired;
 use crate::device::{IPIP, Tunnel};
-use crate::route::{Form, Gateway, NextHop, Reach, RouteKey, Target};
+use crate::ownership::PROTOCOL;
+use crate::route::{Class, Form, Gateway, Installed, NextHop, Reach, Route, RouteKey, Target};
 
 /// Something that is wanted and has to wait for the machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,26 +126,44 @@ impl fmt::Display for Waiting {
     }
 }
 
+/// What an earlier process may have learned and the kernel still holds: it counts as learned until it is known what is.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept<'k> {
+    /// Our routes in the kernel.
+    pub(crate) held: &'k BTreeMap<RouteKey, Vec<Installed>>,
+    /// To which destinations routes may have been learned.
+    pub(crate) may_be_learned: &'k dyn Fn(&Cidr) -> bool,
+}
+
 /// The host as routes look at it.
-#[derive(Debug)]
 pub(crate) struct Resolver<'h> {
     pub(crate) host: &'h Host,
     /// Our devices that will be there, and up, when the routes are written.
     pub(crate) planned: BTreeSet<InterfaceName>,
     /// Our devices that cannot be made what they should be, which is told of each.
     pub(crate) hindered: BTreeSet<InterfaceName>,
+    /// What is wanted: the learned routes among it are ways too.
+    wanted: &'h BTreeMap<RouteKey, Route>,
+    kept: Option<Kept<'h>>,
     /// The devices that hold the node's addresses.
     node_devices: BTreeMap<Family, Result<&'h InterfaceName, Waiting>>,
     /// What was found for gateways that were asked for before: routes are many, gateways few.
-    found: RefCell<BTreeMap<IpAddr, Option<&'h Form>>>,
+    found: RefCell<BTreeMap<IpAddr, Result<BTreeSet<Gateway>, Waiting>>>,
     /// Likewise, which gateways are on the link of the device that holds the node's address.
     on_link: RefCell<BTreeMap<IpAddr, bool>>,
 }
 
+/// A route that may lead to a gateway.
+enum Way<'h> {
+    Foreign(&'h Form),
+    Learned(&'h RouteKey, &'h Route),
+    Kept(&'h BTreeSet<Gateway>),
+}
+
 impl<'h> Resolver<'h> {
-    pub(crate) fn new(host: &'h Host, node_addresses: &BTreeMap<Family, InterfaceAddr>) -> Self {
+    pub(crate) fn new(desired: &'h Desired, host: &'h Host, kept: Option<Kept<'h>>) -> Self {
         let node_device = |family: Family| {
-            let addr = node_addresses.get(&family).map(InterfaceAddr::addr);
+            let addr = desired.node_addresses.get(&family).map(InterfaceAddr::addr);
             let link = addr.and_then(|addr| host.link_with(addr));
             (family, link.map(|(device, _)| device).ok_or(Waiting::NodeAddressAbsent(family, addr)))
         };
@@ -145,23 +171,24 @@ impl<'h> Resolver<'h> {
             host,
             planned: BTreeSet::new(),
             hindered: BTreeSet::new(),
+            wanted: &desired.routes,
+            kept,
             node_devices: Family::ALL.into_iter().map(node_device).collect(),
             found: RefCell::default(),
             on_link: RefCell::default(),
         }
     }
-}
 
-impl<'h> Resolver<'h> {
-    pub(crate) fn resolve(&self, target: &Target) -> Result<Form, Waiting> {
-        match target {
+    pub(crate) fn resolve(&self, key: &RouteKey, route: &Route) -> Result<Form, Waiting> {
+        match &route.target {
             Target::Blackhole => Ok(Form::Blackhole),
             Target::Device(device) => self.usable(device).map(|()| Form::Device(device.clone())),
             Target::Gateways(hops) => {
+                let own = (route.class == Class::Learned).then_some(key);
                 let mut gateways = BTreeSet::new();
                 let mut missing = None;
                 for hop in hops {
-                    match self.hop(hop) {
+                    match self.hop(hop, own) {
                         Ok(found) => gateways.extend(found),
                         Err(waiting) => missing = Some(waiting),
                     }
@@ -175,12 +202,10 @@ impl<'h> Resolver<'h> {
         }
     }
 
-    fn hop(&self, hop: &NextHop) -> Result<BTreeSet<Gateway>, Waiting> {
-        let gateway = |device: &InterfaceName, onlink| {
-            [Gateway { address: hop.gateway, device: device.clone(), onlink }].into()
-        };
+    /// Returns how a gateway is reached; `own` is the learned route whose gateway it is.
+    fn hop(&self, hop: &NextHop, own: Option<&RouteKey>) -> Result<BTreeSet<Gateway>, Waiting> {
         match &hop.reach {
-            Reach::Onlink(device) => self.usable(device).map(|()| gateway(device, true)),
+            Reach::Onlink(device) => self.usable(device).map(|()| one(hop.gateway, device, true)),
             Reach::NodeDevice => {
                 let device = self.node_device(Family::of(hop.gateway))?;
                 self.usable(device)?;
@@ -189,13 +214,76 @@ impl<'h> Resolver<'h> {
                 {
                     return Err(Waiting::NotOnLink { gateway: hop.gateway, device: device.clone() });
                 }
-                Ok(gateway(device, false))
+                Ok(one(hop.gateway, device, false))
             }
-            Reach::Resolved => match self.host_route(hop.gateway).ok_or(Waiting::Unreachable(hop.gateway))? {
-                Form::Device(device) => self.usable(device).map(|()| gateway(device, false)),
-                Form::Gateways(gateways) => Ok(gateways.clone()),
-                Form::Blackhole | Form::Other(_) => Err(Waiting::Unreachable(hop.gateway)),
+            Reach::Resolved => match own.filter(|own| own.prefix.contains(hop.gateway)) {
+                Some(own) => self.lead(hop.gateway, Some(own)),
+                None => {
+                    let mut found = self.found.borrow_mut();
+                    found.entry(hop.gateway).or_insert_with(|| self.lead(hop.gateway, None)).clone()
+                }
             },
+        }
+    }
+
+    /// Finds the way to a gateway by all routes but one.
+    fn lead(&self, gateway: IpAddr, but: Option<&RouteKey>) -> Result<BTreeSet<Gateway>, Waiting> {
+        longest(gateway, |prefix| {
+            self.ways(prefix, but).into_iter().find_map(|(_, way)| match way {
+                Way::Foreign(form) => Some(self.straight(gateway, form)),
+                Way::Learned(key, route) => self.over(key, route).map(Ok),
+                Way::Kept(gateways) => Some(Ok(gateways.clone())),
+            })
+        })
+        .unwrap_or(Err(Waiting::Unreachable(gateway)))
+    }
+
+    /// Returns the routes to a destination with their metrics, the one that the kernel would use first.
+    fn ways(&self, prefix: Cidr, but: Option<&RouteKey>) -> Vec<(u32, Way<'h>)> {
+        let foreign = self.host.foreign.range(RouteKey::all_to(prefix));
+        let foreign =
+            foreign.filter_map(|(key, routes)| Some((key.priority, Way::Foreign(&routes.first()?.form))));
+        let wanted = self.wanted.range(RouteKey::all_to(prefix));
+        let learned = wanted.filter(|(key, route)| route.class == Class::Learned && Some(*key) != but);
+        let learned = learned.map(|(key, route)| (key.priority, Way::Learned(key, route)));
+        let kept = self.kept.filter(|kept| (kept.may_be_learned)(&prefix));
+        let kept = kept.into_iter().flat_map(|kept| kept.held.range(RouteKey::all_to(prefix)));
+        let kept = kept.filter(|(key, _)| !self.wanted.contains_key(key)).filter_map(|(key, routes)| {
+            match routes.first() {
+                Some(Installed { protocol: PROTOCOL, form: Form::Gateways(gateways) }) => {
+                    Some((key.priority, Way::Kept(gateways)))
+                }
+                _ => None,
+            }
+        });
+        let mut ways: Vec<_> = foreign.chain(learned).chain(kept).collect();
+        // Of two with one key, others' has it.
+        ways.sort_by_key(|(priority, _)| *priority);
+        ways
+    }
+
+    /// Returns the gateways of a learned route to which other routes than learned ones lead; `None` when there are none.
+    fn over(&self, key: &RouteKey, route: &Route) -> Option<BTreeSet<Gateway>> {
+        let Target::Gateways(hops) = &route.target else { return None };
+        let reached = |hop: &NextHop| match hop.reach {
+            Reach::Onlink(_) | Reach::NodeDevice => self.hop(hop, Some(key)).ok(),
+            Reach::Resolved => {
+                let (by, form) = host_route(self.host, hop.gateway, |_| true)?;
+                let rank = |key: &RouteKey| (key.prefix.prefix_len(), Reverse(key.priority));
+                let is_own = key.prefix.contains(hop.gateway) && rank(key) > rank(by);
+                if is_own { None } else { self.straight(hop.gateway, form).ok() }
+            }
+        };
+        let gateways: BTreeSet<Gateway> = hops.iter().filter_map(reached).flatten().collect();
+        (!gateways.is_empty()).then_some(gateways)
+    }
+
+    /// Returns how a gateway is reached by a route of others.
+    fn straight(&self, gateway: IpAddr, form: &Form) -> Result<BTreeSet<Gateway>, Waiting> {
+        match form {
+            Form::Device(device) => self.usable(device).map(|()| one(gateway, device, false)),
+            Form::Gateways(gateways) => Ok(gateways.clone()),
+            Form::Blackhole | Form::Other(_) => Err(Waiting::Unreachable(gateway)),
         }
     }
 
@@ -233,12 +321,10 @@ impl<'h> Resolver<'h> {
             None => Err(Waiting::DeviceAbsent(device.clone())),
         }
     }
+}
 
-    /// Returns the host's own best route to an address. Routes of ours are not asked, so the answer does not depend on
-    /// what we have written.
-    fn host_route(&self, addr: IpAddr) -> Option<&'h Form> {
-        *self.found.borrow_mut().entry(addr).or_insert_with(|| host_route(self.host, addr, |_| true))
-    }
+fn one(address: IpAddr, device: &InterfaceName, onlink: bool) -> BTreeSet<Gateway> {
+    [Gateway { address, device: device.clone(), onlink }].into()
 }
 
 impl Gateway {
@@ -258,10 +344,18 @@ fn is_on_link(host: &Host, addr: IpAddr, device: &InterfaceName) -> bool {
 }
 
 /// Returns the host's best route to an address, of those that fit.
-fn host_route(host: &Host, addr: IpAddr, fits: impl Fn(&Form) -> bool) -> Option<&Form> {
-    (0..=Family::of(addr).bits()).rev().find_map(|len| {
-        let prefix = Cidr::holding(addr, len)?;
-        let mut routes = host.foreign.range(RouteKey::all_to(prefix)).flat_map(|(_, routes)| routes);
-        routes.find(|route| fits(&route.form)).map(|route| &route.form)
+fn host_route(host: &Host, addr: IpAddr, fits: impl Fn(&Form) -> bool) -> Option<(&RouteKey, &Form)> {
+    longest(addr, |prefix| {
+        let mut routes = host.foreign.range(RouteKey::all_to(prefix)).flat_map(|(key, routes)| {
+            let of_key = move |route| (key, route);
+            routes.iter().map(of_key)
+        });
+        routes.find(|(_, route)| fits(&route.form)).map(|(key, route)| (key, &route.form))
     })
+}
+
+/// Asks of each destination that holds an address, the narrowest first, until there is an answer.
+pub(crate) fn longest<T>(addr: IpAddr, ask: impl FnMut(Cidr) -> Option<T>) -> Option<T> {
+    let mut prefixes = (0..=Family::of(addr).bits()).rev().filter_map(|len| Cidr::holding(addr, len));
+    prefixes.find_map(ask)
 }

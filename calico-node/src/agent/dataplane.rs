@@ -333,7 +333,10 @@ impl Dataplane {
         };
         let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
         pass.interfaces = Some(interfaces::of(&actual.host, &desired.ownership));
-        let plan = calico_route::plan(desired, &actual);
+        let plan = match keep {
+            Some(keep) => calico_route::plan_unlearned(desired, &actual, keep),
+            None => calico_route::plan(desired, &actual),
+        };
         let planned = plan.changes.len();
         let mut changes = reconciler.admit(plan.changes, &actual.host, &desired.ownership, now);
         if let Some(keep) = keep {

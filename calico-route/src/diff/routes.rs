@@ -41,7 +41,7 @@ pub(super) fn changes(
             .iter()
             .filter(|route| !route.form.devices().any(|device| links.lost.contains(device)))
             .collect();
-        let form = match resolver.resolve(&route.target) {
+        let form = match resolver.resolve(key, route) {
             Ok(form) => form,
             Err(problem) => match taken(&problem, &held) {
                 Some(form) => form,

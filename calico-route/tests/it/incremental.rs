@@ -14,6 +14,7 @@ use calico_model::{Cidr, Name, NodeName, Snapshot, Update};
 use calico_route::actual::Knowledge;
 use calico_route::departed::Departures;
 use calico_route::fake::FakeKernel;
+use calico_route::route::{Form, Gateway, Installed, RouteKey};
 use calico_route::{Computer, Delta, Desired, compute, plan, plan_delta};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -29,8 +30,18 @@ const BLOCKS: [&str; 7] =
     ["10.0.0.0/30", "10.0.0.4/30", "10.0.0.5/32", "10.1.0.0/30", "10.1.0.0/31", "10.2.0.0/30", "fd00::/126"];
 const POOLS: [&str; 4] = ["10.0.0.0/16", "10.1.0.0/16", "10.1.0.0/24", "fd00::/64"];
 const WORKLOADS: [&str; 6] = ["10.0.0.1", "10.0.0.5", "10.1.0.1", "172.16.0.11", "fd00::1", "2001:db8::2"];
-const LEARNED: [&str; 6] =
-    ["10.0.0.0/29", "10.0.0.0/30", "10.0.0.5/32", "10.2.0.0/30", "0.0.0.0/0", "fd00::/126"];
+const LEARNED: [&str; 10] = [
+    "10.0.0.0/29",
+    "10.0.0.0/30",
+    "10.0.0.5/32",
+    "10.2.0.0/30",
+    "0.0.0.0/0",
+    "fd00::/126",
+    "172.16.1.12/32",
+    "172.16.0.0/23",
+    "10.1.0.1/32",
+    "2001:db8:1::/64",
+];
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
@@ -201,6 +212,8 @@ fn learned() -> impl Strategy<Value = LearnedRoutes> {
     let hop = select(vec![
         "172.16.0.11",
         "172.16.1.12",
+        "172.16.1.13",
+        "172.16.0.250",
         "172.16.0.10",
         "169.254.0.9",
         "2001:db8::2",
@@ -271,6 +284,10 @@ impl Pair {
     fn definition(&self) -> Desired {
         compute(&self.snapshot, &self.node, &self.learned)
     }
+}
+
+fn gateway(address: &str) -> Gateway {
+    Gateway { address: address.parse().unwrap(), device: "eth0".parse().unwrap(), onlink: false }
 }
 
 /// The entries that differ, as a delta says it.
@@ -364,11 +381,17 @@ proptest! {
     fn the_plan_of_a_delta_is_the_plan_of_everything(
         steps in proptest::collection::vec(step(), 0..24),
         more in proptest::collection::vec(step(), 1..4),
+        managed in proptest::option::of(7..1026u32),
     ) {
         let mut pair = Pair::new();
         steps.iter().for_each(|step| pair.tell(step));
         pair.computer.settle();
         let mut kernel = FakeKernel::default();
+        if let Some(metric) = managed {
+            let default = Form::Gateways([gateway("172.16.0.254")].into());
+            let key = RouteKey::main("0.0.0.0/0".parse().unwrap(), metric);
+            kernel.routes.insert(key, vec![Installed { protocol: 4, form: default }]);
+        }
         kernel.add_link(&"eth0".parse().unwrap(), &["172.16.0.10/24".parse().unwrap(), "2001:db8::1/64".parse().unwrap()]);
         (0..3).for_each(|device| kernel.add_link(&format!("cali{device}").parse().unwrap(), &[]));
         let before = pair.computer.desired().clone();

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use calico_model::learned::{LearnedRoute, LearnedRoutes};
 use calico_model::resource::{
-    EncapMode, FelixConfiguration, IpPool, Node, NodeBgp, Object, ProgramClusterRoutes, WorkloadEndpoint,
+    EncapMode, FelixConfiguration, IpPool, Node, NodeBgp, Object, ProgramClusterRoutes, Resource,
+    WorkloadEndpoint,
 };
-use calico_model::{InterfaceName, Snapshot};
+use calico_model::{Cidr, InterfaceName, Snapshot, Update};
 use calico_route::actual::{LinkKind, LinkState};
 use calico_route::device::{Tunnel, VXLAN, VxlanParams};
+use calico_route::encap::Source;
 use calico_route::fake::FakeKernel;
 use calico_route::ownership::PROTOCOL;
 use calico_route::route::{Form, Installed, Odd, RouteKey};
-use calico_route::{Actual, Change, Desired, Ownership, compute, diff, plan};
+use calico_route::{Actual, Change, Computer, Desired, Ownership, compute, diff, plan, plan_unlearned};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -20,6 +22,9 @@ use crate::cluster::{block, lend, node_name};
 
 const BLOCKS: [&str; 6] =
     ["10.0.0.0/30", "10.0.0.4/30", "10.0.1.0/32", "10.1.0.0/30", "10.1.0.4/30", "10.2.0.0/30"];
+/// Where a node may be announced by BGP, and by whom.
+const AROUND: [&str; 5] = ["0.0.0.0/0", "172.16.1.12/32", "172.16.1.0/24", "172.16.0.0/16", "10.2.0.1/32"];
+const SWITCHES: [&str; 4] = ["172.16.0.250", "172.16.0.251", "172.16.1.250", "10.2.0.1"];
 const NODES: [(&str, &str); 4] =
     [("n0", "172.16.0.10/24"), ("n1", "172.16.0.11/24"), ("n2", "172.16.1.12/24"), ("n3", "10.2.0.1/24")];
 
@@ -32,6 +37,7 @@ enum Piece {
     Workload(u8, u8, u8),
     Routes(ProgramClusterRoutes),
     Learned(u8, u8, Option<u32>),
+    Around(&'static str, Vec<&'static str>, Option<u32>),
 }
 
 fn piece() -> impl Strategy<Value = Piece> {
@@ -51,10 +57,21 @@ fn piece() -> impl Strategy<Value = Piece> {
         setting.prop_map(Piece::Routes),
         (0..8u8, 0..4u8, proptest::option::of(1..3u32))
             .prop_map(|(to, hop, metric)| Piece::Learned(to, hop, metric)),
+        (
+            select(&AROUND[..]),
+            proptest::sample::subsequence(&SWITCHES[..], 1..3),
+            proptest::option::of(1..3u32)
+        )
+            .prop_map(|(to, hops, metric)| Piece::Around(to, hops, metric)),
     ]
 }
 
 fn known(pieces: &[Piece]) -> Desired {
+    let (snapshot, learned) = told(pieces);
+    compute(&snapshot, &node_name("n0"), &learned)
+}
+
+fn told(pieces: &[Piece]) -> (Snapshot, LearnedRoutes) {
     let mut snapshot = Snapshot::default();
     let mut learned = LearnedRoutes::new();
     for piece in pieces {
@@ -102,9 +119,30 @@ fn known(pieces: &[Piece]) -> Desired {
                 let route = LearnedRoute { next_hops: [hop].into(), priority: *priority };
                 learned.insert(prefix, route);
             }
+            Piece::Around(to, hops, priority) => {
+                let next_hops = hops.iter().map(|hop| hop.parse().unwrap()).collect();
+                learned.insert(to.parse().unwrap(), LearnedRoute { next_hops, priority: *priority });
+            }
         }
     }
-    compute(&snapshot, &node_name("n0"), &learned)
+    (snapshot, learned)
+}
+
+/// A process that has heard everything but what BGP learned.
+fn computer(snapshot: &Snapshot) -> Computer {
+    let objects =
+        |kinds: [Vec<Resource>; 4]| kinds.into_iter().flatten().map(|one| Update::Put(Box::new(one)));
+    let resources = objects([
+        snapshot.pools.values().map(|one| one.as_ref().clone().into()).collect(),
+        snapshot.nodes.values().map(|one| one.as_ref().clone().into()).collect(),
+        snapshot.workloads.values().map(|one| one.as_ref().clone().into()).collect(),
+        snapshot.felix_configurations.values().map(|one| one.as_ref().clone().into()).collect(),
+    ]);
+    let blocks = snapshot.blocks.values().map(|block| Update::PutBlock(Box::new(block.clone())));
+    let mut computer = Computer::new(node_name("n0"));
+    resources.chain(blocks).for_each(|update| computer.apply(&update));
+    computer.settle();
+    computer
 }
 
 /// Something in the kernel that nobody expects.
@@ -113,6 +151,7 @@ enum Drift {
     Route { to: u8, priority: u32, protocol: u8, over: u8 },
     StaleVxlan(u32),
     DeviceDown(u8),
+    NoDefault,
 }
 
 fn drift() -> impl Strategy<Value = Drift> {
@@ -121,6 +160,7 @@ fn drift() -> impl Strategy<Value = Drift> {
             .prop_map(|(to, priority, protocol, over)| Drift::Route { to, priority, protocol, over }),
         (4095..4097u32).prop_map(Drift::StaleVxlan),
         (0..3u8).prop_map(Drift::DeviceDown),
+        Just(Drift::NoDefault),
     ]
 }
 
@@ -170,6 +210,9 @@ fn machine(drifts: &[Drift]) -> FakeKernel {
                     pools: Vec::new(),
                 };
                 kernel.apply(&[change]);
+            }
+            Drift::NoDefault => {
+                kernel.routes.remove(&RouteKey::main("0.0.0.0/0".parse().unwrap(), 0));
             }
             Drift::DeviceDown(device) => {
                 kernel.set_link(&format!("cali{device}").parse().unwrap(), LinkState::Down);
@@ -235,6 +278,26 @@ proptest! {
             prop_assert!(actual.neighbours.keys().eq(desired.neighbours.keys()));
             prop_assert_eq!(actual.fdb.len(), desired.fdb.len());
         }
+    }
+
+    #[test]
+    fn a_restart_writes_nothing_while_it_is_not_known_what_was_learned(
+        pieces in proptest::collection::vec(piece(), 0..24),
+        drifts in proptest::collection::vec(drift(), 0..8),
+    ) {
+        let (snapshot, learned) = told(&pieces);
+        let mut kernel = machine(&drifts);
+        reconcile(&mut kernel, &compute(&snapshot, &node_name("n0"), &learned));
+        let computer = computer(&snapshot);
+        let sources = computer.sources();
+        let may_be_learned = |to: &Cidr| sources(to) != Some(Source::Datastore);
+        let desired = computer.desired();
+        let actual = kernel.read(&desired.ownership);
+        let mut changes = plan_unlearned(desired, &actual, &may_be_learned).changes;
+        // These are left alone.
+        changes.retain(|change| !matches!(change, Change::RemoveRoute { key, route }
+            if matches!(route.form, Form::Gateways(_)) && may_be_learned(&key.prefix)));
+        prop_assert_eq!(changes, vec![]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod laws;
 mod machines;
 #[cfg(feature = "netlink")]
 mod namespace;
+mod next_hops;
 mod peering;
 mod services;
 mod settings;

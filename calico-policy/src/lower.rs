@@ -2,7 +2,9 @@
 //!
 //! A policy's rule is a conjunction over fields, some of which are lists of alternatives. A chain's rule is a conjunction of
 //! single matches. So a rule becomes one chain rule for each combination of alternatives, usually just one: lists of
-//! networks and ports are sets. What needs an address is written once for each family; the rest serves both.
+//! networks, of ports and of names of ports are sets. What needs an address is written once for each family; the rest serves both.
+
+use std::collections::BTreeSet;
 
 use calico_model::resource::service::ServiceId;
 use calico_model::resource::{EntityRule, Icmp, PortMatch, Rule};
@@ -237,23 +239,21 @@ impl PortLists<'_> {
         is.into_iter().map(|port| std::iter::once(port).chain(others.iter().cloned()).collect()).collect()
     }
 
-    /// One match for all numeric ports, and one for each name.
+    /// One match for all numeric ports, and one for all names.
     fn matches(&self, op: Op, ports: &[PortMatch], sets: &mut Sets) -> Vec<Match> {
-        let mut ranges = Vec::new();
-        let mut matches = Vec::new();
+        let (mut ranges, mut names) = (Vec::new(), BTreeSet::new());
         for port in ports {
             match port {
                 PortMatch::Range(first, last) if first > last => {}
                 PortMatch::Range(first, last) => ranges.push((*first, *last)),
-                PortMatch::Named(name) => matches.extend(self.family.map(|family| {
-                    let set = sets.sockets(self.selector, name, family);
-                    Match::SocketInSet(self.end, family, op, set)
-                })),
+                PortMatch::Named(name) => drop(names.insert(name.clone())),
             }
         }
-        if !ranges.is_empty() {
-            matches.insert(0, Match::Port(self.end, op, sets.port_set(&ranges)));
-        }
-        matches
+        let numbers = (!ranges.is_empty()).then(|| Match::Port(self.end, op, sets.port_set(&ranges)));
+        let named = self.family.filter(|_| !names.is_empty()).map(|family| {
+            let set = sets.sockets(self.selector, names, family);
+            Match::SocketInSet(self.end, family, op, set)
+        });
+        numbers.into_iter().chain(named).collect()
     }
 }

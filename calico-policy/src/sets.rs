@@ -35,8 +35,8 @@ pub(crate) struct Member {
 enum Meaning {
     /// Networks, and the addresses that belong to what any of some selectors selects.
     Addresses { family: Family, selectors: BTreeSet<Selector>, nets: BTreeSet<Cidr> },
-    /// The sockets that have a named port, of what a selector selects.
-    Sockets { family: Family, selector: Selector, port: Box<str> },
+    /// The sockets that have a port of one of some names, of what a selector selects.
+    Sockets { family: Family, selector: Selector, ports: BTreeSet<Box<str>> },
     /// The endpoints of a service: their addresses, or their sockets.
     Service { family: Family, service: ServiceId, ends: Ends },
 }
@@ -207,7 +207,7 @@ impl Sets {
                 }
             }
             Holdings::Sockets(more) => {
-                for socket in sockets(member, live.meaning.port(), family) {
+                for socket in sockets(member, live.meaning.ports(), family) {
                     match change {
                         Change::Added => add_socket(more, &live.name, socket, &mut self.out),
                         Change::Removed => remove_socket(more, &live.name, &socket, &mut self.out),
@@ -229,10 +229,15 @@ impl Sets {
         self.want(Meaning::Addresses { family, selectors: BTreeSet::new(), nets })
     }
 
-    /// Returns the set of the sockets that have a named port, of what a selector selects or of everything.
-    pub(crate) fn sockets(&mut self, selector: Option<&Selector>, port: &str, family: Family) -> SetName {
+    /// Returns the set of the sockets that have a port of one of some names, of what a selector selects or of everything.
+    pub(crate) fn sockets(
+        &mut self,
+        selector: Option<&Selector>,
+        ports: BTreeSet<Box<str>>,
+        family: Family,
+    ) -> SetName {
         let selector = selector.cloned().unwrap_or_default();
-        self.want(Meaning::Sockets { family, selector, port: port.into() })
+        self.want(Meaning::Sockets { family, selector, ports })
     }
 
     /// Returns the set of the addresses of a service's endpoints.
@@ -366,7 +371,7 @@ impl Sets {
         };
         let (holdings, set) = if meaning.holds_sockets() {
             let (mut more, mut elements) = (HashMap::new(), Elements::new());
-            for socket in members.iter().flat_map(|member| sockets(member, meaning.port(), family)) {
+            for socket in members.iter().flat_map(|member| sockets(member, meaning.ports(), family)) {
                 if elements.contains(&socket) {
                     *more.entry(socket).or_default() += 1;
                 } else {
@@ -439,11 +444,11 @@ impl Meaning {
         }
     }
 
-    /// The name of the ports whose sockets it holds: those of a service have none.
-    fn port(&self) -> &str {
+    /// The names of the ports whose sockets it holds; `None` when it holds those of all.
+    fn ports(&self) -> Option<&BTreeSet<Box<str>>> {
         match self {
-            Meaning::Sockets { port, .. } => port,
-            Meaning::Addresses { .. } | Meaning::Service { .. } => "",
+            Meaning::Sockets { ports, .. } => Some(ports),
+            Meaning::Addresses { .. } | Meaning::Service { .. } => None,
         }
     }
 
@@ -475,8 +480,9 @@ impl Meaning {
                 let nets: Vec<String> = nets.iter().map(Cidr::to_string).collect();
                 SetName::digest(word, ids.iter().copied().chain(nets.iter().map(String::as_str)))
             }
-            Meaning::Sockets { family: of, port, .. } => {
-                SetName::digest(family(of, "port4", "port6"), ids.iter().copied().chain([&**port]))
+            Meaning::Sockets { family: of, ports, .. } => {
+                let ports = ports.iter().map(|port| &**port);
+                SetName::digest(family(of, "port4", "port6"), ids.iter().copied().chain(ports))
             }
             Meaning::Service { family: of, service, ends } => {
                 let word = match ends {
@@ -489,9 +495,14 @@ impl Meaning {
     }
 }
 
-/// Walks the sockets that have a named port.
-fn sockets<'m>(member: &'m Member, port: &'m str, family: Family) -> impl Iterator<Item = Element> + 'm {
-    let named = member.ports.iter().filter(move |own| own.name == *port && own.protocol.has_ports());
+/// Walks the sockets that have a port of one of these names, or of any.
+fn sockets<'m>(
+    member: &'m Member,
+    names: Option<&'m BTreeSet<Box<str>>>,
+    family: Family,
+) -> impl Iterator<Item = Element> + 'm {
+    let is_named = move |own: &EndpointPort| names.is_none_or(|names| names.contains(&*own.name));
+    let named = member.ports.iter().filter(move |own| is_named(own) && own.protocol.has_ports());
     named.flat_map(move |port| {
         let addrs = member.nets.iter().filter(move |net| net.family() == family && net.is_host());
         addrs.map(move |net| Element::Socket(net.addr(), port.protocol, port.port))

@@ -1,7 +1,8 @@
 //! Words of resources that no edge is known of: each decides what it says.
 
-use calico_policy::packet::ConnectionState;
-use calico_policy::{Path, Ruleset, Transport, compile};
+use calico_policy::packet::{ConnectionState, PortProtocol};
+use calico_policy::ruleset::{Match, Rule};
+use calico_policy::{Layout, Path, Ruleset, Transport, compile, compile_in};
 
 use crate::edge_cases::{allows, forward, host_policy, packet, policy, world};
 
@@ -220,4 +221,45 @@ spec: {{node: node-1, interfaceName: cali5{number}, ipNetworks: [10.0.5.{number}
         |ruleset: &Ruleset| -> Vec<usize> { ruleset.maps.values().map(|map| map.elements.len()).collect() };
     assert_eq!(few.maps.len(), many.maps.len());
     assert!(led(&few).iter().zip(led(&many)).all(|(few, many)| many == few + 8), "{few}");
+}
+
+#[test]
+fn a_list_of_names_of_ports_is_one_set_however_long() {
+    let names = |from: usize| (from..from + 49).map(|n| format!("p{n}")).collect::<Vec<_>>().join(", ");
+    let entity =
+        |from: usize| format!("{{ports: [9, {}], notPorts: [7, {}]}}", names(from), names(from + 100));
+    let endpoint = |number: u8, ports: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {{name: n{number}, namespace: shop, labels: {{role: db}}}}
+spec: {{node: node-1, interfaceName: cali5{number}, ipNetworks: [10.0.5.{number}], profiles: [projectcalico-default-allow],
+       ports: [{ports}]}}
+---
+"
+        )
+    };
+    let to = "{name: p1, protocol: TCP, port: 1001}, {name: p40, protocol: TCP, port: 1040}";
+    let from = "{name: p240, protocol: TCP, port: 1240}, {name: p340, protocol: TCP, port: 1340}";
+    // The names of the source's ports begin at 200, of those that it must not have at 300; the destination's at 0 and 100.
+    let rule = policy(&format!(
+        "types: [Ingress], ingress: [{{action: Allow, protocol: TCP, source: {}, destination: {}}}]",
+        entity(200),
+        entity(0)
+    ));
+    let world = world(&(endpoint(1, to) + &endpoint(2, from) + &rule));
+    let ruleset = compile_in(Layout::AsWritten, &world, &"node-1".parse().unwrap());
+    let is_of_rule = |rule: &&Rule| rule.matches.iter().any(|m| matches!(m, Match::SocketInSet(..)));
+    let count = ruleset.chains.values().flat_map(|chain| &chain.rules).filter(is_of_rule).count();
+    assert_eq!(count, 2 * 4, "numbers or names of each end, for each family");
+    let passes = |source: u16, destination: u16| {
+        let transport = Transport::Ports { protocol: PortProtocol::Tcp, source, destination };
+        allows(&world, &packet(forward("cali52", "cali51"), "10.0.5.2", "10.0.5.1", transport))
+    };
+    for (source, destination) in [(1240, 1001), (1240, 1040), (9, 1040), (1240, 9)] {
+        assert!(passes(source, destination), "from {source} to {destination}");
+    }
+    for (source, destination) in [(1340, 1001), (1240, 1002), (1241, 1001), (7, 9)] {
+        assert!(!passes(source, destination), "from {source} to {destination}");
+    }
 }

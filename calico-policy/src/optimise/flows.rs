@@ -15,6 +15,9 @@
 //! is only another thing where old and new differ too.
 //!
 //! No two elements hold the same address, protocol and port, as no kernel takes such; a rule that would make some stays a rule.
+//!
+//! What may stand together takes the longer to find the more the rules lie across one another. So it is looked for only as long as
+//! is fair for as many rules; what is left then stays as it is, which says the same.
 
 use std::collections::BTreeMap;
 
@@ -44,13 +47,26 @@ pub(super) struct Own {
 /// Puts lookups in the place of rules that can be elements of sets, wherever they may stand together. The sets that come of it
 /// are still without a name.
 pub(super) fn gather(rules: &[Rule], sets: &Sets) -> (Vec<Rule>, Vec<Own>) {
+    gather_within(&mut Effort::for_each(rules), rules, sets)
+}
+
+fn gather_within(effort: &mut Effort, rules: &[Rule], sets: &Sets) -> (Vec<Rule>, Vec<Own>) {
     let (mut gathered, mut own) = (Vec::new(), Vec::new());
+    // A set is named by all rules.
+    let naming = LOOKUP * rules.len();
     // What a packet goes on after keeps its place.
     for stretch in rules.chunk_by(|a, b| ends(a) && ends(b)) {
         let mut stretch = stretch.to_vec();
         for end in [End::Source, End::Destination] {
             for family in Family::ALL {
-                stretch = gather_of(stretch, end, family, &mut own, sets);
+                let flows: Vec<_> = stretch.iter().map(|rule| elements(rule, end, family, sets)).collect();
+                if flows.iter().flatten().count() < WORTH_SET {
+                    continue;
+                }
+                effort.grant(flows.iter().flatten().map(Vec::len).sum());
+                let candidate = |(rule, flows)| Candidate { scope: Scope::of(&rule, sets), rule, flows };
+                let candidates = stretch.into_iter().zip(flows).map(candidate).collect();
+                stretch = gather_of(candidates, (end, family), &mut own, effort, naming);
             }
         }
         gathered.append(&mut stretch);
@@ -66,13 +82,13 @@ struct Candidate {
 }
 
 /// Gathers what names networks of one end, of one family.
-fn gather_of(rules: Vec<Rule>, end: End, family: Family, own: &mut Vec<Own>, sets: &Sets) -> Vec<Rule> {
-    let flows: Vec<_> = rules.iter().map(|rule| elements(rule, end, family, sets)).collect();
-    if flows.iter().flatten().count() < WORTH_SET {
-        return rules;
-    }
-    let candidate = |(rule, flows): (Rule, _)| Candidate { scope: Scope::of(&rule, sets), rule, flows };
-    let mut left: Vec<Candidate> = rules.into_iter().zip(flows).map(candidate).collect();
+fn gather_of(
+    mut left: Vec<Candidate>,
+    (end, family): (End, Family),
+    own: &mut Vec<Own>,
+    effort: &mut Effort,
+    naming: usize,
+) -> Vec<Rule> {
     let word = match (end, family) {
         (End::Source, Family::V4) => "from4",
         (End::Source, Family::V6) => "from6",
@@ -81,11 +97,17 @@ fn gather_of(rules: Vec<Rule>, end: End, family: Family, own: &mut Vec<Own>, set
     };
     let mut gathered: Vec<Rule> = Vec::new();
     while let Some(first) = left.iter().position(|candidate| candidate.flows.is_some()) {
-        let (flows, behind) = together(&left);
+        if !effort.spend(left.len()) {
+            break;
+        }
+        let (flows, behind) = together(&left, effort);
         if left.len() - behind.len() < WORTH_SET {
             // They do not come past what is before the first, or past the first.
             gathered.extend(left.drain(..first.max(1)).map(|candidate| candidate.rule));
             continue;
+        }
+        if !effort.spend(naming) {
+            break;
         }
         let group = own.len();
         for (place, (action, elements)) in flows.into_elements(&left).into_iter().enumerate() {
@@ -103,19 +125,51 @@ fn gather_of(rules: Vec<Rule>, end: End, family: Family, own: &mut Vec<Own>, set
 
 /// Returns the flows of those that may be asked before all others, the first of them first, and the places of the others. One may
 /// be asked before others that come before it if they do the same or no packet matches both.
-fn together(candidates: &[Candidate]) -> (Flows, Vec<usize>) {
+fn together(candidates: &[Candidate], effort: &mut Effort) -> (Flows, Vec<usize>) {
     let (mut flows, mut behind) = (Flows::default(), Vec::new());
+    let mut scopes_behind: BTreeMap<&Action, Vec<&Scope>> = BTreeMap::new();
     for (place, candidate) in candidates.iter().enumerate() {
-        let passes = |before: &usize| {
-            let before = &candidates[*before];
-            before.rule.action == candidate.rule.action || before.scope.is_apart_from(&candidate.scope)
-        };
-        match &candidate.flows {
-            Some(own) if behind.iter().all(passes) && flows.add(own, place) => {}
-            Some(_) | None => behind.push(place),
+        let Candidate { rule: Rule { action, .. }, scope, flows: own } = candidate;
+        let mut others = scopes_behind.iter().filter(|(other, _)| **other != action).flat_map(|(_, all)| all);
+        let stands_with = own.as_ref().is_some_and(|own| {
+            others.all(|other| effort.spend(1) && other.is_apart_from(scope)) && flows.add(own, place, effort)
+        });
+        if !stands_with {
+            behind.push(place);
+            scopes_behind.entry(action).or_default().push(scope);
         }
     }
     (flows, behind)
+}
+
+/// What may still be spent on finding what may stand together. One is what it takes to compare two rules.
+#[derive(Debug)]
+struct Effort {
+    left: usize,
+    /// What each thing that rules name adds to it.
+    each: usize,
+}
+
+/// The effort that a rule is worth, and each thing that it names.
+const WORTH: usize = 256;
+/// The effort of looking something up among flows, or of a rule in the name of a set.
+const LOOKUP: usize = 16;
+
+impl Effort {
+    fn for_each(rules: &[Rule]) -> Self {
+        Self { left: WORTH * rules.len(), each: WORTH }
+    }
+
+    fn grant(&mut self, things: usize) {
+        self.left += self.each * things;
+    }
+
+    /// Returns whether there was so much left.
+    fn spend(&mut self, effort: usize) -> bool {
+        let left = self.left.checked_sub(effort);
+        self.left = left.unwrap_or_default();
+        left.is_some()
+    }
 }
 
 /// Makes the sets of a chain that has these rules, each named by all that decides about packets of its family, but for those that
@@ -174,50 +228,51 @@ fn networks(address: &Match, wanted: End, family: Family, sets: &Sets) -> Option
 
 /// Flows that are all apart, each with the place of the rule that names it.
 #[derive(Default)]
-struct Flows(BTreeMap<Protocol, BTreeMap<Cidr, Vec<Ports>>>);
+struct Flows(BTreeMap<Protocol, BTreeMap<Cidr, Ports>>);
 
-/// Ports that a rule names.
-struct Ports {
-    first: u16,
-    last: u16,
-    /// The place of the rule.
-    place: usize,
+/// Ranges of ports that are all apart: of each the first, the last, and the place of the rule that names them.
+type Ports = BTreeMap<u16, (u16, usize)>;
+
+/// Returns the last range that has something in common with one.
+fn meeting(ports: &Ports, first: u16, last: u16) -> Option<(u16, u16)> {
+    let (from, (to, _)) = ports.range(..=last).next_back()?;
+    (first <= *to).then_some((*from, *to))
 }
 
 impl Flows {
     /// Adds flows that are apart from one another, unless one has something in common with what is there and is no part of it:
     /// what is there was asked first.
-    fn add(&mut self, flows: &[Flow], place: usize) -> bool {
+    fn add(&mut self, flows: &[Flow], place: usize, effort: &mut Effort) -> bool {
         let mut new = Vec::new();
         for flow in flows {
-            match self.relation(flow) {
+            match self.relation(flow, effort) {
                 Relation::Apart => new.push(flow),
                 Relation::Inside => {}
                 Relation::Across => return false,
             }
         }
         for (net, protocol, first, last) in new {
-            self.0.entry(*protocol).or_default().entry(*net).or_default().push(Ports {
-                first: *first,
-                last: *last,
-                place,
-            });
+            let ports = self.0.entry(*protocol).or_default().entry(*net).or_default();
+            ports.insert(*first, (*last, place));
         }
         true
     }
 
-    fn relation(&self, (net, protocol, first, last): &Flow) -> Relation {
+    /// Without the effort to find out, flows lie across one another.
+    fn relation(&self, (net, protocol, first, last): &Flow, effort: &mut Effort) -> Relation {
+        if !effort.spend(LOOKUP) {
+            return Relation::Across;
+        }
         let Some(nets) = self.0.get(protocol) else { return Relation::Apart };
-        let meets = |ports: &&Ports| ports.first <= *last && *first <= ports.last;
         let mut wider = (0..=net.prefix_len())
             .filter_map(|len| nets.get(&Cidr::holding(net.addr(), len)?))
-            .flat_map(|ports| ports.iter().filter(meets));
-        if let Some(ports) = wider.next() {
-            let is_inside = ports.first <= *first && *last <= ports.last;
+            .filter_map(|ports| meeting(ports, *first, *last));
+        if let Some((from, to)) = wider.next() {
+            let is_inside = from <= *first && *last <= to;
             return if is_inside { Relation::Inside } else { Relation::Across };
         }
         let mut inner = nets.range(net..).take_while(|(inner, _)| net.covers(inner));
-        if inner.any(|(_, ports)| ports.iter().any(|ports| meets(&ports))) {
+        if inner.any(|(_, ports)| !effort.spend(1) || meeting(ports, *first, *last).is_some()) {
             return Relation::Across;
         }
         Relation::Apart
@@ -228,7 +283,7 @@ impl Flows {
         let mut elements: BTreeMap<Action, Elements> = BTreeMap::new();
         for (protocol, nets) in self.0 {
             for (net, ports) in nets {
-                for Ports { first, last, place } in ports {
+                for (first, (last, place)) in ports {
                     let own = elements.entry(rules[place].rule.action.clone()).or_default();
                     own.insert(Element::Flow(net, protocol, first, last));
                 }

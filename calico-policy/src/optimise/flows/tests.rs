@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::optimise;
+use super::*;
 use crate::packet::{ConnectionState, Outcome, Packet, Path, PortProtocol, Transport};
 use crate::ruleset::{
     Action, Base, Chain, ChainKind, ChainName, End, Hook, Match, Op, PortSet, Rule, Ruleset, Set, SetName,
@@ -31,6 +32,11 @@ fn ruleset(rules: &[Rule], optimised: bool) -> Ruleset {
     let mut sets = Sets::default();
     let own = ChainName::fixed("own");
     let rules = if optimised { optimise(&own, rules.to_vec(), Vec::new, &mut sets) } else { rules.to_vec() };
+    asked(rules, sets)
+}
+
+fn asked(rules: Vec<Rule>, mut sets: Sets) -> Ruleset {
+    let own = ChainName::fixed("own");
     sets.put_chain(&own, Chain { base: None, rules });
     let base = Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 };
     let rules = vec![Rule::always(Action::Jump(own)), Rule::always(Action::Reject)];
@@ -115,6 +121,16 @@ proptest! {
     }
 
     #[test]
+    fn rules_that_are_gathered_with_any_effort_decide_as_before(rules in rules(), effort in 0..400_usize) {
+        let mut sets = Sets::default();
+        let owner = ChainName::fixed("own");
+        let (mut some, own) = gather_within(&mut Effort { left: effort, each: 0 }, &rules, &sets);
+        name(&owner, &[], &mut some, own, &mut sets);
+        let (gathered, written) = (asked(some, sets), ruleset(&rules, false));
+        prop_assert_eq!(verdicts(&gathered), verdicts(&written), "{}\n{}", &written, &gathered);
+    }
+
+    #[test]
     fn pe92_what_two_versions_agree_about_is_so_at_every_moment_between([before, after] in versions()) {
         let [before, after] = [before, after].map(|rules| ruleset(&rules, true));
         if before.chains == after.chains {
@@ -145,4 +161,48 @@ fn an_action_that_turns_is_a_change_of_elements() {
     assert_ne!(before.sets, after.sets);
     assert_eq!(between(&before, &after).len(), 4, "two sets differ");
     assert_ne!(verdicts(&before), verdicts(&after));
+}
+
+/// Rules that each lie across every other, and do not merge: a network in common, one of its own, and ports that shift.
+fn across(count: u16, sets: &mut Sets) -> Vec<Rule> {
+    let one = |i: u16| {
+        let nets = ["10.0.0.0/24".to_owned(), format!("10.{}.{}.0/24", 1 + (i >> 8), i & 255)];
+        let nets = nets.map(|net| net.parse::<Cidr>().unwrap());
+        let source = Match::InSet(End::Source, Family::V4, Op::Is, sets.networks(&nets, Family::V4));
+        let mut rule = rule(None, Some((i, i + 20_000)), &Action::Accept);
+        rule.matches.insert(2, source);
+        rule
+    };
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn rules_that_lie_across_one_another_cost_what_as_many_are_worth() {
+    let spent = |count: u16, mut effort: Effort| {
+        let mut sets = Sets::default();
+        let rules = across(count, &mut sets);
+        let granted = effort.left + 2 * effort.each * usize::from(count);
+        let (gathered, own) = gather_within(&mut effort, &rules, &sets);
+        assert!(own.is_empty() && gathered == rules);
+        granted - effort.left
+    };
+    let fair = |count: u16| spent(count, Effort { left: WORTH * usize::from(count), each: WORTH });
+    let endless = |count: u16| spent(count, Effort { left: usize::MAX / 2, each: 0 });
+    assert!(fair(600) <= 600 * 3 * WORTH, "{}", fair(600));
+    assert!(fair(1_200) <= 2 * fair(600) + LOOKUP, "{} after {}", fair(1_200), fair(600));
+    assert!(endless(1_200) > 10 * fair(1_200), "it would go on to {}", endless(1_200));
+}
+
+#[test]
+fn many_stretches_of_a_chain_make_as_many_sets_as_their_names_are_worth() {
+    let stretch = |i: u16| {
+        let flow = |j| rule(Some(&format!("10.{i}.{j}.0/24")), Some((j, j)), &Action::Accept);
+        [flow(1), flow(2), flow(3), Rule::always(Action::Log { prefix: i.to_string().as_str().into() })]
+    };
+    let own = |count: u16| {
+        let rules: Vec<Rule> = (0..count).flat_map(stretch).collect();
+        gather(&rules, &Sets::default()).1.len()
+    };
+    assert_eq!(own(8), 8, "a few are all gathered");
+    assert!((16..40).contains(&own(250)), "{}: a set's name takes in every rule", own(250));
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName, Mac, NodeName};
 
 use crate::actual::{Host, Link, LinkState};
-use crate::device::{IpipDevice, LinkPattern, Mtu, Tunnel, VxlanDevice};
+use crate::device::{IpipDevice, LinkPattern, Mtu, Tunnel, VxlanDevice, ipip_device};
 use crate::ownership::Ownership;
 use crate::route::{Route, RouteKey};
 use crate::sysctl::Sysctl;
@@ -84,10 +84,14 @@ impl Desired {
         (least, widest.saturating_sub(tunnel.overhead()))
     }
 
-    /// Returns the narrowest of the links that carry packets of these families between nodes, and its MTU.
+    /// Returns the narrowest of the links that carry packets of these families between nodes, and its MTU. A device whose MTU
+    /// follows from what is found here, a workload's interface or a tunnel's, is none of them, whatever the pattern says: it
+    /// would get narrower with each look.
     pub(crate) fn wire<'h>(&self, host: &'h Host, families: &[Family]) -> Option<(&'h InterfaceName, u32)> {
         let meant = self.mtu_links.iter().flat_map(|pattern| {
-            host.links.iter().filter(|(name, link)| link.state == LinkState::Up && pattern.matches(name))
+            let follows = |name: &InterfaceName| self.ownership.owns_device(name) || *name == ipip_device();
+            let meant = move |name: &InterfaceName| pattern.matches(name) && !follows(name);
+            host.links.iter().filter(move |(name, link)| link.state == LinkState::Up && meant(name))
         });
         let own =
             families.iter().filter_map(|family| host.link_with(self.node_addresses.get(family)?.addr()));

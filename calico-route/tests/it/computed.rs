@@ -512,6 +512,22 @@ fn a_pattern_says_which_links_tell_the_mtu() {
     }
 }
 
+/// A pattern that fits everything fits the devices whose MTU follows from what it finds.
+#[test]
+fn no_tunnel_gets_narrower_with_each_look() {
+    let mut snapshot = three_nodes();
+    pool(&mut snapshot, "10.77.0.0/16", EncapMode::Always, EncapMode::Never);
+    let spec = FelixConfiguration { mtu_iface_pattern: Some(".*".to_owned()), ..FelixConfiguration::new() };
+    snapshot.insert(Object::new("default".parse().unwrap(), spec));
+    let desired = on_node1(&snapshot);
+    let mut kernel = machine();
+    kernel.links.get_mut(&"cali1".parse().unwrap()).unwrap().mtu = 1450;
+    kernel.apply(&diff(&desired, &kernel.read(&desired.ownership)));
+    let actual = kernel.read(&desired.ownership);
+    assert_eq!(diff(&desired, &actual), []);
+    assert_eq!(desired.workload_mtu(&actual.host), 1450);
+}
+
 /// What has to wait on a machine, each in a sentence.
 fn waiting(snapshot: &Snapshot, kernel: &FakeKernel) -> Vec<String> {
     let desired = on_node1(snapshot);

@@ -83,11 +83,12 @@ fn single(addr: IpAddr) -> Option<InterfaceAddr> {
     InterfaceAddr::new(addr, Family::of(addr).bits())
 }
 
-/// How another node is reached through the tunnels: as a neighbour, and by a forwarding entry.
+/// How another node is reached through the tunnels: as a neighbour, and by a forwarding entry. Also where this node's own address
+/// in the tunnel is not known: the device may be there from before.
 pub(super) fn peer(view: &View<'_>, name: &NodeName, part: &mut Part) {
-    let site = view.known.nodes.get(name).filter(|_| *name != view.known.node);
-    let (Some(site), Some(here)) = (site, view.own) else { return };
-    for family in vxlans(view).filter(|family| vxlan(view, here, *family).is_ok()) {
+    let site = view.known.nodes.get(name).filter(|_| *name != view.known.node && view.own.is_some());
+    let Some(site) = site else { return };
+    for family in vxlans(view) {
         let Some(end) = site.end(name, family) else { continue };
         if let Some(problem) = view.tunnel_clash(name, site, family) {
             part.problems.insert(problem);
@@ -103,12 +104,11 @@ pub(super) fn peer(view: &View<'_>, name: &NodeName, part: &mut Part) {
 /// it, such as the route to the block that it is in. Of IPv4 it does not ask.
 pub(super) fn far_end(view: &View<'_>, prefix: Cidr) -> Option<(RouteKey, Route)> {
     let (family, tunnel) = (Family::V6, Tunnel::Vxlan(Family::V6));
-    let names = view.known.tunnel_addresses.get(&prefix.addr()).filter(|_| prefix.is_host());
-    let here = view.own.filter(|_| prefix.family() == family && vxlans(view).any(|its| its == family))?;
-    let (name, site) = names?.iter().find_map(|name| Some((name, view.known.nodes.get(name)?)))?;
+    let serves = view.own.is_some() && prefix.family() == family && vxlans(view).any(|its| its == family);
+    let names = view.known.tunnel_addresses.get(&prefix.addr()).filter(|_| serves && prefix.is_host())?;
+    let (name, site) = names.iter().find_map(|name| Some((name, view.known.nodes.get(name)?)))?;
     let is_wrapped = view.pools.always(tunnel) || !view.is_same_subnet(site.end(name, family)?.underlay);
-    let is_clear = vxlan(view, here, family).is_ok() && view.tunnel_clash(name, site, family).is_none();
-    if *name == view.known.node || !is_wrapped || !is_clear {
+    if *name == view.known.node || !is_wrapped || view.tunnel_clash(name, site, family).is_some() {
         return None;
     }
     let route = Route { class: Class::VxlanTunnel, target: Target::Device(tunnel.device()) };

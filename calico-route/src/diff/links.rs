@@ -65,18 +65,18 @@ pub(super) fn changes(
                     continue;
                 }
             },
+            // What the pools ask for and nobody can say for now, such as the node's own address in the tunnel, leaves the
+            // device as it is: what it carries goes on. Why is told among the problems.
+            (None, _) if desired.tunnels.contains_key(&Tunnel::Vxlan(family)) => {
+                resolver.hindered.insert(device);
+                continue;
+            }
             (None, Some(_)) => {
                 links.last.push(Change::RemoveLink { device: device.clone() });
                 links.doomed.insert(device);
                 continue;
             }
-            (None, None) => {
-                // Why a device that the pools ask for is not wanted is told among the problems.
-                if desired.tunnels.contains_key(&Tunnel::Vxlan(family)) {
-                    resolver.hindered.insert(device);
-                }
-                continue;
-            }
+            (None, None) => continue,
         }
         resolver.planned.insert(device);
     }

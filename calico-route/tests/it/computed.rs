@@ -1,5 +1,6 @@
 //! What is wanted, case by case.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use calico_model::learned::LearnedRoutes;
@@ -11,7 +12,9 @@ use calico_route::fake::FakeKernel;
 use calico_route::route::{Class, NextHop, Reach, Route, RouteKey, Target};
 use calico_route::{Change, Desired, Problem, compute, diff, plan};
 
-use crate::cluster::{block, dual_stack, learn, lend, node, node_name, pool, three_nodes, workload};
+use crate::cluster::{
+    block, dual_stack, learn, lend, node, node_name, pool, three_dual_nodes, three_nodes, workload,
+};
 
 fn on_node1(snapshot: &Snapshot) -> Desired {
     compute(snapshot, &node_name("node1"), &LearnedRoutes::new())
@@ -510,6 +513,35 @@ fn a_pattern_says_which_links_tell_the_mtu() {
         };
         assert_eq!(problems(&desired), expected);
     }
+}
+
+/// A Node that is written anew goes for a moment without what its agent told in it.
+#[test]
+fn a_tunnel_address_that_is_missing_for_a_moment_takes_nothing_along() {
+    let mut kernel = FakeKernel::default();
+    let eth0 = ["172.16.6.1/24", "2001:db8::1/64"].map(|addr| addr.parse().unwrap());
+    kernel.add_link(&"eth0".parse().unwrap(), &eth0);
+    kernel.add_link(&"cali1".parse().unwrap(), &[]);
+    let mut snapshot = three_dual_nodes();
+    let desired = on_node1(&snapshot);
+    kernel.apply(&diff(&desired, &kernel.read(&desired.ownership)));
+    let node1 = calico_model::Name::from(node_name("node1"));
+    let whole = snapshot.node(&node1.clone().into()).cloned().unwrap();
+    let mut without = whole.clone();
+    (without.ipv4_vxlan_tunnel_addr, without.ipv6_vxlan_tunnel_addr) = (None, None);
+    snapshot.insert(Object::new(node1, without));
+    let desired = on_node1(&snapshot);
+    assert_eq!(problems(&desired).len(), 2);
+    let plan = plan(&desired, &kernel.read(&desired.ownership));
+    assert_eq!((plan.changes, plan.waiting), (vec![], BTreeSet::new()));
+
+    // The pools themselves give the tunnel up.
+    for cidr in ["192.168.0.0/16", "fd00::/48"] {
+        pool(&mut snapshot, cidr, EncapMode::Never, EncapMode::Never);
+    }
+    let desired = on_node1(&snapshot);
+    kernel.apply(&diff(&desired, &kernel.read(&desired.ownership)));
+    assert!(!kernel.links.keys().any(|device| desired.ownership.is_tunnel(device)));
 }
 
 /// A pattern that fits everything fits the devices whose MTU follows from what it finds.

@@ -345,6 +345,8 @@ proptest! {
         stops in proptest::collection::vec(0..24usize, 0..4),
     ) {
         let desired = known(&pieces);
+        // A tunnel that cannot be made as the datastore has it is left as it is where it is.
+        prop_assume!(!lacks_tunnel(&desired));
         let mut straight = machine(&[]);
         reconcile(&mut straight, &desired);
         let mut winding = machine(&[]);

@@ -240,6 +240,19 @@ pub struct Program {
     changes: Vec<Vec<Operation>>,
 }
 
+/// What a change of what is taken from a peer means for the routes that it has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Turn {
+    /// Nothing.
+    Same,
+    /// Some of those that are held are taken no longer.
+    Less,
+    /// The same, and networks are no longer refused because they are ours: the peer may have told routes inside them.
+    Freed,
+    /// Anything: what was not taken may be, and what was may be changed in another way.
+    Other,
+}
+
 impl Program {
     /// Compiles what a peer is told. `filters` holds the export rules of its filters, one filter after the other.
     pub fn export<'r>(
@@ -271,8 +284,24 @@ impl Program {
         otherwise: Import,
     ) -> Self {
         let mut program = Self::of_rules(rules, facts);
-        program.rest = Rest::Import(otherwise);
+        // Whoever refuses the same in other words is the same.
+        program.rest = Rest::Import(Import { refused: otherwise.refused.outermost() });
         program
+    }
+
+    /// Returns what it means for the routes that this program has let in that another takes its place.
+    pub(crate) fn turn_to(&self, new: &Self) -> Turn {
+        match (&self.rest, &new.rest) {
+            _ if self == new => Turn::Same,
+            (Rest::Import(old), Rest::Import(now))
+                if (&self.rules, &self.changes) == (&new.rules, &new.changes) =>
+            {
+                let is_refused = old.refused.iter().all(|(network, ())| now.refused.covers(network));
+                // What a rule has changed can no longer be judged as it came.
+                if is_refused && self.changes.is_empty() { Turn::Less } else { Turn::Freed }
+            }
+            _ => Turn::Other,
+        }
     }
 
     /// Makes a program that lets nothing pass: it stands in for one that cannot be known.

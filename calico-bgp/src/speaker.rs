@@ -25,6 +25,7 @@ mod refresh;
 mod restart;
 mod run;
 mod status;
+mod taken;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,9 +44,8 @@ pub use status::{Counters, PeerStatus, RouteStatus};
 use crate::bfd::BfdConfig;
 use crate::rib::intern::Interner;
 use crate::rib::{Path, PeerId};
-use crate::session::{ConnectionId, Heard, Input, Output};
-use crate::wire::open::Feature;
-use crate::wire::{self, Attributes, Notification, Refresh};
+use crate::session::{ConnectionId, Heard, Input};
+use crate::wire::{self, Attributes, Notification};
 use export::{GroupKey, Tables};
 use feed::{Fed, Feeds};
 use group::Group;
@@ -237,6 +237,12 @@ impl Speaker {
 
     /// Makes these the peers: new ones start, missing ones stop, and a changed one has its session reset only when
     /// the change needs it. The others notice nothing. Of two peers with one address the first counts.
+    ///
+    /// What is taken from a peer changes without a new session where the peer can be asked to tell everything again (RFC
+    /// 2918); another has its session reset, unless all that changes is which networks are refused because they are
+    /// [ours](crate::filter::Import). What is refused now is dropped at once, and nobody is asked. What was refused until
+    /// now and is no longer is asked for where that is possible, and otherwise comes with the next session. Of a peer that
+    /// is away, what is kept and would be refused now is dropped.
     pub fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) {
         let mut wanted: BTreeMap<IpAddr, PeerConfig> = BTreeMap::new();
         for peer in peers {
@@ -337,22 +343,6 @@ impl Speaker {
         let Some(id) = self.by_address.get(&address).copied() else { return };
         self.ask_again(id, now);
         self.advance(now);
-    }
-
-    fn ask_again(&mut self, id: PeerId, now: Instant) {
-        let Some(up) = self.peers.get(&id).and_then(|peer| peer.up.as_ref()) else { return };
-        if !up.negotiated.features.contains(&Feature::RouteRefresh) {
-            return self.session_input(
-                id,
-                Input::Reset(Notification::new(Notification::ADMINISTRATIVE_RESET)),
-                now,
-            );
-        }
-        let (connection, families) = (up.connection, up.negotiated.families);
-        for family in families.iter() {
-            let request = wire::refresh(Refresh::Request(family));
-            self.carry_out(id, Output::Transmit(connection, request), now);
-        }
     }
 
     /// Ends every session for good, with a text for the other operators; peers drop our routes.

@@ -59,6 +59,14 @@ impl FromIterator<Cidr> for PrefixSet {
     }
 }
 
+impl PrefixSet {
+    /// Drops the networks that others cover: what is covered stays the same.
+    #[must_use]
+    pub fn outermost(self) -> Self {
+        self.entries.into_iter().filter(|entry| entry.parent.is_none()).map(|entry| entry.cidr).collect()
+    }
+}
+
 impl<T> PrefixMap<T> {
     /// Returns what is filed under the networks that cover `cidr` or are the same, the longest first.
     pub fn covering(&self, cidr: Cidr) -> impl Iterator<Item = (Cidr, &T)> {
@@ -115,6 +123,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_outermost_networks_cover_what_all_do_and_none_covers_another(
+            filed in proptest::collection::btree_set(networks(), 0..24), asked in networks(),
+        ) {
+            let all: PrefixSet = filed.iter().copied().collect();
+            let outermost = all.clone().outermost();
+            prop_assert_eq!(outermost.covers(asked), all.covers(asked));
+            prop_assert!(outermost.iter().all(|(network, ())| !outermost.covers_strictly(network)));
+        }
+
         #[test]
         fn it_finds_what_looking_at_each_network_finds(
             filed in proptest::collection::btree_set(networks(), 0..24), asked in networks(),

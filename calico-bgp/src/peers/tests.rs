@@ -134,6 +134,30 @@ fn reflectors_leave_the_mesh_and_their_clients_peer_back() {
     assert_eq!(speaker(&snapshot, &named_node("node3")).unwrap().cluster_id, Some(Ipv4Addr::new(1, 0, 0, 1)));
 }
 
+#[test]
+fn a_node_of_the_same_subnet_and_a_block_of_a_pool_change_nothing_for_peers_outside() {
+    let mut snapshot = cluster();
+    let router = BgpPeer {
+        peer_ip: Some("172.16.6.1".parse().unwrap()),
+        as_number: AsNumber::new(65001),
+        ..BgpPeer::new()
+    };
+    snapshot.insert(Object::new("router".parse::<Name>().unwrap(), router));
+    snapshot
+        .insert(Object::new("pool".parse::<Name>().unwrap(), IpPool::new("10.0.0.0/16".parse().unwrap())));
+    let of_router = |snapshot: &Snapshot| {
+        let peers = peers(snapshot, &named_node("node1"));
+        peers.into_iter().find(|peer| peer.address == IpAddr::from([172, 16, 6, 1])).unwrap()
+    };
+    let before = of_router(&snapshot);
+    snapshot.insert(node("node4", "172.16.6.13/24"));
+    let mine = block("10.0.7.0/26", "node1");
+    snapshot.blocks.insert(mine.cidr, mine);
+    assert_eq!(of_router(&snapshot), before);
+    snapshot.insert(node("node5", "172.16.200.13/24"));
+    assert_ne!(of_router(&snapshot), before, "an address outside what is refused already");
+}
+
 /// What a peer is told of a route that begins here: its communities, or nothing.
 fn told(peer: &PeerConfig, prefix: &str) -> Option<Vec<Community>> {
     let Exchange::Filtered(policy) = &peer.export else { panic!("resources decide") };

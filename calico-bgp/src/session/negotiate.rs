@@ -55,6 +55,15 @@ impl Negotiated {
         }
     }
 
+    /// Reports whether the peer can be asked to tell everything again. Who knows the marks around that knows the request
+    /// (RFC 7313 section 3.1), whether or not it said so apart (RFC 2918).
+    #[must_use]
+    pub fn can_be_asked(&self) -> bool {
+        [Feature::RouteRefresh, Feature::EnhancedRouteRefresh]
+            .iter()
+            .any(|known| self.features.contains(known))
+    }
+
     /// Returns how often a KEEPALIVE is due: a third of the hold time.
     #[must_use]
     pub fn keepalive(&self) -> Option<Duration> {

@@ -2,6 +2,7 @@
 
 mod bounds;
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -12,7 +13,7 @@ pub use bounds::{DynamicPeers, MaxPrefixes, WhenExceeded};
 
 use crate::bfd::BfdConfig;
 use crate::family::FamilySet;
-use crate::filter::{ChangeId, Policy, PrefixSet, Route, Verdict};
+use crate::filter::{ChangeId, Policy, PrefixSet, Route, Turn, Verdict};
 use crate::session::{Initiation, Peering, Roles};
 use crate::wire::open::{AddPath, Role};
 use crate::wire::{Attributes, HoldTime};
@@ -128,6 +129,15 @@ impl Exchange {
             Self::Unsaid if peering == Peering::External => Verdict::LeaveOut,
             Self::Unsaid | Self::Everything => Verdict::Pass(ChangeId::NONE),
             Self::Filtered(policy) => policy.program().decide(&route(), own),
+        }
+    }
+
+    /// Returns what it means for routes that were taken by this that another takes its place.
+    fn turn_to(&self, new: &Self) -> Turn {
+        match (self, new) {
+            (Self::Filtered(old), Self::Filtered(now)) => old.program().turn_to(now.program()),
+            _ if self == new => Turn::Same,
+            _ => Turn::Other,
         }
     }
 
@@ -318,6 +328,23 @@ impl PeerConfig {
     #[must_use]
     pub fn peering(&self) -> Peering {
         if self.local_as == self.remote_as { Peering::Internal } else { Peering::External }
+    }
+
+    /// Returns what it means for routes that were taken under `self` that `new` counts.
+    pub(crate) fn turn_to(&self, new: &PeerConfig) -> Turn {
+        let as_sets = match (self.as_sets, new.as_sets) {
+            (AsSets::Refuse, AsSets::Accept) => Turn::Other,
+            (AsSets::Accept, AsSets::Refuse) => Turn::Less,
+            (AsSets::Refuse, AsSets::Refuse) | (AsSets::Accept, AsSets::Accept) => Turn::Same,
+        };
+        let own_as = match new.allow_own_as.cmp(&self.allow_own_as) {
+            Ordering::Less => Turn::Less,
+            Ordering::Equal => Turn::Same,
+            Ordering::Greater => Turn::Other,
+        };
+        let preference =
+            if self.default_local_pref == new.default_local_pref { Turn::Same } else { Turn::Other };
+        self.import.turn_to(&new.import).max(as_sets).max(own_as).max(preference)
     }
 
     /// Reports whether a session made with `self` cannot go on under `new`.

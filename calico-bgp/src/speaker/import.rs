@@ -9,6 +9,7 @@ use super::config::{AsSets, Exchange, PeerConfig};
 use super::feed::Fed;
 use super::group::Group;
 use super::journal::{Changes, Detail, Journal};
+use super::peer::Peer;
 use crate::filter::{ChangeId, Route, Teller, Verdict};
 use crate::rib::{Choice, Effect, Path, PeerId, Tabled};
 use crate::session::Peering;
@@ -80,16 +81,15 @@ impl Speaker {
             Some(MpUnreach::V6(list)) if families.contains(Family::V6) => self.withdraw_all(id, list),
             _ => {}
         }
-        let mut attributes = update.attributes.filter(|attributes| match self.refusal(id, attributes) {
-            None => true,
-            Some(why) => {
-                if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.counters.refused_in += 1;
-                    peer.last_refusal = Some(why);
-                }
-                false
-            }
+        let refusal = update.attributes.as_ref().and_then(|attributes| {
+            let peer = self.peers.get(&id)?;
+            self.refusal(peer, &peer.config, attributes)
         });
+        let mut attributes = update.attributes.filter(|_| refusal.is_none());
+        if let Some(peer) = self.peers.get_mut(&id).filter(|_| refusal.is_some()) {
+            peer.counters.refused_in += 1;
+            peer.last_refusal = refusal;
+        }
         if let Some(attributes) = &mut attributes {
             self.complete(id, attributes);
         }
@@ -116,10 +116,14 @@ impl Speaker {
         }
     }
 
-    /// Says why routes with these attributes are not taken from a peer, if so.
-    fn refusal(&self, id: PeerId, attributes: &Attributes) -> Option<Refusal> {
-        let peer = self.peers.get(&id)?;
-        let (config, extra, path) = (&peer.config, attributes.extra(), &attributes.as_path);
+    /// Says why routes with these attributes are not taken from a peer with these settings, if so.
+    pub(super) fn refusal(
+        &self,
+        peer: &Peer,
+        config: &PeerConfig,
+        attributes: &Attributes,
+    ) -> Option<Refusal> {
+        let (extra, path) = (attributes.extra(), &attributes.as_path);
         let allowed = usize::from(config.allow_own_as);
         let looped =
             [config.local_as, self.config.local_as].into_iter().find(|own| path.count(*own) > allowed);
@@ -161,9 +165,13 @@ impl Speaker {
     }
 
     fn withdraw_all<A: Fed>(&mut self, id: PeerId, list: &Prefixes<'_, A>) {
+        self.withdraw_each(id, list.iter());
+    }
+
+    pub(super) fn withdraw_each<A: Fed>(&mut self, id: PeerId, list: impl Iterator<Item = Nlri<A>>) {
         let detail = self.detail();
         let mut held = 0;
-        for nlri in list.iter() {
+        for nlri in list {
             held += self.withdraw_one(id, nlri, detail);
         }
         self.count::<A>(id, held);

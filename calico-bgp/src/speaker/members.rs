@@ -116,15 +116,11 @@ impl Speaker {
         }
         let reset = peer.config.requires_reset(&config);
         let reflection = config.reflection;
-        let taken = |config: &PeerConfig| {
-            (config.import.clone(), config.as_sets, config.allow_own_as, config.default_local_pref)
-        };
-        let import_changed = taken(&peer.config) != taken(&config);
         let limit_changed = peer.config.max_prefixes != config.max_prefixes;
         peer.session.set_initiation(config.initiation, config.connect_retry);
         peer.session.set_send_hold(config.send_hold);
         peer.session.set_keepalive(config.keepalive);
-        peer.config = config;
+        let before = std::mem::replace(&mut peer.config, config);
         self.renew_terms(id);
         if limit_changed && !self.resume(id, now) {
             self.check_limit(id, now);
@@ -135,10 +131,8 @@ impl Speaker {
             self.session_input(id, Input::Reset(why), now);
         } else {
             self.regroup(id, now);
-            if import_changed {
-                self.ask_again(id, now);
-            }
         }
+        self.take_anew(id, &before, now);
         self.reflect(id, reflection, now);
     }
 

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use calico_bgp::bfd::BfdConfig;
 use calico_bgp::family::FamilySet;
-use calico_bgp::session::{ConnectionId, Initiation, Roles, State};
+use calico_bgp::filter::{Facts, Import, Policy, Program};
+use calico_bgp::session::{ConnectionId, Initiation, Peering, Roles, State};
 use calico_bgp::speaker::{
     AsSets, Distance, Exchange, LongLived, MaxPrefixes, NextHopMode, Password, Reflection,
 };
 use calico_bgp::wire::open::{AddPath, Feature, Role};
 use calico_bgp::wire::{self, Capabilities, HoldTime, MessageType, Open};
 use calico_bgp::{Action, PeerConfig, Speaker, SpeakerConfig};
-use calico_model::Community;
+use calico_model::{Cidr, Community};
 
 use crate::world::{asn, beginning, ip, settings};
 
@@ -291,6 +292,55 @@ fn every_change_in_every_state_takes_effect_and_resets_only_what_it_must() {
             let refreshed =
                 script.kinds.iter().any(|(to, kind)| *to == ip(OTHER) && *kind != MessageType::Keepalive);
             assert!(!refreshed, "{stage:?} {name}: the other peer hears nothing of it: {:?}", script.kinds);
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_peer_that_is_away_is_judged_by_what_is_taken_from_it_now() {
+    let only = |refused: &[&str]| {
+        let refused = refused.iter().map(|network| network.parse::<Cidr>().unwrap()).collect();
+        let facts = Facts { peering: Peering::Internal, interfaces: Vec::new() };
+        Exchange::Filtered(Policy::new(Program::import(|_| Vec::new(), &facts, Import { refused })))
+    };
+    type Taken<'t> = (&'static str, &'t dyn Fn(&mut PeerConfig), &'static [&'static str]);
+    let changes: [Taken<'_>; 4] = [
+        ("a network", &|peer| peer.import = only(&["20.0.0.0/7"]), &["30.0.0.0/8"]),
+        ("another way", &|peer| peer.import = Exchange::Filtered(Policy::new(Program::closed())), &[]),
+        ("own AS", &|peer| peer.allow_own_as = 0, &["20.0.0.0/8"]),
+        (
+            "with a new session",
+            &|peer| (peer.import, peer.restart_time) = (only(&["20.0.0.0/7"]), 60),
+            &["30.0.0.0/8"],
+        ),
+    ];
+    for stage in [Stage::Established, Stage::Retained] {
+        for (name, change, left) in changes {
+            let mut script = Script::new();
+            (script.peers[0].import, script.peers[0].allow_own_as) = (only(&[]), 1);
+            script.speaker.set_peers(script.peers.clone(), script.now);
+            let connection = script.establish(PEER);
+            let told = |path: &[u8], prefix: &[u8]| {
+                let mut attributes = vec![0x40, 1, 1, 0, 0x40, 2, path.len() as u8];
+                attributes.extend_from_slice(path);
+                attributes.extend_from_slice(&[0x40, 3, 4, 10, 0, 0, 2, 0x40, 5, 4, 0, 0, 0, 100]);
+                crate::hostile::update(&attributes, prefix)
+            };
+            script.hear(connection, &told(&[2, 1, 0, 0, 0, 9], &[8, 20]));
+            script.hear(connection, &told(&[2, 1, 0, 0, 0xfd, 0xe9], &[8, 30]));
+            assert_eq!(script.speaker.routes().len(), 2);
+            if stage == Stage::Retained {
+                script.open.retain(|(open, _)| *open != connection);
+                script.speaker.closed(connection, "gone".to_owned(), script.now);
+            }
+            change(&mut script.peers[0]);
+            script.speaker.set_peers(script.peers.clone(), script.now);
+            script.act();
+            let held: Vec<String> =
+                script.speaker.routes().iter().map(|route| route.prefix.to_string()).collect();
+            // Who is there and can be asked tells everything again.
+            let is_asked = stage == Stage::Established && name.contains("way");
+            assert_eq!(held, if is_asked { &["20.0.0.0/8", "30.0.0.0/8"] } else { left }, "{stage:?} {name}");
         }
     }
 }

@@ -29,6 +29,7 @@ mod pair;
 #[cfg(feature = "net")]
 mod recovery;
 mod refresh;
+mod refused;
 mod slow;
 #[cfg(feature = "net")]
 mod sockets;

@@ -26,7 +26,7 @@ pub(crate) fn establish(rig: &mut Rig, restarts: bool) -> ConnectionId {
     establish_with(rig, restarts, &[Feature::RouteRefresh, Feature::EnhancedRouteRefresh])
 }
 
-fn establish_with(rig: &mut Rig, restarts: bool, features: &[Feature]) -> ConnectionId {
+pub(crate) fn establish_with(rig: &mut Rig, restarts: bool, features: &[Feature]) -> ConnectionId {
     let connection = rig.accept(EVIL);
     let graceful_restart = restarts.then_some(GracefulRestart {
         restart_time: 120,

@@ -1,0 +1,95 @@
+//! Changes of what is taken from a peer while its routes are held: a cluster's nodes that come and go, and filters.
+
+use calico_bgp::peers::{self, Secrets};
+use calico_bgp::session::{ConnectionId, State};
+use calico_bgp::speaker::Exchange;
+use calico_bgp::wire::open::Feature;
+use calico_bgp::wire::{self, MessageType, Refresh};
+use calico_model::name::Name;
+use calico_model::resource::{BgpPeer, Node, NodeBgp, Object};
+use calico_model::snapshot::Snapshot;
+use calico_model::{AsNumber, Family};
+
+use crate::hostile::{EVIL, Rig, good_attributes, update};
+use crate::refresh::establish_with;
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// A cluster with one node, and a router of another AS outside it.
+fn cluster() -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    put_node(&mut snapshot, "node1", "10.0.0.1/24");
+    let router =
+        BgpPeer { peer_ip: Some(EVIL.parse().unwrap()), as_number: AsNumber::new(65066), ..BgpPeer::new() };
+    snapshot.insert(Object::new(name("router"), router));
+    snapshot
+}
+
+fn put_node(snapshot: &mut Snapshot, node: &str, address: &str) {
+    let mut spec = Node::new();
+    spec.bgp = Some(NodeBgp::at(address.parse().unwrap()));
+    snapshot.insert(Object::new(name(node), spec));
+}
+
+/// What is taken from the router.
+fn import(snapshot: &Snapshot) -> Exchange {
+    let plan = peers::plan(snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap();
+    plan.peers.iter().find(|peer| peer.address.to_string() == EVIL).unwrap().import.clone()
+}
+
+fn held(rig: &Rig) -> Vec<String> {
+    rig.speaker.routes().iter().map(|route| route.prefix.to_string()).collect()
+}
+
+/// How many requests to tell everything again were sent, and nothing else was.
+fn questions(rig: &mut Rig, connection: ConnectionId) -> usize {
+    let request = wire::refresh(Refresh::Request(Family::V4))[19..].to_vec();
+    let sent = rig.sent(connection);
+    assert!(
+        sent.iter().all(|(kind, body)| *kind == MessageType::RouteRefresh && *body == request),
+        "{sent:?}"
+    );
+    sent.len()
+}
+
+#[test]
+fn a_node_that_joins_takes_its_address_from_routers_and_one_that_leaves_resets_none() {
+    for (features, askable) in [(&[][..], false), (&[Feature::RouteRefresh][..], true)] {
+        let mut snapshot = cluster();
+        let mut rig = Rig::new();
+        rig.change(EVIL, |peer| peer.import = import(&snapshot));
+        let router = establish_with(&mut rig, false, features);
+        rig.receive(router, &update(&good_attributes(65066), &[8, 20, 32, 10, 9, 0, 7, 32, 10, 9, 0, 8]));
+        assert_eq!(held(&rig), ["10.9.0.7/32", "10.9.0.8/32", "20.0.0.0/8"]);
+
+        put_node(&mut snapshot, "node2", "10.9.0.7/24");
+        rig.change(EVIL, |peer| peer.import = import(&snapshot));
+        assert_eq!(held(&rig), ["10.9.0.8/32", "20.0.0.0/8"], "as if it were withdrawn");
+        assert_eq!(questions(&mut rig, router), 0);
+
+        // It moves, and leaves.
+        put_node(&mut snapshot, "node2", "10.9.0.8/24");
+        rig.change(EVIL, |peer| peer.import = import(&snapshot));
+        assert_eq!(held(&rig), ["20.0.0.0/8"]);
+        assert_eq!(questions(&mut rig, router), usize::from(askable));
+        snapshot.nodes.remove(&name("node2").into());
+        rig.change(EVIL, |peer| peer.import = import(&snapshot));
+        assert_eq!(questions(&mut rig, router), usize::from(askable));
+        assert_eq!(rig.state(EVIL), State::Established);
+        assert_eq!(rig.speaker.status()[1].counters.established, 1);
+    }
+}
+
+#[test]
+fn who_knows_the_marks_alone_is_asked_instead_of_reset() {
+    let mut rig = Rig::new();
+    let router = establish_with(&mut rig, false, &[Feature::EnhancedRouteRefresh]);
+    rig.speaker.refresh_peer(EVIL.parse().unwrap(), rig.now);
+    assert_eq!(questions(&mut rig, router), 1);
+    assert_eq!(rig.state(EVIL), State::Established);
+    rig.change(EVIL, |peer| peer.import = Exchange::Unsaid);
+    assert_eq!(questions(&mut rig, router), 1);
+    assert_eq!(rig.state(EVIL), State::Established);
+}

@@ -9,7 +9,7 @@ use calico_model::{Cidr, Family, NodeName};
 use crate::error::{AccessError, AssignError, ReleaseError};
 use crate::ipam::Ipam;
 use crate::pool::PoolRef;
-use crate::request::{AutoAssign, HandleUse, Released};
+use crate::request::{AutoAssign, HandleUse, Release, Released};
 use crate::retry::MAX_ATTEMPTS;
 
 /// A tunnel device that has an address.
@@ -67,9 +67,11 @@ impl TunnelKind {
 
 impl Ipam {
     /// Returns the address of a node's tunnel device; assigns one when there is none, or when the one there is lies
-    /// outside the pools named. Two calls at once return the same address.
+    /// outside the pools named. Two calls at once return the same address where there was none.
     ///
-    /// Where no pool is named every pool that allows tunnels may serve, and any address is kept.
+    /// Where no pool is named every pool that allows tunnels may serve, and any address is kept. The one outside the pools stays
+    /// the node's until [`Ipam::release_other_tunnel_addresses`] gives it back: the others still lead by it, and there may be
+    /// no other to be had.
     ///
     /// # Errors
     /// As for [`Ipam::auto_assign`].
@@ -89,19 +91,21 @@ impl Ipam {
             if let Some(addr) = held.iter().find(|addr| fits(addr)) {
                 return Ok(*addr);
             }
-            // Also a handle that a crash left counting what was never assigned must go before a new one can be made.
-            self.release_by_handle(&handle, now).await.map_err(|error| match error {
-                ReleaseError::Access(error) => error,
-                ReleaseError::Mismatch { .. } => {
-                    unreachable!("a release by handle presents nothing to mismatch")
-                }
-            })?;
             let mut request = AutoAssign::new(node.clone(), handle.clone());
+            if held.is_empty() {
+                request.handle_use = HandleUse::New;
+                // A handle that a crash left counting what was never assigned must go before a new one can be made.
+                self.release_by_handle(&handle, now).await.map_err(|error| match error {
+                    ReleaseError::Access(error) => error,
+                    ReleaseError::Mismatch { .. } => {
+                        unreachable!("a release by handle presents nothing to mismatch")
+                    }
+                })?;
+            }
             *request.count.of_mut(kind.family()) = 1;
             *request.pools.of_mut(kind.family()) = pools.to_vec();
             request.attributes.insert("type".to_owned(), kind.words().1.to_owned());
             request.intended_use = AllowedUse::Tunnel;
-            request.handle_use = HandleUse::New;
             match self.auto_assign(request, now).await {
                 Ok(assigned) => {
                     if let Some(allocation) = assigned.allocations().next() {
@@ -128,6 +132,24 @@ impl Ipam {
         now: SystemTime,
     ) -> Result<Released, ReleaseError> {
         self.release_by_handle(&kind.handle(node), now).await
+    }
+
+    /// Releases the addresses that a node's tunnel device had before the one it has now.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn release_other_tunnel_addresses(
+        &self,
+        node: &NodeName,
+        kind: TunnelKind,
+        kept: IpAddr,
+        now: SystemTime,
+    ) -> Result<Released, ReleaseError> {
+        let handle = kind.handle(node);
+        let others = self.addrs_by_handle(&handle, now).await?.into_iter().filter(|addr| *addr != kept);
+        let release = |addr| Release { handle: Some(handle.clone()), ..Release::of(addr) };
+        let releases: Vec<Release> = others.map(release).collect();
+        self.release(&releases, now).await
     }
 
     async fn networks(&self, pools: &[PoolRef], now: SystemTime) -> Result<Vec<Cidr>, AccessError> {

@@ -14,6 +14,14 @@ async fn a_tunnel_keeps_its_address_and_moves_when_its_pool_is_no_longer_meant()
     assert_eq!(first, again);
     let moved = ipam(&store).tunnel_address(&node, TunnelKind::Vxlan, &[b], at(0)).await.unwrap();
     assert_ne!(first, moved);
+    // The former one is the node's until all know of the other.
+    assert_eq!(State::read(&store).held(), 2);
+    let again =
+        ipam(&store).tunnel_address(&node, TunnelKind::Vxlan, &["b".parse().unwrap()], at(0)).await.unwrap();
+    assert_eq!(again, moved);
+    let released =
+        ipam(&store).release_other_tunnel_addresses(&node, TunnelKind::Vxlan, moved, at(0)).await.unwrap();
+    assert_eq!(released.released, [first]);
     let state = State::read(&store);
     state.check();
     assert_eq!(state.held(), 1);
@@ -22,6 +30,20 @@ async fn a_tunnel_keeps_its_address_and_moves_when_its_pool_is_no_longer_meant()
     assert_eq!(found.attributes["type"], "vxlanTunnelAddress");
     ipam(&store).release_tunnel_address(&node, TunnelKind::Vxlan, at(0)).await.unwrap();
     assert_eq!(State::read(&store).held(), 0);
+}
+
+#[tokio::test]
+async fn a_tunnel_that_cannot_move_keeps_its_address() {
+    let store = store_with([pool("a", "10.0.0.0/28", 30), pool("full", "10.1.0.0/32", 32)]);
+    let (node, other) = ("n1".parse().unwrap(), "n2".parse().unwrap());
+    let full: PoolRef = "full".parse().unwrap();
+    ipam(&store).tunnel_address(&other, TunnelKind::Vxlan, std::slice::from_ref(&full), at(0)).await.unwrap();
+    let a: PoolRef = "a".parse().unwrap();
+    let first = ipam(&store).tunnel_address(&node, TunnelKind::Vxlan, &[a], at(0)).await.unwrap();
+    ipam(&store).tunnel_address(&node, TunnelKind::Vxlan, &[full], at(0)).await.unwrap_err();
+    let held = ipam(&store).addrs_by_handle(&TunnelKind::Vxlan.handle(&node), at(0)).await.unwrap();
+    assert_eq!(held, [first]);
+    State::read(&store).check();
 }
 
 /// Other Calicos find and release the addresses by these names.

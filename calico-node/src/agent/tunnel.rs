@@ -25,6 +25,8 @@ use crate::ipam::ipam;
 pub(super) struct Wanted {
     /// Whether the datastore is in sync and the node is in it.
     known: bool,
+    /// The kinds that some pool asks for, be it disabled or for other nodes: workloads of it may live.
+    kinds: BTreeSet<TunnelKind>,
     /// The pools of each kind of tunnel that may serve its address.
     pools: std::collections::BTreeMap<TunnelKind, BTreeSet<Name>>,
     /// The pools that do not select the node: blocks that it has of them are given back once they are empty.
@@ -45,6 +47,7 @@ impl Wanted {
         wanted.known = true;
         let (selected, unselected): (Vec<_>, Vec<_>) =
             snapshot.pools.values().partition(|pool| pool.spec.node_selector.matches(&own.metadata.labels));
+        wanted.kinds.extend(snapshot.pools.values().filter_map(|pool| kind_of(pool)));
         wanted.unselected.extend(unselected.iter().map(|pool| pool.metadata.name.clone()));
         for pool in selected.into_iter().filter(|pool| !pool.spec.disabled) {
             let serves = pool.spec.allowed_uses.contains(&AllowedUse::Tunnel);
@@ -199,6 +202,19 @@ impl Keeper {
                 tracing::info!(?kind, %addr, "tunnel address");
                 self.tell(kind, Some(addr)).await?;
             }
+            // Only now the Node tells of the former one no more.
+            let released = self.ipam.release_other_tunnel_addresses(&self.node, kind, addr, now).await;
+            return released.map(|_| ()).map_err(|source| KeepError::Release { kind, source });
+        }
+        // No pool serves a new address, and yet the one that there is carries the packets of workloads.
+        if wanted.kinds.contains(&kind) {
+            if told.is_none() {
+                let held = self.ipam.addrs_by_handle(&kind.handle(&self.node), now).await;
+                let held = held.map_err(|source| KeepError::Assign { kind, source: source.into() })?;
+                if let Some(addr) = held.first() {
+                    self.tell(kind, Some(*addr)).await?;
+                }
+            }
             return Ok(());
         }
         // First nobody uses it any more, then it is given back, also where an earlier try came only half the way.
@@ -295,6 +311,27 @@ mod tests {
         known.insert(told);
         keeper.keep_tunnels(&Wanted::of(&known, &node), now()).await.unwrap();
         assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, Some(addr));
+
+        // The pool is disabled, or is for other nodes: its workloads live on.
+        for retire in [
+            |pool: &mut IpPool| pool.disabled = true,
+            |pool: &mut IpPool| {
+                pool.node_selector = "rack == '7'".parse().unwrap();
+            },
+        ] {
+            let mut pool = known.pools.values().next().unwrap().as_ref().clone();
+            retire(&mut pool.spec);
+            let mut retired = known.clone();
+            retired.insert(pool);
+            keeper.tell(TunnelKind::Vxlan, None).await.unwrap();
+            retired.insert(client.of::<Node>().get(&id).await.unwrap());
+            keeper.keep_tunnels(&Wanted::of(&retired, &node), now()).await.unwrap();
+            retired.insert(client.of::<Node>().get(&id).await.unwrap());
+            keeper.keep_tunnels(&Wanted::of(&retired, &node), now()).await.unwrap();
+            assert_eq!(client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr, Some(addr));
+            let held = keeper.ipam.addrs_by_handle(&TunnelKind::Vxlan.handle(&node), now()).await.unwrap();
+            assert_eq!(held, [addr]);
+        }
 
         // Another tunnel that cannot have one is told of, and no hindrance.
         let full = IpPool { ipip_mode: EncapMode::Always, ..IpPool::new("172.31.0.0/32".parse().unwrap()) };

@@ -5,7 +5,7 @@
 //! paths; removing by steps, instead of comparing pairs in some order, makes the outcome a function of the set.
 //!
 //! Whether and how far a next hop can be reached only the routes of the machine tell: whoever embeds the speaker says so by
-//! [`Speaker::set_next_hops`](crate::Speaker::set_next_hops). A path whose next hop cannot be reached is no candidate (RFC
+//! [`Speaker::set_reachability`](crate::Speaker::set_reachability). A path whose next hop cannot be reached is no candidate (RFC
 //! 4271 section 9.1.2.1), and of what is left the nearest is chosen (9.1.2.2 e). A next hop of which nothing was said counts
 //! as reachable, at cost 0; paths that begin here are not judged.
 //!
@@ -21,7 +21,7 @@ use calico_model::RouterId;
 
 use crate::rib::{Path, PeerId};
 use crate::session::Peering;
-pub use next_hops::{NextHop, NextHops};
+pub use next_hops::{NextHop, NextHops, Reachability};
 
 /// The LOCAL_PREF of a path that carries none.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;

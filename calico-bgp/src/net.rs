@@ -183,10 +183,11 @@ impl Owner {
             Command::Listen(addresses, answer) => drop(answer.send(self.listen(&addresses))),
             Command::Config(config) => self.speaker.set_config(config, clock()),
             Command::Originate(prefixes) => self.speaker.set_originated(prefixes, clock()),
-            Command::NextHops(next_hops) => self.speaker.set_next_hops(next_hops, clock()),
+            Command::Reachability(known) => self.speaker.set_reachability(known, clock()),
             Command::Status(answer) => drop(answer.send(self.speaker.status())),
             Command::Routes(answer) => drop(answer.send(self.speaker.routes())),
             Command::RoutesTo(prefix, answer) => drop(answer.send(self.speaker.routes_to(prefix))),
+            Command::Unreached(answer) => drop(answer.send(self.speaker.unreached())),
             Command::Learned(answer) => {
                 let learned = self.publish.subscribe();
                 self.publish_learned(clock());

@@ -51,6 +51,7 @@ use feed::{Fed, Feeds};
 use group::Group;
 
 use journal::Journal;
+use next_hops::Asked;
 use octets::new_line;
 use peer::Peer;
 use restart::Deferral;
@@ -157,6 +158,7 @@ pub struct Speaker {
     dynamic: Vec<DynamicPeers>,
     feeds: Feeds,
     deferral: Option<Deferral>,
+    asked: Asked,
     choice_changed: bool,
     next_round: Instant,
     deadlines: BTreeSet<(Instant, PeerId)>,
@@ -187,6 +189,7 @@ impl Speaker {
             dynamic: Vec::new(),
             feeds: Feeds::default(),
             deferral,
+            asked: Asked::default(),
             choice_changed: false,
             next_round: now,
             deadlines: BTreeSet::new(),
@@ -441,13 +444,19 @@ impl Speaker {
 
     fn has_work(&self) -> bool {
         self.deferral.is_none()
-            && (self.choice_changed || !self.journal.is_empty() || self.groups.values().any(Group::has_work))
+            && (self.choice_changed
+                || !self.journal.is_empty()
+                || self.asked.has_work()
+                || self.groups.values().any(Group::has_work))
     }
 
     /// Ends every call: forgets peers that are gone, and tells what changed when it is time.
     fn advance(&mut self, now: Instant) {
         self.forget_those_who_left();
         self.check_deferral(now);
+        if self.has_work() && now >= self.next_round {
+            self.ask_about_covered(now);
+        }
         if self.has_work() && now >= self.next_round {
             self.round(now);
         }

@@ -1,7 +1,7 @@
 //! What a program holds of a running speaker: each method sends the owner one command, and waits for the answer if there is
 //! one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use calico_model::{Cidr, LearnedRoutes};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{ListenError, Station};
-use crate::decision::NextHops;
+use crate::decision::Reachability;
 use crate::speaker::{
     DynamicPeers, Event, FeedId, Origination, PeerConfig, PeerStatus, RouteStatus, SpeakerConfig,
 };
@@ -26,10 +26,11 @@ pub(super) enum Command {
     DynamicPeers(Vec<DynamicPeers>),
     Listen(Vec<SocketAddr>, oneshot::Sender<Result<(), ListenError>>),
     Originate(BTreeMap<Cidr, Origination>),
-    NextHops(NextHops),
+    Reachability(Option<Reachability>),
     Status(oneshot::Sender<Vec<PeerStatus>>),
     Routes(oneshot::Sender<Vec<RouteStatus>>),
     RoutesTo(Cidr, oneshot::Sender<Vec<RouteStatus>>),
+    Unreached(oneshot::Sender<BTreeSet<IpAddr>>),
     Learned(oneshot::Sender<watch::Receiver<Option<Arc<LearnedRoutes>>>>),
     Reset(IpAddr, String),
     Refresh(IpAddr),
@@ -93,12 +94,13 @@ impl Handle {
         self.tell(Command::Originate(prefixes)).await
     }
 
-    /// Makes this what is known of next hops; see [`Speaker::set_next_hops`](crate::Speaker::set_next_hops).
+    /// Judges next hops by where the machine's own routes lead from now on; see
+    /// [`Speaker::set_reachability`](crate::Speaker::set_reachability).
     ///
     /// # Errors
     /// [`Gone`] when the speaker has ended.
-    pub async fn set_next_hops(&self, next_hops: NextHops) -> Result<(), Gone> {
-        self.tell(Command::NextHops(next_hops)).await
+    pub async fn set_reachability(&self, reachability: Option<Reachability>) -> Result<(), Gone> {
+        self.tell(Command::Reachability(reachability)).await
     }
 
     /// Returns every peer, by address.
@@ -128,6 +130,17 @@ impl Handle {
     pub async fn routes_to(&self, prefix: Cidr) -> Result<Vec<RouteStatus>, Gone> {
         let (answer, answered) = oneshot::channel();
         self.tell(Command::RoutesTo(prefix, answer)).await?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// Returns the next hops that keep destinations from being reached; see
+    /// [`Speaker::unreached`](crate::Speaker::unreached).
+    ///
+    /// # Errors
+    /// [`Gone`] when the speaker has ended.
+    pub async fn unreached(&self) -> Result<BTreeSet<IpAddr>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Unreached(answer)).await?;
         answered.await.map_err(|_| Gone)
     }
 

@@ -2,7 +2,7 @@
 //! takes little more than its octets on the wire.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -197,6 +197,12 @@ impl Interner {
     fn sweep(&mut self) {
         self.held.retain(|key| Arc::strong_count(&key.0) > 1);
         self.sweep_at = self.held.len() * 2;
+    }
+
+    /// Returns the next hops of all sets that are used: few beside the routes that have them.
+    pub(crate) fn next_hops(&self) -> BTreeSet<IpAddr> {
+        let used = self.held.iter().filter(|key| Arc::strong_count(&key.0) > 1);
+        used.map(|key| key.0.next_hop()).collect()
     }
 
     /// Returns how many sets are held.

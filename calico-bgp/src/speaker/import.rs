@@ -188,6 +188,7 @@ impl Speaker {
     /// Takes announced prefixes; without attributes they are treated as withdrawn.
     fn announce_all<A: Fed>(&mut self, id: PeerId, list: &Prefixes<'_, A>, attributes: Option<&Attributes>) {
         let Some(attributes) = attributes else { return self.withdraw_all(id, list) };
+        self.hear_of(attributes.next_hop);
         let Some(config) = self.peers.get(&id).map(|peer| &peer.config) else { return };
         let (import, peering) = (config.import.clone(), config.peering());
         let mut changed = (ChangeId::NONE, self.interner.intern(attributes));
@@ -251,6 +252,7 @@ impl Speaker {
             return;
         }
         self.feed_change(path.0, Nlri { prefix, path_id: path.1 });
+        self.asked.changed(prefix.cidr());
         self.choice_changed |= effect.choice != Choice::SameOfMore;
         if let Some(detail) = detail {
             A::changes(&mut self.journal).note(prefix, path, effect, detail);

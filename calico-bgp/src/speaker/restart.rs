@@ -242,6 +242,8 @@ impl Speaker {
         if waits && now < deferral.until {
             return;
         }
+        // What is not so any more is not told first.
+        self.ask_about_covered(now);
         self.deferral = None;
         self.choice_changed = true;
         self.events.push_back(super::Action::Event(super::Event::Settled));

@@ -1,6 +1,6 @@
 //! What a speaker tells of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -134,6 +134,27 @@ impl Speaker {
         let v4 = v4.map(|prefix| self.explained_at(prefix));
         let v6 = v6.map(|prefix| self.explained_at(prefix));
         v4.into_iter().chain(v6).flatten().collect()
+    }
+
+    /// Returns the next hops of the destinations to which no path is chosen, because none of them can be reached; none while
+    /// a recovering speaker has not heard all that may lead to them.
+    #[must_use]
+    pub fn unreached(&self) -> BTreeSet<IpAddr> {
+        let mut unreached = BTreeSet::new();
+        if self.deferral.is_none() && !self.tables.sources.next_hops.all_reached() {
+            self.add_unreached::<std::net::Ipv4Addr>(&mut unreached);
+            self.add_unreached::<std::net::Ipv6Addr>(&mut unreached);
+        }
+        unreached
+    }
+
+    fn add_unreached<A: Tabled>(&self, unreached: &mut BTreeSet<IpAddr>) {
+        let sources = &self.tables.sources;
+        for (_, paths) in A::table(&self.tables.rib).iter() {
+            if paths.first().is_some_and(|best| !sources.reaches(best)) {
+                unreached.extend(paths.iter().map(|path| path.attributes.next_hop()));
+            }
+        }
     }
 
     fn routes_of<A: Tabled>(&self) -> Vec<RouteStatus> {

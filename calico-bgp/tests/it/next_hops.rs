@@ -1,10 +1,15 @@
 //! Next hops that can be reached or not: what is chosen, what is told, and that each change is told once.
 
-use calico_bgp::decision::{NextHop, NextHops, Reason};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use calico_bgp::decision::{NextHop, NextHops, Reachability, Reason};
 use calico_bgp::speaker::Reflection;
 use calico_bgp::wire::open::AddPath;
+use calico_bgp::{Origination, Start};
 
-use crate::world::{World, ip};
+use crate::world::{Dice, World, ip};
 
 const A: &str = "172.16.6.10";
 const B: &str = "172.16.6.11";
@@ -35,7 +40,7 @@ fn world() -> World {
 fn know(world: &mut World, known: &[(&str, NextHop)]) {
     let next_hops: NextHops = known.iter().map(|(address, way)| (ip(address), *way)).collect();
     let now = world.now;
-    world.speaker(MIDDLE).set_next_hops(next_hops, now);
+    world.speaker(MIDDLE).set_reachability(Some(next_hops.into()), now);
     world.run_secs(1);
 }
 
@@ -123,4 +128,157 @@ fn routes_that_are_kept_while_a_peer_restarts_go_with_their_next_hop_and_come_ba
         before,
         "what was withdrawn is not withdrawn again when its time is over"
     );
+}
+
+/// Has the middle judge next hops by a machine that has these on its links, and no routes.
+fn on_link(world: &mut World, addresses: &[&str]) {
+    let addresses: BTreeSet<IpAddr> = addresses.iter().map(|address| ip(address)).collect();
+    let way = move |hop| if addresses.contains(&hop) { NextHop::ON_LINK } else { NextHop::Unreachable };
+    let now = world.now;
+    world.speaker(MIDDLE).set_reachability(Some(Reachability::new(way)), now);
+    world.run_secs(1);
+}
+
+/// Has a speaker tell of prefixes by way of next hops.
+fn originate(world: &mut World, at: &str, routes: &[(&str, &str)]) {
+    let by = |hop: &str| {
+        let mut how = Origination::default();
+        how.next_hop = Some(ip(hop));
+        how
+    };
+    let routes = routes.iter().map(|(prefix, hop)| (prefix.parse().unwrap(), by(hop))).collect();
+    let now = world.now;
+    world.speaker(at).set_originated(routes, now);
+    world.run_secs(1);
+}
+
+/// What C has heard of all but the shared prefix.
+fn rest(world: &mut World) -> Vec<String> {
+    world.learned_text(C).into_iter().filter(|text| !text.starts_with(SHARED)).collect()
+}
+
+const FAR: &str = "10.0.0.2";
+const FARTHER: &str = "10.0.0.3";
+const BLOCK: &str = "192.168.7.0/26";
+
+#[test]
+fn a_next_hop_can_be_reached_where_any_path_that_covers_it_leads_by_the_machines_own_routes() {
+    let mut world = world();
+    on_link(&mut world, &[A, B]);
+    originate(&mut world, A, &[(BLOCK, FAR)]);
+    originate(&mut world, B, &[]);
+    assert_eq!(rest(&mut world), [] as [&str; 0]);
+    let before = heard(&mut world);
+    for cover in ["10.0.0.2/32", "10.0.0.0/24", "0.0.0.0/0"] {
+        originate(&mut world, B, &[(cover, B)]);
+        let mut both = [format!("{cover} via {B}"), format!("{BLOCK} via {FAR}")];
+        both.sort();
+        assert_eq!(rest(&mut world), both);
+        originate(&mut world, B, &[]);
+        assert_eq!(rest(&mut world), [] as [&str; 0], "{cover}");
+    }
+    // The route that comes and the one that it lets through, and the withdrawal of both, each three times.
+    assert_eq!(heard(&mut world)[2] - before[2], 12);
+
+    // One that is not chosen leads as well: the choice is A's, whose identifier is lower.
+    originate(&mut world, B, &[("10.0.0.0/24", B)]);
+    originate(&mut world, A, &[(BLOCK, FAR), ("10.0.0.0/24", A)]);
+    assert!(rest(&mut world).contains(&format!("10.0.0.0/24 via {A}")));
+    on_link(&mut world, &[B]);
+    assert_eq!(rest(&mut world), [format!("10.0.0.0/24 via {B}"), format!("{BLOCK} via {FAR}")]);
+    on_link(&mut world, &[A, B]);
+    let known = rest(&mut world);
+    originate(&mut world, B, &[]);
+    assert_eq!(rest(&mut world), known);
+
+    // Two steps are one too many, and round in a circle there is no way.
+    originate(&mut world, A, &[(BLOCK, FAR), ("10.0.0.2/32", FARTHER), ("10.0.0.3/32", A)]);
+    assert_eq!(rest(&mut world), [format!("10.0.0.2/32 via {FARTHER}"), format!("10.0.0.3/32 via {A}")]);
+    originate(&mut world, A, &[(BLOCK, FAR), ("10.0.0.2/32", FARTHER), ("10.0.0.3/32", FAR)]);
+    assert_eq!(rest(&mut world), [] as [&str; 0]);
+}
+
+#[test]
+fn a_path_is_told_only_when_it_is_known_that_its_next_hop_can_be_reached() {
+    let mut world = world();
+    on_link(&mut world, &[A]);
+    assert_eq!(known(&mut world), [by(A), by(A)]);
+    let before = heard(&mut world);
+    originate(&mut world, B, &[(SHARED, B), (BLOCK, B), ("192.168.9.0/26", FAR)]);
+    assert_eq!(heard(&mut world), before);
+    assert_eq!(world.learned_text(MIDDLE).len(), 2, "and nothing is chosen");
+    let paths = world.speaker(MIDDLE).routes_to(BLOCK.parse().unwrap());
+    assert_eq!((paths.len(), paths[0].lost_to), (1, Some(Reason::Unreachable)));
+    // A nearer one, a farther one, and the same again.
+    on_link(&mut world, &[A, B]);
+    let near = heard(&mut world);
+    on_link(&mut world, &[A, B]);
+    assert_eq!(heard(&mut world), near);
+    let now = world.now;
+    world.speaker(MIDDLE).set_reachability(None, now);
+    world.run_secs(1);
+    assert!(rest(&mut world).contains(&format!("192.168.9.0/26 via {FAR}")), "nobody says anything");
+}
+
+#[test]
+fn what_leads_to_next_hops_is_heard_out_before_a_speaker_that_recovers_chooses() {
+    let mut world = world();
+    originate(&mut world, A, &[(BLOCK, FAR)]);
+    originate(&mut world, B, &[("10.0.0.0/24", B)]);
+    on_link(&mut world, &[A, B]);
+    let whole = world.learned_text(MIDDLE);
+    assert_eq!(whole, [format!("10.0.0.0/24 via {B}"), format!("{BLOCK} via {FAR}")]);
+    world.restart(MIDDLE, Start::Recovering);
+    world.cut(MIDDLE, B);
+    world.originate(MIDDLE, &[]);
+    on_link(&mut world, &[A, B]);
+    world.run_secs(5);
+    assert_eq!(world.speaker(MIDDLE).learned(), None, "it waits for B");
+    world.mend(MIDDLE, B);
+    let before = heard(&mut world)[2];
+    while world.speaker(MIDDLE).learned().is_none() {
+        world.run(Duration::from_millis(1));
+    }
+    assert_eq!(world.learned_text(MIDDLE), whole);
+    world.run_secs(2);
+    assert_eq!(world.learned_text(MIDDLE), whole);
+    assert_eq!(rest(&mut world), whole);
+    assert_eq!(heard(&mut world)[2] - before, 3, "one for each, the end, and nothing is taken back");
+}
+
+/// Whatever comes and goes, what is known of next hops is what it would be if all were asked about now.
+#[test]
+fn asked_as_it_changes_is_the_same_as_asked_at_once() {
+    let prefixes = [SHARED, BLOCK, "10.0.0.0/24", "10.0.0.2/32", "10.0.0.3/32", "0.0.0.0/0", "172.16.6.0/24"];
+    let hops = [A, B, FAR, FARTHER, "169.254.0.1"];
+    for seed in 0..40 {
+        let mut dice = Dice(seed);
+        let mut world = world();
+        let mut near = vec![A];
+        for turn in 0..12 {
+            match dice.roll(4) {
+                0 => {
+                    near = [A, B, FARTHER].into_iter().filter(|_| dice.roll(2) == 0).collect();
+                    on_link(&mut world, &near);
+                }
+                _ => {
+                    let count = dice.roll(5);
+                    let routes: BTreeMap<&str, &str> =
+                        (0..count).map(|_| (*dice.pick(&prefixes), *dice.pick(&hops))).collect();
+                    let routes: Vec<(&str, &str)> = routes.into_iter().collect();
+                    originate(&mut world, if dice.roll(2) == 0 { A } else { B }, &routes);
+                }
+            }
+            if turn == 0 {
+                on_link(&mut world, &near);
+            }
+            let state = |world: &mut World| {
+                let learned = [MIDDLE, C, D].map(|at| world.learned_text(at));
+                (learned, heard(world), world.speaker(MIDDLE).routes())
+            };
+            let before = state(&mut world);
+            on_link(&mut world, &near);
+            assert_eq!(state(&mut world), before, "seed {seed}, turn {turn}");
+        }
+    }
 }

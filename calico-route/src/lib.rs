@@ -68,6 +68,7 @@ pub mod reconcile;
 pub mod resolve;
 pub mod route;
 pub mod sysctl;
+pub mod ways;
 
 pub use actual::{Actual, Host};
 pub use change::Change;
@@ -78,3 +79,4 @@ pub use diff::{Plan, diff, plan, plan_delta, plan_unlearned};
 pub use ownership::Ownership;
 pub use reconcile::Reconciler;
 pub use resolve::Waiting;
+pub use ways::{Distance, Ways};

@@ -279,7 +279,7 @@ impl<'h> Resolver<'h> {
     }
 
     /// Returns how a gateway is reached by a route of others.
-    fn straight(&self, gateway: IpAddr, form: &Form) -> Result<BTreeSet<Gateway>, Waiting> {
+    pub(crate) fn straight(&self, gateway: IpAddr, form: &Form) -> Result<BTreeSet<Gateway>, Waiting> {
         match form {
             Form::Device(device) => self.usable(device).map(|()| one(gateway, device, false)),
             Form::Gateways(gateways) => Ok(gateways.clone()),

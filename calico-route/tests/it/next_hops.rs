@@ -6,10 +6,13 @@ use std::sync::Arc;
 use calico_model::learned::{LearnedRoute, LearnedRoutes};
 use calico_model::resource::{EncapMode, FelixConfiguration, Object, ProgramClusterRoutes};
 use calico_model::{Cidr, Snapshot, Update};
+use calico_route::actual::LinkState;
 use calico_route::encap::Source;
 use calico_route::fake::FakeKernel;
 use calico_route::route::{Form, Gateway, Installed, RouteKey};
-use calico_route::{Change, Computer, Delta, compute, plan, plan_delta, plan_unlearned};
+use calico_route::{
+    Change, Computer, Delta, Distance, Ownership, Ways, compute, plan, plan_delta, plan_unlearned,
+};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -131,6 +134,49 @@ fn a_learned_route_leads_one_step_and_never_over_itself() {
     // Of several gateways those count that can be reached.
     let partly = [BLOCK, ("10.0.0.2/32", &["10.1.0.1", "172.16.2.254"][..])];
     assert_eq!(way(&machine(), &learned(&partly)), "via 172.16.2.254 dev eth1");
+}
+
+#[test]
+fn how_far_away_an_address_is_the_machines_own_routes_tell_and_no_route_of_ours() {
+    let mut kernel = machine();
+    give(&mut kernel, "10.0.0.0/8", 0, via("172.16.1.254", "eth0"));
+    give(&mut kernel, "10.1.0.0/16", 0, Form::Blackhole);
+    give(&mut kernel, "10.1.2.0/24", 5, Form::Device("eth1".parse().unwrap()));
+    give(&mut kernel, "10.1.2.0/24", 6, via("172.16.1.254", "eth0"));
+    kernel.add_link(&"eth2".parse().unwrap(), &["172.16.3.1/24".parse().unwrap()]);
+    kernel.set_link(&"eth2".parse().unwrap(), LinkState::Down);
+    let ours = RouteKey::main("10.9.0.0/16".parse().unwrap(), 1024);
+    let learned = Installed { protocol: 80, form: Form::Device("eth1".parse().unwrap()) };
+    kernel.routes.insert(ours, vec![learned]);
+    let ways = Ways::of(&kernel.read(&Ownership::default()).host);
+    let (on_link, behind) = (Some(Distance::OnLink), Some(Distance::BehindGateway));
+    let to = |ways: &Ways, address: &str| ways.to(address.parse().unwrap());
+    for (address, distance) in [
+        ("172.16.1.7", on_link),
+        ("10.0.0.1", on_link),
+        ("10.0.0.2", behind),
+        ("10.9.0.1", behind),
+        ("10.1.0.1", None),
+        ("10.1.2.3", on_link),
+        ("172.16.3.7", None),
+        ("192.168.0.7", None),
+        ("2001:db8::1", None),
+    ] {
+        assert_eq!(to(&ways, address), distance, "{address}");
+    }
+    let gateways = [("10.0.0.2", "192.168.0.7"), ("10.0.0.3", "10.1.0.1")];
+    let gateways = gateways.map(|(peer, gateway)| (peer.parse().unwrap(), gateway.parse().unwrap()));
+    let more = ways.clone().with(["192.168.0.0/26".parse().unwrap()], gateways.into());
+    for (address, distance) in
+        [("192.168.0.7", on_link), ("192.168.1.7", None), ("10.0.0.2", behind), ("10.0.0.3", None)]
+    {
+        assert_eq!(to(&more, address), distance, "{address}");
+    }
+    // Interfaces of workloads come and go, and their routes are ours.
+    kernel.add_link(&"cali1".parse().unwrap(), &["fe80::7/64".parse().unwrap()]);
+    let before = Ways::of(&kernel.read(&Ownership::default()).host);
+    kernel.add_link(&"cali2".parse().unwrap(), &["fe80::8/64".parse().unwrap()]);
+    assert_eq!(Ways::of(&kernel.read(&Ownership::default()).host), before);
 }
 
 /// What a process that follows changes would do, which must be what one does that looks at everything.
@@ -265,6 +311,11 @@ proptest! {
         let mut kernel = machine();
         if let Some((prefix, metric)) = managed {
             give(&mut kernel, prefix, metric, via("172.16.1.1", "eth0"));
+        }
+        let ways = Ways::of(&kernel.read(&Ownership::default()).host);
+        for hop in ["10.0.0.2", "10.0.0.3", "10.1.0.1", SWITCHES[0]] {
+            let is_led = way(&kernel, &learned(&[(BLOCK.0, &[hop])])).starts_with("via");
+            prop_assert_eq!(ways.to(hop.parse().unwrap()).is_some(), is_led, "{}", hop);
         }
         let mut follower = Follower::new(&snapshot, kernel.clone()).laid();
         let last = steps.last().cloned().unwrap();

@@ -3,7 +3,8 @@
 //! ```text
 //!   datastore ─ Syncer ──▶ updates ──┐
 //!   BGP ───────────── learned routes ┼─ Compiler, Desired ─▶ pass: rules, then routes, then marks for the CNI plugin
-//!   kernel ───────────────── events ─┘                          └─▶ BGP: peers and prefixes
+//!   kernel ───────────────── events ─┘                          └─▶ BGP: peers, prefixes, and where the machine's own
+//!                                                                        routes lead
 //! ```
 //!
 //! One task owns all of that; its loop is the only `select!` here, and each branch is cancel-safe: receivers, a sleep, and
@@ -291,7 +292,7 @@ impl Agent {
                 failed = true;
             }
         }
-        if let Err(error) = self.speaker.apply(self.desired.bgp().cloned()).await {
+        if let Err(error) = self.speaker.apply(self.desired.bgp().cloned(), self.dataplane.ways()).await {
             problems.insert(with_causes(&error));
             failed = true;
         }
@@ -314,6 +315,7 @@ impl Agent {
 
     async fn tell(&mut self) {
         self.report.set_bgp(self.speaker.status().await);
+        self.report.set_problems(self.speaker.problems().await);
         self.report.set_kernel_overruns(self.dataplane.overruns());
         self.status.send_replace(self.report.status());
     }

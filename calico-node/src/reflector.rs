@@ -151,7 +151,7 @@ impl Reflector {
         let mut problems: BTreeSet<String> = BTreeSet::new();
         problems.extend(self.snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
         problems.extend(self.plan.iter().flat_map(|plan| &plan.problems).map(ToString::to_string));
-        let applied = self.speaker.apply(self.plan.clone()).await;
+        let applied = self.speaker.apply(self.plan.clone(), None).await;
         problems.extend(applied.as_ref().err().map(|error| with_causes(error)));
         if applied.is_ok() {
             self.backoff.reset();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calico_model::resource::NodeInterface;
@@ -16,7 +17,7 @@ use calico_route::ownership::Ownership;
 use calico_route::reconcile::Reconciler;
 use calico_route::route::{Form, RouteKey};
 use calico_route::sysctl::Sysctl;
-use calico_route::{Delta, Desired};
+use calico_route::{Delta, Desired, Ways};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -74,6 +75,8 @@ pub(super) struct Dataplane {
     flows: Flows,
     /// What the kernel holds: only while it is as wanted and nobody else changed it.
     known: Option<Memory>,
+    /// Where the machine's own routes led when the kernel was last read.
+    ways: Option<Arc<Ways>>,
     /// How ours was told from others' in the last pass.
     ownership: Ownership,
     /// When the settings are looked at again, of whose changes no event tells, and what they were the last time.
@@ -147,6 +150,7 @@ impl Dataplane {
             departures: Departures::default(),
             flows: Flows::default(),
             known: None,
+            ways: None,
             ownership: Ownership::default(),
             sweep: {
                 let mut sweep = tokio::time::interval(SWEEP);
@@ -249,6 +253,12 @@ impl Dataplane {
         self.known = None;
     }
 
+    /// Returns where the machine's own routes led when the kernel was last read; the same value as long as they do; `None`
+    /// while it was never read.
+    pub(super) fn ways(&self) -> Option<&Arc<Ways>> {
+        self.ways.as_ref()
+    }
+
     /// Returns when the rules are to be compared with the kernel's again.
     pub(super) fn audit_due(&self) -> Option<Instant> {
         self.filter.check_due(self.rules_watch.is_some())
@@ -333,6 +343,10 @@ impl Dataplane {
         };
         let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
         pass.interfaces = Some(interfaces::of(&actual.host, &desired.ownership));
+        let ways = Ways::of(&actual.host);
+        if self.ways.as_deref() != Some(&ways) {
+            self.ways = Some(Arc::new(ways));
+        }
         let plan = match keep {
             Some(keep) => calico_route::plan_unlearned(desired, &actual, keep),
             None => calico_route::plan(desired, &actual),

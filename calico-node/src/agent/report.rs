@@ -15,6 +15,8 @@ pub(crate) struct Report {
     status: NodeStatus,
     trouble: Option<String>,
     problems: BTreeSet<String>,
+    /// Those of them that the last pass found.
+    found: BTreeSet<String>,
 }
 
 impl Report {
@@ -31,7 +33,7 @@ impl Report {
             problems: Vec::new(),
             bgp: None,
         };
-        Self { status, trouble: None, problems: BTreeSet::new() }
+        Self { status, trouble: None, problems: BTreeSet::new(), found: BTreeSet::new() }
     }
 
     pub(crate) fn status(&self) -> NodeStatus {
@@ -67,8 +69,23 @@ impl Report {
         self.trouble = trouble;
     }
 
-    /// Notes how a pass went; each problem is logged when it comes and when it goes, not every time it is found.
+    /// Notes how a pass went.
     pub(crate) fn passed(&mut self, problems: BTreeSet<String>, in_sync: bool, programmed: bool) {
+        // What is wrong besides stays as it was told last.
+        let besides = self.problems.difference(&self.found).cloned().collect();
+        self.found = problems;
+        self.set_problems(besides);
+        self.status.in_sync = in_sync;
+        if programmed && !self.status.programmed {
+            tracing::info!("the node is programmed");
+        }
+        self.status.programmed = programmed;
+    }
+
+    /// Notes what is wrong besides what passes find. Each problem is logged when it comes and when it goes, not every time it
+    /// is found.
+    pub(crate) fn set_problems(&mut self, besides: BTreeSet<String>) {
+        let problems = &self.found | &besides;
         for new in problems.difference(&self.problems) {
             tracing::warn!("{new}");
         }
@@ -76,11 +93,6 @@ impl Report {
             tracing::info!("no longer so: {gone}");
         }
         self.problems = problems;
-        self.status.in_sync = in_sync;
-        if programmed && !self.status.programmed {
-            tracing::info!("the node is programmed");
-        }
-        self.status.programmed = programmed;
     }
 
     pub(crate) fn set_kernel_overruns(&mut self, overruns: u64) {

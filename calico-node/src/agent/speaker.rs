@@ -1,13 +1,18 @@
 //! The BGP speaker as the agent drives it: started, told and asked.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use calico_bgp::decision::{NextHop, Reachability};
 use calico_bgp::net::{Gone, Handle, ListenError, Station, spawn};
 use calico_bgp::peers::Plan;
 use calico_bgp::session::State;
+use calico_bgp::speaker::Extent;
 use calico_bgp::{PeerStatus, Start};
-use calico_model::{Family, LearnedRoutes};
+use calico_model::{Cidr, Family, LearnedRoutes};
+use calico_route::{Distance, Waiting, Ways};
 use futures_util::TryFutureExt;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
@@ -36,6 +41,8 @@ struct Running {
     /// When it was last told something else to do, in seconds since 1970.
     reconfigured: u64,
     desired: Plan,
+    /// Where the machine's own routes led when next hops were last judged by them.
+    host: Option<Arc<Ways>>,
     learned: watch::Receiver<Option<Arc<LearnedRoutes>>>,
     events: broadcast::Receiver<calico_bgp::Event>,
     pace: Pace,
@@ -73,14 +80,19 @@ impl Speaker {
         self.handles.subscribe()
     }
 
-    /// Makes the speaker do what is wanted. What did not change is not touched.
-    pub(crate) async fn apply(&mut self, desired: Option<Plan>) -> Result<(), ListenError> {
-        let outcome = self.change(desired).await;
+    /// Makes the speaker do what is wanted, and judge next hops by where the machine's own routes lead, once that is known.
+    /// What did not change is not touched.
+    pub(crate) async fn apply(
+        &mut self,
+        desired: Option<Plan>,
+        host: Option<&Arc<Ways>>,
+    ) -> Result<(), ListenError> {
+        let outcome = self.change(desired, host).await;
         self.handles.send_replace(self.running.as_ref().map(|running| running.handle.clone()));
         outcome
     }
 
-    async fn change(&mut self, desired: Option<Plan>) -> Result<(), ListenError> {
+    async fn change(&mut self, desired: Option<Plan>, host: Option<&Arc<Ways>>) -> Result<(), ListenError> {
         let Some(desired) = desired else {
             if let Some(running) = self.running.take() {
                 let _ = running.handle.shut_down("BGP is switched off on this node").await;
@@ -92,6 +104,9 @@ impl Speaker {
             None => Running::start(&desired).await?,
         };
         // The speaker ends only with its runtime, and this task with it: of what it answers, nothing says more.
+        if let Some(host) = host {
+            current.judge(&desired, host).await;
+        }
         if current.desired.speaker != desired.speaker {
             let _ = current.handle.set_config(desired.speaker.clone()).await;
         }
@@ -144,6 +159,13 @@ impl Speaker {
         }
     }
 
+    /// Says to which next hops the machine has no way that is the only one to some destination, in a sentence each.
+    pub(crate) async fn problems(&self) -> BTreeSet<String> {
+        let Some(running) = &self.running else { return BTreeSet::new() };
+        let unreached = running.handle.unreached().await.unwrap_or_default();
+        unreached.into_iter().map(|hop| Waiting::Unreachable(hop).to_string()).collect()
+    }
+
     pub(crate) async fn status(&self) -> Option<BgpStatus> {
         let running = self.running.as_ref()?;
         let peers = running.handle.status().await.ok()?;
@@ -158,6 +180,19 @@ impl Speaker {
 }
 
 impl Running {
+    /// Has next hops judged by where the machine's own routes lead, unless they led there already.
+    async fn judge(&mut self, desired: &Plan, host: &Arc<Ways>) {
+        let besides = |plan: &Plan| (on_node(plan), plan.gateways.clone());
+        let (own, gateways) = besides(desired);
+        let is_same = self.host.as_ref().is_some_and(|held| Arc::ptr_eq(held, host));
+        if is_same && besides(&self.desired) == (own.clone(), gateways.clone()) {
+            return;
+        }
+        let ways = Ways::clone(host).with(own, gateways);
+        let _ = self.handle.set_reachability(Some(Reachability::new(move |hop| way(&ways, hop)))).await;
+        self.host = Some(Arc::clone(host));
+    }
+
     async fn start(desired: &Plan) -> Result<Self, ListenError> {
         // The kernel may hold what an earlier speaker of this node learned.
         let mut config = desired.speaker.clone();
@@ -172,9 +207,33 @@ impl Running {
         let _ = handle.set_peers(desired.peers.clone()).await;
         let _ = handle.set_stations(stations(desired)).await;
         let pace = Pace::begin(crate::clock::now());
-        Ok(Self { handle, reconfigured: seconds(), desired: desired.clone(), learned, events, pace })
+        let (reconfigured, desired) = (seconds(), desired.clone());
+        Ok(Self { handle, reconfigured, desired, host: None, learned, events, pace })
     }
 }
+
+fn way(ways: &Ways, hop: IpAddr) -> NextHop {
+    match ways.to(hop) {
+        None => NextHop::Unreachable,
+        Some(Distance::OnLink) => NextHop::ON_LINK,
+        Some(Distance::BehindGateway) => NextHop::BEHIND_GATEWAY,
+    }
+}
+
+/// The destinations on this node, which a next hop may be in that is a workload: its blocks, addresses of workloads outside of
+/// them, and the workloads that peer with it.
+fn on_node(plan: &Plan) -> BTreeSet<Cidr> {
+    let told = plan.originated.iter().filter(|(cidr, how)| how.extent == Extent::Block || cidr.is_host());
+    let peers = plan.peers.iter().filter(|peer| kind(&peer.name) == LOCAL_WORKLOAD);
+    told.map(|(cidr, _)| *cidr).chain(peers.map(|peer| Cidr::host(peer.address))).collect()
+}
+
+/// Returns what kind of peer has a name.
+fn kind(name: &str) -> &str {
+    name.split('_').next().unwrap_or_default()
+}
+
+const LOCAL_WORKLOAD: &str = "Local";
 
 /// The monitoring stations, which know the node by its BGP identifier too.
 fn stations(desired: &Plan) -> Vec<Station> {
@@ -194,13 +253,12 @@ fn shown(peer: &PeerStatus) -> ShownPeer {
         Family::ALL.iter().map(|family| u64::from(count[*family])).sum()
     };
     let (state, info) = words(peer.state, peer.last_error.as_deref());
-    let kind = peer.name.split('_').next().unwrap_or_default();
     ShownPeer {
         address: peer.address.to_string(),
-        peer_type: match kind {
+        peer_type: match kind(&peer.name) {
             "Mesh" => "node-to-node mesh",
             "Node" => "node specific",
-            "Local" => "local workload",
+            LOCAL_WORKLOAD => "local workload",
             "Dynamic" => "dynamic",
             _ => "global",
         }
@@ -232,8 +290,11 @@ fn age(since: Instant) -> Duration {
 mod tests {
     use calico_bgp::peers::{Secrets, plan};
     use calico_model::resource::bgp::BmpStation;
-    use calico_model::resource::{BgpConfiguration, Node, NodeBgp, Object, Resource};
-    use calico_model::{Snapshot, Update};
+    use calico_model::resource::block::StoredBlock;
+    use calico_model::resource::{
+        BgpConfiguration, BgpPeer, Node, NodeBgp, Object, Resource, WorkloadEndpoint,
+    };
+    use calico_model::{AsNumber, Snapshot, Update};
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
@@ -260,7 +321,7 @@ mod tests {
         let mut speaker = Speaker::default();
         for id in ["10.0.0.1", "10.0.0.2"] {
             desired.speaker.router_id = id.parse().unwrap();
-            speaker.apply(Some(desired.clone())).await.unwrap();
+            speaker.apply(Some(desired.clone()), None).await.unwrap();
             let (mut feed, _) = tokio::time::timeout(Duration::from_secs(60), station.accept())
                 .await
                 .expect("a connection for each name")
@@ -269,6 +330,44 @@ mod tests {
             let count = feed.read(&mut heard).await.unwrap();
             let text = String::from_utf8_lossy(&heard[..count]).into_owned();
             assert!(text.contains(&format!("calico-node {id}")), "{text:?}");
+        }
+    }
+
+    /// A workload that peers with its node is there whatever the machine's own routes say; so is what its blocks hold.
+    #[test]
+    fn workloads_of_the_node_are_reached_without_a_route_of_others() {
+        let mut snapshot = Snapshot::default();
+        let bgp = Some(NodeBgp::at("10.0.0.1/24".parse().unwrap()));
+        snapshot.insert(Object::new("node1".parse().unwrap(), Node { bgp, ..Node::default() }));
+        let mut router = WorkloadEndpoint::on("node1".parse().unwrap());
+        router.ip_networks = vec!["10.65.0.7/32".parse().unwrap()];
+        router.interface_name = Some("cali1".parse().unwrap());
+        snapshot.insert(Object::new("router".parse().unwrap(), router));
+        let peer = BgpPeer {
+            local_workload_selector: Some("all()".parse().unwrap()),
+            as_number: AsNumber::new(65001),
+            ..BgpPeer::new()
+        };
+        snapshot.insert(Object::new("workloads".parse().unwrap(), peer));
+        let edge = BgpPeer {
+            peer_ip: Some("10.99.0.1".parse().unwrap()),
+            as_number: AsNumber::new(65001),
+            reachable_by: Some("10.66.0.9".parse().unwrap()),
+            ..BgpPeer::new()
+        };
+        snapshot.insert(Object::new("edge".parse().unwrap(), edge));
+        let block = StoredBlock::on("10.66.0.0/26".parse().unwrap(), "node1".parse().unwrap());
+        snapshot.apply(Update::PutBlock(Box::new(block)));
+        let desired = plan(&snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap();
+        let ways = Ways::default().with(on_node(&desired), desired.gateways.clone());
+        for (hop, expected) in [
+            ("10.65.0.7", NextHop::ON_LINK),
+            ("10.65.0.8", NextHop::Unreachable),
+            ("10.66.0.9", NextHop::ON_LINK),
+            ("10.99.0.1", NextHop::BEHIND_GATEWAY),
+            ("10.99.0.2", NextHop::Unreachable),
+        ] {
+            assert_eq!(way(&ways, hop.parse().unwrap()), expected, "{hop}");
         }
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct ActiveTier<'t, 's> {
 pub(crate) enum Stage {
     /// To and from the endpoint itself.
     Normal,
+    /// From the host endpoint itself, where the translation of a destination has chosen another route.
+    Translated,
     /// Through a host endpoint's interface.
     Forward,
     /// Before the destination is translated.
@@ -30,16 +32,18 @@ pub(crate) enum Stage {
 impl Stage {
     /// Reports whether what no rule decides is decided by the end of its tier. Early stages leave it to later ones.
     pub(crate) fn decides(self) -> bool {
-        matches!(self, Stage::Normal | Stage::Forward)
+        matches!(self, Stage::Normal | Stage::Translated | Stage::Forward)
     }
 
     fn holds(self, policy: &PolicyRef<'_>) -> bool {
-        let Some(global) = policy.global else { return self == Stage::Normal };
+        let Some(global) = policy.global else {
+            return matches!(self, Stage::Normal | Stage::Translated);
+        };
         match self {
             Stage::Untracked => global.do_not_track,
             Stage::PreDnat => global.pre_dnat && !global.do_not_track,
             Stage::Forward => global.apply_on_forward && !global.pre_dnat && !global.do_not_track,
-            Stage::Normal => !global.pre_dnat && !global.do_not_track,
+            Stage::Normal | Stage::Translated => !global.pre_dnat && !global.do_not_track,
         }
     }
 }

@@ -15,11 +15,13 @@
 //! | forward     | `cali-services`          | nothing goes to an address of services that no service has              |
 //! | output      | `cali-raw-out`           | host endpoints' untracked egress policy                                 |
 //! | output      | `cali-output`            | host to own workload, tunnel packets, host endpoints' egress policy     |
+//! | postrouting | `cali-output-late`       | the same egress policy, of what the host sends to translated destinations |
 //! | postrouting | `cali-postrouting`       | whether the source is translated                                        |
 //!
 //! The stages of host endpoints exist only where there is a host endpoint for them, and the last only where a pool asks for it.
 //!
-//! An interface that is named like a workload's and is none of the node's workloads' is dropped in every stage.
+//! An interface that is named like a workload's and is none of the node's workloads' is dropped in every stage but the last two:
+//! what the node itself sends through a service to where no endpoint is known yet is let pass, as it would be once it is known.
 
 mod endpoint;
 mod failsafe;

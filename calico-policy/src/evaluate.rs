@@ -101,7 +101,7 @@ impl<'e> Evaluation<'e> {
             Path::Forward { from, .. } | Path::ToHost { from } => {
                 self.all(&[&|e: &mut Self| e.source(from), &|e: &mut Self| e.early_in(from)])
             }
-            Path::FromHost { to } => self.early_out(to),
+            Path::FromHost { first, .. } => self.early_out(first),
         };
         if early == Verdict::Deny {
             return (Verdict::Deny, Told::Nothing);
@@ -117,7 +117,11 @@ impl<'e> Evaluation<'e> {
             Path::ToHost { from } => {
                 self.all(&[&|e: &mut Self| e.input_of_workload(&from), &|e: &mut Self| e.input(&from)])
             }
-            Path::FromHost { to } => self.output(&to),
+            Path::FromHost { first, to } => {
+                // Of a translated destination it is asked where it leaves, of any other before.
+                let translated = self.packet.original_destination.is_some();
+                self.output(if translated { &to } else { &first }, translated)
+            }
         };
         (verdict, if verdict == Verdict::Deny { self.told() } else { Told::Nothing })
     }
@@ -125,6 +129,11 @@ impl<'e> Evaluation<'e> {
     /// What the sender hears of a packet that the last step denied, behind connection tracking and translation.
     fn told(&self) -> Told {
         let reason = self.steps.last().map(|step| &step.reason);
+        let leaves =
+            matches!(self.packet.path, Path::FromHost { .. }) && self.packet.original_destination.is_some();
+        if leaves {
+            return Told::Nothing;
+        }
         let rejected = if let Some(Reason::ServiceLoop) = reason {
             self.felix.service_loop_prevention == Some(LoopPrevention::Reject)
         } else {
@@ -250,8 +259,10 @@ impl<'e> Evaluation<'e> {
             Transport::Ports { protocol: PortProtocol::Udp, destination, .. } if destination == port)
     }
 
-    fn output(&mut self, to: &InterfaceName) -> Verdict {
+    fn output(&mut self, to: &InterfaceName, translated: bool) -> Verdict {
         match self.side(to) {
+            // No service leads to it, and known it would be reached.
+            Side::Unknown if translated => Verdict::Allow,
             Side::Workload(_) => self.settle(Subject::Host, Reason::HostToWorkload, Verdict::Allow),
             Side::Unknown => {
                 self.settle(Subject::Interface(to.clone()), Reason::UnknownInterface, Verdict::Deny)

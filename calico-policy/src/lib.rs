@@ -62,7 +62,8 @@
 //!   is dropped. When policy changes, a [`FlowJudge`] asks about the first packet of each live flow again; what is denied by
 //!   then is marked, and dropped from then on.
 //! - A workload sends from its own addresses only, makes no tunnel packets, and reaches its own node only as
-//!   `defaultEndpointToHostAction` says. A node always reaches its own workloads.
+//!   `defaultEndpointToHostAction` says. A node always reaches its own workloads from its own addresses; what it sends them from
+//!   another's is dropped unless it answers a flow.
 //! - No resource switches an endpoint off (the *admin-down* of Calico's first versions): one that no profile and no policy allows
 //!   anything neither sends nor receives.
 //! - An interface that is named like a workload's and belongs to none is dropped, in every direction.

@@ -243,6 +243,8 @@ pub(crate) fn parts(rules: &[Rule]) -> impl Iterator<Item = Part> + '_ {
             | Match::TrackedOrInvalid
             | Match::Accepted
             | Match::Local
+            | Match::FromLocal
+            | Match::Translated
             | Match::Anycast => None,
         });
         let led = match &rule.action {

@@ -19,7 +19,7 @@ pub struct Packet {
     pub source: IpAddr,
     /// The destination address.
     pub destination: IpAddr,
-    /// The destination before its translation, when that was another. Only pre-DNAT policy looks at it.
+    /// The destination before its translation, when that was another. Only untracked and pre-DNAT policy look at it.
     pub original_destination: Option<Destination>,
     /// What the packet carries.
     pub transport: Transport,
@@ -51,9 +51,12 @@ pub enum Path {
         /// The interface it came in by.
         from: InterfaceName,
     },
-    /// From the node itself to an interface.
+    /// From the node itself, from an address of its own, to an interface.
     FromHost {
-        /// The interface it is routed to.
+        /// The interface it was first routed to, which the kernel's output hook sees also after the destination has been
+        /// translated.
+        first: InterfaceName,
+        /// The interface it leaves by: another when the translation of its destination, or a mark, has led it elsewhere.
         to: InterfaceName,
     },
 }
@@ -251,6 +254,17 @@ pub(crate) fn icmp_of(family: Family) -> Protocol {
 }
 
 impl Path {
+    /// Makes the path of what the node itself sends, and nothing leads elsewhere on its way.
+    #[must_use]
+    pub fn from_host(to: InterfaceName) -> Self {
+        Path::FromHost { first: to.clone(), to }
+    }
+
+    /// Returns the interface that what the node itself sends was first routed to.
+    pub(crate) fn first(&self) -> Option<&InterfaceName> {
+        if let Path::FromHost { first, .. } = self { Some(first) } else { None }
+    }
+
     /// Returns the interface the packet came in by.
     #[must_use]
     pub fn from(&self) -> Option<&InterfaceName> {
@@ -264,7 +278,7 @@ impl Path {
     #[must_use]
     pub fn to(&self) -> Option<&InterfaceName> {
         match self {
-            Path::Forward { to, .. } | Path::FromHost { to } => Some(to),
+            Path::Forward { to, .. } | Path::FromHost { to, .. } => Some(to),
             Path::ToHost { .. } => None,
         }
     }
@@ -338,7 +352,7 @@ impl fmt::Display for Packet {
         match &self.path {
             Path::Forward { from, to } => write!(f, " through {} ({from} to {to})", self.node),
             Path::ToHost { from } => write!(f, " to the host {} ({from})", self.node),
-            Path::FromHost { to } => write!(f, " from the host {} ({to})", self.node),
+            Path::FromHost { to, .. } => write!(f, " from the host {} ({to})", self.node),
         }
     }
 }

@@ -52,16 +52,17 @@ fn base_chains(ruleset: &Ruleset, hook: Hook) -> Vec<&Chain> {
     chains.into_iter().map(|(_, chain)| chain).collect()
 }
 
-/// Which form of the destination a chain sees.
+/// Which form of the destination a chain sees, and which route.
 struct View {
     translated: bool,
+    output: bool,
 }
 
 impl View {
     /// Destinations are translated at priority -100, of what comes in and of what the node sends.
     fn of(base: Base) -> Self {
         let before = matches!(base.hook, Hook::Prerouting | Hook::Output) && base.priority < -100;
-        Self { translated: !before }
+        Self { translated: !before, output: base.hook == Hook::Output }
     }
 }
 
@@ -104,7 +105,7 @@ impl<'r> Run<'r> {
                 },
                 Action::Goto(name) => return self.named(name, view),
                 Action::Dispatch(bound, map) => {
-                    let key = self.interface(*bound).cloned().map(Element::Interface);
+                    let key = self.interface(*bound, view).cloned().map(Element::Interface);
                     if let Some(name) = key.and_then(|key| self.led(map, &key)) {
                         return self.named(name, view);
                     }
@@ -139,8 +140,9 @@ impl<'r> Run<'r> {
         ruleset.chains.get(name).map_or(Fate::Dropped, |chain| self.chain(chain, view))
     }
 
-    fn interface(&self, bound: Bound) -> Option<&InterfaceName> {
+    fn interface(&self, bound: Bound, view: &View) -> Option<&InterfaceName> {
         match bound {
+            Bound::Out if view.output => self.packet.path.first(),
             Bound::In => self.packet.path.from(),
             Bound::Out => self.packet.path.to(),
         }
@@ -186,7 +188,7 @@ impl<'r> Run<'r> {
                 family == *wanted && self.icmp().is_some_and(|(_, c)| op.says(c == *code))
             }
             Match::Interface(bound, op, interface) => {
-                op.says(self.interface(*bound).is_some_and(|name| self.is_interface(name, interface)))
+                op.says(self.interface(*bound, view).is_some_and(|name| self.is_interface(name, interface)))
             }
             Match::SourceAllowed(wanted, set) => {
                 let allowed = self
@@ -208,6 +210,8 @@ impl<'r> Run<'r> {
             }
             Match::Accepted => self.accepted,
             Match::Local => matches!(packet.path, Path::ToHost { .. }) && !packet.destination.is_multicast(),
+            Match::FromLocal => matches!(packet.path, Path::FromHost { .. }),
+            Match::Translated => packet.original_destination.is_some(),
             // Of which addresses are such a packet does not tell; what comes to the host by one is to an address of it.
             Match::Anycast => false,
         }

@@ -45,10 +45,10 @@ pub fn crowded_world() -> impl Strategy<Value = Snapshot> {
 pub fn packet(world: &Snapshot) -> impl Strategy<Value = Packet> + use<> {
     let local = ends(world);
     let end = prop_oneof![6 => select(local), 1 => odd_end()];
-    let way = (end.clone(), end, 0..4u8);
+    let way = (end.clone(), end, 0..4u8, proptest::option::weighted(0.3, odd_end()));
     let rest =
         (transport(), state(), proptest::option::weighted(0.1, (select(&ADDRS_V4[..]), select(&PORTS[..]))));
-    (way, rest).prop_map(|((from, to, way), (transport, state, original))| {
+    (way, rest).prop_map(|((from, to, way, first), (transport, state, original))| {
         let family = Family::of(from.addr);
         // An end of the other family keeps its interface and gets an address that fits.
         let fitting = match family {
@@ -60,7 +60,10 @@ pub fn packet(world: &Snapshot) -> impl Strategy<Value = Packet> + use<> {
         let path = match way {
             0 | 1 => Path::Forward { from: from.interface, to: to.interface },
             2 => Path::ToHost { from: from.interface },
-            _ => Path::FromHost { to: to.interface },
+            _ => {
+                let first = first.map_or_else(|| to.interface.clone(), |first| first.interface);
+                Path::FromHost { first, to: to.interface }
+            }
         };
         let original = original
             .map(|(addr, port)| Destination { addr: addr.parse().expect("a constant address"), port });

@@ -228,6 +228,8 @@ impl Display for Match {
             Match::TrackedOrInvalid => f.write_str("ct state invalid,established,related"),
             Match::Accepted => write!(f, "meta mark & {ACCEPTED:#010x} == {ACCEPTED:#010x}"),
             Match::Local => f.write_str("fib daddr type local"),
+            Match::FromLocal => f.write_str("fib saddr type local"),
+            Match::Translated => f.write_str("ct status dnat"),
             Match::Anycast => f.write_str("fib daddr type anycast"),
         }
     }

@@ -89,7 +89,7 @@ impl<'s> Homes<'s> {
             let path = match (from.interface(), to.interface()) {
                 (Some(from), Some(to)) => Some(Path::Forward { from: from.clone(), to: to.clone() }),
                 (Some(from), None) => Some(Path::ToHost { from: from.clone() }),
-                (None, Some(to)) => Some(Path::FromHost { to: to.clone() }),
+                (None, Some(to)) => Some(Path::from_host(to.clone())),
                 (None, None) => None,
             };
             sender.zip(path).into_iter().collect::<Vec<_>>()
@@ -97,7 +97,7 @@ impl<'s> Homes<'s> {
             let (up, out) = (uplink.clone(), uplink.clone());
             let leaves = sender.map(|node| match from.interface() {
                 Some(from) => (node, Path::Forward { from: from.clone(), to: out }),
-                None => (node, Path::FromHost { to: out }),
+                None => (node, Path::from_host(out)),
             });
             let arrives = receiver.map(|node| match to.interface() {
                 Some(to) => (node, Path::Forward { from: up, to: to.clone() }),
@@ -161,7 +161,7 @@ mod tests {
             ["n1 Forward { from: cali1, to: eth0 }", "n2 Forward { from: eth0, to: cali3 }"]
         );
         assert_eq!(seen("10.0.0.1", "172.16.0.1"), ["n1 ToHost { from: cali1 }"]);
-        assert_eq!(seen("172.16.0.1", "10.0.0.1"), ["n1 FromHost { to: cali1 }"]);
+        assert_eq!(seen("172.16.0.1", "10.0.0.1"), ["n1 FromHost { first: cali1, to: cali1 }"]);
         assert_eq!(seen("8.8.8.8", "10.0.0.3"), ["n2 Forward { from: eth0, to: cali3 }"]);
     }
 }

@@ -23,7 +23,7 @@ impl Compilation<'_> {
         tiers: &[ActiveTier<'_, '_>],
         profiles: &[Name],
     ) -> ChainName {
-        let mut stops = self.tier_and_profile_chains(direction, tiers, profiles);
+        let mut stops = self.tier_and_profile_chains(direction, Stage::Normal, tiers, profiles);
         if stops.len() == 1
             && let Some(only) = stops.pop()
         {
@@ -103,12 +103,13 @@ impl Compilation<'_> {
     pub(super) fn tier_and_profile_chains(
         &mut self,
         direction: PolicyType,
+        stage: Stage,
         tiers: &[ActiveTier<'_, '_>],
         profiles: &[Name],
     ) -> Vec<ChainName> {
         let mut chains = Vec::new();
         for tier in tiers {
-            chains.push(self.tier_chain(direction, Stage::Normal, tier));
+            chains.push(self.tier_chain(direction, stage, tier));
             if decides_all(tier, direction) {
                 return chains;
             }
@@ -116,15 +117,20 @@ impl Compilation<'_> {
         for name in profiles {
             let Some(profile) = self.snapshot.profile(name) else { break };
             let labels = format!("{:?}", profile.labels_to_apply);
-            let chain =
-                ChainName::digest(word(direction, "in-profile", "out-profile"), [name.as_str(), &labels]);
+            let words = match stage {
+                Stage::Translated => "late-profile",
+                Stage::Normal | Stage::Forward | Stage::PreDnat | Stage::Untracked => {
+                    word(direction, "in-profile", "out-profile")
+                }
+            };
+            let chain = ChainName::digest(words, [name.as_str(), &labels]);
             if self.requires_making(&chain, self.dirty.profiles.contains(name)) {
                 let key = ResourceKey { kind: Kind::Profile, id: ObjectId::from(name.clone()) };
                 let (mut lowered, mut warnings) = (Vec::new(), BTreeSet::new());
                 for rule in
                     profile.rules(direction).iter().filter(|rule| rule.action != resource::Action::Pass)
                 {
-                    lowered.extend(self.rule(rule, Stage::Normal, &key, None, None));
+                    lowered.extend(self.rule(rule, stage, &key, None, None));
                     warnings.extend(self.unenforced(rule, &key));
                 }
                 let beside = || vec![format!("{:?}", profile.rules(opposite(direction)))];
@@ -150,6 +156,7 @@ impl Compilation<'_> {
         let parts = tier.policies.iter().map(|policy| self.locals.applies_to(&policy.key));
         let word = match stage {
             Stage::Normal | Stage::Forward => word(direction, "in-tier", "out-tier"),
+            Stage::Translated => "late-tier",
             Stage::PreDnat => "pre-tier",
             Stage::Untracked => word(direction, "in-raw-tier", "out-raw-tier"),
         };
@@ -166,7 +173,7 @@ impl Compilation<'_> {
             }
         }
         if tier.default_action == DefaultAction::Deny && stage.decides() && !decides_all(tier, direction) {
-            rules.push(Rule::always(self.deny()));
+            rules.push(Rule::always(self.deny_in(stage)));
         }
         self.make(&name, rules, warnings, || {
             tier.policies

@@ -4,14 +4,14 @@ use calico_model::resource::{EndpointToHostAction, HostEndpoint, Object, PolicyT
 use calico_model::{Cidr, InterfaceName};
 
 use super::endpoint::{decides_all, word};
-use super::failsafe::Way;
+use super::failsafe::{HOST_ICMPV6, Way};
+use super::workload::icmpv6_types;
 use super::{
     Action, Bound, ChainKind, ChainName, Compilation, Element, End, Family, Hook, Interface, LocalHosts,
-    MANGLE, Match, Op, RAW, Rule, SetKind, VerdictMap,
+    MANGLE, Match, Op, RAW, Rule, SetKind, VerdictMap, guard,
 };
 use crate::active::{ActiveTier, Stage, active_of_selecting};
 use crate::local::LOOPBACK;
-use crate::ruleset::SetName;
 use crate::sets::address_set;
 
 /// A stage of host endpoints: which policy, in which direction, by which interface.
@@ -66,17 +66,17 @@ impl Compilation<'_> {
     /// How a stage accepts: an early one says so to the later ones.
     pub(super) fn accept_in(&self, stage: Stage) -> Action {
         match stage {
-            Stage::Normal | Stage::Forward => Action::Accept,
+            Stage::Normal | Stage::Translated | Stage::Forward => Action::Accept,
             Stage::PreDnat => Action::Goto(ChainName::fixed("accept-early")),
             Stage::Untracked => Action::Goto(ChainName::fixed("accept-untracked")),
         }
     }
 
-    /// How a stage denies.
+    /// How a stage denies. After the choice of a route nobody can be told, nor before connection tracking.
     pub(super) fn deny_in(&self, stage: Stage) -> Action {
         match stage {
             Stage::Normal | Stage::Forward => self.deny(),
-            Stage::PreDnat | Stage::Untracked => Action::Drop,
+            Stage::Translated | Stage::PreDnat | Stage::Untracked => Action::Drop,
         }
     }
 
@@ -101,10 +101,9 @@ impl Compilation<'_> {
         self.filter("input-host", Hook::Input, 1, rules);
     }
 
+    /// What the node sends to a translated destination has its old interface in the output hook, whatever its new route: it is
+    /// asked about when it leaves.
     fn output(&mut self, hosts: &LocalHosts<'_>, early: bool) {
-        let known = Match::Interface(Bound::Out, Op::Is, Interface::InSet(SetName::fixed("workloads")));
-        let mut rules = vec![Rule::when([known], Action::Accept)];
-        rules.extend(self.for_workload_interfaces(Bound::Out, &[], &self.deny()));
         let place = Place {
             stage: Stage::Normal,
             direction: PolicyType::Egress,
@@ -112,12 +111,44 @@ impl Compilation<'_> {
             words: "output-host",
         };
         let guarded = self.guarded(hosts, place);
+        let asked = |compilation: &mut Self, guarded| {
+            let accepted = early.then(|| Rule::when([Match::Accepted], Action::Accept));
+            compilation.tunnels(Way::Out).into_iter().chain(accepted).chain(guarded).collect::<Vec<_>>()
+        };
+        // What is not asked about here is asked about there.
+        let late = [Match::Translated, Match::FromLocal];
+        let mut rules = vec![Rule::when(late.clone(), Action::Accept)];
+        rules.extend(self.to_own_workloads());
         if !guarded.is_empty() {
-            rules.extend(self.tunnels(Way::Out));
-            rules.extend(early.then(|| Rule::when([Match::Accepted], Action::Accept)));
-            rules.extend(guarded);
+            let rules_of_late = if self.deny() == Action::Drop {
+                guarded.clone()
+            } else {
+                self.guarded(hosts, Place { stage: Stage::Translated, words: "late-host", ..place })
+            };
+            rules.extend(asked(self, guarded));
+            let rules_of_late = asked(self, rules_of_late);
+            let chain = ChainName::fixed("translated");
+            self.chain(&chain, rules_of_late);
+            let entry = vec![Rule::when(late, Action::Goto(chain))];
+            self.base("output-late", ChainKind::Filter, Hook::Postrouting, MANGLE, entry);
         }
         self.filter("output", Hook::Output, 0, rules);
+    }
+
+    /// The node reaches its own workloads from its own addresses. What it sends from another has come from elsewhere, past the hook
+    /// where workloads' policy is asked (IPVS makes such packets): of that only what answers a flow passes.
+    fn to_own_workloads(&self) -> Vec<Rule> {
+        let known = Match::Interface(Bound::Out, Op::Is, Interface::InSet(guard::known()));
+        let mut rules = vec![
+            self.going_on([known.clone()]),
+            Rule::when([known.clone(), Match::FromLocal], Action::Accept),
+        ];
+        rules.extend(HOST_ICMPV6.map(|types| {
+            let matches = [icmpv6_types(types), vec![known.clone()]].concat();
+            Rule::when(matches, Action::Accept)
+        }));
+        rules.extend(self.for_workload_interfaces(Bound::Out, &[], &self.deny()));
+        rules
     }
 
     fn forward(&mut self, hosts: &LocalHosts<'_>, early: bool) {
@@ -142,7 +173,8 @@ impl Compilation<'_> {
             .map(|(interface, host)| (interface.clone(), self.host_chain(host, place)))
             .collect();
         let all = hosts.all.and_then(|host| self.host_chain(host, place));
-        let addressed = if place.stage == Stage::Normal { hosts.addressed.as_slice() } else { &[] };
+        let by_address = matches!(place.stage, Stage::Normal | Stage::Translated);
+        let addressed = if by_address { hosts.addressed.as_slice() } else { &[] };
         if named.iter().all(|(_, chain)| chain.is_none()) && all.is_none() && addressed.is_empty() {
             return Vec::new();
         }
@@ -199,14 +231,16 @@ impl Compilation<'_> {
         let Place { stage, direction, .. } = place;
         let tiers = self.locals.tiers(self.snapshot, &host.key());
         let tiers = active_of_selecting(&tiers, direction, stage);
-        if stage != Stage::Normal && tiers.is_empty() {
+        let is_last = matches!(stage, Stage::Normal | Stage::Translated);
+        if !is_last && tiers.is_empty() {
             return None;
         }
         let way = if direction == PolicyType::Ingress { Way::In } else { Way::Out };
         let (stops, kind) = match stage {
-            Stage::Normal => {
-                let chains = self.tier_and_profile_chains(direction, &tiers, &host.spec.profiles);
-                (chains, word(direction, "in-host", "out-host"))
+            Stage::Normal | Stage::Translated => {
+                let chains = self.tier_and_profile_chains(direction, stage, &tiers, &host.spec.profiles);
+                let late = stage == Stage::Translated;
+                (chains, if late { "late-host" } else { word(direction, "in-host", "out-host") })
             }
             Stage::Forward => {
                 (self.tiers(direction, stage, &tiers), word(direction, "in-through", "out-through"))
@@ -228,8 +262,8 @@ impl Compilation<'_> {
         }
         rules.extend(stops.into_iter().map(|chain| Rule::always(Action::Jump(chain))));
         let denies = tiers.iter().any(|tier| decides_all(tier, direction));
-        if stage == Stage::Normal || stage.decides() && denies {
-            rules.push(Rule::always(self.deny()));
+        if is_last || stage.decides() && denies {
+            rules.push(Rule::always(self.deny_in(stage)));
         }
         self.chain(&name, rules);
         Some(name)

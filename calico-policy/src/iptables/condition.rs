@@ -103,6 +103,8 @@ impl Lowering<'_> {
             ruleset::Match::TrackedOrInvalid => put(alternatives, Match::TrackedOrInvalid),
             ruleset::Match::Accepted => put(alternatives, Match::Mark(self.options.marks.early)),
             ruleset::Match::Local => put(alternatives, Match::Local),
+            ruleset::Match::FromLocal => put(alternatives, Match::FromLocal),
+            ruleset::Match::Translated => put(alternatives, Match::Translated),
             ruleset::Match::Anycast => put(alternatives, Match::Anycast),
         }
     }
@@ -275,6 +277,8 @@ impl Protocols {
                 | ruleset::Match::TrackedOrInvalid
                 | ruleset::Match::Accepted
                 | ruleset::Match::Local
+                | ruleset::Match::FromLocal
+                | ruleset::Match::Translated
                 | ruleset::Match::Anycast => {}
             }
         }

@@ -50,6 +50,8 @@ impl Lowering<'_> {
         }
         let allow = match table {
             TableName::Filter => self.options.filter_allow,
+            // What leaves is others' to see, too.
+            TableName::Mangle if hook == Hook::Postrouting => AllowAction::Return,
             TableName::Mangle => self.options.mangle_allow,
             TableName::Raw | TableName::Nat => AllowAction::Return,
         };

@@ -27,7 +27,7 @@ pub fn simulate_marked(program: &Program, packet: &Packet, mark: u32) -> Outcome
         let Some(entry) = held.hooks.get(hook) else { continue };
         let before = matches!(hook, Hook::Prerouting | Hook::Output)
             && matches!(table, TableName::Raw | TableName::Mangle);
-        let place = Place { table: held, translated: !before };
+        let place = Place { table: held, hook: *hook, translated: !before };
         match run.rules(std::slice::from_ref(&entry.rule), place) {
             Some(Fate::Dropped) => return Outcome::DROPPED,
             Some(Fate::Rejected) => return Outcome::REJECTED,
@@ -79,6 +79,7 @@ enum Fate {
 #[derive(Clone, Copy)]
 struct Place<'p> {
     table: &'p Table,
+    hook: Hook,
     /// Whether the destination is translated here.
     translated: bool,
 }
@@ -133,6 +134,7 @@ impl Run<'_> {
         let packet = self.packet;
         let interface = |bound: &Bound| match bound {
             Bound::In => packet.path.from().map(InterfaceName::as_str),
+            Bound::Out if place.hook == Hook::Output => packet.path.first().map(InterfaceName::as_str),
             Bound::Out => packet.path.to().map(InterfaceName::as_str),
         };
         match m {
@@ -169,6 +171,8 @@ impl Run<'_> {
                 let to_all = packet.destination.is_multicast();
                 matches!(packet.path, Path::ToHost { .. }) && !to_all
             }
+            Match::FromLocal => matches!(packet.path, Path::FromHost { .. }),
+            Match::Translated => packet.original_destination.is_some(),
             Match::Anycast => false,
             Match::Mark(bits) => self.mark & bits == *bits,
         }

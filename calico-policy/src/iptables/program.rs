@@ -95,6 +95,10 @@ pub enum Match {
     TrackedOrInvalid,
     /// It goes to an address of the node itself: `-m addrtype`.
     Local,
+    /// It comes from an address of the node itself: `-m addrtype`.
+    FromLocal,
+    /// It belongs to a tracked flow whose destination is translated.
+    Translated,
     /// It goes to an anycast address of the node itself: `-m addrtype`.
     Anycast,
     /// All these bits of its mark are set.
@@ -212,6 +216,8 @@ impl Match {
             | Match::Withdrawn(_)
             | Match::TrackedOrInvalid
             | Match::Local
+            | Match::FromLocal
+            | Match::Translated
             | Match::Anycast
             | Match::Mark(_) => None,
         }
@@ -230,8 +236,13 @@ impl Match {
             | Match::Icmp(_, op, ..)
             | Match::Withdrawn(op)
             | Match::Set(op, ..) => *op = if *op == Op::Is { Op::IsNot } else { Op::Is },
-            Match::Established | Match::TrackedOrInvalid | Match::Local | Match::Anycast | Match::Mark(_) => {
-            }
+            Match::Established
+            | Match::TrackedOrInvalid
+            | Match::Local
+            | Match::FromLocal
+            | Match::Translated
+            | Match::Anycast
+            | Match::Mark(_) => {}
         }
         self
     }

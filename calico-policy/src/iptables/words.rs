@@ -109,6 +109,8 @@ impl Rule {
             }
             Match::TrackedOrInvalid => "-m conntrack --ctstate INVALID,RELATED,ESTABLISHED".to_owned(),
             Match::Local => "-m addrtype --dst-type LOCAL".to_owned(),
+            Match::FromLocal => "-m addrtype --src-type LOCAL".to_owned(),
+            Match::Translated => "-m conntrack --ctstate DNAT".to_owned(),
             Match::Anycast => "-m addrtype --dst-type ANYCAST".to_owned(),
             Match::Mark(bits) => format!("-m mark --mark {bits:#x}/{bits:#x}"),
         }

@@ -41,6 +41,7 @@ enum Meta {
 #[repr(u32)]
 enum ConnectionKey {
     State = 0,
+    Status = 2,
     Mark = 3,
 }
 
@@ -48,6 +49,8 @@ enum ConnectionKey {
 const INVALID: u32 = 1;
 const ESTABLISHED: u32 = 2;
 const RELATED: u32 = 4;
+/// The bit of a connection's status that says that its destination is translated: IPS_DST_NAT (`nf_conntrack_common.h`).
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
 
 #[derive(Clone, Copy)]
 #[repr(u32)]
@@ -235,18 +238,28 @@ impl Loader<'_> {
                 self.bitwise(&ACCEPTED.to_ne_bytes(), &[0; 4]);
                 self.compare(Op::Is, &ACCEPTED.to_ne_bytes());
             }
-            Match::Local => self.destination_type(RTN_LOCAL),
-            Match::Anycast => self.destination_type(RTN_ANYCAST),
+            Match::Local => self.address_type(End::Destination, RTN_LOCAL),
+            Match::Anycast => self.address_type(End::Destination, RTN_ANYCAST),
+            Match::FromLocal => self.address_type(End::Source, RTN_LOCAL),
+            Match::Translated => {
+                self.connection(ConnectionKey::Status);
+                self.bitwise(&DESTINATION_TRANSLATED.to_ne_bytes(), &[0; 4]);
+                self.compare(Op::IsNot, &[0; 4]);
+            }
         }
     }
 
-    /// What kind of route the destination has: NFT_FIB_RESULT_ADDRTYPE of NFTA_FIB_F_DADDR.
-    fn destination_type(&mut self, wanted: u32) {
+    /// What kind of route an address has: NFT_FIB_RESULT_ADDRTYPE of NFTA_FIB_F_SADDR or NFTA_FIB_F_DADDR.
+    fn address_type(&mut self, end: End, wanted: u32) {
+        let flag = match end {
+            End::Source => 1,
+            End::Destination => 2,
+        };
         let register = self.register(4);
         expression(self.out, "fib", |out| {
             out.number(1, register);
             out.number(2, 3);
-            out.number(3, 2);
+            out.number(3, flag);
         });
         self.compare(Op::Is, &wanted.to_ne_bytes());
     }

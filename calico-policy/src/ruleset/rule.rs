@@ -135,6 +135,10 @@ pub enum Match {
     Accepted,
     /// It goes to an address of the node itself.
     Local,
+    /// It comes from an address of the node itself.
+    FromLocal,
+    /// It belongs to a tracked flow whose destination is translated.
+    Translated,
     /// It goes to an anycast address of the node itself (RFC 4291 section 2.6).
     Anycast,
 }

@@ -375,9 +375,8 @@ fn pe72_a_host_endpoint_without_policy_leaves_only_the_failsafe_ports_open() {
     let to_host = |transport| {
         packet(Path::ToHost { from: "eth0".parse().unwrap() }, "192.0.2.1", "172.16.0.1", transport)
     };
-    let from_host = |transport| {
-        packet(Path::FromHost { to: "eth0".parse().unwrap() }, "172.16.0.1", "192.0.2.1", transport)
-    };
+    let from_host =
+        |transport| packet(Path::from_host("eth0".parse().unwrap()), "172.16.0.1", "192.0.2.1", transport);
     for port in [22, 179, 2379, 2380, 5473, 6443, 6666, 6667] {
         assert!(allows(&world, &to_host(Transport::tcp(port))), "{port}");
     }

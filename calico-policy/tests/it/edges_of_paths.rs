@@ -84,7 +84,7 @@ fn pe73_what_a_hosts_link_needs_passes_every_stage_and_is_forwarded_by_none() {
         let eth0 = || "eth0".parse().unwrap();
         for destination in ["ff02::1", "fe80::2", "2001:db8::1"] {
             let in_out = |icmp_type| {
-                let outward = passes(Path::FromHost { to: eth0() }, destination, icmp_type);
+                let outward = passes(Path::from_host(eth0()), destination, icmp_type);
                 (passes(Path::ToHost { from: eth0() }, destination, icmp_type), outward)
             };
             assert_eq!([130, 131, 132, 133, 134, 135, 136, 143].map(in_out), [(true, true); 8], "{place}");

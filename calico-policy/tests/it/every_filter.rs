@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// may between two namespaces, the kernel only notes it, and refuses with the second.
 const SECOND_SYN: Duration = Duration::from_millis(1_600);
 
-fn configure(world: &mut Snapshot, filter: Filter, spec: FelixConfiguration) {
+pub(crate) fn configure(world: &mut Snapshot, filter: Filter, spec: FelixConfiguration) {
     let mode = if filter == Filter::Nftables { NftablesMode::Enabled } else { NftablesMode::Disabled };
     let spec = FelixConfiguration { nftables_mode: Some(mode), ..spec };
     world.insert(Object::new("default".parse().unwrap(), spec));

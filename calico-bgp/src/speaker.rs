@@ -27,6 +27,7 @@ mod run;
 mod status;
 mod taken;
 mod watch;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -46,7 +47,7 @@ use crate::rib::intern::Interner;
 use crate::rib::{Path, PeerId};
 use crate::session::{ConnectionId, Heard, Input};
 use crate::wire::{self, Attributes, Notification};
-use export::{GroupKey, Tables};
+use export::GroupKey;
 use feed::{Fed, Feeds};
 use group::Group;
 
@@ -55,6 +56,7 @@ use next_hops::Asked;
 use octets::new_line;
 use peer::Peer;
 use restart::Deferral;
+use world::Tables;
 
 /// What a driver must do.
 #[derive(Debug, Clone, PartialEq, Eq)]

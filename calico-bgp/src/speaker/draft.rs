@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::export::{GroupKey, World};
+use super::export::GroupKey;
 use super::run::{Audience, Runs};
+use super::world::World;
 use crate::filter::ChangeId;
 use crate::rib::{Packed, Path, PeerId, Tabled};
 use crate::wire::{HEADER_LEN, Nlri, PathIds, update};

@@ -1,16 +1,16 @@
 //! What a group of peers is told of a path, if anything (RFC 4271 section 9.2, RFC 4456, RFC 1997).
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use calico_model::{AsNumber, Community, Family};
 
-use super::config::{Exchange, NextHopMode, PeerConfig, Reflection, SpeakerConfig};
-use crate::decision::{Source, Sources};
+use super::config::{Exchange, NextHopMode, PeerConfig, Reflection};
+use super::world::World;
+use crate::decision::Source;
 use crate::family::{FamilySet, PerFamily};
-use crate::filter::{ChangeId, PrefixSet, Route, Teller, Verdict};
+use crate::filter::{ChangeId, Route, Teller, Verdict};
 use crate::rib::names::PathNames;
-use crate::rib::{Packed, Path, PeerId, Rib};
+use crate::rib::{Packed, Path, PeerId};
 use crate::session::{Negotiated, Peering};
 use crate::wire::open::{Feature, Role};
 use crate::wire::{self, Address, AsWidth, Attributes, Dialect, Nlri, PathIds, Prefix};
@@ -47,56 +47,6 @@ impl GroupKey {
             max_len: self.max_len,
         }
     }
-}
-
-/// Everything that is told from, and by which.
-#[derive(Debug)]
-pub(super) struct Tables {
-    pub(super) rib: Rib,
-    pub(super) sources: Sources,
-    pub(super) names: PathNames,
-    pub(super) clients: BTreeSet<PeerId>,
-    /// The blocks of this node.
-    pub(super) own: PrefixSet,
-    pub(super) cluster: Ipv4Addr,
-    pub(super) default_local_pref: u32,
-}
-
-impl Tables {
-    pub(super) fn new(config: &SpeakerConfig) -> Self {
-        Self {
-            rib: Rib::default(),
-            sources: Sources::default(),
-            names: PathNames::default(),
-            clients: BTreeSet::new(),
-            own: PrefixSet::default(),
-            cluster: config.cluster(),
-            default_local_pref: config.default_local_pref,
-        }
-    }
-
-    pub(super) fn world(&self) -> World<'_> {
-        World {
-            rib: &self.rib,
-            sources: &self.sources,
-            names: &self.names,
-            clients: &self.clients,
-            own: &self.own,
-            cluster: self.cluster,
-            default_local_pref: self.default_local_pref,
-        }
-    }
-}
-
-/// Everything that telling depends on besides the group.
-pub(crate) struct World<'w> {
-    pub(crate) rib: &'w Rib,
-    pub(crate) sources: &'w Sources,
-    pub(crate) names: &'w PathNames,
-    pub(crate) clients: &'w BTreeSet<PeerId>,
-    pub(crate) own: &'w PrefixSet,
-    pub(crate) cluster: Ipv4Addr,
-    pub(crate) default_local_pref: u32,
 }
 
 impl GroupKey {

@@ -28,9 +28,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use calico_model::Family;
 
 use super::draft::Draft;
-use super::export::{GroupKey, World};
+use super::export::GroupKey;
 use super::journal::{Changes, Journal, PathChange};
 use super::run::{Queue, Runs};
+use super::world::World;
 use crate::family::FamilySet;
 use crate::filter::ChangeId;
 use crate::rib::{Path, PeerId, Tabled};

@@ -8,12 +8,13 @@ use calico_model::Family;
 
 use super::Speaker;
 use super::config::{PeerConfig, Reflection};
-use super::export::{self, GroupKey, World};
+use super::export::{self, GroupKey};
 use super::group::{Ending, Group};
 use super::journal::Journal;
 use super::limit::Suspended;
 use super::peer::{self, History, Peer, Retained};
 use super::status::Counters;
+use super::world::{Former, Tables};
 use crate::decision::Source;
 use crate::family::{FamilySet, PerFamily};
 use crate::filter::PrefixSet;
@@ -146,18 +147,12 @@ impl Speaker {
         if clients == self.tables.clients {
             return;
         }
-        if self.deferral.is_none() {
-            self.round(now);
-        }
-        let before = std::mem::replace(&mut self.tables.clients, clients);
-        if self.deferral.is_some() {
-            return;
-        }
-        let everything = Journal::of(&self.tables.rib, |_, _| true);
-        let after = self.tables.world();
-        let before = World { clients: &before, ..after };
-        self.groups.values_mut().for_each(|group| group.round(&everything, &before, &after));
-        self.wake_waiting(now);
+        let tells = self.deferral.is_none();
+        let change = |tables: &mut Tables| {
+            let before = std::mem::replace(&mut tables.clients, clients);
+            (Former::Clients(before), Journal::of(&tables.rib, |_, _| tells))
+        };
+        self.change_world(change, now);
     }
 
     /// Sets what is known of a peer whose session is up. When it is not what it was in the session before, its routes that
@@ -173,26 +168,20 @@ impl Speaker {
                 self.drop_paths(family, id, |_| true);
             }
         }
-        if self.deferral.is_none() {
-            self.round(now);
-        }
         let holds = |peer: &Peer| peer.held != PerFamily::default();
         if !self.peers.get(&id).is_some_and(holds) {
+            self.tell_until_now(now);
             return self.tables.sources.set(id, source);
         }
-        let of_it = Journal::of(&self.tables.rib, |_, paths| paths.iter().any(|path| path.peer() == id));
-        let before = self.tables.sources.clone();
-        self.tables.sources.set(id, source);
-        Ipv4Addr::table_mut(&mut self.tables.rib).rank_again(id, &self.tables.sources);
-        Ipv6Addr::table_mut(&mut self.tables.rib).rank_again(id, &self.tables.sources);
-        if self.deferral.is_some() {
-            return;
-        }
-        self.choice_changed = true;
-        let after = self.tables.world();
-        let before = World { sources: &before, ..after };
-        self.groups.values_mut().for_each(|group| group.round(&of_it, &before, &after));
-        self.wake_waiting(now);
+        let change = |tables: &mut Tables| {
+            let of_it = Journal::of(&tables.rib, |_, paths| paths.iter().any(|path| path.peer() == id));
+            let before = tables.sources.clone();
+            tables.sources.set(id, source);
+            Ipv4Addr::table_mut(&mut tables.rib).rank_again(id, &tables.sources);
+            Ipv6Addr::table_mut(&mut tables.rib).rank_again(id, &tables.sources);
+            (Former::Sources(before), of_it)
+        };
+        self.change_world(change, now);
     }
 
     /// Makes these the blocks of this node, and tells everybody what follows for routes inside them.
@@ -200,20 +189,13 @@ impl Speaker {
         if own == self.tables.own {
             return;
         }
-        if self.deferral.is_none() {
-            self.round(now);
-        }
-        let before = std::mem::replace(&mut self.tables.own, own);
-        let touched =
-            |cidr, _: &[Path]| before.covers_strictly(cidr) != self.tables.own.covers_strictly(cidr);
-        let inside = Journal::of(&self.tables.rib, touched);
-        if self.deferral.is_some() || inside.is_empty() {
-            return;
-        }
-        let after = self.tables.world();
-        let before = World { own: &before, ..after };
-        self.groups.values_mut().for_each(|group| group.round(&inside, &before, &after));
-        self.wake_waiting(now);
+        let change = |tables: &mut Tables| {
+            let before = std::mem::replace(&mut tables.own, own);
+            let changes = |cidr, _: &[Path]| before.covers_strictly(cidr) != tables.own.covers_strictly(cidr);
+            let inside = Journal::of(&tables.rib, changes);
+            (Former::Own(before), inside)
+        };
+        self.change_world(change, now);
     }
 
     /// Moves an established peer to the group that its settings now ask for.
@@ -228,9 +210,7 @@ impl Speaker {
         let old = std::mem::replace(&mut up.group, key.clone());
         let families = up.negotiated.families;
         // What was told until now was told in the old group's way.
-        if self.deferral.is_none() {
-            self.round(now);
-        }
+        self.tell_until_now(now);
         let left = self.groups.get_mut(&old).and_then(|group| group.hand_over(id));
         self.leave_group(&old, id);
         let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(key));

@@ -17,8 +17,8 @@ use std::time::Instant;
 use calico_model::Cidr;
 
 use super::Speaker;
-use super::export::{Tables, World};
 use super::journal::{Changes, Journal};
+use super::world::{Former, Tables};
 use crate::decision::{NextHop, NextHops, Reachability, Sources};
 use crate::rib::{Path, PeerId, Tabled};
 use crate::wire::Prefix;
@@ -129,18 +129,11 @@ impl Speaker {
         if changed.is_empty() {
             return;
         }
-        if self.deferral.is_none() {
-            self.round(now);
-        }
-        let (before, touched) = self.tables.set_next_hops(next_hops, &changed);
-        if self.deferral.is_some() || touched.is_empty() {
-            return;
-        }
-        self.choice_changed = true;
-        let after = self.tables.world();
-        let before = World { sources: &before, ..after };
-        self.groups.values_mut().for_each(|group| group.round(&touched, &before, &after));
-        self.wake_waiting(now);
+        let change = |tables: &mut Tables| {
+            let (before, touched) = tables.set_next_hops(next_hops, &changed);
+            (Former::Sources(before), touched)
+        };
+        self.change_world(change, now);
     }
 }
 

@@ -6,7 +6,8 @@ use super::owed::Owed;
 use super::walk::{Before, Plan, Walk, ask};
 use super::{Group, Grouped};
 use crate::rib::{Path, PeerId};
-use crate::speaker::export::{GroupKey, World};
+use crate::speaker::export::GroupKey;
+use crate::speaker::world::World;
 use crate::wire::Prefix;
 
 /// What a member that moves has not been told.

@@ -7,8 +7,9 @@ use super::Grouped;
 use super::walk::Piece;
 use crate::rib::{Path, PeerId};
 use crate::speaker::draft::Draft;
-use crate::speaker::export::{GroupKey, World};
+use crate::speaker::export::GroupKey;
 use crate::speaker::run::Run;
+use crate::speaker::world::World;
 use crate::wire::update::{MpReach, MpUnreach};
 use crate::wire::{self, MessageType, Nlri, Update};
 

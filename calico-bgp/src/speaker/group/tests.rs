@@ -13,8 +13,8 @@ use crate::rib::intern::Interner;
 use crate::session::Peering;
 use crate::speaker::SpeakerConfig;
 use crate::speaker::config::{Exchange, NextHopMode, Reflection};
-use crate::speaker::export::Tables;
 use crate::speaker::journal::Detail;
+use crate::speaker::world::Tables;
 use crate::wire::{self, Attributes, MAX_MESSAGE, Update};
 
 type V4 = Ipv4Addr;

@@ -17,8 +17,9 @@ use super::{Ending, Group, Grouped};
 use crate::family::FamilySet;
 use crate::rib::PeerId;
 use crate::speaker::draft::Draft;
-use crate::speaker::export::{GroupKey, World};
+use crate::speaker::export::GroupKey;
 use crate::speaker::run::{Audience, Queue, Runs};
+use crate::speaker::world::World;
 use crate::wire::{self, Nlri, Prefix, Refresh, update};
 
 /// Names a walk of a group.

@@ -52,6 +52,7 @@ use feed::{Fed, Feeds};
 use group::Group;
 
 use journal::Journal;
+use members::Departed;
 use next_hops::Asked;
 use octets::new_line;
 use peer::Peer;
@@ -131,7 +132,7 @@ pub enum Refused {
         /// How many may.
         limit: u32,
     },
-    /// Nobody may come unannounced any more: so many different peers were here since the speaker began.
+    /// Nobody may come unannounced any more: so many peers are here, or were configured since the speaker began.
     #[error("{0} would be one peer more than a speaker can tell apart in its life")]
     Exhausted(IpAddr),
 }
@@ -153,7 +154,7 @@ pub struct Speaker {
     /// Peers that are gone, and whose connections still carry the last words.
     leaving: Vec<PeerId>,
     /// Peers that are gone, which what was told until now still depends on.
-    departed: Vec<PeerId>,
+    departed: Vec<Departed>,
     journal: Journal,
     originated: BTreeMap<Cidr, Origination>,
     groups: BTreeMap<GroupKey, Group>,
@@ -448,6 +449,7 @@ impl Speaker {
         self.deferral.is_none()
             && (self.choice_changed
                 || !self.journal.is_empty()
+                || !self.departed.is_empty()
                 || self.asked.has_work()
                 || self.groups.values().any(Group::has_work))
     }
@@ -474,9 +476,11 @@ impl Speaker {
         let journal = self.journal.take();
         let world = self.tables.world();
         self.groups.values_mut().for_each(|group| group.round(&journal, &world, &world));
-        for id in std::mem::take(&mut self.departed) {
+        for Departed { id, vacant } in std::mem::take(&mut self.departed) {
             self.tables.sources.remove(id);
             self.tables.clients.remove(&id);
+            self.feeds.forget(id);
+            self.vacant.extend(vacant);
         }
         self.tables.names.sweep(&self.tables.rib);
         self.wake_waiting(now);

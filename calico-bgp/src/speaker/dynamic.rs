@@ -103,13 +103,14 @@ fn settings_for(range: &DynamicPeers, address: IpAddr) -> PeerConfig {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
     use super::super::{Reflection, SpeakerConfig};
     use super::*;
-    use crate::session::ConnectionId;
+    use crate::session::{ConnectionId, Peering};
+    use crate::wire::{self, Attributes, Dialect, HEADER_LEN, MessageType, Nlri, Prefix, Update, update};
 
     const US: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
@@ -153,6 +154,102 @@ mod tests {
         assert_eq!((speaker.next_id, speaker.vacant.len()), (2, 1));
         assert!(speaker.peers.is_empty() && speaker.deadlines.is_empty() && speaker.departed.is_empty());
         assert!(speaker.tables.clients.is_empty());
+    }
+
+    /// Brings up a session in which only IPv4 is spoken.
+    fn comes(speaker: &mut Speaker, number: u32, now: Instant) -> ConnectionId {
+        let connection = speaker.accept(from(number), US, now).unwrap();
+        let mut open = vec![0xff; 16];
+        open.extend([0, 29, 1, 4, 0xfd, 0xe9, 0, 90, 10, 1, (number >> 8) as u8, number as u8, 0]);
+        speaker.receive(connection, &open, now);
+        speaker.receive(connection, &wire::keepalive(), now);
+        connection
+    }
+
+    fn announces(speaker: &mut Speaker, connection: ConnectionId, prefix: &str, med: u32, now: Instant) {
+        let mut attributes = Attributes::originated("10.1.0.1".parse().unwrap());
+        (attributes.local_pref, attributes.med) = (Some(100), Some(med));
+        let prefix = Prefix::<Ipv4Addr>::of(prefix.parse().unwrap()).unwrap();
+        let mut emit = |message: Vec<u8>, _: &[Nlri<Ipv4Addr>]| speaker.receive(connection, &message, now);
+        let dialect = Dialect::plain(Peering::Internal);
+        update::announce(&attributes, &[Nlri { prefix, path_id: 0 }], &dialect, &mut emit).unwrap();
+    }
+
+    /// Has a peer take everything, and remember the MED of every prefix.
+    fn hears(
+        speaker: &mut Speaker,
+        connection: ConnectionId,
+        believes: &mut BTreeMap<String, u32>,
+        now: Instant,
+    ) {
+        let mut octets = Vec::new();
+        speaker.transmit(connection, &mut octets, now);
+        let mut rest = &octets[..];
+        while let Some(frame) = wire::frame(rest, wire::MAX_MESSAGE).unwrap() {
+            rest = &rest[HEADER_LEN + frame.body.len()..];
+            if frame.kind == MessageType::Update {
+                let update = Update::decode(frame.body, &Dialect::plain(Peering::Internal)).unwrap();
+                for nlri in update.withdrawn.iter() {
+                    believes.remove(&nlri.prefix.to_string());
+                }
+                for nlri in update.announced.iter() {
+                    let med = update.attributes.as_ref().unwrap().med.unwrap();
+                    believes.insert(nlri.prefix.to_string(), med);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_after_one_that_told_routes_may_have_its_number_and_is_told_everything() {
+        let mut now = beginning();
+        let mut speaker = speaker(now);
+        let feed = speaker.open_feed("", "");
+        let stays = comes(&mut speaker, 0, now);
+        announces(&mut speaker, stays, "20.0.0.0/24", 7, now);
+        let mut believes = BTreeMap::new();
+        for number in 1..300 {
+            let guest = comes(&mut speaker, number, now);
+            announces(&mut speaker, guest, "20.0.1.0/24", number, now);
+            let mut guest_believes = BTreeMap::new();
+            for _ in 0..4 {
+                now += Duration::from_millis(25);
+                speaker.timeout(now);
+                hears(&mut speaker, stays, &mut believes, now);
+                hears(&mut speaker, guest, &mut guest_believes, now);
+            }
+            assert_eq!(believes, BTreeMap::from([("20.0.1.0/24".to_owned(), number)]));
+            assert_eq!(guest_believes, BTreeMap::from([("20.0.0.0/24".to_owned(), 7)]));
+            // What is new is told at once, and what comes then not before some milliseconds have passed.
+            announces(&mut speaker, guest, "20.0.1.0/24", 1000 + number, now);
+            speaker.closed(guest, "reset".to_owned(), now);
+            // Every other one is followed before anybody was told that its route is gone.
+            if number % 2 == 0 {
+                now += Duration::from_millis(25);
+                speaker.timeout(now);
+                hears(&mut speaker, stays, &mut believes, now);
+                assert!(believes.is_empty());
+            }
+            speaker.feed(feed, &mut Vec::new(), Duration::ZERO);
+            while speaker.poll().is_some() {}
+        }
+        assert_eq!((speaker.next_id, speaker.peers.len()), (4, 1));
+    }
+
+    #[test]
+    fn who_comes_up_and_goes_at_once_and_tells_nothing_gives_its_number_back_too() {
+        let mut now = beginning();
+        let mut speaker = speaker(now);
+        for number in 0..1000 {
+            let connection = comes(&mut speaker, number, now);
+            speaker.closed(connection, "reset".to_owned(), now);
+            now += Duration::from_millis(5);
+            while let Some(deadline) = speaker.deadline().filter(|deadline| *deadline <= now) {
+                speaker.timeout(deadline);
+            }
+            while speaker.poll().is_some() {}
+        }
+        assert!(speaker.next_id <= 10, "as many as come in a round: {}", speaker.next_id);
     }
 
     #[test]

@@ -82,6 +82,14 @@ pub(super) struct Feeds {
 }
 
 impl Feeds {
+    /// Forgets the routes of a peer that is gone, whose number may become another's.
+    pub(super) fn forget(&mut self, id: PeerId) {
+        for feed in self.feeds.values_mut() {
+            feed.v4.retain(|(peer, _)| *peer != id);
+            feed.v6.retain(|(peer, _)| *peer != id);
+        }
+    }
+
     fn wake(&mut self, actions: &mut VecDeque<Action>) {
         let mut behind = Vec::new();
         for (id, feed) in &mut self.feeds {

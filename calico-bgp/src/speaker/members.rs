@@ -12,7 +12,7 @@ use super::export::{self, GroupKey};
 use super::group::{Ending, Group};
 use super::journal::Journal;
 use super::limit::Suspended;
-use super::peer::{self, History, Peer, Retained};
+use super::peer::{self, History, Number, Peer, Retained};
 use super::status::Counters;
 use super::world::{Former, Tables};
 use crate::decision::Source;
@@ -22,6 +22,13 @@ use crate::rib::{Path, PeerId, Tabled};
 use crate::session::{ConnectionId, Input, Session, State};
 use crate::wire::Notification;
 use crate::wire::open::Feature;
+
+/// A peer that is gone, and with which connection its number begins again, if it may be another's.
+#[derive(Debug)]
+pub(super) struct Departed {
+    pub(super) id: PeerId,
+    pub(super) vacant: Option<ConnectionId>,
+}
 
 impl Speaker {
     pub(super) fn add_peer(&mut self, config: PeerConfig, now: Instant) {
@@ -62,7 +69,7 @@ impl Speaker {
             path: None,
             fill: PerFamily::default(),
             came_by: None,
-            leaves_nothing: false,
+            number: Number::Spent,
         };
         peer.session.set_send_hold(peer.config.send_hold);
         peer.session.set_keepalive(peer.config.keepalive);
@@ -81,7 +88,11 @@ impl Speaker {
             peer.retained = Retained::Nothing;
             peer.long_lived = PerFamily::default();
             peer.config.max_prefixes = None;
-            peer.leaves_nothing = peer.came_by.is_some() && peer.history == History::Never;
+            peer.number = match (peer.came_by, peer.history) {
+                (None, _) => Number::Spent,
+                (Some(_), History::Never) => Number::Free,
+                (Some(_), History::WasUp | History::HasTold) => Number::FreeOnceTold,
+            };
             // Nobody is waited for, and whoever comes from this address now is another peer.
             peer.suspended = Suspended::No;
             peer.came_by = None;
@@ -89,8 +100,7 @@ impl Speaker {
         self.leaving.push(id);
     }
 
-    /// Forgets the peers that have left. What was told until now may still depend on one that was ever up; the number of one
-    /// that came unannounced and never was is taken by the next.
+    /// Forgets the peers that have left. What was told until now may still depend on one that was ever up.
     pub(super) fn forget_those_who_left(&mut self) {
         let has_words_to_say = |id: &PeerId| self.peers.get(id).is_some_and(|peer| !peer.lines.is_empty());
         let (stay, go): (Vec<_>, Vec<_>) =
@@ -101,11 +111,14 @@ impl Speaker {
             if let Some(filed) = peer.filed {
                 self.deadlines.remove(&(filed, peer.id));
             }
-            if peer.leaves_nothing {
-                self.tables.clients.remove(&peer.id);
-                self.vacant.push(peer.session.next());
-            } else {
-                self.departed.push(peer.id);
+            let next = peer.session.next();
+            match peer.number {
+                Number::Free => {
+                    self.tables.clients.remove(&id);
+                    self.vacant.push(next);
+                }
+                Number::FreeOnceTold => self.departed.push(Departed { id, vacant: Some(next) }),
+                Number::Spent => self.departed.push(Departed { id, vacant: None }),
             }
         }
     }

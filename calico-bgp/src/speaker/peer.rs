@@ -167,8 +167,20 @@ pub(super) struct Peer {
     pub(super) fill: PerFamily<Fill>,
     /// The prefix by which it came unannounced, if it did.
     pub(super) came_by: Option<Cidr>,
-    /// Whether it goes without ever having been up, and without having been dialed: nothing names it then.
-    pub(super) leaves_nothing: bool,
+    /// What becomes of its number when it goes.
+    pub(super) number: Number,
+}
+
+/// Whether another peer may have the number of one that goes. One that came unannounced was never dialed, so that no
+/// connection of its can come late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Number {
+    /// No.
+    Spent,
+    /// Yes, as it was never up: nothing names it.
+    Free,
+    /// Yes, once the others were told that its routes are gone: nothing names it then.
+    FreeOnceTold,
 }
 
 /// How far this speaker's sessions with the peer ever came.

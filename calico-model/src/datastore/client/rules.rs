@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::ClientError;
 use crate::datastore::Datastore;
 use crate::name::{Name, workload_endpoint_name};
-use crate::resource::block::{StoredBlock, blocks_prefix};
+use crate::resource::block::{StoredBlock, block_from_key, blocks_prefix};
 use crate::resource::{
     AllowedUse, DEFAULT_ALLOW_PROFILE, Document, IpPool, Kind, ObjectId, Policy, ReadError, Resource,
     ResourceKey, Tier, WorkloadEndpoint,
@@ -190,13 +190,21 @@ async fn new_pool(store: &dyn Datastore, key: &ResourceKey, pool: &IpPool) -> Re
         }
     }
     let blocks = store.list(&blocks_prefix(pool.cidr.family())).await?;
-    let existing =
-        blocks.entries.iter().filter_map(|entry| serde_json::from_slice::<StoredBlock>(&entry.value).ok());
-    for block in existing.filter(|block| !block.deleted && pool.cidr.covers(&block.cidr)) {
-        if block.cidr.prefix_len() != pool.block_size {
-            let rule = format!("must be {}: the block {} is in use", block.cidr.prefix_len(), block.cidr);
-            return Err(fault(key, "spec.blockSize", Some(pool.block_size.into()), rule));
+    // What cannot be decoded counts as in use: its addresses may be held.
+    let deleted =
+        |value: &[u8]| serde_json::from_slice::<StoredBlock>(value).is_ok_and(|block| block.deleted);
+    let in_use = blocks.entries.iter().filter(|entry| !deleted(&entry.value));
+    for block in in_use.filter_map(|entry| block_from_key(&entry.key)) {
+        // A block that differs would share addresses with those of the pool, and each would be assigned twice.
+        if !block.overlaps(&pool.cidr) || block.prefix_len() == pool.block_size {
+            continue;
         }
+        if !pool.cidr.covers(&block) {
+            let rule = format!("must not lie inside the block {block}, which is in use");
+            return Err(fault(key, "spec.cidr", Some(pool.cidr.to_string().into()), rule));
+        }
+        let rule = format!("must be {}: the block {block} is in use", block.prefix_len());
+        return Err(fault(key, "spec.blockSize", Some(pool.block_size.into()), rule));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::datastore::{MemoryStore, Precondition, Write};
-use crate::resource::block::config_key;
+use crate::resource::block::{block_key, config_key};
 use crate::resource::{IpPool, Node, NodeBgp};
 
 fn client() -> Client {
@@ -147,13 +147,46 @@ async fn pools_may_not_overlap_and_keep_their_network() {
 #[tokio::test]
 async fn a_new_pool_takes_the_block_size_of_blocks_that_exist() {
     let client = client();
-    let block = json!({"cidr": "10.0.0.0/28", "affinity": "host:n", "allocations": [], "unallocated": [], "attributes": []});
-    let key = "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-28".parse().unwrap();
-    let write = Write::put(key, block.to_string().into_bytes(), Precondition::Any);
-    client.store().commit(vec![write]).await.unwrap();
+    put_block(&client, "10.0.0.0/28", block("10.0.0.0/28")).await;
     let refused = client.create(&pool("p", "10.0.0.0/16")).await.unwrap_err().to_string();
     assert!(refused.contains("spec.blockSize") && refused.contains("10.0.0.0/28"), "{refused}");
     client.create(&pool("elsewhere", "10.1.0.0/16")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_pool_does_not_lie_inside_a_block_that_exists() {
+    let client = client();
+    put_block(&client, "10.0.0.0/26", block("10.0.0.0/26")).await;
+    let inside = document("IPPool", "p", json!({"cidr": "10.0.0.0/27", "blockSize": 28}));
+    let refused = client.create(&inside).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.cidr") && refused.contains("10.0.0.0/26"), "{refused}");
+    let mut gone = block("10.0.0.0/26");
+    gone["deleted"] = json!(true);
+    put_block(&client, "10.0.0.0/26", gone).await;
+    client.create(&inside).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_pool_keeps_clear_of_blocks_that_cannot_be_read() {
+    let client = client();
+    put_block(&client, "10.0.0.0/26", json!("damaged")).await;
+    for cidr in ["10.0.0.0/27", "10.0.0.0/16"] {
+        let other = document("IPPool", "p", json!({"cidr": cidr, "blockSize": 28}));
+        let refused = client.create(&other).await.unwrap_err().to_string();
+        assert!(refused.contains("10.0.0.0/26"), "{refused}");
+    }
+    // IPAM assigns nothing from a block that it finds and cannot read.
+    client.create(&pool("p", "10.0.0.0/16")).await.unwrap();
+}
+
+fn block(cidr: &str) -> Value {
+    json!({"cidr": cidr, "affinity": "host:n", "allocations": [], "unallocated": [], "attributes": []})
+}
+
+async fn put_block(client: &Client, cidr: &str, value: Value) {
+    let key = block_key(&cidr.parse().unwrap());
+    let write = Write::put(key, value.to_string().into_bytes(), Precondition::Any);
+    client.store().commit(vec![write]).await.unwrap();
 }
 
 #[tokio::test]

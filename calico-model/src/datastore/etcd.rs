@@ -193,7 +193,7 @@ impl Datastore for EtcdStore {
                 return Err(match failure.kind() {
                     Kind::Invalid => self.refused(&writes, failure).await,
                     Kind::Unauthorized => self.servers.unauthorized("committing").into(),
-                    Kind::NotSent | Kind::Busy | Kind::Compacted => {
+                    Kind::NotSent | Kind::Outdated | Kind::Busy | Kind::Compacted => {
                         self.servers.unavailable("committing", failure).into()
                     }
                     Kind::Lost => {

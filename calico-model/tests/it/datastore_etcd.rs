@@ -5,6 +5,7 @@ mod orphans;
 mod secrets;
 mod server;
 mod silence;
+mod tokens;
 
 use std::future::Future;
 use std::time::Duration;

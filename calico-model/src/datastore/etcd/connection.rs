@@ -75,11 +75,13 @@ impl Servers {
     pub(super) fn unavailable(&self, action: &str, failure: Failure) -> StoreError {
         match failure.kind() {
             Kind::Unauthorized | Kind::Invalid => self.unauthorized(action),
-            Kind::NotSent | Kind::Lost | Kind::Busy | Kind::Compacted => StoreError::Unavailable {
-                store: self.name(),
-                action: action.to_owned(),
-                source: failure.into(),
-            },
+            Kind::NotSent | Kind::Outdated | Kind::Lost | Kind::Busy | Kind::Compacted => {
+                StoreError::Unavailable {
+                    store: self.name(),
+                    action: action.to_owned(),
+                    source: failure.into(),
+                }
+            }
         }
     }
 
@@ -130,7 +132,7 @@ impl Servers {
                 continue;
             }
             match self.try_on(&link, &question).await {
-                Err(failure) if failure.kind() == Kind::NotSent => last = failure,
+                Err(failure) if failure.kind().calls_for_another_link() => last = failure,
                 Err(failure) if failure.kind() == Kind::Lost && repeat == Repeat::Harmless => last = failure,
                 answer => return Ok(answer),
             }
@@ -146,7 +148,7 @@ impl Servers {
         let probe =
             |mut link: Link| async move { link.kv.get("/", Some(GetOptions::new().with_count_only())).await };
         match self.try_on(link, &probe).await {
-            Err(failure) if matches!(failure.kind(), Kind::NotSent | Kind::Lost) => Err(failure),
+            Err(failure) if ends_link(&failure) => Err(failure),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -161,7 +163,7 @@ impl Servers {
             Err(_) => Err(Failure::timed_out()),
         };
         match &answer {
-            Err(failure) if matches!(failure.kind(), Kind::NotSent | Kind::Lost) => self.give_up(link).await,
+            Err(failure) if ends_link(failure) => self.give_up(link).await,
             Ok(_) | Err(_) => link.proven.store(true, Ordering::Relaxed),
         }
         answer
@@ -210,4 +212,9 @@ impl Servers {
             current.link = None;
         }
     }
+}
+
+/// Reports whether a connection that failed like this is of no more use.
+fn ends_link(failure: &Failure) -> bool {
+    failure.kind() == Kind::Lost || failure.kind().calls_for_another_link()
 }

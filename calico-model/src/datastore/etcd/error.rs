@@ -20,12 +20,24 @@ pub(super) enum Kind {
     Lost,
     /// The server answered that it has no room or no time.
     Busy,
+    /// The login is older than the last change of a user or role, and nothing was carried out: log in again.
+    Outdated,
     /// The server does not accept the credentials, or does not let them do this.
     Unauthorized,
     /// The server finds fault with the request itself.
     Invalid,
     /// The revision asked for has been compacted away.
     Compacted,
+}
+
+/// What etcd says of a login that is [outdated](Kind::Outdated); it has no code of its own.
+const OUTDATED: &str = "revision of auth store is old";
+
+impl Kind {
+    /// Reports whether the request was not carried out, for a reason that another connection may not meet.
+    pub(super) fn calls_for_another_link(self) -> bool {
+        matches!(self, Kind::NotSent | Kind::Outdated)
+    }
 }
 
 impl Failure {
@@ -49,6 +61,7 @@ impl From<etcd_client::Error> for Failure {
         if let etcd_client::Error::GRpcStatus(status) = &error {
             // The numbers of gRPC's status codes.
             let kind = match i32::from(status.code()) {
+                3 if status.message().contains(OUTDATED) => Kind::Outdated,
                 3 | 9 => Kind::Invalid,
                 7 | 16 => Kind::Unauthorized,
                 8 => Kind::Busy,

@@ -1,7 +1,7 @@
 //! What only tests do to etcd servers.
 
 use calico_model::datastore::etcd::local::LocalCluster;
-use etcd_client::{Client, Permission, PermissionType};
+use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -27,4 +27,11 @@ pub(super) async fn enable_auth(cluster: &LocalCluster, user: &str, password: &s
     };
     let outcome: Result<_, etcd_client::Error> = set_up.await;
     outcome.expect("a new server takes users");
+}
+
+/// Adds a user to a cluster that demands users.
+pub(super) async fn add_user(cluster: &LocalCluster, name: &str) {
+    let root = ConnectOptions::new().with_user("root", "root");
+    let mut client = Client::connect(cluster.urls(), Some(root)).await.expect("a member answers");
+    client.user_add(name, "word", None).await.expect("root may add users");
 }

@@ -306,7 +306,8 @@ pub enum WatchError {
         /// The revision that was asked for.
         from: Revision,
     },
-    /// The store went away and did not come back in time. Watch again from the last revision seen.
+    /// The store went away and did not come back in time. Watch again from before the last revision seen: of
+    /// the commit that had it, other changes may be still to come.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

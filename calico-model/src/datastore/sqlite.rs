@@ -169,13 +169,14 @@ impl Datastore for SqliteStore {
     }
 
     async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Box<dyn Watch>, WatchError> {
-        let span = self.read(|| format!("watching {prefix}"), query::span).await?;
+        let begin = move |connection: &mut _| query::begin(connection, from);
+        let (span, position) = self.read(|| format!("watching {prefix}"), begin).await?;
         if from < span.horizon || from > span.newest {
             return Err(WatchError::TooOld { from });
         }
         self.shared.newest.follow(&self.shared.place)?;
         self.shared.newest.publish(span.newest);
-        Ok(Box::new(SqliteWatch::new(self.clone(), prefix.clone(), from, span.newest)))
+        Ok(Box::new(SqliteWatch::new(self.clone(), prefix.clone(), position, span.newest)))
     }
 
     fn atomicity(&self) -> Atomicity {

@@ -87,6 +87,26 @@ pub(super) async fn replays_history<S: Datastore>(open: &impl AsyncFn() -> S) ->
     for watch in [&mut whole, &mut part, &mut nothing] {
         room.expect(watch, &["put l=2"]).await?;
     }
+    if store.atomicity() == Atomicity::Atomic {
+        replays_commits_whole(&store, &room).await?;
+    }
+    Ok(())
+}
+
+/// Who has seen a part of a commit watches again from the revision before it.
+async fn replays_commits_whole<S: Datastore>(store: &S, room: &Room) -> Result<(), Broken> {
+    let together = store.commit(["x", "y", "z"].map(|name| room.write(name, "1")).to_vec()).await?;
+    let mut watch = store.watch(&room.folder(""), Revision(together.0 - 1)).await?;
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(room.told(&mut watch).await?.0);
+    }
+    told.sort();
+    ensure!(
+        told == ["put x=1", "put y=1", "put z=1"],
+        "a watch from before a commit of three writes delivered {told:?}"
+    );
+    room.expect(&mut watch, &["in-sync"]).await?;
     Ok(())
 }
 

@@ -21,6 +21,20 @@ pub(super) fn span(connection: &mut Connection) -> rusqlite::Result<Span> {
     read_span(connection)
 }
 
+/// Returns the span, and the newest commit up to `from`: the position of a watch that has seen all of that, and nothing
+/// of a commit after it. A commit takes several numbers, of which only the last is its revision.
+pub(super) fn begin(connection: &mut Connection, from: Revision) -> rusqlite::Result<(Span, Revision)> {
+    let transaction = connection.transaction()?;
+    let span = read_span(&transaction)?;
+    let mut statement = transaction.prepare_cached(
+        "SELECT revision FROM log WHERE sequence <= ?1 AND revision <= ?1 ORDER BY sequence DESC LIMIT 1",
+    )?;
+    let found = statement.query_row([number(from.0)], |row| revision(row, 0)).optional()?;
+    drop(statement);
+    transaction.commit()?;
+    Ok((span, found.unwrap_or(span.horizon)))
+}
+
 fn read_span(connection: &Connection) -> rusqlite::Result<Span> {
     let mut statement = connection.prepare_cached("SELECT horizon, revision FROM store")?;
     statement.query_row([], |row| Ok(Span { horizon: revision(row, 0)?, newest: revision(row, 1)? }))
@@ -169,12 +183,14 @@ fn prune(transaction: &Transaction<'_>, added: u64, history: History) -> rusqlit
 pub(super) fn compact(connection: &mut Connection, revision: Revision) -> Result<(), Trouble> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let horizon = number(revision.0);
-    transaction.execute("DELETE FROM log WHERE revision <= ?1", [horizon])?;
+    // The horizon is the revision of a commit: from anything between two a watch begins after the first.
     transaction.execute(
-        "UPDATE store SET horizon = max(horizon, min(revision, ?1)),
-                          log_bytes = (SELECT coalesce(sum(length(value)), 0) FROM log)",
+        "UPDATE store SET horizon = coalesce((SELECT max(revision) FROM log WHERE revision <= ?1), horizon)",
         [horizon],
     )?;
+    transaction.execute("DELETE FROM log WHERE revision <= ?1", [horizon])?;
+    transaction
+        .execute("UPDATE store SET log_bytes = (SELECT coalesce(sum(length(value)), 0) FROM log)", [])?;
     transaction.commit().map_err(Trouble::AtCommit)
 }
 

@@ -104,14 +104,14 @@ pub(super) struct SqliteWatch {
 }
 
 impl SqliteWatch {
-    pub(super) fn new(store: SqliteStore, prefix: Prefix, from: Revision, newest: Revision) -> Self {
+    pub(super) fn new(store: SqliteStore, prefix: Prefix, position: Revision, newest: Revision) -> Self {
         let mut state = store.shared.newest.lock();
         let (id, alarms) = (state.next_watch, state.alarms);
         state.next_watch += 1;
         drop(state);
         let sync_point = Some(newest);
         let ready = VecDeque::new();
-        Self { store, id, prefix, ready, position: from.0, alarms, sync_point, too_old: false }
+        Self { store, id, prefix, ready, position: position.0, alarms, sync_point, too_old: false }
     }
 
     fn take_ready(&mut self) -> Option<WatchEvent> {

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use calico_model::datastore::{Atomicity, Precondition, Write};
 use calico_model::resource::block::{
     AffinityState, Owner, StoredAffinity, StoredBlock, affinity_from_key, affinity_key,
-    all_affinities_prefixes, block_key, blocks_prefix,
+    all_affinities_prefixes, block_from_key, block_key, blocks_prefix,
 };
 use calico_model::{Cidr, Family, Name, NodeName};
 
@@ -25,7 +25,7 @@ use crate::error::{AccessError, AffinityError};
 use crate::ipam::{Ipam, Outcome};
 use crate::plan::{Candidate, Role, View, plan_claim};
 use crate::retry::MAX_ATTEMPTS;
-use crate::versioned::{Versioned, to_json};
+use crate::versioned::{Versioned, from_entry, to_json};
 
 /// How many blocks one call claims or releases at most.
 const MAX_BLOCKS: u128 = 65_536;
@@ -75,8 +75,8 @@ impl Ipam {
     /// Gives back every block of a network that a host has.
     ///
     /// # Errors
-    /// When the network is not in a pool, a block is not empty and must be, or the store cannot be used. The first error is
-    /// returned, after every block was tried.
+    /// When a block is not empty and must be, or the store cannot be used. The first error is returned, after every block
+    /// was tried.
     pub async fn release_affinity(
         &self,
         node: &NodeName,
@@ -133,10 +133,11 @@ impl Ipam {
         Ok(released)
     }
 
-    /// Takes every block of a pool's network back from whoever has it, before the pool is deleted. Every one must be empty.
+    /// Takes every block of a pool's network back from whoever has it, before the pool is deleted. Every one must be empty,
+    /// those that belong to nobody included: with the pool gone, another could be laid over addresses that are held.
     ///
     /// # Errors
-    /// As for [`Ipam::release_affinity`].
+    /// As for [`Ipam::release_affinity`], and when a block cannot be read, in which addresses may be held.
     pub async fn release_pool_affinities(
         &self,
         cidr: &Cidr,
@@ -149,7 +150,26 @@ impl Ipam {
         }
         owned.extend(self.owned_blocks(cidr.family()).await?);
         owned.retain(|(_, block)| cidr.covers(block));
-        self.release_all(owned, Emptiness::Required, now).await
+        let released = self.release_all(owned, Emptiness::Required, now).await?;
+        self.check_unused(cidr, now).await?;
+        Ok(released)
+    }
+
+    /// Fails when an address is, or may be, held in a block of a network.
+    async fn check_unused(&self, cidr: &Cidr, now: SystemTime) -> Result<(), AffinityError> {
+        let cooldown = self.cooldown(now).await?;
+        for entry in &self.list(&blocks_prefix(cidr.family())).await?.entries {
+            let Some(within) = block_from_key(&entry.key).filter(|block| cidr.overlaps(block)) else {
+                continue;
+            };
+            let Some(block) = from_entry::<Block>(Some(entry))?.value else { continue };
+            let block = block.thawed(now, cooldown);
+            if !block.is_empty() {
+                let (owner, held) = (block.owner().cloned(), block.held());
+                return Err(AffinityError::NotEmpty { block: within, owner, held });
+            }
+        }
+        Ok(())
     }
 
     /// Takes one block back from whoever has it.
@@ -229,7 +249,7 @@ impl Ipam {
                 && emptiness == Emptiness::Required
             {
                 self.restore(owner, cidr, &affinity, now).await?;
-                return Err(AffinityError::NotEmpty { block: *cidr, owner: owner.clone(), held });
+                return Err(AffinityError::NotEmpty { block: *cidr, owner: Some(owner.clone()), held });
             }
             let step =
                 release_step(owner, cidr, &block, thawed.as_ref(), &affinity, self.store.atomicity(), now);

@@ -285,12 +285,12 @@ pub enum AffinityError {
         owner: String,
     },
     /// The block has addresses in use, and only an empty one was to be released.
-    #[error("block {block} of {owner} has {held} addresses in use")]
+    #[error("block {block} of {} has {held} addresses in use", match owner { Some(owner) => owner.to_string(), None => "nobody".to_owned() })]
     NotEmpty {
         /// The block.
         block: Cidr,
-        /// Whose it is.
-        owner: Owner,
+        /// Whose it is; a block of nobody has its holders still.
+        owner: Option<Owner>,
         /// How many addresses are held.
         held: usize,
     },

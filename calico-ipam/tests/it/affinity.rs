@@ -1,8 +1,9 @@
 //! Claiming blocks and giving them back.
 
-use calico_ipam::{AffinityError, ConfigError, Emptiness};
+use calico_ipam::{AccessError, AffinityError, ConfigError, Emptiness};
 use calico_model::NodeName;
-use calico_model::resource::block::{Owner, StoredIpamConfig};
+use calico_model::datastore::{Precondition, Write};
+use calico_model::resource::block::{Owner, StoredIpamConfig, block_key};
 
 use crate::common::{State, at, ipam, pool, store_with, v4};
 
@@ -69,6 +70,24 @@ async fn a_pool_gives_up_its_blocks_only_when_they_are_empty() {
     ipam.release_pool_affinities(&cidr, at(0)).await.unwrap();
     let state = State::read(&store);
     assert_eq!((state.blocks.len(), state.affinities.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_pool_is_in_use_while_an_address_is_held_in_a_block_of_nobody_or_may_be() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let ipam = ipam(&store);
+    let cidr = "10.0.0.0/28".parse().unwrap();
+    ipam.auto_assign(v4("n1", "h", 1), at(0)).await.unwrap();
+    ipam.remove_host(&node("n1"), at(0)).await.unwrap();
+    let error = ipam.release_pool_affinities(&cidr, at(0)).await.unwrap_err();
+    assert!(error.to_string().ends_with("of nobody has 1 addresses in use"), "{error}");
+    ipam.release_by_handle("h", at(0)).await.unwrap();
+    ipam.release_pool_affinities(&cidr, at(0)).await.unwrap();
+
+    let damaged = block_key(&"10.0.0.4/30".parse().unwrap());
+    store.commit_now(vec![Write::put(damaged, b"damaged".to_vec(), Precondition::Any)]).unwrap();
+    let error = ipam.release_pool_affinities(&cidr, at(0)).await.unwrap_err();
+    assert!(matches!(error, AffinityError::Access(AccessError::Unreadable { .. })), "{error}");
 }
 
 #[tokio::test]

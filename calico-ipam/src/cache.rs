@@ -55,6 +55,8 @@ pub(crate) struct HostBlocks {
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     settings: Option<Aged<Settings>>,
+    /// Settings of which the reservations were not read.
+    settings_for_release: Option<Aged<Settings>>,
     nodes: BTreeMap<NodeName, Aged<Labels>>,
     hosts: BTreeMap<(Owner, Family), HostBlocks>,
     blocks: BTreeMap<Cidr, (Revision, Arc<Block>)>,
@@ -72,6 +74,16 @@ impl Cache {
     pub(crate) fn note_settings(&mut self, settings: Settings, now: SystemTime) -> Arc<Settings> {
         let value = Arc::new(settings);
         self.settings = Some(Aged { value: value.clone(), read: now });
+        value
+    }
+
+    pub(crate) fn settings_for_release(&self, now: SystemTime) -> Option<Arc<Settings>> {
+        self.settings_for_release.as_ref()?.young(now)
+    }
+
+    pub(crate) fn note_settings_for_release(&mut self, settings: Settings, now: SystemTime) -> Arc<Settings> {
+        let value = Arc::new(settings);
+        self.settings_for_release = Some(Aged { value: value.clone(), read: now });
         value
     }
 

@@ -17,12 +17,12 @@ use crate::block::Block;
 use crate::cache::Cache;
 use crate::error::AccessError;
 use crate::index::Hint;
-use crate::join::join_all;
+use crate::join::{join, join_all};
 use crate::kept::Kept;
 use crate::plan::Plan;
 use crate::pool::{Settings, node_labels};
 use crate::retry::Pauses;
-use crate::versioned::{Versioned, from_entry};
+use crate::versioned::{Versioned, affinity_from, from_entry};
 
 /// IP address management over a datastore. A clone is another handle on the same store and the same memory.
 ///
@@ -120,6 +120,23 @@ impl Ipam {
         Ok(self.cache().note_settings(settings, now))
     }
 
+    /// Returns pools and configuration, read at most half a second ago, for giving back: what is reserved does not matter
+    /// there, and a reservation that cannot be read must not keep addresses from being released.
+    pub(crate) async fn settings_for_release(&self, now: SystemTime) -> Result<Arc<Settings>, AccessError> {
+        let known = {
+            let cache = self.cache();
+            cache.settings(now).or_else(|| cache.settings_for_release(now))
+        };
+        if let Some(settings) = known {
+            return Ok(settings);
+        }
+        let key = config_key();
+        let pools = Kind::IpPool.datastore_prefix();
+        let (config, pools) = join(self.store.get(&key), self.store.list(&pools)).await;
+        let settings = Settings::read(config?.as_ref(), &pools?.entries, &[])?;
+        Ok(self.cache().note_settings_for_release(settings, now))
+    }
+
     /// Returns the labels of a node, read at most half a second ago; none when the node does not exist.
     pub(crate) async fn labels(&self, node: &NodeName, now: SystemTime) -> Result<Arc<Labels>, StoreError> {
         if let Some(labels) = self.cache().labels(node, now) {
@@ -165,7 +182,7 @@ impl Ipam {
         cidr: &Cidr,
     ) -> Result<Versioned<StoredAffinity>, AccessError> {
         let entry = self.store.get(&affinity_key(owner, cidr)).await?;
-        let affinity: Versioned<StoredAffinity> = from_entry(entry.as_ref())?;
+        let affinity = entry.as_ref().map_or_else(Versioned::absent, affinity_from);
         self.cache().note_affinity(owner, *cidr, affinity.clone());
         Ok(affinity)
     }
@@ -183,7 +200,7 @@ impl Ipam {
         let mut affinities = BTreeMap::new();
         for entry in &listing.entries {
             if let Some((_, cidr)) = affinity_from_key(&entry.key) {
-                affinities.insert(cidr, from_entry(Some(entry))?);
+                affinities.insert(cidr, affinity_from(entry));
             }
         }
         self.cache().note_host(owner, family, affinities);

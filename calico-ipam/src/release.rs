@@ -96,15 +96,19 @@ impl Ipam {
     /// Releases every address that a handle holds. A handle that does not exist holds nothing, and that is no error.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// When the store cannot be used, or a block cannot be read. The first error is returned, after every block was tried.
     pub async fn release_by_handle(&self, handle: &str, now: SystemTime) -> Result<Released, ReleaseError> {
         let handle = clean_handle(handle);
         let mut result = Released::default();
         let Some(counts) = self.read_handle(&handle).await?.value else { return Ok(result) };
+        let mut failure = None;
         for cidr in counts.block.keys() {
-            result.released.extend(self.release_handle_in_block(cidr, &handle, now).await?);
+            match self.release_handle_in_block(cidr, &handle, now).await {
+                Ok(released) => result.released.extend(released),
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
-        Ok(result)
+        failure.map_or(Ok(result), Err)
     }
 
     /// Frees what has cooled down in every block, and deletes blocks of nobody that are free then; returns how many addresses
@@ -191,7 +195,7 @@ impl Ipam {
         addr: IpAddr,
         now: SystemTime,
     ) -> Result<Option<Cidr>, AccessError> {
-        if let Some(cidr) = self.settings(now).await?.block_of(addr) {
+        if let Some(cidr) = self.settings_for_release(now).await?.block_of(addr) {
             return Ok(Some(cidr));
         }
         let listing = self.list(&blocks_prefix(Family::of(addr))).await?;
@@ -306,7 +310,7 @@ impl Ipam {
     }
 
     pub(crate) async fn cooldown(&self, now: SystemTime) -> Result<Duration, AccessError> {
-        Ok(Duration::from_secs(self.settings(now).await?.config.ip_cooldown_seconds.into()))
+        Ok(Duration::from_secs(self.settings_for_release(now).await?.config.ip_cooldown_seconds.into()))
     }
 
     /// Returns the handles of the freed addresses, from memory unless they must be read anew.

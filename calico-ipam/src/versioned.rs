@@ -87,6 +87,13 @@ pub(crate) fn from_entry<T: Stored>(entry: Option<&Entry>) -> Result<Versioned<T
     Ok(Versioned { value, revision: Some(entry.revision) })
 }
 
+/// Reads an affinity. One that cannot be read counts as marked as deleted: whose a block is, the block itself says, and the
+/// next claim writes the affinity anew.
+pub(crate) fn affinity_from(entry: &Entry) -> Versioned<StoredAffinity> {
+    let marked_deleted = Versioned { value: None, revision: Some(entry.revision) };
+    from_entry(Some(entry)).unwrap_or(marked_deleted)
+}
+
 pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("IPAM's stored forms have text keys and no value that can fail")
 }

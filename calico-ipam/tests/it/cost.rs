@@ -224,6 +224,10 @@ async fn what_has_cooled_down_is_freed_without_a_listing_by_who_follows_the_watc
     assert_eq!(ipam.free_cooled(at(30)).await.unwrap(), 0);
     taken(&asked);
     assert_eq!(ipam.free_cooled(at(90)).await.unwrap(), 16);
-    assert_eq!(taken(&asked), [2, 2, 1], "the settings are read anew; then the block is, and written");
+    assert_eq!(
+        taken(&asked),
+        [2, 1, 1],
+        "configuration and pools are read anew; then the block is, and written"
+    );
     assert_eq!(ipam.free_cooled(at(90)).await.unwrap(), 0);
 }

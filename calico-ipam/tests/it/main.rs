@@ -8,6 +8,7 @@ mod common;
 mod contention;
 mod cost;
 mod cuts;
+mod damage;
 mod edge;
 mod explore;
 mod laws;

@@ -265,7 +265,7 @@ impl Ipam {
             for expected in &mut expected {
                 expected.sequence = expected.sequence.or_else(|| value.sequence_of(expected.addr));
             }
-            let handles = self.handles_of(&freed, attempt > 0).await?;
+            let handles = self.handles_of(value, &freed, attempt > 0).await?;
             let plan = plan_release(&block, &freed, &handles);
             match self.carry_out_release(cidr, plan, now).await? {
                 None => {
@@ -313,15 +313,21 @@ impl Ipam {
         Ok(Duration::from_secs(self.settings_for_release(now).await?.config.ip_cooldown_seconds.into()))
     }
 
-    /// Returns the handles of the freed addresses, from memory unless they must be read anew.
+    /// Returns the handles of the freed addresses, from memory unless they must be read anew. No handle counts less than a
+    /// block has: what is remembered of one that does is older than the block.
     async fn handles_of(
         &self,
+        block: &Block,
         freed: &Freed,
         anew: bool,
     ) -> Result<BTreeMap<String, Versioned<StoredHandle>>, AccessError> {
         let mut handles = BTreeMap::new();
         for handle in freed.freed.iter().filter_map(|(_, handle)| handle.as_deref()) {
-            let known = self.cache().handle(handle).filter(|_| !anew);
+            let counted = |known: &Versioned<StoredHandle>| {
+                known.value.as_ref().and_then(|counts| counts.block.get(&block.cidr())).copied().unwrap_or(0)
+            };
+            let known = self.cache().handle(handle);
+            let known = known.filter(|known| !anew && counted(known) >= block.count_of(handle));
             let value = match known {
                 Some(known) => known,
                 None if calico_model::resource::block::handle_key(handle).is_none() => continue,

@@ -213,3 +213,17 @@ async fn a_disabled_pool_serves_nobody() {
     let error = ipam(&store).auto_assign(named, at(0)).await.unwrap_err();
     assert!(matches!(error, AssignError::PoolDisabled { .. }));
 }
+
+/// The process of another node has added to the handle since this one has read it.
+#[tokio::test]
+async fn a_release_from_an_old_memory_of_its_handle_leaves_no_count() {
+    let store = store_with([pool("p", "10.0.0.0/24", 28)]);
+    let first = ipam(&store);
+    first.auto_assign(v4("n1", "h", 1), at(0)).await.unwrap();
+    let got = ipam(&store).auto_assign(v4("n2", "h", 1), at(0)).await.unwrap().v4[0].clone();
+    let release = Release { addr: got.addr, handle: Some("h".into()), sequence: Some(got.sequence) };
+    first.release(&[release], at(0)).await.unwrap();
+    let state = State::read(&store);
+    state.check();
+    assert_eq!(state.held(), 1);
+}

@@ -43,7 +43,7 @@ impl Ipam {
         let handle = clean_handle(&request.handle);
         key_of_handle(&handle)?;
         let (settings, fresh) = self.first_reads(&request, now).await?;
-        let mut effort = self.effort(&request, handle, &settings, now).await?;
+        let mut effort = self.effort(&request, handle, settings, now).await?;
         effort.fresh = fresh;
         effort.run().await
     }
@@ -85,7 +85,7 @@ impl Ipam {
         *request.count.of_mut(family) = 1;
         *request.pools.of_mut(family) = pools.to_vec();
         let settings = self.settings(now).await?;
-        let mut effort = self.effort(&request, "none".to_owned(), &settings, now).await?;
+        let mut effort = self.effort(&request, "none".to_owned(), settings, now).await?;
         self.read_host(&request.owner, family).await?;
         let had = self.cache().host(&request.owner, family).map(|host| host.affinities.clone());
         for cidr in had.into_iter().flatten().map(|(cidr, _)| cidr) {
@@ -111,23 +111,20 @@ impl Ipam {
         &'a self,
         request: &'a AutoAssign,
         handle: String,
-        settings: &'a Settings,
+        settings: Arc<Settings>,
         now: SystemTime,
     ) -> Result<Effort<'a>, AssignError> {
-        let labels = match &request.owner {
-            Owner::Host(node) if settings.selects_nodes() => self.labels(node, now).await?,
-            Owner::Host(_) | Owner::Virtual(_) => Arc::new(Labels::new()),
-        };
+        let pools = self.eligible(&settings, request, now).await?;
         let attributes = with_node(&request.owner, request.attributes.clone());
         Ok(Effort {
             ipam: self,
             holder: Holder { handle, attributes },
             request,
             now,
-            settings,
-            pools: eligible(settings, &labels, request)?,
+            pools,
             cooldown: Duration::from_secs(settings.config.ip_cooldown_seconds.into()),
             assigned: Assigned { notes: settings.problems.clone(), ..Assigned::default() },
+            settings,
             wanted: request.count,
             fresh: PerFamily::default(),
             listed: PerFamily::default(),
@@ -140,6 +137,37 @@ impl Ipam {
             limbo: Vec::new(),
         })
     }
+
+    /// Returns which of the settings' pools may serve a request, as places in their list.
+    async fn eligible(
+        &self,
+        settings: &Settings,
+        request: &AutoAssign,
+        now: SystemTime,
+    ) -> Result<PerFamily<Vec<usize>>, AssignError> {
+        let labels = match &request.owner {
+            Owner::Host(node) if settings.selects_nodes() => self.labels(node, now).await?,
+            Owner::Host(_) | Owner::Virtual(_) => Arc::new(Labels::new()),
+        };
+        let mut pools = PerFamily::default();
+        for family in Family::ALL {
+            if *request.count.of(family) > 0 {
+                let ask = Ask {
+                    node: owner_name(&request.owner),
+                    node_labels: &labels,
+                    namespace_labels: request.namespace_labels.as_ref(),
+                    intended_use: request.intended_use,
+                    requested: request.pools.of(family),
+                };
+                let found = settings.eligible(family, &ask)?;
+                let place = |pool: &&Object<IpPool>| {
+                    settings.pools.iter().position(|known| std::ptr::eq(known, *pool))
+                };
+                *pools.of_mut(family) = found.iter().filter_map(place).collect();
+            }
+        }
+        Ok(pools)
+    }
 }
 
 /// Adds who the addresses are for, which borrowing makes worth knowing.
@@ -150,35 +178,15 @@ pub(crate) fn with_node(owner: &Owner, mut attributes: BTreeMap<String, String>)
     attributes
 }
 
-fn eligible<'s>(
-    settings: &'s Settings,
-    labels: &Labels,
-    request: &AutoAssign,
-) -> Result<PerFamily<Vec<&'s Object<IpPool>>>, AssignError> {
-    let mut pools = PerFamily::default();
-    for family in Family::ALL {
-        if *request.count.of(family) > 0 {
-            let ask = Ask {
-                node: owner_name(&request.owner),
-                node_labels: labels,
-                namespace_labels: request.namespace_labels.as_ref(),
-                intended_use: request.intended_use,
-                requested: request.pools.of(family),
-            };
-            *pools.of_mut(family) = settings.eligible(family, &ask)?;
-        }
-    }
-    Ok(pools)
-}
-
 /// One request on its way.
 struct Effort<'a> {
     ipam: &'a Ipam,
     holder: Holder,
     request: &'a AutoAssign,
     now: SystemTime,
-    settings: &'a Settings,
-    pools: PerFamily<Vec<&'a Object<IpPool>>>,
+    settings: Arc<Settings>,
+    /// The pools that may serve it, as places in those of the settings.
+    pools: PerFamily<Vec<usize>>,
     cooldown: Duration,
     assigned: Assigned,
     /// What is still to be assigned; a family that can get no more is set to 0.
@@ -218,6 +226,9 @@ impl Effort<'_> {
                 Some(key) => {
                     last = Some(key);
                     attempts.pause().await;
+                    if let Err(error) = self.renew().await {
+                        return self.withdraw(error).await;
+                    }
                 }
             }
             if self.is_done() {
@@ -228,6 +239,41 @@ impl Effort<'_> {
             Some(key) => Err(AccessError::Contended { key, attempts: MAX_ATTEMPTS }.into()),
             None => self.finish().await,
         }
+    }
+
+    /// Reads the settings again after an attempt that failed: a pool may have been disabled since, and there may be a hundred
+    /// attempts.
+    async fn renew(&mut self) -> Result<(), AssignError> {
+        let settings = self.ipam.read_settings(self.now).await?;
+        self.pools = self.ipam.eligible(&settings, self.request, self.now).await?;
+        self.cooldown = Duration::from_secs(settings.config.ip_cooldown_seconds.into());
+        self.settings = settings;
+        Ok(())
+    }
+
+    /// Ends a request that no pool may serve any more: with what it has, or with the error when that is nothing.
+    async fn withdraw(mut self, error: AssignError) -> Result<Assigned, AssignError> {
+        if matches!(error, AssignError::Access(_)) {
+            return Err(error);
+        }
+        self.resolve().await?;
+        for family in Family::ALL {
+            let missing = std::mem::take(self.wanted.of_mut(family));
+            if missing > 0 {
+                let owner = self.request.owner.clone();
+                self.assigned.shortages.push(Shortage { family, owner, missing, pools: Vec::new() });
+            }
+        }
+        self.assigned.notes.push(error.to_string());
+        match self.finish().await {
+            Err(AssignError::Exhausted(_)) => Err(error),
+            other => other,
+        }
+    }
+
+    /// Returns the pools that may serve the request in a family, in the order they are tried.
+    fn pools(&self, family: Family) -> impl Iterator<Item = &Object<IpPool>> {
+        self.pools.of(family).iter().filter_map(|place| self.settings.pools.get(*place))
     }
 
     fn is_done(&self) -> bool {
@@ -396,12 +442,17 @@ impl Effort<'_> {
         self.assigned.add(allocations);
     }
 
-    /// Tidies up and turns what was assigned into the answer.
-    async fn finish(mut self) -> Result<Assigned, AssignError> {
+    /// Makes sure that no commit happens any more whose outcome is not known, and counts those that did.
+    async fn resolve(&mut self) -> Result<(), AssignError> {
         for (cidr, _) in self.limbo.iter().flat_map(|limbo| &limbo.bases) {
             self.ipam.void(cidr, self.now).await?;
         }
-        self.settle().await?;
+        self.settle().await
+    }
+
+    /// Tidies up and turns what was assigned into the answer.
+    async fn finish(mut self) -> Result<Assigned, AssignError> {
+        self.resolve().await?;
         for cidr in &self.suspects {
             self.ipam.recount(&self.holder.handle, cidr, self.now).await?;
         }

@@ -28,8 +28,8 @@ impl Ipam {
     pub async fn assign(&self, request: AssignAddress, now: SystemTime) -> Result<Allocation, AssignError> {
         let handle = clean_handle(&request.handle);
         key_of_handle(&handle)?;
-        let settings = self.settings(now).await?;
-        let (pool, cidr) = place(&settings, &request)?;
+        let mut settings = self.settings(now).await?;
+        let (mut pool, mut cidr) = place(&settings, &request)?;
         let holder = Holder { handle, attributes: with_node(&request.owner, request.attributes.clone()) };
         let mut last = block_key(&cidr);
         let mut limbo: Vec<Allocation> = Vec::new();
@@ -37,6 +37,9 @@ impl Ipam {
         for attempt in 0..MAX_ATTEMPTS {
             if attempt > 0 {
                 attempts.pause().await;
+                // The pool may have been disabled since, and there may be a hundred attempts.
+                settings = self.read_settings(now).await?;
+                (pool, cidr) = place(&settings, &request)?;
             }
             let block = self.read_block(&cidr, now).await?;
             if let Some(landed) = limbo.iter().find(|planned| holds(&block, planned, &holder)) {

@@ -3,7 +3,7 @@
 //! Everything here may be out of date. That is sound because every write names the revision of what it replaces: a
 //! decision made from an old memory fails as a conflict, the key is read again, and the decision is made anew. Only the
 //! settings (pools, reservations, configuration, labels of nodes) are not guarded by a revision; they are read again
-//! after [`MAX_AGE`].
+//! after [`SETTINGS_MAX_AGE`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,8 +19,9 @@ use crate::pool::Settings;
 use crate::request::PerFamily;
 use crate::versioned::Versioned;
 
-/// Settings are used for at most this long; who disables a pool may rely on it.
-pub(crate) const MAX_AGE: Duration = Duration::from_millis(500);
+/// For how long settings are used that were read once: who has disabled a pool waits longer before it is taken for closed.
+/// An assignment whose commit takes longer than that may still happen.
+pub const SETTINGS_MAX_AGE: Duration = Duration::from_millis(500);
 
 /// How many handles are remembered.
 const MAX_HANDLES: usize = 4096;
@@ -38,7 +39,7 @@ struct Aged<T> {
 impl<T> Aged<T> {
     fn young(&self, now: SystemTime) -> Option<Arc<T>> {
         // Also when the clock was set back, the value is read again.
-        let young = now.duration_since(self.read).is_ok_and(|age| age <= MAX_AGE);
+        let young = now.duration_since(self.read).is_ok_and(|age| age <= SETTINGS_MAX_AGE);
         young.then(|| self.value.clone())
     }
 }

@@ -94,6 +94,7 @@ mod versioned;
 
 pub use affinity::{Claimed, Emptiness};
 pub use block::{Block, DamagedBlock, Expected, Holder, Mismatch, WINDOWS_RESERVED};
+pub use cache::SETTINGS_MAX_AGE;
 pub use check::{Check, Finding, Held, Liveness};
 pub use config::MAX_COOLDOWN;
 pub use error::{AccessError, AffinityError, AssignError, ConfigError, ReleaseError};

@@ -1,6 +1,7 @@
 //! Where a request finds blocks beside the owner's own: one to claim or take over, then one to borrow from.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use calico_model::resource::IpPool;
@@ -26,7 +27,8 @@ impl Effort<'_> {
         family: Family,
         candidates: &[Candidate],
     ) -> Result<Result<Candidate, Vec<PoolShortage>>, AssignError> {
-        let config = &self.settings.config;
+        let settings = Arc::clone(&self.settings);
+        let config = &settings.config;
         let in_hand: BTreeSet<Cidr> = candidates.iter().map(|candidate| candidate.cidr).collect();
         if let Some(limit) = self.limit_reached(family, candidates) {
             return Ok(Err(self.shortage(family, &[Reason::BlockLimit(limit)])));
@@ -55,7 +57,8 @@ impl Effort<'_> {
         family: Family,
         in_hand: &BTreeSet<Cidr>,
     ) -> Result<Option<Candidate>, AssignError> {
-        let config = &self.settings.config;
+        let settings = Arc::clone(&self.settings);
+        let config = &settings.config;
         if config.auto_allocate_blocks
             && let Some(candidate) = self.claimable(family, in_hand).await?
         {
@@ -125,7 +128,7 @@ impl Effort<'_> {
         let tried = &self.tried | in_hand;
         let cache = self.ipam.cache();
         let (index, reserved) = (cache.index.of(family), &self.settings.reserved);
-        self.pools.of(family).iter().find_map(|pool| {
+        self.pools(family).find_map(|pool| {
             let start = self.cursor(&cache, &pool.spec);
             let guess =
                 index.claimable(&pool.spec, &self.request.owner, reserved, start, &tried, self.now)?;
@@ -147,7 +150,7 @@ impl Effort<'_> {
         }
         let cache = self.ipam.cache();
         let (index, reserved) = (cache.index.of(family), &self.settings.reserved);
-        let absent = self.pools.of(family).iter().flat_map(|pool| {
+        let absent = self.pools(family).flat_map(|pool| {
             let start = self.cursor(&cache, &pool.spec);
             let name = &pool.metadata.name;
             index.absent(&pool.spec, reserved, start).map(move |cidr| (name.clone(), cidr))
@@ -197,8 +200,7 @@ impl Effort<'_> {
     fn claim(&self, pool: Name, cidr: Cidr, block: Versioned<Block>) -> Candidate {
         let mut cache = self.ipam.cache();
         let owner = &self.request.owner;
-        let pools = self.pools.of(cidr.family());
-        if let Some(pool) = pools.iter().find(|known| known.metadata.name == pool)
+        if let Some(pool) = self.pools(cidr.family()).find(|known| known.metadata.name == pool)
             && let Some(number) = block_number(&pool.spec, &cidr)
         {
             cache.cursors.insert((owner.clone(), pool.spec.cidr), number + 1);
@@ -272,7 +274,7 @@ impl Effort<'_> {
         }
         loop {
             let tried = &self.tried | in_hand;
-            let found = self.pools.of(family).iter().find_map(|pool| {
+            let found = self.pools(family).find_map(|pool| {
                 let cidr =
                     self.ipam.cache().index.of(family).lender(&pool.spec, self.start(&pool.spec), &tried)?;
                 Some((pool.metadata.name.clone(), cidr))
@@ -308,13 +310,12 @@ impl Effort<'_> {
     }
 
     pub(super) fn pool_of(&self, cidr: &Cidr) -> Option<Name> {
-        let pools = self.pools.of(cidr.family());
-        let pool = pools.iter().find(|pool| pool.spec.cidr.covers(cidr))?;
+        let pool = self.pools(cidr.family()).find(|pool| pool.spec.cidr.covers(cidr))?;
         (pool.spec.block_size == cidr.prefix_len()).then(|| pool.metadata.name.clone())
     }
 
     pub(super) fn shortage(&self, family: Family, reasons: &[Reason]) -> Vec<PoolShortage> {
-        let pools = self.pools.of(family).iter();
+        let pools = self.pools(family);
         pools
             .map(|pool| {
                 let spec = &pool.spec;

@@ -1,8 +1,11 @@
 //! Which pool an address comes from: what it is for, who asks, and from where.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use calico_ipam::{AssignAddress, AutoAssign, PoolRef};
+use calico_ipam::{AssignAddress, AssignError, AutoAssign, Ipam, PoolRef};
+use calico_model::datastore::Atomicity;
+use calico_model::datastore::faulty::{Fault, FaultyStore};
 use calico_model::resource::block::Owner;
 use calico_model::resource::{AllowedUse, AssignmentMode, IpPool, Node, Object};
 use calico_model::{Labels, MemoryStore};
@@ -134,4 +137,34 @@ async fn a_given_address_is_assigned_for_what_its_pool_is_for() {
     assert_eq!(refused.to_string(), "address 10.9.0.1 is not in an enabled pool");
     let got = ipam(&store).assign(given(Some(AllowedUse::Tunnel)), at(0)).await.unwrap();
     assert_eq!((got.addr, got.pool.as_str()), (addr("10.0.3.9"), "c-tunnels"));
+}
+
+/// What disables a pool, and makes the commit that comes next fail as if somebody else had been first.
+fn disabled_meanwhile(store: &MemoryStore) -> Ipam {
+    let faulty = FaultyStore::new(store.clone(), Atomicity::Atomic);
+    let (rival, mut first) = (store.clone(), true);
+    faulty.before_commit(move |_| {
+        if !std::mem::take(&mut first) {
+            return Fault::None;
+        }
+        let mut closed = pool("p", "10.0.0.0/28", 30);
+        closed.spec.disabled = true;
+        rival.commit_now(vec![put(closed)]).unwrap();
+        Fault::Conflict
+    });
+    Ipam::new(Arc::new(faulty))
+}
+
+#[tokio::test]
+async fn a_pool_that_is_disabled_between_two_attempts_serves_nobody() {
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let error = disabled_meanwhile(&store).auto_assign(v4("n1", "h", 1), at(0)).await.unwrap_err();
+    assert!(matches!(error, AssignError::NoPool { .. }), "{error}");
+    assert_eq!(State::read(&store).held(), 0);
+
+    let store = store_with([pool("p", "10.0.0.0/28", 30)]);
+    let request = AssignAddress::new(addr("10.0.0.1"), "n1".parse().unwrap(), "h");
+    let error = disabled_meanwhile(&store).assign(request, at(0)).await.unwrap_err();
+    assert!(matches!(error, AssignError::NotInPool { pool: Some(_), .. }), "{error}");
+    assert_eq!(State::read(&store).held(), 0);
 }

@@ -1,13 +1,13 @@
 //! What goes with a resource when it is deleted.
 //!
-//! A pool is closed first, so that nobody assigns from it any more, and its blocks are taken back, which must be empty: a
-//! pool with addresses in use stays, closed. A node takes with it what only made sense on it: its endpoints and their addresses, its tunnels' addresses, its blocks, its own
+//! A pool is closed first, so that nobody assigns from it any more once all have read that, and its blocks are taken back,
+//! which must be empty: a pool with addresses in use stays, closed. A node takes with it what only made sense on it: its endpoints and their addresses, its tunnels' addresses, its blocks, its own
 //! settings, its BGP peers and its guarded interfaces. Each step may be repeated: after a crash the same deletion goes on.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use calico_ipam::{AffinityError, Assignment, Release, ReleaseError, TunnelKind};
+use calico_ipam::{AffinityError, Assignment, Release, ReleaseError, SETTINGS_MAX_AGE, TunnelKind};
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::resource::{
     BgpConfiguration, BgpPeer, FelixConfiguration, HostEndpoint, IpPool, Kind, ObjectId, ResourceKey, Spec,
@@ -76,6 +76,8 @@ async fn close_pool(client: &Client, id: &ObjectId, now: SystemTime) -> Result<(
         Err(ClientError::Invalid(_) | ClientError::Corrupt { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    // Whoever assigns may go by what it has read before; a block that is empty now need not be so then.
+    tokio::time::sleep(SETTINGS_MAX_AGE * 2).await;
     let ipam = crate::ipam::ipam(Arc::clone(client.store()));
     let taken = ipam.release_pool_affinities(&closed.spec.cidr, now).await;
     taken.map_err(|source| CascadeError::Pool { pool: id.clone(), source })?;

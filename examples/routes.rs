@@ -30,7 +30,7 @@ fn main() -> Result<(), Error> {
     for change in &plan.changes {
         println!("  {change}");
     }
-    for waiting in &plan.waiting {
+    for waiting in plan.waiting.iter() {
         println!("  (waiting: {waiting})");
     }
 

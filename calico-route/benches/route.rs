@@ -15,7 +15,7 @@ use calico_model::resource::{EncapMode, IpPool, Node, NodeBgp, Object, WorkloadE
 use calico_model::{Cidr, NodeName, Snapshot, Update};
 use calico_route::actual::Knowledge;
 use calico_route::netlink::Netlink;
-use calico_route::{Change, Computer, Desired, compute, diff, plan_delta};
+use calico_route::{Change, Computer, Desired, Waits, compute, diff, plan_delta};
 use nix::sys::resource::{UsageWho, getrusage};
 
 #[path = "../tests/it/namespace.rs"]
@@ -184,7 +184,7 @@ async fn end_to_end(machine: &TestNamespace) {
         let start = Instant::now();
         computer.apply(&update);
         let delta = computer.settle();
-        let plan = plan_delta(computer.desired(), &actual, &delta);
+        let plan = plan_delta(computer.desired(), &actual, &delta, &Waits::default());
         apply(&mut netlink, &plan.changes).await;
         plan.changes.iter().for_each(|change| assert_eq!(actual.made(change), Knowledge::Kept));
         took.push(start.elapsed());

@@ -13,7 +13,9 @@ use crate::actual::Actual;
 use crate::change::Change;
 use crate::compute::Delta;
 use crate::desired::Desired;
-use crate::resolve::{Kept, Resolver, Waiting};
+use crate::resolve::{Kept, Resolver};
+use crate::route::RouteKey;
+use crate::waits::Waits;
 
 mod links;
 mod routes;
@@ -25,7 +27,10 @@ pub struct Plan {
     /// The changes, in an order that is safe.
     pub changes: Vec<Change>,
     /// What is wanted and cannot be done yet, each in a sentence.
-    pub waiting: BTreeSet<Waiting>,
+    pub waiting: Waits,
+    /// Routes to which there is no way now, and which the kernel holds. Their removals are among the changes; the way may be
+    /// back in a moment.
+    pub stranded: BTreeSet<RouteKey>,
 }
 
 /// Works out the changes that make the kernel hold what is wanted.
@@ -51,25 +56,30 @@ pub fn plan_unlearned(desired: &Desired, actual: &Actual, may_be_learned: &dyn F
 }
 
 /// Works out the same as [`plan`] for a kernel that held everything that was wanted before `delta`; its cost follows what
-/// changed. Where something had to wait, the same is true as long as that still waits and nothing else does: what a
-/// route waits for is told only when `delta` has that route, so a plan that waits for other things has to be made anew.
+/// changed. `waited` is what had to wait then. Where the node waits for something else now, more is different than `delta` says,
+/// and the plan has to be made anew.
 #[must_use]
-pub fn plan_delta(desired: &Desired, actual: &Actual, delta: &Delta) -> Plan {
-    plan_of(desired, actual, if delta.everything { Scope::Everything } else { Scope::Delta(delta) }, None)
+pub fn plan_delta(desired: &Desired, actual: &Actual, delta: &Delta, waited: &Waits) -> Plan {
+    if delta.everything {
+        return plan(desired, actual);
+    }
+    let mut plan = plan_of(desired, actual, Scope::Delta(delta), None);
+    plan.waiting.keep(waited, delta);
+    plan
 }
 
 fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>, kept: Option<Kept<'_>>) -> Plan {
     let mut resolver = Resolver::new(desired, &actual.host, kept);
     let mut plan = Plan::default();
     let families = desired.node_addresses.keys().filter(|family| actual.host.speaks(**family));
-    plan.waiting.extend(families.filter_map(|family| resolver.node_device(*family).err()));
-    let links = links::changes(desired, &actual.sysctls, &mut resolver, &mut plan.waiting);
+    plan.waiting.node.extend(families.filter_map(|family| resolver.node_device(*family).err()));
+    let links = links::changes(desired, &actual.sysctls, &mut resolver, &mut plan.waiting.node);
     let peering = match scope {
         Scope::Everything => links::peering(desired, &actual.host),
         Scope::Delta(_) => Vec::new(),
     };
     let tables = tables::changes(desired, actual, &resolver, &links, scope);
-    let routes = routes::changes(desired, actual, &resolver, &links, scope, &mut plan.waiting);
+    let routes = routes::changes(desired, actual, &resolver, &links, scope);
     for changes in [
         links.first,
         tables.upserts,
@@ -82,8 +92,11 @@ fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>, kept: Option<Ke
     ] {
         plan.changes.extend(changes);
     }
-    let waiting = std::mem::take(&mut plan.waiting);
-    plan.waiting = waiting.iter().filter(|one| !resolver.follows(one, &waiting)).cloned().collect();
+    plan.stranded = routes.stranded;
+    let told = std::mem::take(&mut plan.waiting.node);
+    plan.waiting.routes = routes.waiting;
+    plan.waiting.routes.retain(|_, waiting| !resolver.follows(waiting, &told));
+    plan.waiting.node = told.iter().filter(|one| !resolver.follows(one, &told)).cloned().collect();
     plan
 }
 

@@ -68,6 +68,7 @@ pub mod reconcile;
 pub mod resolve;
 pub mod route;
 pub mod sysctl;
+mod waits;
 pub mod ways;
 
 pub use actual::{Actual, Host};
@@ -79,4 +80,5 @@ pub use diff::{Plan, diff, plan, plan_delta, plan_unlearned};
 pub use ownership::Ownership;
 pub use reconcile::Reconciler;
 pub use resolve::Waiting;
+pub use waits::Waits;
 pub use ways::{Distance, Ways};

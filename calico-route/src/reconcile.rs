@@ -15,6 +15,7 @@ use calico_model::InterfaceName;
 
 use crate::actual::Host;
 use crate::change::Change;
+use crate::diff::Plan;
 use crate::ownership::Ownership;
 use crate::route::{Form, RouteKey};
 
@@ -33,6 +34,9 @@ pub struct Settings {
     pub max_backoff: Duration,
     /// Passes that the kernel's events ask for are at least this far apart. 100 ms.
     pub min_interval: Duration,
+    /// Routes to which there is no way any more are left alone for this long: programs that look after the network remove a
+    /// route and put it back in the next moment, and what leads over it still does. 1 s.
+    pub patience: Duration,
 }
 
 impl Default for Settings {
@@ -43,6 +47,7 @@ impl Default for Settings {
             backoff: Duration::from_millis(500),
             max_backoff: Duration::from_secs(30),
             min_interval: Duration::from_millis(100),
+            patience: Duration::from_secs(1),
         }
     }
 }
@@ -77,6 +82,8 @@ pub struct Reconciler {
     last_pass: Option<Instant>,
     failures: u32,
     first_seen: BTreeMap<InterfaceName, Instant>,
+    /// Since when there is no way to routes.
+    stranded: BTreeMap<RouteKey, Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +103,7 @@ impl Reconciler {
             last_pass: None,
             failures: 0,
             first_seen: BTreeMap::new(),
+            stranded: BTreeMap::new(),
         }
     }
 
@@ -131,26 +139,26 @@ impl Reconciler {
         }
     }
 
-    /// Splits off the changes that are to be made now: removals over a workload's interface that appeared only lately
-    /// are left for a later pass, which comes by itself. What is beside a route that is written is not left: the datastore
+    /// Splits off the changes that are to be made now: removals over a workload's interface that appeared only lately, and
+    /// those of routes to which there is no way only since lately, are left for a later pass, which comes by itself. What is beside a route that is written is not left: the datastore
     /// knows that destination, and the kernel would refuse the route while the other is before it.
-    pub fn admit(
-        &mut self,
-        changes: Vec<Change>,
-        host: &Host,
-        ownership: &Ownership,
-        now: Instant,
-    ) -> Vec<Change> {
+    pub fn admit(&mut self, plan: &Plan, host: &Host, ownership: &Ownership, now: Instant) -> Vec<Change> {
         self.first_seen.retain(|device, _| host.links.contains_key(device));
         for device in host.links.keys().filter(|device| ownership.is_workload(device)) {
             self.first_seen.entry(device.clone()).or_insert(now);
         }
-        let replaced: BTreeSet<RouteKey> = changes.iter().filter_map(Change::replaced).collect();
-        let (held, admitted): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| {
-            matches!(change, Change::RemoveRoute { key, .. } if !replaced.contains(key))
-                && self.grace_end(change).is_some_and(|end| end > now)
-        });
-        if let Some(end) = held.iter().filter_map(|change| self.grace_end(change)).min() {
+        self.stranded.retain(|key, _| plan.stranded.contains(key));
+        for key in &plan.stranded {
+            self.stranded.entry(*key).or_insert(now);
+        }
+        let replaced: BTreeSet<RouteKey> = plan.changes.iter().filter_map(Change::replaced).collect();
+        let held_until = |change: &Change| {
+            let Change::RemoveRoute { key, .. } = change else { return None };
+            self.held_until(change).filter(|end| *end > now && !replaced.contains(key))
+        };
+        let next = plan.changes.iter().filter_map(held_until).min();
+        let admitted = plan.changes.iter().filter(|change| held_until(change).is_none()).cloned().collect();
+        if let Some(end) = next {
             self.wake(end);
         }
         admitted
@@ -183,10 +191,13 @@ impl Reconciler {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    fn grace_end(&self, change: &Change) -> Option<Instant> {
-        let Change::RemoveRoute { route, .. } = change else { return None };
-        let Form::Device(device) = &route.form else { return None };
-        self.first_seen.get(device).map(|seen| *seen + self.settings.grace)
+    fn held_until(&self, change: &Change) -> Option<Instant> {
+        let Change::RemoveRoute { key, route } = change else { return None };
+        let stranded = self.stranded.get(key).map(|since| *since + self.settings.patience);
+        let seen = route.form.devices().filter_map(|device| self.first_seen.get(device)).max();
+        // A route over a gateway is none that a CNI plugin writes.
+        let seen = seen.filter(|_| !matches!(route.form, Form::Gateways(_)));
+        stranded.max(seen.map(|seen| *seen + self.settings.grace))
     }
 }
 

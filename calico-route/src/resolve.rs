@@ -49,6 +49,13 @@ pub enum Waiting {
         /// The other's.
         by: String,
     },
+    /// Another program's route to the same destination has a lower metric, so the kernel uses that one.
+    Shadowed {
+        /// Our route.
+        wanted: String,
+        /// The other's.
+        by: String,
+    },
     /// The network cannot carry wrapped packets of any useful size.
     MtuTooSmall {
         /// The device packets leave by.
@@ -110,6 +117,11 @@ impl fmt::Display for Waiting {
                 f,
                 "the route {wanted} cannot be set because another program's route is there ({by}); remove it or give \
                  it another metric"
+            ),
+            Waiting::Shadowed { wanted, by } => write!(
+                f,
+                "the route {wanted} is not used because another program's route to there has a lower metric ({by}); remove \
+                 it or give it a higher one"
             ),
             Waiting::MtuTooSmall { device, mtu, least } => write!(
                 f,
@@ -303,6 +315,7 @@ impl<'h> Resolver<'h> {
             | Waiting::NotIpip(_)
             | Waiting::NotOnLink { .. }
             | Waiting::Taken { .. }
+            | Waiting::Shadowed { .. }
             | Waiting::MtuTooSmall { .. }
             | Waiting::MtuOutOfRange { .. } => false,
         }

@@ -319,10 +319,10 @@ impl Dataplane {
         if let Some(known) = self.remembered(&desired.ownership, now)
             && keep.is_none()
         {
-            let plan = calico_route::plan_delta(desired, &known.actual, delta);
-            let changes = reconciler.admit(plan.changes.clone(), &known.actual.host, &desired.ownership, now);
-            // What a tunnel waits for is found by every plan; what a route waits for only when the route is looked at.
-            if plan.waiting == known.waiting && changes == plan.changes {
+            let plan = calico_route::plan_delta(desired, &known.actual, delta, &known.waiting);
+            let changes = reconciler.admit(&plan, &known.actual.host, &desired.ownership, now);
+            if plan.waiting.node == known.waiting.node && changes == plan.changes {
+                let known = Memory { waiting: plan.waiting.clone(), ..known };
                 let departed = self.departures.pass_delta(desired, &known.actual, &changes, delta);
                 let mut pass = RoutePass::with_mtu(desired.workload_mtu(&known.actual.host));
                 pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
@@ -352,7 +352,7 @@ impl Dataplane {
             None => calico_route::plan(desired, &actual),
         };
         let planned = plan.changes.len();
-        let mut changes = reconciler.admit(plan.changes, &actual.host, &desired.ownership, now);
+        let mut changes = reconciler.admit(&plan, &actual.host, &desired.ownership, now);
         if let Some(keep) = keep {
             leave_alone(&mut changes, keep);
         }
@@ -453,49 +453,4 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use calico_model::Family;
-    use calico_route::route::{Gateway, Installed};
-
-    use super::*;
-
-    #[test]
-    fn what_may_have_been_learned_stays_unless_another_route_of_its_key_is_written() {
-        let gateway =
-            Gateway { address: "192.0.2.1".parse().unwrap(), device: "eth0".parse().unwrap(), onlink: false };
-        let route = Installed { protocol: 80, form: Form::Gateways([gateway].into()) };
-        let key = |prefix: &str| RouteKey::main(prefix.parse().unwrap(), 1024);
-        let removal = |prefix| Change::RemoveRoute { key: key(prefix), route: route.clone() };
-        let written = Change::ReplaceRoute { key: key("10.1.0.0/26"), form: Form::Blackhole };
-        let mut changes =
-            vec![removal("10.0.0.0/26"), removal("10.1.0.0/26"), removal("10.2.0.0/26"), written.clone()];
-        let learned: Cidr = "10.0.0.0/15".parse().unwrap();
-        leave_alone(&mut changes, &|destination: &Cidr| learned.covers(destination));
-        assert_eq!(changes, [removal("10.1.0.0/26"), removal("10.2.0.0/26"), written]);
-    }
-
-    /// On a kernel without VXLAN, everything that belongs on the device is refused, each in its own way.
-    #[tokio::test]
-    async fn what_belongs_on_a_device_that_cannot_be_made_is_not_told_of() {
-        let device: InterfaceName = "vxlan.absent".parse().unwrap();
-        let own = || device.clone();
-        let key = RouteKey::main("192.0.2.0/26".parse().unwrap(), 1024);
-        let changes = [
-            Change::SetSysctl { sysctl: Sysctl::disable_ipv6(&device), value: "0".to_owned() },
-            Change::SetSysctl {
-                sysctl: Sysctl::of_device(&device, "conf", Family::V4, "rp_filter"),
-                value: "1".to_owned(),
-            },
-            Change::SetLink { device: own(), mtu: Some(1450), mac: None },
-            Change::StopChecksumOffload { device: own() },
-            Change::AddAddress { device: own(), address: "192.0.2.1/32".parse().unwrap(), mark: None },
-            Change::AddRoute { key, form: Form::Device(own()) },
-        ];
-        let mut netlink = Netlink::connect().unwrap();
-        for outcome in netlink.apply(&changes).await {
-            let error = outcome.result.expect_err("there is no such device");
-            assert!(follows(outcome.change, &error, &[&device].into()), "{error}");
-            assert!(!follows(outcome.change, &error, &BTreeSet::new()), "{error}");
-        }
-    }
-}
+mod tests;

@@ -1,9 +1,8 @@
 //! What is remembered of the kernel between passes.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use calico_route::Waiting;
+use calico_route::Waits;
 use calico_route::actual::Actual;
 use calico_route::ownership::Ownership;
 
@@ -20,7 +19,7 @@ pub(super) struct Memory {
     /// How ours was told from others' when it was read, and what was asked for.
     pub(super) ownership: Ownership,
     /// What of the wanted could not be had.
-    pub(super) waiting: BTreeSet<Waiting>,
+    pub(super) waiting: Waits,
 }
 
 impl Memory {
@@ -43,7 +42,7 @@ mod tests {
             actual: Actual::default(),
             since,
             ownership: Ownership::default(),
-            waiting: BTreeSet::new(),
+            waiting: Waits::default(),
         };
         assert!(memory.serves(&Ownership::default(), since));
         assert!(!memory.serves(&Ownership::default(), since + MEMORY));

@@ -1,7 +1,7 @@
 //! Routes.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Scope;
 use super::links::Links;
@@ -19,6 +19,9 @@ pub(super) struct Routes {
     pub(super) extras: Vec<Change>,
     pub(super) upserts: Vec<Change>,
     pub(super) removals: Vec<Change>,
+    pub(super) waiting: BTreeMap<RouteKey, Waiting>,
+    /// See [`Plan::stranded`](super::Plan::stranded).
+    pub(super) stranded: BTreeSet<RouteKey>,
 }
 
 pub(super) fn changes(
@@ -27,13 +30,12 @@ pub(super) fn changes(
     resolver: &Resolver<'_>,
     links: &Links,
     scope: Scope<'_>,
-    waiting: &mut BTreeSet<Waiting>,
 ) -> Routes {
     let mut routes = Routes::default();
     let mut upserts: Vec<(Rank, Change)> = Vec::new();
     for (key, route) in scope.of(&desired.routes, |delta| &delta.routes) {
         if !actual.host.speaks(key.prefix.family()) {
-            waiting.insert(Waiting::FamilyAbsent(key.prefix.family()));
+            routes.waiting.insert(*key, Waiting::FamilyAbsent(key.prefix.family()));
             continue;
         }
         let held = actual.routes.get(key).map_or(&[][..], Vec::as_slice);
@@ -47,12 +49,20 @@ pub(super) fn changes(
                 Some(form) => form,
                 None => {
                     // What is there cannot be right, except that a workload's interface that is down comes back.
-                    waiting.insert(problem);
+                    if matches!(problem, Waiting::Unreachable(_)) && !held.is_empty() {
+                        routes.stranded.insert(*key);
+                    }
+                    routes.waiting.insert(*key, problem);
                     routes.remove(key, held);
                     continue;
                 }
             },
         };
+        if let Some((other, first)) = shadow(actual, key).filter(|_| route.class != Class::Learned) {
+            let wanted = format!("{key} {form}");
+            let by = format!("metric {} {} protocol {}", other.priority, first.form, first.protocol);
+            routes.waiting.insert(*key, Waiting::Shadowed { wanted, by });
+        }
         let kept = held.iter().position(|held| held.protocol == PROTOCOL && held.form == form);
         if let Some(kept) = kept
             && (held.len() == 1 || actual.host.foreign.contains_key(key))
@@ -64,7 +74,7 @@ pub(super) fn changes(
         if let Some(other) = actual.host.foreign.get(key).and_then(|others| others.first()) {
             let wanted = format!("{key} {form}");
             let by = format!("{} protocol {}", other.form, other.protocol);
-            waiting.insert(Waiting::Taken { wanted, by });
+            routes.waiting.insert(*key, Waiting::Taken { wanted, by });
             routes.remove(key, held);
             continue;
         }
@@ -96,6 +106,14 @@ impl Routes {
     fn remove<'r>(&mut self, key: &RouteKey, held: impl IntoIterator<Item = &'r Installed>) {
         self.removals.extend(held.into_iter().map(|route| removal(key, route)));
     }
+}
+
+/// Returns the route of others that the kernel uses in place of ours to the same destination.
+fn shadow<'a>(actual: &'a Actual, key: &RouteKey) -> Option<(&'a RouteKey, &'a Installed)> {
+    let others = actual.host.foreign.range(RouteKey::all_to(key.prefix)).next();
+    others
+        .filter(|(other, _)| other.priority < key.priority)
+        .and_then(|(other, held)| Some((other, held.first()?)))
 }
 
 /// Returns the route over a gateway that is not known to be on the link, if the kernel holds it: it asks the tables of all

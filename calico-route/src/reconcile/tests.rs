@@ -16,6 +16,10 @@ fn departure(device: &str) -> Change {
     Change::RemoveRoute { key, route: Installed { protocol: 3, form } }
 }
 
+fn plan<const N: usize>(changes: [Change; N]) -> Plan {
+    Plan { changes: changes.into(), ..Plan::default() }
+}
+
 fn host_with(device: &str) -> Host {
     let mut kernel = crate::fake::FakeKernel::default();
     kernel.add_link(&device.parse().unwrap(), &[]);
@@ -82,13 +86,13 @@ fn routes_over_a_new_interface_are_left_alone_for_a_while() {
     let host = host_with("cali1");
     let ours = Ownership::default();
     assert_eq!(reconciler.next(now), Next::Pass);
-    assert_eq!(reconciler.admit(vec![departure("cali1")], &host, &ours, now), []);
+    assert_eq!(reconciler.admit(&plan([departure("cali1")]), &host, &ours, now), []);
     reconciler.finished(End::Clean, at(now, 1));
     assert_eq!(reconciler.next(at(now, 1)), Next::Wait(at(now, 10_000)));
     let later = at(now, 10_000);
-    let admitted = reconciler.admit(vec![departure("cali1")], &host, &ours, later);
+    let admitted = reconciler.admit(&plan([departure("cali1")]), &host, &ours, later);
     assert_eq!(admitted, [departure("cali1")]);
-    assert_eq!(reconciler.admit(vec![departure("cali1")], &Host::default(), &ours, later).len(), 1);
+    assert_eq!(reconciler.admit(&plan([departure("cali1")]), &Host::default(), &ours, later).len(), 1);
 }
 
 #[test]
@@ -98,7 +102,7 @@ fn only_removals_are_held_back() {
     let host = host_with("cali1");
     let form = Form::Device("cali1".parse().unwrap());
     let add = Change::AddRoute { key: RouteKey::main("192.168.0.1/32".parse().unwrap(), 0), form };
-    assert_eq!(reconciler.admit(vec![add.clone()], &host, &Ownership::default(), now), [add]);
+    assert_eq!(reconciler.admit(&plan([add.clone()]), &host, &Ownership::default(), now), [add]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What others put beside ours under the same key, of which the kernel removes whichever fits first.
 
 use calico_route::reconcile::Settings;
-use calico_route::{Reconciler, diff};
+use calico_route::{Reconciler, plan};
 
 use crate::cluster::{three_dual_nodes, three_nodes};
 use crate::drift::clock;
@@ -110,7 +110,7 @@ async fn a_route_that_is_before_a_wanted_one_goes_at_once_over_a_new_interface_t
     machine.ip("route add 192.168.0.2 dev cali2 metric 1024");
     let actual = netlink.read(&desired.ownership).await.unwrap();
     let mut reconciler = Reconciler::new(Settings::default());
-    let changes = reconciler.admit(diff(&desired, &actual), &actual.host, &desired.ownership, clock());
+    let changes = reconciler.admit(&plan(&desired, &actual), &actual.host, &desired.ownership, clock());
     for outcome in netlink.apply(&changes).await {
         assert!(outcome.result.is_ok(), "{}: {:?}", outcome.change, outcome.result);
     }

@@ -1,6 +1,5 @@
 //! What is wanted, case by case.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use calico_model::learned::LearnedRoutes;
@@ -10,7 +9,7 @@ use calico_route::actual::{Ipv6, LinkState};
 use calico_route::device::{Mtu, ipip_device, vxlan_device};
 use calico_route::fake::FakeKernel;
 use calico_route::route::{Class, NextHop, Reach, Route, RouteKey, Target};
-use calico_route::{Change, Desired, Problem, compute, diff, plan};
+use calico_route::{Change, Desired, Problem, Waits, compute, diff, plan};
 
 use crate::cluster::{
     block, dual_stack, learn, lend, node, node_name, pool, three_dual_nodes, three_nodes, workload,
@@ -533,7 +532,7 @@ fn a_tunnel_address_that_is_missing_for_a_moment_takes_nothing_along() {
     let desired = on_node1(&snapshot);
     assert_eq!(problems(&desired).len(), 2);
     let plan = plan(&desired, &kernel.read(&desired.ownership));
-    assert_eq!((plan.changes, plan.waiting), (vec![], BTreeSet::new()));
+    assert_eq!((plan.changes, plan.waiting), (vec![], Waits::default()));
 
     // The pools themselves give the tunnel up.
     for cidr in ["192.168.0.0/16", "fd00::/48"] {

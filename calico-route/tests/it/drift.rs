@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use calico_model::learned::LearnedRoutes;
 use calico_route::netlink::{Netlink, Watch};
 use calico_route::reconcile::{End, Next, Settings};
-use calico_route::{Change, Desired, Reconciler, compute, plan};
+use calico_route::{Change, Desired, Reconciler, Waiting, compute, plan};
 
 use crate::cluster::{node_name, three_nodes};
 use crate::namespace::{TestNamespace, machine};
@@ -29,15 +29,18 @@ impl Driver {
     pub(crate) async fn start(mut netlink: Netlink, receive_buffer: usize) -> Self {
         let desired = compute(&three_nodes(), &node_name("node1"), &LearnedRoutes::new());
         let watch = netlink.watch_with(&desired.ownership, receive_buffer).await.unwrap();
-        let mut reconciler = Reconciler::new(Settings::default());
+        // As where the workload's interface has been there for long.
+        let mut settings = Settings::default();
+        settings.grace = Duration::ZERO;
+        let mut reconciler = Reconciler::new(settings);
         reconciler.in_sync(clock());
         Self { netlink, watch, reconciler, desired, passes: 0 }
     }
 
     async fn pass(&mut self) {
         let actual = self.netlink.read(&self.desired.ownership).await.unwrap();
-        let changes = plan(&self.desired, &actual).changes;
-        let changes = self.reconciler.admit(changes, &actual.host, &self.desired.ownership, clock());
+        let plan = plan(&self.desired, &actual);
+        let changes = self.reconciler.admit(&plan, &actual.host, &self.desired.ownership, clock());
         let outcomes = self.netlink.apply(&changes).await;
         let end =
             if outcomes.iter().all(|outcome| outcome.result.is_ok()) { End::Clean } else { End::Failed };
@@ -71,7 +74,8 @@ impl Driver {
         loop {
             self.run_until(clock() + Duration::from_millis(200)).await;
             let left = plan(&self.desired, &self.netlink.read(&self.desired.ownership).await.unwrap());
-            if left.changes.is_empty() && left.waiting.is_empty() {
+            let hidden = |waiting: &Waiting| matches!(waiting, Waiting::Shadowed { .. });
+            if left.changes.is_empty() && left.waiting.iter().all(hidden) {
                 return;
             }
             let left: Vec<_> = left.changes.iter().take(5).map(Change::to_string).collect();

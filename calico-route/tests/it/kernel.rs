@@ -9,7 +9,7 @@ use calico_model::{Snapshot, Update};
 use calico_route::actual::Knowledge;
 use calico_route::netlink::{Event, Netlink, Subject};
 use calico_route::route::{Form, Gateway, RouteKey};
-use calico_route::{Change, Computer, Desired, Ownership, compute, diff, plan_delta};
+use calico_route::{Change, Computer, Desired, Ownership, Waits, compute, diff, plan_delta};
 
 use crate::cluster::{block, learn, node_name, pool, three_dual_nodes, three_nodes, workload};
 use crate::namespace::machine;
@@ -439,7 +439,7 @@ async fn change_by_change_the_kernel_is_what_is_remembered_of_it() {
         step(&mut snapshot);
         let delta = tell(&mut computer, &snapshot);
         assert!(!delta.everything && !delta.is_empty());
-        let changes = plan_delta(computer.desired(), &actual, &delta).changes;
+        let changes = plan_delta(computer.desired(), &actual, &delta, &Waits::default()).changes;
         assert!(changes.len() <= 3, "{changes:?}");
         for outcome in netlink.apply(&changes).await {
             assert!(outcome.result.is_ok(), "{}: {:?}", outcome.change, outcome.result);

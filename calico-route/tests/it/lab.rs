@@ -7,7 +7,7 @@ use calico_model::learned::LearnedRoutes;
 use calico_model::resource::{EncapMode, FelixConfiguration, Node, NodeBgp, Object, ProgramClusterRoutes};
 use calico_model::{InterfaceAddr, Name, NodeName, Snapshot, Update};
 use calico_route::departed::Departures;
-use calico_route::{Computer, compute, diff, plan_delta};
+use calico_route::{Computer, Waits, compute, diff, plan_delta};
 
 use crate::cluster::{block, lend, node_name, pool, workload};
 use crate::namespace::TestNamespace;
@@ -309,7 +309,7 @@ async fn pe63_an_address_that_moves_on_this_node_takes_no_connection_along() {
         computer.apply(&Update::Put(Box::new(object.clone().into())));
     }
     let delta = computer.settle();
-    let changes = plan_delta(computer.desired(), &actual, &delta).changes;
+    let changes = plan_delta(computer.desired(), &actual, &delta, &Waits::default()).changes;
     let departed = departures.pass_delta(computer.desired(), &actual, &changes, &delta);
     let address: IpAddr = lab.plan.workloads[0].parse().unwrap();
     assert_eq!((departed.before.contains(&address), departed.after.is_empty()), (true, true));

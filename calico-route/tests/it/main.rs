@@ -23,6 +23,7 @@ mod machines;
 #[cfg(feature = "netlink")]
 mod namespace;
 mod next_hops;
+mod patience;
 mod peering;
 mod services;
 mod settings;

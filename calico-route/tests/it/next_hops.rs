@@ -217,9 +217,9 @@ impl Follower {
         let delta = self.computer.settle();
         let desired = self.computer.desired();
         let actual = self.kernel.read(&desired.ownership);
-        let (mut short, whole) = (plan_delta(desired, &actual, &delta), plan(desired, &actual));
-        // Another reason to wait has everything looked at.
-        if short.waiting != waited {
+        let (mut short, whole) = (plan_delta(desired, &actual, &delta, &waited), plan(desired, &actual));
+        // Where the node waits for something else everything is looked at.
+        if short.waiting.node != waited.node {
             short = whole.clone();
         }
         assert_eq!(short, whole);

@@ -1,0 +1,100 @@
+use calico_model::resource::{IpPool, Node, NodeBgp, Object, WorkloadEndpoint};
+use calico_model::{Family, Update};
+use calico_route::Computer;
+use calico_route::reconcile::Settings;
+use calico_route::route::{Gateway, Installed};
+
+use super::*;
+
+#[test]
+fn what_may_have_been_learned_stays_unless_another_route_of_its_key_is_written() {
+    let gateway =
+        Gateway { address: "192.0.2.1".parse().unwrap(), device: "eth0".parse().unwrap(), onlink: false };
+    let route = Installed { protocol: 80, form: Form::Gateways([gateway].into()) };
+    let key = |prefix: &str| RouteKey::main(prefix.parse().unwrap(), 1024);
+    let removal = |prefix| Change::RemoveRoute { key: key(prefix), route: route.clone() };
+    let written = Change::ReplaceRoute { key: key("10.1.0.0/26"), form: Form::Blackhole };
+    let mut changes =
+        vec![removal("10.0.0.0/26"), removal("10.1.0.0/26"), removal("10.2.0.0/26"), written.clone()];
+    let learned: Cidr = "10.0.0.0/15".parse().unwrap();
+    leave_alone(&mut changes, &|destination: &Cidr| learned.covers(destination));
+    assert_eq!(changes, [removal("10.1.0.0/26"), removal("10.2.0.0/26"), written]);
+}
+
+/// On a kernel without VXLAN, everything that belongs on the device is refused, each in its own way.
+#[tokio::test]
+async fn what_belongs_on_a_device_that_cannot_be_made_is_not_told_of() {
+    let device: InterfaceName = "vxlan.absent".parse().unwrap();
+    let own = || device.clone();
+    let key = RouteKey::main("192.0.2.0/26".parse().unwrap(), 1024);
+    let changes = [
+        Change::SetSysctl { sysctl: Sysctl::disable_ipv6(&device), value: "0".to_owned() },
+        Change::SetSysctl {
+            sysctl: Sysctl::of_device(&device, "conf", Family::V4, "rp_filter"),
+            value: "1".to_owned(),
+        },
+        Change::SetLink { device: own(), mtu: Some(1450), mac: None },
+        Change::StopChecksumOffload { device: own() },
+        Change::AddAddress { device: own(), address: "192.0.2.1/32".parse().unwrap(), mark: None },
+        Change::AddRoute { key, form: Form::Device(own()) },
+    ];
+    let mut netlink = Netlink::connect().unwrap();
+    for outcome in netlink.apply(&changes).await {
+        let error = outcome.result.expect_err("there is no such device");
+        assert!(follows(outcome.change, &error, &[&device].into()), "{error}");
+        assert!(!follows(outcome.change, &error, &BTreeSet::new()), "{error}");
+    }
+}
+
+/// A workload of the node whose interface is not there.
+fn workload(name: &str, device: &str, addr: &str) -> Update {
+    let mut object = Object::new(name.parse().unwrap(), WorkloadEndpoint::on("node1".parse().unwrap()));
+    object.metadata.namespace = Some("default".parse().unwrap());
+    object.spec.interface_name = Some(device.parse().unwrap());
+    object.spec.ip_networks = vec![addr.parse().unwrap()];
+    Update::Put(Box::new(object.into()))
+}
+
+/// In a network namespace of its own.
+async fn while_a_route_waits() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
+    let mut dataplane = Dataplane::connect().await.unwrap();
+    let mut reconciler = Reconciler::new(Settings::default());
+    let mut computer = Computer::new("node1".parse().unwrap());
+    let pool = Object::new("pool".parse().unwrap(), IpPool::new("192.0.2.0/24".parse().unwrap()));
+    let node = Node { bgp: Some(NodeBgp::at("198.51.100.1/24".parse().unwrap())), ..Node::new() };
+    computer.apply(&Update::Put(Box::new(Object::new("node1".parse().unwrap(), node).into())));
+    computer.apply(&Update::Put(Box::new(pool.into())));
+    computer.apply(&workload("one", "cali1", "192.0.2.1/32"));
+    let mut told = Vec::new();
+    let steps = [
+        None,
+        None,
+        None,
+        Some(workload("two", "cali2", "192.0.2.2/32")),
+        Some(workload("one", "cali3", "192.0.2.1/32")),
+    ];
+    for step in steps {
+        step.iter().for_each(|update| computer.apply(update));
+        let delta = computer.settle();
+        let desired = computer.desired();
+        let pass = dataplane.apply_routes(desired, &delta, &mut reconciler, None, crate::clock::now()).await;
+        assert!(!pass.failed, "{:?}", pass.problems);
+        let absent = pass.problems.iter().filter_map(|problem| problem.strip_prefix("interface "));
+        let absent: Vec<_> =
+            absent.filter_map(|problem| problem.split(' ').next().map(str::to_owned)).collect();
+        told.push((pass.interfaces.is_some(), absent.join(" ")));
+    }
+    // The first one switches forwarding on, which the kernel tells to the second.
+    let expected = [(false, "cali1"), (false, "cali1 cali2"), (false, "cali2 cali3")];
+    assert_eq!(told[2..], expected.map(|(read, absent)| (read, absent.to_owned())));
+}
+
+#[test]
+fn while_a_route_waits_a_change_of_another_has_nothing_read() {
+    let alone = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(while_a_route_waits());
+    };
+    std::thread::spawn(alone).join().expect("the thread says why");
+}

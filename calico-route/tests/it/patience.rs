@@ -1,0 +1,128 @@
+//! What is left alone for a while, on a kernel in memory.
+
+use std::time::{Duration, Instant};
+
+use calico_model::learned::LearnedRoutes;
+use calico_model::resource::{EncapMode, FelixConfiguration, Object, ProgramClusterRoutes};
+use calico_route::fake::FakeKernel;
+use calico_route::reconcile::{End, Next, Settings};
+use calico_route::route::{Form, Gateway, Installed, Odd, RouteKey};
+use calico_route::{Desired, Reconciler, compute, plan};
+
+use crate::cluster::{node_name, pool, three_nodes};
+
+struct Machine {
+    kernel: FakeKernel,
+    reconciler: Reconciler,
+    desired: Desired,
+    start: Instant,
+}
+
+impl Machine {
+    /// A machine with an interface for a workload, whose pools' packets are not wrapped, and the third node beyond a router.
+    #[expect(clippy::disallowed_methods, reason = "some instant to count from; nothing waits for it")]
+    fn new() -> Self {
+        let mut snapshot = three_nodes();
+        pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::Never);
+        let setting = Some(ProgramClusterRoutes::Enabled);
+        let spec = FelixConfiguration { program_cluster_routes: setting, ..FelixConfiguration::new() };
+        snapshot.insert(Object::new("default".parse().unwrap(), spec));
+        let mut kernel = FakeKernel::default();
+        kernel.add_link(&"eth0".parse().unwrap(), &["172.16.6.1/24".parse().unwrap()]);
+        kernel.add_link(&"cali1".parse().unwrap(), &[]);
+        let desired = compute(&snapshot, &node_name("node1"), &LearnedRoutes::new());
+        let start = Instant::now();
+        let mut reconciler = Reconciler::new(Settings::default());
+        reconciler.in_sync(start);
+        let mut machine = Self { kernel, reconciler, desired, start };
+        machine.set_default();
+        machine
+    }
+
+    fn set_default(&mut self) {
+        let (address, device) = ("172.16.6.254".parse().unwrap(), "eth0".parse().unwrap());
+        let form = Form::Gateways([Gateway { address, device, onlink: false }].into());
+        self.kernel.routes.insert(default(), vec![Installed { protocol: 16, form }]);
+    }
+
+    /// Makes a pass, and returns what it changed.
+    fn pass(&mut self, millis: u64) -> Vec<String> {
+        let now = self.start + Duration::from_millis(millis);
+        self.reconciler.kernel_changed(now);
+        assert_eq!(self.reconciler.next(now), Next::Pass);
+        let actual = self.kernel.read(&self.desired.ownership);
+        let plan = plan(&self.desired, &actual);
+        let changes = self.reconciler.admit(&plan, &actual.host, &self.desired.ownership, now);
+        assert!(self.kernel.apply(&changes).iter().all(Result::is_ok), "{changes:?}");
+        self.reconciler.finished(End::Clean, now);
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    fn next(&mut self, millis: u64) -> Option<u64> {
+        let next = self.reconciler.next(self.start + Duration::from_millis(millis));
+        let Next::Wait(at) = next else { return None };
+        u64::try_from((at - self.start).as_millis()).ok()
+    }
+}
+
+fn default() -> RouteKey {
+    RouteKey::main("0.0.0.0/0".parse().unwrap(), 0)
+}
+
+#[test]
+fn what_leads_over_a_route_that_is_back_in_the_next_moment_stays() {
+    let mut machine = Machine::new();
+    let laid = machine.pass(0);
+    let far = "192.168.2.0/26 metric 1024 via 172.16.6.254 dev eth0";
+    assert!(laid.contains(&format!("route add {far}")), "{laid:?}");
+    machine.kernel.routes.remove(&default());
+    assert_eq!(machine.pass(5000), [] as [&str; 0]);
+    assert_eq!(machine.next(5000), Some(6000), "it is looked at again");
+    machine.set_default();
+    assert_eq!(machine.pass(5200), [] as [&str; 0]);
+    // Another time, and for good.
+    machine.kernel.routes.remove(&default());
+    assert_eq!(machine.pass(5900), [] as [&str; 0]);
+    assert_eq!(machine.pass(6500), [] as [&str; 0]);
+    assert_eq!(machine.pass(6900), [format!("route del {far}")]);
+}
+
+/// A CNI plugin of another kind gives its route a source address or the like.
+#[test]
+fn an_odd_route_over_a_new_interface_is_left_alone_for_a_while() {
+    let mut machine = Machine::new();
+    let device = Some("cali1".parse().unwrap());
+    let form =
+        Form::Other(Odd { what: "something with a source address".to_owned(), device, words: Vec::new() });
+    let key = RouteKey::main("192.168.0.9/32".parse().unwrap(), 0);
+    machine.kernel.routes.insert(key, vec![Installed { protocol: 3, form }]);
+    machine.pass(0);
+    assert!(machine.kernel.routes.contains_key(&key));
+    machine.pass(10_000);
+    assert!(!machine.kernel.routes.contains_key(&key));
+}
+
+/// What a program that programmed the node's routes before has left.
+#[test]
+fn a_route_that_another_one_hides_is_told_of() {
+    let mut machine = Machine::new();
+    machine.pass(0);
+    let waiting = |machine: &Machine| {
+        let plan = plan(&machine.desired, &machine.kernel.read(&machine.desired.ownership));
+        assert_eq!(plan.changes, []);
+        plan.waiting.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting(&machine), [] as [&str; 0]);
+    let (prefix, left) =
+        ("192.168.0.0/26".parse().unwrap(), Installed { protocol: 12, form: Form::Blackhole });
+    machine.kernel.routes.insert(RouteKey::main(prefix, 2000), vec![left.clone()]);
+    assert_eq!(waiting(&machine), [] as [&str; 0], "ours has the lower metric");
+    machine.kernel.routes.insert(RouteKey::main(prefix, 32), vec![left]);
+    assert_eq!(
+        waiting(&machine),
+        [
+            "the route 192.168.0.0/26 metric 1024 blackhole is not used because another program's route to there has a lower \
+             metric (metric 32 blackhole protocol 12); remove it or give it a higher one"
+        ]
+    );
+}

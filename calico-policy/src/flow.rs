@@ -12,7 +12,7 @@ use calico_model::{InterfaceName, NodeName, Snapshot};
 
 use crate::packet::{Destination, Packet, Transport, Verdict};
 use crate::ruleset::Ruleset;
-use crate::simulate;
+use crate::simulate::Simulator;
 use crate::way::Homes;
 
 /// A flow that connection tracking knows, as its first packet was.
@@ -33,7 +33,7 @@ pub struct Flow {
 pub struct FlowJudge<'s> {
     homes: Homes<'s>,
     node: NodeName,
-    ruleset: &'s Ruleset,
+    rules: Simulator<'s>,
     uplinks: Vec<InterfaceName>,
 }
 
@@ -41,7 +41,15 @@ impl<'s> FlowJudge<'s> {
     /// Makes a judge by a node's rules, which are those of the snapshot.
     #[must_use]
     pub fn new(snapshot: &'s Snapshot, node: NodeName, ruleset: &'s Ruleset) -> Self {
-        Self { homes: Homes::of(snapshot), uplinks: uplinks(snapshot, &node), node, ruleset }
+        let uplinks = uplinks(snapshot, &node);
+        Self { homes: Homes::of(snapshot), uplinks, node, rules: Simulator::new(ruleset) }
+    }
+
+    /// Tells the judge the addresses that the node has. Of what it sends itself from an address that neither they nor resources
+    /// name, a judge holds that it was forwarded.
+    #[must_use]
+    pub fn with_addresses(self, addrs: BTreeSet<IpAddr>) -> Self {
+        Self { homes: self.homes.with_own(self.node.clone(), addrs), ..self }
     }
 
     /// Returns what would become of the flow if it began now; `None` when it is none of this node's endpoints'.
@@ -52,7 +60,7 @@ impl<'s> FlowJudge<'s> {
     pub fn verdict(&self, flow: &Flow) -> Option<Verdict> {
         let mut seen = self.uplinks.iter().filter_map(|uplink| self.packet(flow, uplink)).peekable();
         seen.peek()?;
-        let denied = seen.all(|packet| simulate(self.ruleset, &packet).verdict == Verdict::Deny);
+        let denied = seen.all(|packet| self.rules.run(&packet).verdict == Verdict::Deny);
         Some(if denied { Verdict::Deny } else { Verdict::Allow })
     }
 

@@ -16,21 +16,43 @@ use crate::ruleset::{
 /// A name that the ruleset does not hold drops the packet.
 #[must_use]
 pub fn simulate(ruleset: &Ruleset, packet: &Packet) -> Outcome {
-    let mut run = Run { ruleset, packet, state: packet.state, source_nat: SourceNat::Keep, accepted: false };
-    for hook in hooks(&packet.path) {
-        for chain in base_chains(ruleset, *hook) {
-            let Some(base) = chain.base else { continue };
-            if base.kind == ChainKind::Nat && run.state != ConnectionState::New {
-                continue;
-            }
-            match run.chain(chain, &View::of(base)) {
-                Fate::Dropped => return Outcome::DROPPED,
-                Fate::Rejected => return Outcome::REJECTED,
-                Fate::Accepted | Fate::Undecided => {}
+    Simulator::new(ruleset).run(packet)
+}
+
+/// A ruleset with its base chains in the order in which packets meet them, for whoever runs many packets.
+#[derive(Debug)]
+pub(crate) struct Simulator<'r> {
+    ruleset: &'r Ruleset,
+    bases: Vec<(Base, &'r Chain)>,
+}
+
+impl<'r> Simulator<'r> {
+    pub(crate) fn new(ruleset: &'r Ruleset) -> Self {
+        let chains = ruleset.chains.values();
+        let mut bases: Vec<(Base, &Chain)> =
+            chains.filter_map(|chain| chain.base.map(|base| (base, chain))).collect();
+        bases.sort_by_key(|(base, _)| base.priority);
+        Self { ruleset, bases }
+    }
+
+    /// See [`simulate`].
+    pub(crate) fn run(&self, packet: &Packet) -> Outcome {
+        let (state, source_nat) = (packet.state, SourceNat::Keep);
+        let mut run = Run { ruleset: self.ruleset, packet, state, source_nat, accepted: false };
+        for hook in hooks(&packet.path) {
+            for (base, chain) in self.bases.iter().filter(|(base, _)| base.hook == *hook) {
+                if base.kind == ChainKind::Nat && run.state != ConnectionState::New {
+                    continue;
+                }
+                match run.chain(chain, &View::of(*base)) {
+                    Fate::Dropped => return Outcome::DROPPED,
+                    Fate::Rejected => return Outcome::REJECTED,
+                    Fate::Accepted | Fate::Undecided => {}
+                }
             }
         }
+        Outcome { source_nat: run.source_nat, ..Outcome::ALLOWED }
     }
-    Outcome { source_nat: run.source_nat, ..Outcome::ALLOWED }
 }
 
 /// The hooks on a packet's way, in order.
@@ -40,16 +62,6 @@ fn hooks(path: &Path) -> &'static [Hook] {
         Path::Forward { .. } => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
         Path::FromHost { .. } => &[Hook::Output, Hook::Postrouting],
     }
-}
-
-fn base_chains(ruleset: &Ruleset, hook: Hook) -> Vec<&Chain> {
-    let mut chains: Vec<(i32, &Chain)> = ruleset
-        .chains
-        .values()
-        .filter_map(|chain| chain.base.filter(|base| base.hook == hook).map(|base| (base.priority, chain)))
-        .collect();
-    chains.sort_by_key(|(priority, _)| *priority);
-    chains.into_iter().map(|(_, chain)| chain).collect()
 }
 
 /// Which form of the destination a chain sees, and which route.

@@ -1,10 +1,10 @@
 //! The way of a packet through the nodes of the cluster: what each of them sees of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use calico_model::resource::{Object, WorkloadEndpoint};
-use calico_model::{Family, InterfaceName, Name, NodeName, Snapshot};
+use calico_model::{InterfaceName, Name, NodeName, Snapshot};
 
 use crate::packet::{Packet, Path, Transport};
 
@@ -24,6 +24,8 @@ pub(crate) enum Home<'s> {
 pub struct Homes<'s> {
     workloads: BTreeMap<IpAddr, &'s Object<WorkloadEndpoint>>,
     nodes: BTreeMap<IpAddr, &'s Name>,
+    /// A node, and the addresses that it has.
+    own: Option<(NodeName, BTreeSet<IpAddr>)>,
 }
 
 /// Returns the packet as each node on its way sees it, in order; none when no node does.
@@ -53,13 +55,28 @@ impl<'s> Homes<'s> {
             }
         }
         for node in snapshot.nodes.values() {
-            let own = Family::ALL.into_iter().filter_map(|family| node.spec.addr(family));
-            let more = node.spec.addresses.iter().map(|own| own.address.addr());
-            for addr in own.map(|own| own.addr()).chain(more) {
+            for addr in node.spec.own_addrs() {
                 nodes.entry(addr).or_insert(&node.metadata.name);
             }
         }
-        Self { workloads, nodes }
+        Self { workloads, nodes, own: None }
+    }
+
+    /// Adds what a node itself knows: the addresses that it has, whatever resources say of them. Loopback addresses are its own too.
+    #[must_use]
+    pub fn with_own(self, node: NodeName, addrs: BTreeSet<IpAddr>) -> Self {
+        Self { own: Some((node, addrs)), ..self }
+    }
+
+    /// The node that an address is on, and its interface there if it is a workload's.
+    fn end(&self, addr: IpAddr) -> (Option<NodeName>, Option<&'s InterfaceName>) {
+        if let Some((node, addrs)) = &self.own
+            && (addr.is_loopback() || addrs.contains(&addr))
+        {
+            return (Some(node.clone()), None);
+        }
+        let home = self.home(addr);
+        (home.node(), home.interface())
     }
 
     pub(crate) fn home(&self, addr: IpAddr) -> Home<'s> {
@@ -83,10 +100,9 @@ impl<'s> Homes<'s> {
         if source == destination {
             return Vec::new();
         }
-        let (from, to) = (self.home(source), self.home(destination));
-        let (sender, receiver) = (from.node(), to.node());
+        let ((sender, from), (receiver, to)) = (self.end(source), self.end(destination));
         let hops = if sender.is_some() && sender == receiver {
-            let path = match (from.interface(), to.interface()) {
+            let path = match (from, to) {
                 (Some(from), Some(to)) => Some(Path::Forward { from: from.clone(), to: to.clone() }),
                 (Some(from), None) => Some(Path::ToHost { from: from.clone() }),
                 (None, Some(to)) => Some(Path::from_host(to.clone())),
@@ -95,11 +111,11 @@ impl<'s> Homes<'s> {
             sender.zip(path).into_iter().collect::<Vec<_>>()
         } else {
             let (up, out) = (uplink.clone(), uplink.clone());
-            let leaves = sender.map(|node| match from.interface() {
+            let leaves = sender.map(|node| match from {
                 Some(from) => (node, Path::Forward { from: from.clone(), to: out }),
                 None => (node, Path::from_host(out)),
             });
-            let arrives = receiver.map(|node| match to.interface() {
+            let arrives = receiver.map(|node| match to {
                 Some(to) => (node, Path::Forward { from: up, to: to.clone() }),
                 None => (node, Path::ToHost { from: up }),
             });

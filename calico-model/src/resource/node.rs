@@ -145,6 +145,22 @@ impl Node {
         }
     }
 
+    /// Returns every address that the node is said to have itself, those of its tunnels included.
+    pub fn own_addrs(&self) -> impl Iterator<Item = IpAddr> {
+        let of_bgp = self.bgp.iter().flat_map(|bgp| {
+            let own = [bgp.ipv4_address, bgp.ipv6_address].into_iter().flatten().map(|own| own.addr());
+            own.chain(bgp.ipv4_ipip_tunnel_addr.map(IpAddr::V4))
+        });
+        let vxlan =
+            [self.ipv4_vxlan_tunnel_addr.map(IpAddr::V4), self.ipv6_vxlan_tunnel_addr.map(IpAddr::V6)];
+        let wireguard = self.wireguard.iter().flat_map(|own| {
+            [own.interface_ipv4_address.map(IpAddr::V4), own.interface_ipv6_address.map(IpAddr::V6)]
+        });
+        let interfaces = self.interfaces.iter().flat_map(|interface| &interface.addresses);
+        let others = self.addresses.iter().map(|own| &own.address).chain(interfaces).map(InterfaceAddr::addr);
+        of_bgp.chain(vxlan.into_iter().chain(wireguard).flatten()).chain(others)
+    }
+
     /// Returns the address and MAC of the node's VXLAN device, when both are known.
     #[must_use]
     pub fn vxlan(&self, family: Family) -> Option<(IpAddr, Mac)> {

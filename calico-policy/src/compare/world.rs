@@ -134,15 +134,8 @@ impl<'s> World<'s> {
     pub(super) fn networks(&self) -> BTreeSet<Cidr> {
         let mut nets: BTreeSet<Cidr> = self.holders.keys().copied().collect();
         nets.extend(&self.services);
-        for node in self.snapshot.nodes.values() {
-            nets.extend(
-                Family::ALL
-                    .iter()
-                    .filter_map(|family| node.spec.addr(*family))
-                    .map(|own| Cidr::host(own.addr())),
-            );
-            nets.extend(node.spec.addresses.iter().map(|own| Cidr::host(own.address.addr())));
-        }
+        let nodes = self.snapshot.nodes.values();
+        nets.extend(nodes.flat_map(|node| node.spec.own_addrs()).map(Cidr::host));
         let of_policies =
             self.policies.iter().flat_map(|found| found.policy.ingress.iter().chain(&found.policy.egress));
         let profiles = self.snapshot.profiles.values();

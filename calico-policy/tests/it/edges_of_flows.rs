@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use calico_model::{Snapshot, Update, manifest};
 use calico_policy::packet::{ConnectionState, Destination, PortProtocol};
-use calico_policy::{Path, Transport, Verdict, compile, evaluate, simulate, way};
+use calico_policy::{Flow, FlowJudge, Path, Transport, Verdict, compile, evaluate, simulate, way};
 
 use crate::edge_cases::{allows, forward, packet, policy, world};
 use crate::golden;
@@ -279,4 +279,33 @@ fn udp(workload: &Workload, at: &str) -> UdpSocket {
     let socket = workload.namespace.within(|| UdpSocket::bind(at)).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
     socket
+}
+
+#[test]
+fn pe61_pe70_what_a_node_sends_to_its_workloads_is_its_own_whichever_of_its_addresses_it_comes_from() {
+    let node = "apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: node-1}
+spec:
+  bgp: {ipv4Address: 172.16.0.1/24, ipv4IPIPTunnelAddr: 10.9.0.1}
+  ipv4VXLANTunnelAddr: 10.9.0.2
+  ipv6VXLANTunnelAddr: 'fd00:9::2'
+  wireguard: {interfaceIPv4Address: 10.9.0.3}
+";
+    let world = world(&format!("{node}---\n{}", policy("types: [Ingress]")));
+    let ruleset = compile(&world, &"node-1".parse().unwrap());
+    let judge = || FlowJudge::new(&world, "node-1".parse().unwrap(), &ruleset);
+    let verdict = |judge: &FlowJudge<'_>, source: &str| {
+        let source: std::net::IpAddr = source.parse().unwrap();
+        let destination = if source.is_ipv4() { "10.0.0.1" } else { "fd00::1" }.parse().unwrap();
+        let transport = Transport::tcp(80);
+        judge.verdict(&Flow { source, destination, original_destination: None, transport }).unwrap()
+    };
+    let named = ["172.16.0.1", "10.9.0.1", "10.9.0.2", "10.9.0.3", "fd00:9::2"];
+    assert_eq!(named.map(|source| verdict(&judge(), source)), [Verdict::Allow; 5]);
+    let unnamed = ["172.16.9.1", "fd00:8::1", "127.0.0.1"];
+    assert_eq!(unnamed.map(|source| verdict(&judge(), source)), [Verdict::Deny; 3], "as far as is known");
+    let told = judge().with_addresses(["172.16.9.1", "fd00:8::1"].map(|addr| addr.parse().unwrap()).into());
+    assert_eq!(unnamed.map(|source| verdict(&told, source)), [Verdict::Allow; 3]);
+    assert_eq!(verdict(&told, "192.0.2.1"), Verdict::Deny);
 }

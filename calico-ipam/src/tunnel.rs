@@ -94,13 +94,12 @@ impl Ipam {
             let mut request = AutoAssign::new(node.clone(), handle.clone());
             if held.is_empty() {
                 request.handle_use = HandleUse::New;
-                // A handle that a crash left counting what was never assigned must go before a new one can be made.
-                self.release_by_handle(&handle, now).await.map_err(|error| match error {
-                    ReleaseError::Access(error) => error,
-                    ReleaseError::Mismatch { .. } => {
-                        unreachable!("a release by handle presents nothing to mismatch")
-                    }
-                })?;
+                // A handle that a crash left counting what was never assigned must go before a new one can be made. Nothing is
+                // released: another process of the node may have assigned the address since.
+                let counts = self.read_handle(&handle).await?.value;
+                for cidr in counts.iter().flat_map(|counts| counts.block.keys()) {
+                    self.recount(&handle, cidr, now).await?;
+                }
             }
             *request.count.of_mut(kind.family()) = 1;
             *request.pools.of_mut(kind.family()) = pools.to_vec();

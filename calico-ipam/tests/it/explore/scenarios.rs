@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use calico_ipam::{AutoAssign, Emptiness, Ipam, Release};
+use calico_ipam::{AutoAssign, Emptiness, Ipam, Release, TunnelKind};
 use calico_model::NodeName;
 use calico_model::datastore::Atomicity;
 
@@ -58,6 +58,28 @@ fn scenario(name: &'static str, setup: Process, processes: &'static [Process], f
 /// A scenario that is explored with lost answers on a store that applies write by write only when time does not matter.
 fn large(name: &'static str, setup: Process, processes: &'static [Process], faults: u32) -> Scenario {
     Scenario { large: true, ..scenario(name, setup, processes, faults) }
+}
+
+async fn tunnel(ipam: &Ipam, ledger: &Ledger, time: u64) {
+    let addr = ipam.tunnel_address(&node("n1"), TunnelKind::Vxlan, &[], at(time)).await;
+    let claim = addr.map_or(Claim::Gone, |addr| Claim::Holds(vec![addr]));
+    ledger.lock().unwrap().insert(TunnelKind::Vxlan.handle(&node("n1")), claim);
+}
+
+/// Write by write the two undo each other's counts until the pauses between attempts, which have no place here, set them
+/// apart.
+#[test]
+fn two_processes_of_one_host_ask_for_the_address_of_its_tunnel() {
+    let scenario = scenario(
+        "one tunnel",
+        NOTHING,
+        &[
+            process!(|ipam, ledger| tunnel(ipam, ledger, 1).await),
+            process!(|ipam, ledger| tunnel(ipam, ledger, 2).await),
+        ],
+        0,
+    );
+    explore_on(&scenario, &[Atomicity::Atomic]);
 }
 
 #[test]

@@ -113,6 +113,11 @@ pub(super) const NUD_PERMANENT: u16 = 0x80;
 pub(super) const NTF_SELF: u8 = 0x02;
 pub(super) const NDA_DST: u16 = 1;
 pub(super) const NDA_LLADDR: u16 = 2;
+/// These four a VXLAN forwarding entry has only where it is not what the device has.
+pub(super) const NDA_PORT: u16 = 6;
+pub(super) const NDA_VNI: u16 = 7;
+pub(super) const NDA_IFINDEX: u16 = 8;
+pub(super) const NDA_NH_ID: u16 = 13;
 
 /// An attribute whose value is attributes again.
 const NLA_F_NESTED: u16 = 0x8000;

@@ -11,9 +11,10 @@ use super::codec::{
     IFLA_VXLAN_DF, IFLA_VXLAN_GBP, IFLA_VXLAN_GPE, IFLA_VXLAN_GROUP, IFLA_VXLAN_GROUP6, IFLA_VXLAN_ID,
     IFLA_VXLAN_L2MISS, IFLA_VXLAN_L3MISS, IFLA_VXLAN_LABEL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_LIMIT,
     IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, IFLA_VXLAN_PROXY, IFLA_VXLAN_RSC,
-    IFLA_VXLAN_TOS, IFLA_VXLAN_TTL, IFLA_VXLAN_TTL_INHERIT, NDA_DST, NDA_LLADDR, NUD_PERMANENT, RTA_TABLE,
-    RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
-    RTM_NEWNEIGH, RTM_NEWROUTE, address, af, attributes, family, mac, text, u16_at, u32_at,
+    IFLA_VXLAN_TOS, IFLA_VXLAN_TTL, IFLA_VXLAN_TTL_INHERIT, NDA_DST, NDA_IFINDEX, NDA_LLADDR, NDA_NH_ID,
+    NDA_PORT, NDA_VNI, NUD_PERMANENT, RTA_TABLE, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK,
+    RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, address, af,
+    attributes, family, mac, text, u16_at, u32_at,
 };
 use super::route::{Names, RawRoute};
 use super::socket::{DumpError, NetlinkSocket};
@@ -194,7 +195,8 @@ async fn read_fdb(
 ) -> Result<(), ReadError> {
     for entry in neighbours(socket, AF_BRIDGE, "forwarding entries").await? {
         let Some(device) = names.get(&entry.index).filter(|name| ownership.is_tunnel(name)) else { continue };
-        if let (Some(destination), Some(mac)) = (entry.addr, entry.mac) {
+        // One that leads elsewhere than to our port and network there, or over another device, is not what it should be.
+        if let (Some(destination), Some(mac), false) = (entry.addr, entry.mac, entry.odd) {
             actual.fdb.entry((device.clone(), mac)).or_default().insert(destination);
         }
     }
@@ -206,6 +208,8 @@ struct RawNeighbour {
     state: u16,
     addr: Option<IpAddr>,
     mac: Option<calico_model::Mac>,
+    /// It has what no forwarding entry of ours has.
+    odd: bool,
 }
 
 async fn neighbours(
@@ -372,11 +376,12 @@ fn raw_neighbour(body: &[u8]) -> Option<RawNeighbour> {
         return None;
     }
     let mut neighbour =
-        RawNeighbour { index: u32_at(body, 4)?, state: u16_at(body, 8)?, addr: None, mac: None };
+        RawNeighbour { index: u32_at(body, 4)?, state: u16_at(body, 8)?, addr: None, mac: None, odd: false };
     for (kind, value) in attributes(body.get(12..)?) {
         match kind {
             NDA_DST => neighbour.addr = address(value),
             NDA_LLADDR => neighbour.mac = mac(value),
+            NDA_PORT | NDA_VNI | NDA_IFINDEX | NDA_NH_ID => neighbour.odd = true,
             _ => {}
         }
     }

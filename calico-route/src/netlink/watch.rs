@@ -5,7 +5,7 @@ use std::io;
 
 use super::codec::{
     AF_BRIDGE, AF_UNSPEC, IFLA_IFNAME, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, NLMSG_OVERRUN, NUD_PERMANENT,
-    RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
+    RTA_TABLE, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
     RTM_NEWNETCONF, RTM_NEWROUTE, attributes, messages, text, u16_at, u32_at,
 };
 use super::read::read_links;
@@ -13,6 +13,7 @@ use super::route::Names;
 use super::socket::NetlinkSocket;
 use crate::error::ReadError;
 use crate::ownership::Ownership;
+use crate::route::MAIN_TABLE;
 
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_NEIGH: u32 = 3;
@@ -181,7 +182,7 @@ impl Filter<'_> {
                 RTM_NEWADDR | RTM_DELADDR => {
                     changed.insert(Subject::Links);
                 }
-                RTM_NEWROUTE | RTM_DELROUTE if message.port != self.own_port => {
+                RTM_NEWROUTE | RTM_DELROUTE if message.port != self.own_port && is_main(message.body) => {
                     changed.insert(Subject::Routes);
                 }
                 RTM_NEWNEIGH | RTM_DELNEIGH
@@ -224,20 +225,50 @@ impl Filter<'_> {
     }
 
     /// Neighbours that come and go by themselves are the kernel's affair; only those that should be permanent, and
-    /// removals, are ours.
+    /// removals, are ours. On a tunnel all should be permanent.
     fn concerns(&self, kind: u16, body: &[u8]) -> bool {
         let device = u32_at(body, 4).and_then(|index| self.names.get(&index));
         let is_fdb = body.first() == Some(&AF_BRIDGE);
         let is_lasting = u16_at(body, 8).is_some_and(|state| state & NUD_PERMANENT != 0);
         device.is_some_and(|device| self.ownership.owns_device(device))
-            && (kind == RTM_DELNEIGH || is_fdb || is_lasting)
+            && (kind == RTM_DELNEIGH
+                || is_fdb
+                || is_lasting
+                || device.is_some_and(|d| self.ownership.is_tunnel(d)))
     }
+}
+
+/// Reports whether a route is of the main table, the only one that is read.
+fn is_main(body: &[u8]) -> bool {
+    let attribute = attributes(body.get(12..).unwrap_or_default()).find(|(kind, _)| *kind == RTA_TABLE);
+    let table = attribute.and_then(|(_, value)| u32_at(value, 0));
+    table.or_else(|| body.get(4).map(|table| u32::from(*table))) == Some(MAIN_TABLE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::netlink::codec::{AF_INET, Batch};
+
+    #[test]
+    fn routes_of_other_tables_are_nothing_to_us() {
+        let (mut names, ownership) = (Names::new(), Ownership::default());
+        let mut told = |header: u8, attribute: Option<u32>| {
+            let mut batch = Batch::default();
+            let open = batch.begin(RTM_NEWROUTE, 0, 1, &[AF_INET, 24, 0, 0, header, 3, 0, 1, 0, 0, 0, 0]);
+            attribute.iter().for_each(|table| batch.number(RTA_TABLE, *table));
+            batch.end(open);
+            let mut filter = Filter { ownership: &ownership, names: &mut names, own_port: 99 };
+            let mut changed = BTreeSet::new();
+            filter.note(batch.bytes(), &mut changed);
+            !changed.is_empty()
+        };
+        assert!(told(254, None));
+        assert!(told(254, Some(254)));
+        assert!(!told(255, None));
+        assert!(!told(100, Some(100)));
+        assert!(!told(252, Some(1000)), "a table whose number has no room in the header");
+    }
 
     #[test]
     fn a_link_that_is_gone_is_forgotten_and_one_that_left_a_bridge_is_not() {

@@ -85,7 +85,7 @@ impl Driver {
 }
 
 /// What somebody may do to what we laid, and the kernel tells of: delete it, change it, replace it, add to it.
-const DRIFTS: [&str; 28] = [
+const DRIFTS: [&str; 30] = [
     "ip route del 192.168.1.0/26 metric 1024",
     "ip route replace 192.168.1.0/26 via 172.16.6.77 metric 1024 proto 80",
     "ip route replace 192.168.2.0/26 via 172.16.6.77 metric 1024 proto 80",
@@ -111,6 +111,8 @@ const DRIFTS: [&str; 28] = [
     "bridge fdb append 02:00:00:00:00:07 dev vxlan.calico dst 172.16.6.9 self permanent",
     "bridge fdb del 66:a4:6f:e0:c4:da dev vxlan.calico dst 172.16.199.3 self",
     "bridge fdb replace 66:a4:6f:e0:c4:da dev vxlan.calico dst 172.16.6.99 self permanent",
+    "ip neigh replace 192.168.2.0 dev vxlan.calico nud stale",
+    "bridge fdb replace 66:a4:6f:e0:c4:da dev vxlan.calico dst 172.16.199.3 port 9999 self permanent",
     "sysctl -qw net.ipv4.conf.cali1.proxy_arp=0",
     "sysctl -qw net.ipv4.conf.cali1.rp_filter=0",
     "sysctl -qw net.ipv4.ip_forward=0",

@@ -109,6 +109,10 @@ async fn drift_of_every_kind_is_repaired_and_what_belongs_to_others_stays() {
     for drift in [
         "bridge fdb append 02:00:00:00:00:07 dev vxlan.calico dst 172.16.6.9 self permanent",
         "bridge fdb del 66:a4:6f:e0:c4:da dev vxlan.calico dst 172.16.199.3 self",
+        "bridge fdb replace 66:a4:6f:e0:c4:da dev vxlan.calico dst 172.16.199.3 port 9999 self permanent",
+        "bridge fdb replace 66:a4:6f:e0:c4:da dev vxlan.calico dst 172.16.199.3 vni 77 self permanent",
+        "bridge fdb replace 66:a4:6f:e0:c4:da dev vxlan.calico dst 172.16.199.3 via eth0 self permanent",
+        "ip neigh replace 192.168.2.0 dev vxlan.calico nud stale",
         "sysctl -qw net.ipv4.conf.cali1.proxy_arp=0",
         "sysctl -qw net.ipv4.ip_forward=0",
     ] {

@@ -42,7 +42,7 @@ const FOREIGN: [&str; 5] = [
 ];
 
 /// What somebody may do to what is ours: delete it, change it, replace it, add to it.
-const DRIFTS: [&str; 32] = [
+const DRIFTS: [&str; 37] = [
     "ip route del REMOTE metric 1024",
     "ip route replace REMOTE via 172.16.6.77 metric 1024 proto 80",
     "ip route append REMOTE via 172.16.6.77 metric 1024 proto 80",
@@ -60,6 +60,11 @@ const DRIFTS: [&str; 32] = [
     "ip neigh flush dev vxlan.calico nud permanent",
     "ip neigh replace PEER lladdr 02:00:00:00:00:07 dev vxlan.calico nud permanent",
     "ip neigh replace 192.168.255.9 lladdr 02:00:00:00:00:07 dev vxlan.calico nud permanent",
+    "ip neigh replace PEER dev vxlan.calico nud stale",
+    "ip route append unreachable REMOTE metric 1024 proto 80",
+    "ip route append REMOTE via 172.16.6.254 metric 1024 proto 80 src 172.16.6.47",
+    "sysctl -qw net.ipv6.conf.CALI.disable_ipv6=0",
+    "bridge fdb replace MAC dev vxlan.calico dst 172.16.199.114 port 9999 self permanent",
     "bridge fdb append 02:00:00:00:00:07 dev vxlan.calico dst 172.16.6.9 self permanent",
     "bridge fdb del MAC dev vxlan.calico dst 172.16.199.114 self",
     "bridge fdb replace MAC dev vxlan.calico dst 172.16.6.99 self permanent",

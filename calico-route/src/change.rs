@@ -121,7 +121,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Returns the single device whose absence makes the change pointless, if there is one.
+    /// Returns the device that the change is about, if there is one; of a route over several, the first.
     #[must_use]
     pub fn device(&self) -> Option<&InterfaceName> {
         match self {

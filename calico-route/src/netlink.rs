@@ -2,10 +2,11 @@
 //!
 //! [`Netlink`] has one socket for requests. It reads and writes the namespace it was connected in, whatever thread calls
 //! it later, and never changes a thread's namespace. All of it needs a tokio runtime (current-thread or multi-thread)
-//! with IO enabled; nothing blocks longer than the kernel takes for one batch.
+//! with IO enabled. A runtime's thread is held up for as long as the kernel takes for one batch, and by [`Netlink::read`] for as
+//! long as eight small files of each workload's interface take.
 //!
-//! Routes, neighbours and forwarding entries are written in batches of 256; links one by one, because what follows needs
-//! their numbers.
+//! Routes, neighbours and forwarding entries are written in batches of 256, or of 64 KiB; links one by one, because what
+//! follows needs their numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -43,6 +44,8 @@ use write::{Indexes, NoDevice};
 
 /// Messages per send: more of them gain little and hold up the runtime longer.
 const BATCH: usize = 256;
+/// Bytes after which a send is full: what is larger than a socket's send buffer, often 208 KiB, the kernel refuses as a whole.
+const BATCH_BYTES: usize = 64 << 10;
 const EEXIST: i32 = 17;
 const EOPNOTSUPP: i32 = 95;
 
@@ -286,10 +289,22 @@ impl Netlink {
     }
 
     async fn write(&mut self, changes: &[Change]) -> Vec<Result<(), WriteError>> {
+        let mut results = Vec::with_capacity(changes.len());
+        while let Some(rest) = changes.get(results.len()..).filter(|rest| !rest.is_empty()) {
+            results.extend(self.send(rest).await);
+        }
+        results
+    }
+
+    /// Writes the first of some changes, as many as one send has room for.
+    async fn send(&mut self, changes: &[Change]) -> Vec<Result<(), WriteError>> {
         let mut batch = Batch::default();
         let mut results: Vec<Result<(), WriteError>> = Vec::with_capacity(changes.len());
         let mut first = None;
         for change in changes {
+            if batch.bytes().len() >= BATCH_BYTES {
+                break;
+            }
             let sequence = self.socket.next_sequence();
             first.get_or_insert(sequence);
             let encoded = write::encode(change, sequence, &self.indexes, self.protocol, &mut batch);

@@ -254,6 +254,20 @@ async fn an_ipv6_gateway_on_the_link_is_taken_though_a_narrower_route_leads_ther
     assert_eq!(diff(&desired, &machine.connect().read(&desired.ownership).await.unwrap()), []);
 }
 
+/// More than a socket's send buffer holds at once.
+#[tokio::test]
+async fn many_routes_of_many_hops_are_written() {
+    let machine = machine();
+    let hops: Vec<String> = (2..66).map(|host| format!("172.16.6.{host}")).collect();
+    let hops: Vec<&str> = hops.iter().map(String::as_str).collect();
+    let mut learned = LearnedRoutes::new();
+    (0..=255).for_each(|net| learn(&mut learned, &format!("10.7.{net}.0/24"), &hops));
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &compute(&three_nodes(), &node_name("node1"), &learned)).await;
+    assert_eq!(machine.ip("route show 10.7.255.0/24").matches("nexthop via").count(), 64);
+    settle(&mut netlink, &compute(&three_nodes(), &node_name("node1"), &LearnedRoutes::new())).await;
+}
+
 #[tokio::test]
 async fn ipv6_has_the_same() {
     let machine = machine();

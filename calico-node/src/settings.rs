@@ -113,7 +113,7 @@ pub struct Settings {
 
 impl Settings {
     /// Reads the settings through `var`. `hostname` names the node when no variable and no file does; `stored_name` is
-    /// what the nodename file holds.
+    /// what the nodename file holds, where empty counts as absent.
     ///
     /// # Errors
     /// When a variable's value cannot be used, or two contradict one another; the first is named.
@@ -125,7 +125,7 @@ impl Settings {
         let vars = Vars { var: &|name| var(name).filter(|value| !value.is_empty()) };
         let node = match vars.text("NODENAME") {
             Some(name) => parse("NODENAME", &name)?,
-            None => match (stored_name, vars.text("HOSTNAME")) {
+            None => match (stored_name.filter(|name| !name.is_empty()), vars.text("HOSTNAME")) {
                 (Some(stored), _) => parse(NODENAME_FILE, stored)?,
                 (None, Some(name)) => parse("HOSTNAME", &name.to_lowercase())?,
                 (None, None) => parse(HOST_NAME, &hostname.to_lowercase())?,
@@ -307,11 +307,17 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_named_with_what_it_must_be() {
-        for (name, value) in [
+    fn an_empty_nodename_file_is_as_good_as_none() {
+        let of = |stored| Settings::read(|_| None, Some(stored), "Host-1").unwrap().node.to_string();
+        assert_eq!([of("stored"), of("")], ["stored", "host-1"]);
+    }
+
             ("NODENAME", "Node_1"),
             ("IP", "fd00::1"),
             ("AS", "0"),
+    #[test]
+    fn a_wrong_value_is_named_with_what_it_must_be() {
+        for (name, value) in [
             ("CALICO_ROUTER_ID", "0.0.0.0"),
             ("CALICO_IPV4POOL_CIDR", "10.0.0.1/8"),
             ("CALICO_IPV4POOL_VXLAN", "sometimes"),

@@ -3,7 +3,7 @@
 //! In order: the cluster's own objects (ClusterInformation, tiers), the node's addresses and AS number, the default pools,
 //! the default configurations, and last the nodename file, which tells the CNI plugin that this node is set up.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use calico_model::datastore::client::{Client, ClientError};
@@ -317,14 +317,16 @@ where
     }
 }
 
-/// Writes a small file whole or not at all.
+/// Writes a small file whole or not at all, also when the host loses its power.
 pub(crate) fn write_file(path: PathBuf, text: &str) -> Result<(), StartupError> {
     let write = || {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
         let fresh = path.with_extension("new");
-        std::fs::write(&fresh, text)?;
+        let mut file = std::fs::File::create(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
         std::fs::rename(&fresh, &path)
     };
     write().map_err(|source| StartupError::File { path: path.clone(), source })

@@ -23,14 +23,17 @@ pub(super) async fn del(
     netns: Option<&Path>,
 ) -> Result<(), CniError> {
     let mut errors = Vec::new();
-    // What has no name on this node was never attached to it.
-    let identity = plugin.node().ok().and_then(|node| Identity::of(container, node).ok());
-    let found = find(plugin, identity.as_ref()).await.unwrap_or_else(|error| {
+    let found = match plugin.node_to_clean() {
+        // What has no name on this node was never attached to it.
+        Ok(node) => find(plugin, Identity::of(container, node).ok().as_ref()).await,
+        Err(error) => Err(error),
+    };
+    let found = found.unwrap_or_else(|error| {
         errors.push(error);
         Found::Nothing
     });
     errors.extend(detach(container, netns).await.err());
-    let held = matches!(found, Found::OtherInterface);
+    let held = matches!(found, Found::Other);
     if let Found::Own(client, endpoint) = found {
         errors.extend(remove(plugin, &client, *endpoint).await);
     }
@@ -49,8 +52,9 @@ pub(super) async fn release(plugin: &Plugin<'_>) -> Result<(), CniError> {
 enum Found {
     /// The endpoint of the very interface.
     Own(Client, Box<Object<WorkloadEndpoint>>),
-    /// Not that, but the endpoint of another interface, which has the addresses of the container's handle.
-    OtherInterface,
+    /// Not that, but the endpoint of another interface, or of another name of this node, which has the addresses of the
+    /// container's handle.
+    Other,
     /// Nothing.
     Nothing,
 }
@@ -64,10 +68,11 @@ async fn find(plugin: &Plugin<'_>, identity: Option<&Identity>) -> Result<Found,
     }
     let endpoints = client.of::<WorkloadEndpoint>().list(Some(&identity.namespace())).await;
     let endpoints = endpoints.map_err(|error| CniError::datastore("list the workload endpoints", error))?;
-    let other = |endpoint: &Object<WorkloadEndpoint>| {
-        is_own(identity, endpoint) && endpoint.spec.node == *identity.node()
-    };
-    Ok(if endpoints.items.iter().any(other) { Found::OtherInterface } else { Found::Nothing })
+    Ok(if endpoints.items.iter().any(|endpoint| is_own(identity, endpoint)) {
+        Found::Other
+    } else {
+        Found::Nothing
+    })
 }
 
 /// Removes what is left of an endpoint: the node's end, should it have outlived the container's, then the endpoint.

@@ -33,27 +33,46 @@ impl<'a> Plugin<'a> {
     /// Finds the node's name: the configuration's, else what the agent left in its file. Either way the file must be
     /// there, for without an agent nothing would police the workload.
     pub(super) fn node(&self) -> Result<NodeName, CniError> {
-        let path = self.nodename_file();
-        let stored = match std::fs::read_to_string(&path) {
-            Ok(text) => Some(text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => {
-                return Err(CniError::NodeFile { path, problem: format!("cannot be read: {error}") });
-            }
-        };
+        let stored = self.stored_name()?;
         if stored.is_none() && !self.config.nodename_file_optional {
-            return Err(CniError::NotSetUp { nodename_file: path });
+            return Err(CniError::NotSetUp { nodename_file: self.nodename_file() });
         }
-        if let Some(node) = &self.config.node {
-            return Ok(node.clone());
+        match &self.config.node {
+            Some(node) => Ok(node.clone()),
+            None => self.name_of(stored),
         }
+    }
+
+    /// Finds the node's name for cleaning up, which needs no agent: the configuration's, else what is in the agent's
+    /// file, else the environment's or the host's.
+    pub(super) fn node_to_clean(&self) -> Result<NodeName, CniError> {
+        match &self.config.node {
+            Some(node) => Ok(node.clone()),
+            None => self.name_of(self.stored_name()?),
+        }
+    }
+
+    /// Reads the agent's file; `None` when it is absent, or empty as a host that lost its power may leave it.
+    fn stored_name(&self) -> Result<Option<String>, CniError> {
+        let path = self.nodename_file();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned()).filter(|name| !name.is_empty())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(CniError::NodeFile { path, problem: format!("cannot be read: {error}") }),
+        }
+    }
+
+    fn name_of(&self, stored: Option<String>) -> Result<NodeName, CniError> {
         let fallback = || {
             let var = |name| (self.var)(name).filter(|value| !value.is_empty());
             let host = || nix::unistd::gethostname().ok()?.into_string().ok();
             var("NODENAME").or_else(host).unwrap_or_default().to_lowercase()
         };
-        let name = stored.map_or_else(fallback, |text| text.trim().to_owned());
-        name.parse().map_err(|error| CniError::NodeFile { path, problem: format!("names no node: {error}") })
+        let problem = |error| CniError::NodeFile {
+            path: self.nodename_file(),
+            problem: format!("names no node: {error}"),
+        };
+        stored.unwrap_or_else(fallback).parse().map_err(problem)
     }
 
     /// Finds the MTU: the configuration's, else what the agent left in its file, else the kernel's own.

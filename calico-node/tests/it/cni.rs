@@ -519,6 +519,29 @@ async fn a_node_that_no_agent_has_set_up_is_refused_and_can_be_cleaned() {
 }
 
 #[tokio::test]
+async fn a_del_without_the_agents_file_leaves_no_endpoint_whose_address_is_free() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let (container, file) = (Container::of("c1", &workload), node.folder.join("nodename"));
+    let mut named = v4_only();
+    named["nodename"] = "node-1".into();
+    node.call("ADD", &container, &named).ok();
+    std::fs::remove_file(&file).unwrap();
+    // Nobody says what the node was called.
+    node.call("DEL", &container, &v4_only()).ok();
+    assert_eq!((node.endpoints().await.len(), node.held().await), (1, 1));
+    std::fs::create_dir(&file).unwrap();
+    let message = node.call("DEL", &container, &v4_only()).failure();
+    assert!(message.contains("nodename cannot be read"), "{message}");
+    assert_eq!((node.endpoints().await.len(), node.held().await), (1, 1));
+    std::fs::remove_dir(&file).unwrap();
+    node.call("DEL", &container, &named).ok();
+    assert_eq!((node.endpoints().await.len(), node.held().await), (0, 0));
+    std::fs::write(&file, "").unwrap();
+    let message = node.call("ADD", &container, &v4_only()).failure();
+    assert!(message.contains("is not set up"), "{message}");
+}
+
+#[tokio::test]
 async fn a_datastore_that_is_not_ready_is_left_alone() {
     use calico_model::resource::ClusterInformation;
     let (node, workload) = (Node::new().await, Namespace::new("wl"));

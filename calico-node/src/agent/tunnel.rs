@@ -129,15 +129,20 @@ fn spawn_with(node: NodeName, client: Client, store: Arc<dyn Datastore>, mut upk
         let mut upkeep_due = clock::now();
         loop {
             let wanted = newest.borrow_and_update().clone();
-            let mut outcome = Ok(());
-            if wanted.known {
-                outcome = keeper.keep_tunnels(&wanted, clock::wall()).await;
-                // A tunnel that gets no address is tried again often; what costs a look at all blocks is not.
-                if clock::now() >= upkeep_due {
-                    let kept = keeper.keep_blocks(&wanted, clock::wall()).await;
-                    upkeep_due = clock::now() + if kept.is_ok() { upkeep.pause() } else { RETRY };
-                    outcome = outcome.and(kept);
+            if !wanted.known {
+                tell.send_if_modified(|told| told.take().is_some());
+                upkeep_due = clock::now();
+                if newest.changed().await.is_err() {
+                    return;
                 }
+                continue;
+            }
+            let mut outcome = keeper.keep_tunnels(&wanted, clock::wall()).await;
+            // A tunnel that gets no address is tried again often; what costs a look at all blocks is not.
+            if clock::now() >= upkeep_due {
+                let kept = keeper.keep_blocks(&wanted, clock::wall()).await;
+                upkeep_due = clock::now() + if kept.is_ok() { upkeep.pause() } else { RETRY };
+                outcome = outcome.and(kept);
             }
             let text = outcome.as_ref().err().map(|error| with_causes(error));
             tell.send_if_modified(|told| std::mem::replace(told, text.clone()) != text);
@@ -380,6 +385,35 @@ mod tests {
         keeper.keep_blocks(&wanted, now()).await.unwrap();
         let key = calico_model::resource::block::block_key(&block);
         assert_eq!(client.store().get(&key).await.unwrap(), None);
+    }
+
+    #[test]
+    fn while_the_node_is_not_known_the_keeper_sleeps() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let slept = Arc::new(AtomicBool::new(false));
+        let note = Arc::clone(&slept);
+        // A thread that has anything to run never parks.
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().on_thread_park(move || note.store(true, Ordering::Relaxed));
+        runtime.build().unwrap().block_on(async {
+            let client = Client::new(Arc::new(MemoryStore::new()), crate::stamp::stamp);
+            let node: NodeName = "n1".parse().unwrap();
+            let id = ObjectId::from(Name::from(node.clone()));
+            let known = snapshot(EncapMode::Always);
+            for pool in known.pools.values() {
+                client.of::<IpPool>().create(pool.as_ref().clone()).await.unwrap();
+            }
+            client.of::<Node>().create(known.nodes[&id].as_ref().clone()).await.unwrap();
+            let tunnels = spawn(node.clone(), client.clone(), Arc::clone(client.store()), 1);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(slept.load(Ordering::Relaxed), "the keeper spins");
+            tunnels.want(Wanted::of(&known, &node));
+            let watch = crate::lab::Stopwatch::start();
+            while client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr.is_none() {
+                assert!(watch.elapsed() < Duration::from_secs(60), "what is wanted wakes it");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
     }
 
     #[tokio::test]

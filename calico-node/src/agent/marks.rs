@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use calico_model::{InterfaceName, NodeName, Snapshot};
 
@@ -43,7 +43,7 @@ pub(super) fn write(
     for entry in fs::read_dir(&folder).map_err(failed(folder.clone()))?.flatten() {
         let wanted = missing.get(&entry.file_name()).copied();
         if wanted.is_none() {
-            fs::remove_file(entry.path()).map_err(failed(entry.path()))?;
+            remove(&entry.path()).map_err(failed(entry.path()))?;
         } else if fs::read_to_string(entry.path()).ok().as_deref() == wanted {
             missing.remove(&entry.file_name());
         }
@@ -63,6 +63,14 @@ pub(super) fn write(
     fs::create_dir_all(paths.lib_dir()).map_err(failed(paths.lib_dir().to_owned()))?;
     fs::write(&fresh, mtu.to_string()).map_err(failed(fresh.clone()))?;
     fs::rename(&fresh, &path).map_err(failed(path.clone()))
+}
+
+/// Removes a mark, unless the plugin was first: it removes one with its endpoint.
+fn remove(mark: &Path) -> io::Result<()> {
+    match fs::remove_file(mark) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +101,9 @@ mod tests {
         let second = settled(&[("cali2", "7"), ("cali3", "8")]);
         write(&paths, &second, None).unwrap();
         assert_eq!(marked(), second);
+        let mark = paths.endpoint_status_dir().join("cali3");
+        remove(&mark).unwrap();
+        remove(&mark).unwrap();
         fs::remove_dir_all(root).unwrap();
     }
 }

@@ -138,7 +138,7 @@ impl Config {
         let timeout = root.number("policy_setup_timeout_seconds")?;
         let mut datastore = Vec::new();
         for (key, variable) in DATASTORE_KEYS {
-            datastore.extend(root.text(key)?.map(|value| (variable, value)));
+            datastore.extend(root.hidden_text(key)?.map(|value| (variable, value)));
         }
         Ok(Self {
             version,
@@ -379,6 +379,10 @@ mod tests {
             (
                 json!({ "name": "net", "labels": { "a": 1 } }),
                 "labels in the network configuration is 1, but must be text",
+            ),
+            (
+                json!({ "name": "net", "etcd_password": 123_456 }),
+                "etcd_password in the network configuration must be text",
             ),
             (
                 json!([]),

@@ -26,6 +26,13 @@ impl<'a> Section<'a> {
         value.as_str().map(|text| Some(text.to_owned())).ok_or_else(|| must_be(key, value, "text"))
     }
 
+    /// Reads a text whose value no message may show.
+    pub(super) fn hidden_text(&self, key: &'static str) -> Result<Option<String>, CniError> {
+        let Some(value) = self.present(key) else { return Ok(None) };
+        let problem = || CniError::Config { key, problem: "must be text".to_owned() };
+        value.as_str().map(|text| Some(text.to_owned())).ok_or_else(problem)
+    }
+
     pub(super) fn texts(&self, key: &'static str) -> Result<Vec<String>, CniError> {
         let Some(value) = self.present(key) else { return Ok(Vec::new()) };
         let texts = value.as_array().and_then(|list| {

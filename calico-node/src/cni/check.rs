@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::plugin::{Plugin, stored_endpoint};
-use super::{CniError, Container, Identity};
+use super::{CniError, Container, Identity, policed};
 use crate::workload::{Netns, differences};
 
 /// Says what is not as the ADD left it.
@@ -50,7 +50,14 @@ pub(super) async fn check(plugin: &Plugin<'_>, container: &Container, netns: &Pa
 
 /// Says whether an ADD could succeed.
 pub(super) async fn status(plugin: &Plugin<'_>) -> Result<(), CniError> {
-    plugin.node()?;
-    plugin.ready_datastore().await?;
-    plugin.ipam()?.command("STATUS").await
+    let available = async {
+        plugin.node()?;
+        plugin.mtu()?;
+        plugin.ready_datastore().await?;
+        if !policed::rules_in_force()? {
+            return Err(CniError::NoRules);
+        }
+        plugin.ipam()?.command("STATUS").await
+    };
+    available.await.map_err(CniError::unavailable)
 }

@@ -112,6 +112,12 @@ pub enum CniError {
         /// The interface on the node.
         interface: InterfaceName,
     },
+    /// The node would let any workload do whatever it likes.
+    #[error("the rules of calico-node are not in force on this node: start calico-node")]
+    NoRules,
+    /// STATUS found that no ADD can succeed.
+    #[error("{0}")]
+    Unavailable(Box<CniError>),
     /// It cannot be seen whether the node's rules are in force.
     #[error("could not see whether the rules of calico-node are in force on this node")]
     Rules(#[source] Box<calico_policy::nft::ApplyError>),
@@ -200,6 +206,11 @@ impl CniError {
         Some(if others.is_empty() { first } else { Self::Several { first: Box::new(first), others } })
     }
 
+    /// Makes it the reason for which STATUS says that the plugin is not available.
+    pub(super) fn unavailable(self) -> Self {
+        Self::Unavailable(Box::new(self))
+    }
+
     pub(super) fn datastore(attempted: impl Into<String>, source: ClientError) -> Self {
         Self::Datastore { attempted: attempted.into(), source: Box::new(source) }
     }
@@ -216,7 +227,9 @@ impl CniError {
             Self::Decode { .. } => 6,
             Self::Config { .. } | Self::Name { .. } => 7,
             // "Try again later": the agent or an operator has to do something first.
-            Self::NotSetUp { .. } | Self::NotReady { .. } | Self::Unpoliced { .. } => 11,
+            Self::NotSetUp { .. } | Self::NotReady { .. } | Self::Unpoliced { .. } | Self::NoRules => 11,
+            // "The plugin is not available": what STATUS says, whatever the reason (CNI specification 1.1).
+            Self::Unavailable(_) => 50,
             Self::NodeFile { .. } | Self::Open(_) | Self::Datastore { .. } => 100,
             Self::NoPlugin { .. } | Self::Unusable { .. } | Self::Assign { .. } | Self::Release { .. } => 101,
             Self::Plugin { code, .. } => *code,
@@ -249,6 +262,9 @@ impl CniError {
         }
         if let Self::Plugin { details, .. } = self {
             return details.clone();
+        }
+        if let Self::Unavailable(reason) = self {
+            return reason.details();
         }
         let mut causes = Vec::new();
         let mut cause = self.source();

@@ -104,8 +104,8 @@ pub(super) async fn check(
 
 /// Says whether an ADD could succeed.
 pub(super) async fn status(plugin: &Plugin<'_>) -> Result<(), CniError> {
-    plugin.node()?;
-    plugin.ready_datastore().await.map(drop)
+    plugin.node().map_err(CniError::unavailable)?;
+    plugin.ready_datastore().await.map(drop).map_err(CniError::unavailable)
 }
 
 fn handle(plugin: &Plugin<'_>, container: &Container) -> String {

@@ -44,12 +44,7 @@ pub(super) async fn wait(
     if tokio::time::timeout(patience, marked).await.is_ok() {
         return Ok(());
     }
-    let actual = Nft::new().read().map_err(|error| CniError::Rules(Box::new(error)))?;
-    let in_nftables = actual.table.is_some_and(|table| table.sound && !table.chains.is_empty());
-    // A variant that is not installed holds no rules of the agent's.
-    let mut variants = Variant::ALL.into_iter();
-    if !in_nftables && !variants.any(|variant| Iptables::new(variant).read().is_ok_and(|held| held.guards()))
-    {
+    if !rules_in_force()? {
         return Err(CniError::Unpoliced { interface: interface.clone() });
     }
     if !patience.is_zero() {
@@ -60,6 +55,18 @@ pub(super) async fn wait(
         );
     }
     Ok(())
+}
+
+/// Reports whether the agent's rules are there, which drop what they do not know.
+///
+/// # Errors
+/// When that cannot be seen.
+pub(super) fn rules_in_force() -> Result<bool, CniError> {
+    let actual = Nft::new().read().map_err(|error| CniError::Rules(Box::new(error)))?;
+    let in_nftables = actual.table.is_some_and(|table| table.sound && !table.chains.is_empty());
+    // A variant that is not installed holds no rules of the agent's.
+    let holds = |variant| Iptables::new(variant).read().is_ok_and(|held| held.guards());
+    Ok(in_nftables || Variant::ALL.into_iter().any(holds))
 }
 
 /// The revision of the endpoint that the agent looked at.

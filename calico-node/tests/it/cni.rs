@@ -514,7 +514,9 @@ async fn a_node_that_no_agent_has_set_up_is_refused_and_can_be_cleaned() {
         format!("this node is not set up: {} does not exist; is calico-node running on it?", file.display());
     assert_eq!(answer.failure(), expected);
     node.call("DEL", &container, &v4_only()).ok();
-    let message = node.call("STATUS", &container, &config("1.1.0")).failure();
+    let answer = node.call("STATUS", &container, &config("1.1.0"));
+    assert_eq!(answer.json["code"], 50);
+    let message = answer.failure();
     assert!(message.contains("is not set up"), "{message}");
 }
 
@@ -566,6 +568,11 @@ async fn versions_and_status_are_answered() {
     }
     assert_eq!(node.call("STATUS", &container, &config("1.1.0")).ok(), Value::Null);
     assert!(node.call("STATUS", &container, &config("1.0.0")).failure().contains("does not have STATUS"));
+    let remove = || async { Nft::new().apply(&Transaction::removal()) };
+    inside(&node.netns.open(), remove).await.unwrap().unwrap();
+    let answer = node.call("STATUS", &container, &config("1.1.0"));
+    assert_eq!(answer.json["code"], 50);
+    assert_eq!(answer.failure(), "the rules of calico-node are not in force on this node: start calico-node");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ mod netns;
 mod plan;
 mod verify;
 
-pub use apply::{Unplugged, host_interface_exists, is_plugged, plug, unplug, unplug_host};
+pub use apply::{Unplugged, host_interface_exists, plug, unplug, unplug_host};
 pub use error::WorkloadError;
 pub use netns::{Netns, inside};
 pub use plan::{Attachment, Forwarding, GATEWAY_V4, GATEWAY_V6, HOST_MAC, Lenience, Plan, Step, plan};

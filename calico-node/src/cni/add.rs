@@ -13,7 +13,7 @@ use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName, Name, Revision};
 use super::del::release;
 use super::plugin::{Plugin, stored_endpoint};
 use super::{AddResult, CniError, Config, Container, Identity, ResultInterface, ResultIp, policed};
-use crate::workload::{Attachment, HOST_MAC, Netns, host_interface_exists, is_plugged, plug};
+use crate::workload::{Attachment, HOST_MAC, Netns, differences, host_interface_exists, plug};
 
 /// The MTU that the kernel gives a veth pair when it is told none.
 const KERNEL_MTU: u32 = 1500;
@@ -72,7 +72,10 @@ impl Add<'_> {
             endpoint = add_profiles.await.map_err(|error| self.unwritten(error))?;
         }
         let attachment = self.attachment(&endpoint);
-        if !is_plugged(&attachment, &self.netns).await? {
+        // An ADD may have been killed at any step. The MTU file may say something else by now, which is no reason.
+        let differences = differences(&Attachment { mtu: None, ..attachment.clone() }, &self.netns).await?;
+        if !differences.is_empty() {
+            tracing::info!(differences = differences.join("; "), "the container is plugged in anew");
             policed::wait(self.plugin, &attachment.host_interface, revision(&endpoint)).await?;
             plug(&attachment, &self.netns).await?;
         }

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use calico_model::datastore::client::{Client, ClientError};
-use calico_model::resource::{ClusterInformation, FelixConfiguration, Object, ObjectId, WorkloadEndpoint};
-use calico_model::{InterfaceName, Name, NodeName, Snapshot};
+use calico_model::resource::{
+    ClusterInformation, FelixConfiguration, Kind, Object, ObjectId, ResourceKey, WorkloadEndpoint,
+};
+use calico_model::{InterfaceName, Name, NodeName, Snapshot, Update};
+use serde_json::Value;
 
 use super::{CniError, Config, Delegate, Identity};
 use crate::config::DatastoreConfig;
@@ -150,6 +153,10 @@ impl<'a> Plugin<'a> {
     }
 
     /// Reads the node's part of the agent's configuration.
+    ///
+    /// One that does not validate counts as absent, as it does to an agent that starts. But when it names another prefix
+    /// of workloads' interfaces, it is not known which one the agent goes by: an interface with the wrong one would be
+    /// open.
     pub(super) async fn felix(
         &self,
         client: &Client,
@@ -158,14 +165,19 @@ impl<'a> Plugin<'a> {
         let mut known = Snapshot::default();
         for name in ["default".to_owned(), format!("node.{node}")] {
             let Ok(name) = name.parse::<Name>() else { continue };
-            let id = ObjectId::from(name);
-            match client.of::<FelixConfiguration>().get(&id).await {
-                Ok(found) => known.insert(found),
-                Err(ClientError::NotFound { .. }) => {}
-                Err(error) => {
-                    return Err(CniError::datastore(format!("read FelixConfiguration({id})"), error));
+            let key = ResourceKey { kind: Kind::FelixConfiguration, id: name.into() };
+            let stored = client.store().get(&key.datastore_key()).await;
+            let stored = stored.map_err(|error| CniError::datastore(format!("read {key}"), error.into()))?;
+            let Some(entry) = stored else { continue };
+            let Some(update) = Update::from_entry(&entry) else { continue };
+            if let Update::Invalid { problem, .. } = &update {
+                if names_prefix(&entry.value) {
+                    let problem = format!("{key} names an interfacePrefix and is not valid: {problem}");
+                    return Err(CniError::NotReady { problem });
                 }
+                tracing::warn!(%key, problem, "not valid, and left out of account");
             }
+            known.apply(update);
         }
         Ok(known.felix_configuration(node))
     }
@@ -174,6 +186,13 @@ impl<'a> Plugin<'a> {
         let folders = (self.var)("CNI_PATH");
         Delegate::find(&self.config.ipam.plugin, folders.as_deref(), self.input)
     }
+}
+
+/// Whether a stored FelixConfiguration names a prefix other than the default, as far as it can be read.
+fn names_prefix(stored: &[u8]) -> bool {
+    let value: Value = serde_json::from_slice(stored).unwrap_or_default();
+    let prefix = &value["spec"]["interfacePrefix"];
+    !prefix.is_null() && prefix.as_str() != Some("cali")
 }
 
 const LOCKED: &str = "ClusterInformation says datastoreReady: false, as during an upgrade; try again later";

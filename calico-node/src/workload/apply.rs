@@ -77,22 +77,6 @@ pub async fn unplug_host(interface: &InterfaceName) -> Result<Unplugged, Workloa
 /// # Errors
 /// When the kernel cannot be asked.
 pub async fn host_interface_exists(interface: &InterfaceName) -> Result<bool, WorkloadError> {
-    exists(interface).await
-}
-
-/// Reports whether both ends of the workload's pair are there.
-///
-/// # Errors
-/// When the kernel cannot be asked.
-pub async fn is_plugged(attachment: &Attachment, netns: &Netns) -> Result<bool, WorkloadError> {
-    if !exists(&attachment.host_interface).await? {
-        return Ok(false);
-    }
-    let interface = attachment.interface.clone();
-    inside(netns, move || async move { exists(&interface).await }).await?
-}
-
-async fn exists(interface: &InterfaceName) -> Result<bool, WorkloadError> {
     let found = Netlink::connect()?.link(interface).await;
     found
         .map(|link| link.is_some())

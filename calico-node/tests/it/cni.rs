@@ -345,6 +345,50 @@ async fn the_very_address_that_is_asked_for_is_given_or_the_add_fails() {
 }
 
 #[tokio::test]
+async fn a_second_add_mends_what_a_killed_one_did_not_come_to() {
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let (container, config) = (Container::of(ID, &workload), config("1.0.0"));
+    let result = node.call("ADD", &container, &config).ok();
+    let check = || node.call("CHECK", &container, &with_previous(&config, &result));
+    for step in ["addr flush dev eth0", "route del default", "link set eth0 down"] {
+        workload.ip(step);
+        check().failure();
+        assert_eq!(node.call("ADD", &container, &config).ok(), result, "{step}");
+        check().ok();
+    }
+    let index = workload.ip("link show eth0")[0]["ifindex"].clone();
+    node.call("ADD", &container, &config).ok();
+    assert_eq!(workload.ip("link show eth0")[0]["ifindex"], index, "what is whole stays");
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_not_valid_stops_no_add_unless_it_may_name_another_prefix() {
+    use calico_model::datastore::{Precondition, Write};
+    use calico_model::resource::ResourceKey;
+    let (node, workload) = (Node::new().await, Namespace::new("wl"));
+    let default = "default".parse::<calico_model::Name>().unwrap();
+    let key = ResourceKey { kind: Kind::FelixConfiguration, id: default.into() };
+    let store = async |spec: Value| {
+        let felix = json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration",
+            "metadata": { "name": "default" }, "spec": spec,
+        });
+        let bytes = felix.to_string().into_bytes();
+        let write = Write::put(key.datastore_key(), bytes, Precondition::Any);
+        node.client().store().commit(vec![write]).await.unwrap();
+    };
+    let container = Container::of(ID, &workload);
+    store(json!({ "vxlanMTU": "large", "interfacePrefix": "veth-" })).await;
+    let message = node.call("ADD", &container, &v4_only()).failure();
+    assert!(message.contains("FelixConfiguration(default) names an interfacePrefix"), "{message}");
+    assert_eq!((node.endpoints().await.len(), node.held().await), (0, 0));
+    store(json!({ "vxlanMTU": "large" })).await;
+    let answer = node.call("ADD", &container, &v4_only());
+    assert!(answer.log.contains("not valid, and left out of account"), "{}", answer.log);
+    assert_eq!(answer.ok()["interfaces"][0]["name"], "cali0123456789a");
+}
+
+#[tokio::test]
 async fn check_says_what_differs() {
     let (node, workload) = (Node::new().await, Namespace::new("wl"));
     let container = Container::of(ID, &workload);

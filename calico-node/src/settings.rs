@@ -109,6 +109,8 @@ pub struct Settings {
     pub backend: Backend,
     /// Whether another node's use of our address is let be (`DISABLE_NODE_IP_CHECK`).
     pub skip_address_check: bool,
+    /// Whether a datastore that does not answer at the start is waited for (`WAIT_FOR_DATASTORE`).
+    pub wait_for_datastore: bool,
 }
 
 impl Settings {
@@ -158,6 +160,7 @@ impl Settings {
             ipv6,
             backend: backend(&vars)?,
             skip_address_check: vars.text("DISABLE_NODE_IP_CHECK").as_deref() == Some("true"),
+            wait_for_datastore: vars.text("WAIT_FOR_DATASTORE").as_deref() == Some("true"),
         })
     }
 }
@@ -312,12 +315,12 @@ mod tests {
         assert_eq!([of("stored"), of("")], ["stored", "host-1"]);
     }
 
-            ("NODENAME", "Node_1"),
-            ("IP", "fd00::1"),
-            ("AS", "0"),
     #[test]
     fn a_wrong_value_is_named_with_what_it_must_be() {
         for (name, value) in [
+            ("NODENAME", "Node_1"),
+            ("IP", "fd00::1"),
+            ("AS", "0"),
             ("CALICO_ROUTER_ID", "0.0.0.0"),
             ("CALICO_IPV4POOL_CIDR", "10.0.0.1/8"),
             ("CALICO_IPV4POOL_VXLAN", "sometimes"),

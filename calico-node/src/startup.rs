@@ -5,8 +5,10 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use calico_model::datastore::client::{Client, ClientError};
+use calico_model::datastore::{Backoff, CommitError, StoreError};
 use calico_model::resource::felix::Severity;
 use calico_model::resource::{
     BgpConfiguration, ClusterInformation, Document, FelixConfiguration, IpPool, Node, NodeBgp, Object,
@@ -14,8 +16,9 @@ use calico_model::resource::{
 };
 use calico_model::{Cidr, Family, InterfaceAddr, Name, NodeName};
 
+use crate::agent::with_causes;
 use crate::paths::Paths;
-use crate::settings::{Backend, DefaultPool, Detection, HostAddr, NodeAddress, Settings};
+use crate::settings::{Backend, DefaultPool, Detection, HostAddr, NodeAddress, Settings, host_addrs};
 use crate::stamp::uuid;
 
 /// The version that is written into ClusterInformation.
@@ -63,6 +66,9 @@ pub enum StartupError {
         #[source]
         source: ClientError,
     },
+    /// The host's addresses cannot be read.
+    #[error("this host's addresses cannot be read")]
+    HostAddrs(#[source] io::Error),
     /// The default pool that the environment describes is none.
     #[error("the pool that CALICO_{family}POOL_CIDR and its like describe is none", family = if *family == Family::V4 { "IPV4" } else { "IPV6" })]
     Pool {
@@ -94,6 +100,50 @@ pub enum StartupError {
         #[source]
         source: io::Error,
     },
+}
+
+impl StartupError {
+    /// Whether the datastore did not answer, so that the same start may succeed later.
+    #[must_use]
+    pub fn is_datastore_away(&self) -> bool {
+        let Self::Client { source, .. } = self else { return false };
+        matches!(
+            source,
+            ClientError::Store(StoreError::Unavailable { .. })
+                | ClientError::Commit {
+                    source: CommitError::OutcomeUnknown { .. }
+                        | CommitError::Store(StoreError::Unavailable { .. }),
+                    ..
+                }
+        )
+    }
+}
+
+/// Registers the node as [`register`] does with the addresses that the host has then. Where the settings want it, a
+/// datastore that does not answer is asked again until it does; otherwise that is an error.
+///
+/// # Errors
+/// As [`register`]; [`StartupError::HostAddrs`] when the host's addresses cannot be read.
+pub async fn register_in_time(
+    client: &Client,
+    settings: &Settings,
+    paths: &Paths,
+) -> Result<(), StartupError> {
+    let (first, longest) = (Duration::from_secs(1), Duration::from_secs(10));
+    let mut backoff = Backoff::new(crate::agent::seed(&settings.node), first, longest);
+    let mut is_told = false;
+    loop {
+        let addrs = host_addrs().map_err(StartupError::HostAddrs)?;
+        match register(client, settings, &addrs, paths).await {
+            Err(error) if settings.wait_for_datastore && error.is_datastore_away() => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(error = %with_causes(&error), "waiting for the datastore");
+                }
+                tokio::time::sleep(backoff.pause()).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Makes the node known, and the cluster's defaults if they are missing. Several nodes may do so at once.
@@ -145,18 +195,27 @@ async fn check_port(client: &Client, settings: &Settings, addrs: &[HostAddr]) ->
     if settings.backend == Backend::None || !ours {
         return Ok(());
     }
-    let default = BgpConfiguration::DEFAULT.parse::<Name>().expect("a constant name");
-    let configured = match client.of::<BgpConfiguration>().get(&default.into()).await {
-        Ok(configuration) => configuration.spec.listen_port,
-        Err(ClientError::NotFound { .. }) => None,
-        Err(source) => return Err(StartupError::Client { node: settings.node.clone(), source }),
-    };
+    let configured = configured_port(client, settings).await?;
     let (port, addr) = (configured.unwrap_or(calico_bgp::peers::PORT), addr.addr());
     std::net::TcpListener::bind((addr, port)).map(|_| ()).map_err(|source| StartupError::Port {
         port,
         addr,
         source,
     })
+}
+
+async fn configured_port(client: &Client, settings: &Settings) -> Result<Option<u16>, StartupError> {
+    let default = BgpConfiguration::DEFAULT.parse::<Name>().expect("a constant name");
+    match client.of::<BgpConfiguration>().get(&default.into()).await {
+        Ok(configuration) => Ok(configuration.spec.listen_port),
+        Err(ClientError::NotFound { .. }) => Ok(None),
+        // It counts as absent until it is mended, for all that the agent does; the agent's status tells of it.
+        Err(error @ (ClientError::Invalid(_) | ClientError::Corrupt { .. })) => {
+            tracing::warn!(error = %with_causes(&error), "the BGPConfiguration is left out of account");
+            Ok(None)
+        }
+        Err(source) => Err(StartupError::Client { node: settings.node.clone(), source }),
+    }
 }
 
 async fn register_node(client: &Client, settings: &Settings, addrs: &[HostAddr]) -> Result<(), StartupError> {

@@ -10,7 +10,7 @@ use calico_node::agent::{self, Options};
 use calico_node::config::DatastoreConfig;
 use calico_node::paths::Paths;
 use calico_node::reflector;
-use calico_node::settings::{Settings, host_addrs};
+use calico_node::settings::Settings;
 use calico_node::status::StatusServer;
 use calico_node::{datastore, stamp, startup, telemetry};
 use calico_route::Ownership;
@@ -92,6 +92,9 @@ fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
+    // From the first moment: the first process of a container has no other way to end when it is asked to.
+    let stop = stopped()?;
+    tokio::pin!(stop);
     let var = |name: &str| std::env::var(name).ok();
     let paths = Paths::from_env();
     let stored_name = std::fs::read_to_string(paths.nodename_file()).ok();
@@ -109,12 +112,17 @@ async fn run() -> anyhow::Result<()> {
     let server = StatusServer::listen(&paths.status_socket())?;
     let store = datastore::open(&loaded.datastore).await?;
     let client = Client::new(store.clone(), stamp::stamp);
-    let addrs = host_addrs().context("this host's addresses cannot be read")?;
-    startup::register(&client, &settings, &addrs, &paths).await?;
+    tokio::select! {
+        registered = startup::register_in_time(&client, &settings, &paths) => registered?,
+        () = &mut stop => {
+            tracing::info!("asked to stop before the node was set up");
+            return Ok(());
+        }
+    }
     tracing::info!(node = %settings.node, datastore = loaded.datastore.describe(), "set up");
 
     let datastore = loaded.datastore.describe();
-    agent::run(Options { settings, paths, store, datastore, server }, stopped()?).await?;
+    agent::run(Options { settings, paths, store, datastore, server }, stop).await?;
     Ok(())
 }
 

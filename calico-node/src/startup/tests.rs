@@ -85,6 +85,31 @@ async fn what_others_wrote_into_the_node_stays() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+#[tokio::test]
+async fn a_configuration_that_is_not_valid_keeps_no_agent_from_starting() {
+    use calico_model::datastore::{Precondition, Write};
+    use calico_model::resource::{Kind, ResourceKey};
+    let client = Client::new(Arc::new(MemoryStore::new()), crate::stamp::stamp);
+    for (kind, spec) in [
+        (Kind::BgpConfiguration, serde_json::json!({ "listenPort": 1790, "asNumber": "none" })),
+        (Kind::FelixConfiguration, serde_json::json!({ "vxlanMTU": "large" })),
+    ] {
+        let key = ResourceKey { kind, id: "default".parse::<Name>().unwrap().into() };
+        let stored = serde_json::json!({
+            "apiVersion": "projectcalico.org/v3", "kind": kind.as_str(),
+            "metadata": { "name": "default" }, "spec": spec,
+        });
+        let write = Write::put(key.datastore_key(), stored.to_string().into_bytes(), Precondition::Absent);
+        client.store().commit(vec![write]).await.unwrap();
+        client.get(&key).await.unwrap().check().unwrap_err();
+    }
+    let (paths, folder) = folder("invalid");
+    let settings = settings(&[("IP", "172.16.6.1/24")]);
+    assert_eq!(configured_port(&client, &settings).await.unwrap(), None);
+    register(&client, &settings, &addrs(), &paths).await.unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn the_default_ipv6_network_is_the_clusters_own() {
     assert_eq!(unique_local("0123456789abcdef0123456789abcdef").unwrap().to_string(), "fd01:2345:6789::/48");

@@ -1,12 +1,21 @@
 //! `calicoctl` over a real etcd server, chosen by the environment.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use calico_ipam::{AutoAssign, Ipam};
 use calico_model::datastore::etcd::local::LocalCluster;
 use calico_node::config::DatastoreConfig;
 use calico_node::paths::Paths;
+use calico_node::status::{self, NodeStatus, Question};
+use calico_node::workload::inside;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::agent::eventually;
+use crate::namespace::Namespace;
 
 /// Runs a program over the server.
 fn run(cluster: &LocalCluster, program: &str, arguments: &[&str]) -> Output {
@@ -83,6 +92,87 @@ fn a_watch_shows_changes_in_etcd() {
     assert_eq!(told, ["ADDED tier/early", "DELETED tier/early"]);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// An agent in a namespace of its own, as the container runtime starts it.
+struct Agent {
+    process: Child,
+    folder: PathBuf,
+}
+
+impl Agent {
+    fn start(netns: &Namespace, etcd: &LocalCluster) -> Self {
+        let folder = std::env::temp_dir().join(netns.path().file_name().unwrap());
+        std::fs::create_dir_all(&folder).unwrap();
+        let log = std::fs::File::create(folder.join("log")).unwrap();
+        let mut command = netns.command(env!("CARGO_BIN_EXE_calico-node"));
+        command
+            .envs([("DATASTORE_TYPE", "etcdv3"), ("WAIT_FOR_DATASTORE", "true"), ("NODENAME", "n1")])
+            .envs([("IP", "10.0.0.1/24"), ("CALICO_NETWORKING_BACKEND", "none")])
+            .env("ETCD_ENDPOINTS", etcd.urls().join(","))
+            .env("CALICO_LIB_DIR", &folder)
+            .env("CALICO_RUN_DIR", &folder);
+        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Self { process: command.spawn().unwrap(), folder }
+    }
+
+    /// Waits until it says that it waits, once.
+    fn waits(&self) {
+        let log = || std::fs::read_to_string(self.folder.join("log")).unwrap();
+        let log = eventually(log, |log| log.contains("waiting for the datastore"));
+        assert_eq!(log.matches("waiting for the datastore").count(), 1, "{log}");
+    }
+
+    fn ask(&self) -> Option<NodeStatus> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let socket = Paths::from_vars(|_| Some(self.folder.to_str().unwrap().to_owned())).status_socket();
+        runtime.block_on(status::ask(&socket, Question::Status)).ok()
+    }
+
+    /// Asks it to end, and returns whether it ended well.
+    fn end(mut self) -> bool {
+        let pid = Pid::from_raw(self.process.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+        self.process.wait().unwrap().success()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // One that has ended is no error, and what stays is a few files in the temporary folder.
+        let _ended = self.process.kill().and_then(|()| self.process.wait());
+        let _removed = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn an_agent_waits_for_its_datastore_and_can_be_stopped_while_it_does() {
+    let netns = Namespace::new("wait");
+    netns.ip("link set lo up");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let start = || async {
+        let etcd = LocalCluster::start(1, &[]).await.unwrap();
+        // Before it leads, its files are not whole, and it would not start again.
+        while etcd.leader().await.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        etcd
+    };
+    let mut etcd = runtime.block_on(inside(&netns.open(), start)).unwrap();
+    etcd.kill(0).unwrap();
+    let agent = Agent::start(&netns, &etcd);
+    agent.waits();
+    assert!(agent.end(), "it is asked to stop while it waits");
+
+    let agent = Agent::start(&netns, &etcd);
+    agent.waits();
+    let revive = move || async move { etcd.revive(0).map(|()| etcd) };
+    let _etcd = runtime.block_on(inside(&netns.open(), revive)).unwrap().unwrap();
+    let is_ready =
+        |told: &Option<NodeStatus>| told.as_ref().is_some_and(|told| told.in_sync && told.programmed);
+    let told = eventually(|| agent.ask(), is_ready);
+    assert!(is_ready(&told), "{told:?}: {}", std::fs::read_to_string(agent.folder.join("log")).unwrap());
+    assert!(agent.end());
 }
 
 /// Assigns an address to a pod that does not exist, on a node that does not.

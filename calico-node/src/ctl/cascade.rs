@@ -13,7 +13,7 @@ use calico_model::resource::{
     BgpConfiguration, BgpPeer, FelixConfiguration, HostEndpoint, IpPool, Kind, ObjectId, ResourceKey, Spec,
     WorkloadEndpoint,
 };
-use calico_model::{Cidr, Name, NodeName};
+use calico_model::{Cidr, Name, NodeName, Revision};
 
 /// Something that goes with a resource and could not be removed; the resource is still there.
 #[derive(Debug, thiserror::Error)]
@@ -51,29 +51,69 @@ pub enum CascadeError {
     },
 }
 
-/// Removes what goes with a resource, which can be deleted afterwards.
+/// Removes what goes with a resource, which can be deleted afterwards. With a revision, only while that is the newest; then
+/// the revision is returned at which the resource is to be deleted.
 ///
 /// # Errors
-/// At the first thing that cannot be removed.
+/// [`ClientError::Conflict`] before anything is removed, when the revision is stale; otherwise at the first thing that
+/// cannot be removed.
 #[expect(clippy::wildcard_enum_match_arm, reason = "nothing goes with the other kinds")]
 pub async fn before_deletion(
     client: &Client,
     key: &ResourceKey,
+    at: Option<Revision>,
     now: SystemTime,
-) -> Result<(), CascadeError> {
-    match key.kind {
-        Kind::IpPool => close_pool(client, &key.id, now).await,
-        Kind::Node => clear_node(client, &NodeName::from(key.id.name.clone()), now).await,
-        Kind::WorkloadEndpoint => release_endpoint(client, &key.id, now).await,
-        _ => Ok(()),
+) -> Result<Option<Revision>, CascadeError> {
+    if let Some(at) = at {
+        let newest = match client.get(key).await {
+            Ok(document) => revision(document.metadata("resourceVersion")),
+            // Whether it is the newest is seen when it is deleted.
+            Err(ClientError::Corrupt { .. }) => Some(at),
+            Err(error) => return Err(error.into()),
+        };
+        if newest != Some(at) {
+            return Err(ClientError::Conflict { key: key.clone() }.into());
+        }
     }
+    match key.kind {
+        Kind::IpPool => return close_pool(client, &key.id, at, now).await,
+        Kind::Node => clear_node(client, &NodeName::from(key.id.name.clone()), now).await?,
+        Kind::WorkloadEndpoint => release_endpoint(client, &key.id, now).await?,
+        _ => {}
+    }
+    Ok(at)
 }
 
-async fn close_pool(client: &Client, id: &ObjectId, now: SystemTime) -> Result<(), CascadeError> {
-    let closed = match client.of::<IpPool>().modify(id, |_, pool| pool.disabled = true).await {
+fn revision(resource_version: Option<&str>) -> Option<Revision> {
+    resource_version?.parse().ok().map(Revision)
+}
+
+/// Closes a pool and takes its blocks back. Returns its new revision, if one was given.
+async fn close_pool(
+    client: &Client,
+    id: &ObjectId,
+    at: Option<Revision>,
+    now: SystemTime,
+) -> Result<Option<Revision>, CascadeError> {
+    let pools = client.of::<IpPool>();
+    let closed = match at {
+        None => pools.modify(id, |_, pool| pool.disabled = true).await,
+        Some(at) => match pools.get(id).await {
+            Ok(mut pool) => {
+                pool.metadata.resource_version = Some(at.0.to_string());
+                if std::mem::replace(&mut pool.spec.disabled, true) {
+                    Ok(pool)
+                } else {
+                    pools.update(pool).await
+                }
+            }
+            Err(error) => Err(error),
+        },
+    };
+    let closed = match closed {
         Ok(pool) => pool,
         // A pool that cannot be read serves nobody.
-        Err(ClientError::Invalid(_) | ClientError::Corrupt { .. }) => return Ok(()),
+        Err(ClientError::Invalid(_) | ClientError::Corrupt { .. }) => return Ok(at),
         Err(error) => return Err(error.into()),
     };
     // Whoever assigns may go by what it has read before; a block that is empty now need not be so then.
@@ -81,7 +121,7 @@ async fn close_pool(client: &Client, id: &ObjectId, now: SystemTime) -> Result<(
     let ipam = crate::ipam::ipam(Arc::clone(client.store()));
     let taken = ipam.release_pool_affinities(&closed.spec.cidr, now).await;
     taken.map_err(|source| CascadeError::Pool { pool: id.clone(), source })?;
-    Ok(())
+    Ok(at.and(revision(closed.metadata.resource_version.as_deref())))
 }
 
 async fn release_endpoint(client: &Client, id: &ObjectId, now: SystemTime) -> Result<(), CascadeError> {
@@ -193,18 +233,18 @@ mod tests {
     async fn a_pool_in_use_is_closed_and_goes_once_its_addresses_are_released() {
         let (client, ipam) = cluster().await;
         let pool = key(Kind::IpPool, "p");
-        let refused = before_deletion(&client, &pool, UNIX_EPOCH).await.unwrap_err();
+        let refused = before_deletion(&client, &pool, None, UNIX_EPOCH).await.unwrap_err();
         assert!(matches!(refused, CascadeError::Pool { .. }), "{refused}");
         assert!(client.of::<IpPool>().get(&pool.id).await.unwrap().spec.disabled);
         ipam.release_by_handle("vxlan-tunnel-addr-n1", UNIX_EPOCH).await.unwrap();
-        before_deletion(&client, &pool, UNIX_EPOCH).await.unwrap();
+        before_deletion(&client, &pool, None, UNIX_EPOCH).await.unwrap();
         assert_eq!(keys_in_ipam(&client).await, 0);
     }
 
     #[tokio::test]
     async fn a_node_gives_back_its_tunnel_address_and_its_blocks() {
         let (client, _) = cluster().await;
-        before_deletion(&client, &key(Kind::Node, "n1"), UNIX_EPOCH).await.unwrap();
+        before_deletion(&client, &key(Kind::Node, "n1"), None, UNIX_EPOCH).await.unwrap();
         assert_eq!(keys_in_ipam(&client).await, 0);
     }
 }

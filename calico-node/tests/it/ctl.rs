@@ -113,6 +113,27 @@ fn policy(name: &str, spec: &str) -> String {
 }
 
 #[test]
+fn a_file_that_tells_a_stale_revision_deletes_nothing_and_closes_nothing() {
+    let cluster = Cluster::new("stale-delete");
+    cluster.apply(&pool("p", "192.168.0.0/16"));
+    let stale = cluster.file("stale.json", &cluster.ok(&["get", "ippool", "p", "-o", "json"]));
+    cluster.ok(&["label", "ippool", "p", "a=b"]);
+    let refused = cluster.run(&["delete", "-f", &stale]);
+    assert!(refused.code == 1 && refused.err.contains("update conflict: IPPool(p)"), "{}", refused.err);
+    let now = cluster.json(&["get", "ippool", "p", "-o", "json"]);
+    assert!(!now["spec"].get("disabled").and_then(Value::as_bool).unwrap_or(false));
+    let newest = cluster.file("newest.json", &now.to_string());
+    assert_eq!(cluster.ok(&["delete", "-f", &newest]), "Successfully deleted 1 'IPPool' resource(s)\n");
+
+    cluster.apply(&policy("x", "{order: 1}"));
+    let stale = cluster.file("stale.json", &cluster.ok(&["get", "policy", "x", "-o", "json"]));
+    cluster.apply(&policy("x", "{order: 2}"));
+    let refused = cluster.run(&["delete", "-f", &stale]);
+    assert!(refused.code == 1 && refused.err.contains("update conflict"), "{}", refused.err);
+    cluster.ok(&["get", "policy", "x"]);
+}
+
+#[test]
 fn a_resource_is_created_shown_changed_and_deleted() {
     let cluster = Cluster::new("cycle");
     let file = cluster.file("pool.yaml", &pool("default-ipv4-ippool", "192.168.0.0/16"));

@@ -1,8 +1,9 @@
 //! `calicoctl delete`: by file, or by kind and name, with all that hangs on what is deleted.
 
 use anyhow::bail;
+use calico_model::Revision;
 use calico_model::datastore::client::ClientError;
-use calico_model::resource::{Kind, ResourceKey};
+use calico_model::resource::{Document, Kind, ResourceKey};
 use calico_node::clock;
 use calico_node::ctl::cascade;
 
@@ -40,7 +41,10 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     let session = args.config.open().await?;
     for document in documents {
         let result = match document.key() {
-            Some(key) => remove(&session, &key, args.skip_not_exists).await,
+            Some(key) => match revision(&document) {
+                Ok(at) => remove(&session, &key, at, args.skip_not_exists).await,
+                Err(error) => Err(error),
+            },
             None => document.check().map(|_| ()).map_err(Into::into),
         };
         batch.settle(result);
@@ -48,7 +52,7 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     for (kind, name) in args.kind.into_iter().flat_map(|kind| args.names.iter().map(move |name| (kind, name)))
     {
         let result = match key(kind, name, namespace) {
-            Ok(key) => remove(&session, &key, args.skip_not_exists).await,
+            Ok(key) => remove(&session, &key, None, args.skip_not_exists).await,
             Err(error) => Err(error),
         };
         batch.attempt(result);
@@ -56,15 +60,31 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
     Ok(batch.outcome("deleted"))
 }
 
-async fn remove(session: &Session, key: &ResourceKey, skip_not_exists: bool) -> anyhow::Result<()> {
+/// The revision that a document says is the one to delete.
+fn revision(document: &Document) -> anyhow::Result<Option<Revision>> {
+    let Some(version) = document.metadata("resourceVersion").filter(|version| !version.is_empty()) else {
+        return Ok(None);
+    };
+    match version.parse() {
+        Ok(number) => Ok(Some(Revision(number))),
+        Err(_) => bail!("metadata.resourceVersion is {version:?}, and must be a number as get shows it"),
+    }
+}
+
+async fn remove(
+    session: &Session,
+    key: &ResourceKey,
+    at: Option<Revision>,
+    skip_not_exists: bool,
+) -> anyhow::Result<()> {
     let removed = async {
-        match session.client.get(key).await {
-            Ok(_) => cascade::before_deletion(&session.client, key, clock::wall()).await?,
+        let at = match session.client.get(key).await {
+            Ok(_) => cascade::before_deletion(&session.client, key, at, clock::wall()).await?,
             // What cannot be read has nothing that goes with it, and can be deleted all the same.
-            Err(ClientError::Corrupt { .. }) => {}
+            Err(ClientError::Corrupt { .. }) => at,
             Err(error) => return Err(error.into()),
-        }
-        session.client.delete(key, None).await?;
+        };
+        session.client.delete(key, at).await?;
         anyhow::Ok(())
     };
     match removed.await {

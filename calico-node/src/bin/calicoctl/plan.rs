@@ -131,7 +131,7 @@ async fn change(
             bail!("it has no name");
         };
         copy.client.get(&key).await?;
-        cascade::before_deletion(&copy.client, &key, clock::wall()).await?;
+        cascade::before_deletion(&copy.client, &key, None, clock::wall()).await?;
         copy.client.delete(&key, None).await?;
         return Ok((key, Fate::Deleted));
     }

@@ -1,9 +1,10 @@
 //! `calicoctl datastore`: the datastore as a whole.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::bail;
-use calico_model::datastore::{Precondition, Prefix, Write};
+use calico_model::datastore::{Key, Precondition, Prefix, Write};
 use calico_model::resource::{ClusterInformation, Kind};
 use calico_node::ctl::migrate;
 use clap::Subcommand;
@@ -25,7 +26,7 @@ pub enum Migrate {
     Lock(Args),
     /// Let agents and plugins go on.
     Unlock(Args),
-    /// Print all that is stored, for `import` into another datastore. Wants the lock.
+    /// Print all that is stored, for `import` into another datastore; what it does not know stops it. Wants the lock.
     Export(Export),
     /// Store all that `export` printed in an empty datastore, which stays locked. May be repeated.
     Import(Import),
@@ -82,19 +83,20 @@ async fn export(args: Export) -> anyhow::Result<Outcome> {
 }
 
 async fn import(args: Import) -> anyhow::Result<Outcome> {
-    let mut wanted = migrate::import(&read_text(&args.text)?)?;
+    let wanted = migrate::import(&read_text(&args.text)?)?;
     let session = args.config.open().await?;
     // Whatever is there must have come from here, in an earlier attempt.
     let there = session.store.list(&Prefix::new("/calico/")?).await?.entries;
     let total = wanted.len();
+    let mut missing: BTreeMap<&Key, &Vec<u8>> = wanted.iter().map(|(key, value)| (key, value)).collect();
     for entry in there {
-        match wanted.remove(&entry.key) {
-            Some(value) if same(&value, &entry.value) => {}
+        match missing.remove(&entry.key) {
+            Some(value) if same(value, &entry.value) => {}
             _ => bail!("the datastore is not empty: it has {}", entry.key),
         }
     }
-    for (key, value) in wanted {
-        session.store.commit(vec![Write::put(key, value, Precondition::Absent)]).await?;
+    for (key, value) in wanted.iter().filter(|(key, _)| missing.contains_key(key)) {
+        session.store.commit(vec![Write::put(key.clone(), value.clone(), Precondition::Absent)]).await?;
     }
     let done =
         || format!("Imported {total} entries. The datastore is locked: calicoctl datastore migrate unlock\n");

@@ -9,7 +9,8 @@
 //!
 //! One task owns all of that; its loop is the only `select!` here, and each branch is cancel-safe: receivers, a sleep, and
 //! [`Syncer::next`] and the kernel's watch, which say so themselves. Beside it run the speaker, the local socket and the
-//! keeper of tunnel addresses and blocks, each of which it tells the newest state through a latest-value channel.
+//! keeper of tunnel addresses and blocks, each of which it tells the newest state through a latest-value channel. Those that
+//! write to the datastore rest while it is locked.
 //!
 //! Nothing is written to the kernel before the datastore has been read to the end once. When the agent ends, however it
 //! ends, everything stays in force.
@@ -19,9 +20,9 @@ use std::sync::Arc;
 
 use calico_model::datastore::client::Client;
 use calico_model::datastore::{Change, Syncer};
-use calico_model::resource::Kind;
 use calico_model::resource::block::all_blocks_prefix;
-use calico_model::{Datastore, LearnedRoutes, NodeName, Update};
+use calico_model::resource::{ClusterInformation, Kind};
+use calico_model::{Datastore, LearnedRoutes, Name, NodeName, Snapshot, Update};
 use calico_policy::Compiler;
 use calico_route::Ownership;
 use calico_route::reconcile::{End, Next, Reconciler};
@@ -131,6 +132,13 @@ pub async fn cleanup(ownership: &Ownership) -> Result<(), CleanupError> {
 /// What keeps the nodes of a cluster from doing the same at the same moment.
 pub(crate) fn seed(node: &NodeName) -> u64 {
     node.as_str().bytes().fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
+}
+
+/// Whether the datastore is locked, as while it is migrated: nothing of it is to change then. Pure.
+fn is_locked(snapshot: &Snapshot) -> bool {
+    let name: Name = ClusterInformation::NAME.parse().expect("a constant name");
+    let cluster = snapshot.cluster_informations.get(&name.into());
+    cluster.is_some_and(|cluster| cluster.spec.datastore_ready == Some(false))
 }
 
 /// What BGP has learned.

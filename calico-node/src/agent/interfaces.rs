@@ -12,6 +12,7 @@ use calico_route::actual::Host;
 use tokio::sync::watch;
 
 use super::dataplane::with_causes;
+use super::is_locked;
 
 /// Returns the interfaces that have addresses and are the machine's own: not loopback, nor a workload's, nor any that Calico,
 /// or Kubernetes' service proxy, made. Pure.
@@ -48,12 +49,12 @@ impl Interfaces {
         Self(wanted)
     }
 
-    /// Has the Node tell of these interfaces, unless it does.
+    /// Has the Node tell of these interfaces, unless it does, or the datastore is locked.
     pub(super) fn want(&self, interfaces: Vec<NodeInterface>, snapshot: &Snapshot, node: &NodeName) {
         let Some(told) = snapshot.node(node).filter(|_| snapshot.in_sync).map(|node| &node.interfaces) else {
             return;
         };
-        let wanted = (*told != interfaces).then(|| (interfaces, told.clone()));
+        let wanted = (*told != interfaces && !is_locked(snapshot)).then(|| (interfaces, told.clone()));
         self.0.send_if_modified(|held| std::mem::replace(held, wanted.clone()) != wanted);
     }
 }
@@ -88,6 +89,29 @@ mod tests {
     use calico_route::fake::FakeKernel;
 
     use super::*;
+
+    #[test]
+    fn while_the_datastore_is_locked_the_node_is_not_to_tell_of_interfaces() {
+        use calico_model::resource::{ClusterInformation, Object};
+        let node: NodeName = "n1".parse().unwrap();
+        let interfaces = Interfaces(watch::Sender::new(None));
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(calico_model::Update::InSync);
+        snapshot.insert(Object::new("n1".parse().unwrap(), Node::new()));
+        let found = vec![NodeInterface { name: "eth0".to_owned(), addresses: Vec::new() }];
+        for locked in [false, true, false] {
+            let cluster = ClusterInformation {
+                cluster_guid: String::new(),
+                cluster_type: String::new(),
+                calico_version: String::new(),
+                datastore_ready: Some(!locked),
+                variant: String::new(),
+            };
+            snapshot.insert(Object::new(ClusterInformation::NAME.parse().unwrap(), cluster));
+            interfaces.want(found.clone(), &snapshot, &node);
+            assert_eq!(interfaces.0.borrow().is_none(), locked);
+        }
+    }
 
     #[test]
     fn a_workloads_interface_is_not_the_machines_own_whatever_its_prefix() {

@@ -23,10 +23,17 @@ struct Request {
     period: Duration,
 }
 
-/// The requests for this node, and the task that answers them.
+/// What is asked of this node, and whether it may be answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Asked {
+    requests: BTreeMap<Key, Request>,
+    is_locked: bool,
+}
+
+/// The requests for this node, and the task that answers them, but for while the datastore is locked.
 pub(super) struct Requests {
     node: NodeName,
-    known: watch::Sender<BTreeMap<Key, Request>>,
+    known: watch::Sender<Asked>,
 }
 
 impl Requests {
@@ -37,7 +44,7 @@ impl Requests {
         status: watch::Receiver<NodeStatus>,
         speaker: watch::Receiver<Option<Handle>>,
     ) -> Self {
-        let known = watch::Sender::new(BTreeMap::new());
+        let known = watch::Sender::new(Asked::default());
         // It ends when the requests' sender is dropped with the agent.
         tokio::spawn(answer(known.subscribe(), store, status, speaker));
         Self { node, known }
@@ -52,15 +59,38 @@ impl Requests {
         } else {
             return;
         };
-        self.known.send_if_modified(|known| match request {
-            Some(request) => known.insert(key.clone(), request.clone()) != Some(request),
-            None => known.remove(key).is_some(),
+        let is_locked = locks(change);
+        self.known.send_if_modified(|known| {
+            let locked_before = known.is_locked;
+            known.is_locked = is_locked.unwrap_or(locked_before);
+            let requested = match request {
+                Some(request) => known.requests.insert(key.clone(), request.clone()) != Some(request),
+                None => known.requests.remove(key).is_some(),
+            };
+            requested || known.is_locked != locked_before
         });
     }
 }
 
 fn is_request(key: &Key) -> bool {
     ResourceKey::from_datastore_key(key).is_some_and(|key| key.kind == Kind::CalicoNodeStatus)
+}
+
+/// Reads whether the datastore is locked, if the change tells.
+fn locks(change: &Change) -> Option<bool> {
+    let is_cluster = |key: &Key| {
+        ResourceKey::from_datastore_key(key).is_some_and(|key| key.kind == Kind::ClusterInformation)
+    };
+    if let Change::Put(entry) = change
+        && is_cluster(&entry.key)
+    {
+        let Resource::ClusterInformation(cluster) = Document::from_json(&entry.value).ok()?.check().ok()?
+        else {
+            return None;
+        };
+        return Some(cluster.spec.datastore_ready == Some(false));
+    }
+    matches!(change, Change::Deleted(key) if is_cluster(key)).then_some(false)
 }
 
 /// Reads what a resource asks of this node. One that cannot be read asks for nothing.
@@ -78,14 +108,21 @@ fn wanted(node: &NodeName, key: &Key, value: &[u8]) -> Option<Request> {
 }
 
 async fn answer(
-    mut requests: watch::Receiver<BTreeMap<Key, Request>>,
+    mut asked: watch::Receiver<Asked>,
     store: Arc<dyn Datastore>,
     status: watch::Receiver<NodeStatus>,
     speaker: watch::Receiver<Option<Handle>>,
 ) {
     let mut due: BTreeMap<Key, Instant> = BTreeMap::new();
     loop {
-        let wanted = requests.borrow_and_update().clone();
+        let Asked { requests: wanted, is_locked } = asked.borrow_and_update().clone();
+        if is_locked {
+            // What became due meanwhile is answered afterwards.
+            if asked.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
         due.retain(|key, _| wanted.contains_key(key));
         let now = clock::now();
         for (key, request) in &wanted {
@@ -108,7 +145,7 @@ async fn answer(
             }
         };
         tokio::select! {
-            changed = requests.changed() => if changed.is_err() { return },
+            changed = asked.changed() => if changed.is_err() { return },
             () = alarm => {}
         }
     }

@@ -17,13 +17,14 @@ use calico_route::vxlan_mac;
 use tokio::sync::watch;
 
 use super::dataplane::with_causes;
+use super::is_locked;
 use crate::clock;
 use crate::ipam::ipam;
 
 /// The tunnels that the pools ask for, and what the node has for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// Whether the datastore is in sync and the node is in it.
+    /// Whether the datastore is in sync and not locked, and the node is in it; else nothing is kept.
     known: bool,
     /// The kinds that some pool asks for, be it disabled or for other nodes: workloads of it may live.
     kinds: BTreeSet<TunnelKind>,
@@ -43,7 +44,7 @@ impl Wanted {
     pub(super) fn of(snapshot: &Snapshot, node: &NodeName) -> Self {
         let mut wanted = Self::default();
         let own = snapshot.nodes.get(&ObjectId::from(Name::from(node.clone())));
-        let Some(own) = own.filter(|_| snapshot.in_sync) else { return wanted };
+        let Some(own) = own.filter(|_| snapshot.in_sync && !is_locked(snapshot)) else { return wanted };
         wanted.known = true;
         let (selected, unselected): (Vec<_>, Vec<_>) =
             snapshot.pools.values().partition(|pool| pool.spec.node_selector.matches(&own.metadata.labels));
@@ -276,6 +277,7 @@ impl Keeper {
 mod tests {
     use calico_ipam::AutoAssign;
     use calico_model::MemoryStore;
+    use calico_model::datastore::Prefix;
     use calico_model::resource::block::StoredIpamConfig;
     use calico_model::resource::{IpPool, NodeBgp, Object};
 
@@ -414,6 +416,41 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
+    }
+
+    #[tokio::test]
+    async fn while_the_datastore_is_locked_a_tunnel_gets_no_address() {
+        use calico_model::resource::ClusterInformation;
+        let client = Client::new(Arc::new(MemoryStore::new()), crate::stamp::stamp);
+        let node: NodeName = "n1".parse().unwrap();
+        let id = ObjectId::from(Name::from(node.clone()));
+        client.ensure_initialized("v1", "0123456789abcdef0123456789abcdef").await.unwrap();
+        let cluster = ObjectId::from(ClusterInformation::NAME.parse::<Name>().unwrap());
+        let mut known = snapshot(EncapMode::Always);
+        for pool in known.pools.values() {
+            client.of::<IpPool>().create(pool.as_ref().clone()).await.unwrap();
+        }
+        client.of::<Node>().create(known.nodes[&id].as_ref().clone()).await.unwrap();
+        let tunnels = spawn(node.clone(), client.clone(), Arc::clone(client.store()), 1);
+        let informations = client.of::<ClusterInformation>();
+        for locked in [true, false] {
+            let lock = informations.modify(&cluster, |_, cluster| cluster.datastore_ready = Some(!locked));
+            known.insert(lock.await.unwrap());
+            let before = client.store().list(&Prefix::new("/calico/").unwrap()).await.unwrap().revision;
+            tunnels.want(Wanted::of(&known, &node));
+            if locked {
+                assert_eq!(Wanted::of(&known, &node), Wanted::default());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let after = client.store().list(&Prefix::new("/calico/").unwrap()).await.unwrap().revision;
+                assert_eq!(after, before, "nothing is written");
+                continue;
+            }
+            let watch = crate::lab::Stopwatch::start();
+            while client.of::<Node>().get(&id).await.unwrap().spec.ipv4_vxlan_tunnel_addr.is_none() {
+                assert!(watch.elapsed() < Duration::from_secs(60), "it goes on once it is unlocked");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
     }
 
     #[tokio::test]

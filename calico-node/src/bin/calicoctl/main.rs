@@ -121,8 +121,16 @@ fn main() -> ExitCode {
 
 /// A wrong command line is 2 as for other programs, but for `plan`, where 2 says that something would change.
 fn usage_status(usage: &clap::Error) -> u8 {
-    let plans =
-        std::env::args().skip(1).find(|word| !word.starts_with('-')).is_some_and(|verb| verb == "plan");
+    let mut words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let verb = loop {
+        match words.next() {
+            // Their values come as words of their own.
+            Some(option) if matches!(option.as_str(), "-l" | "--log-level") => drop(words.next()),
+            Some(option) if option.starts_with('-') => {}
+            verb => break verb,
+        }
+    };
+    let plans = verb.is_some_and(|verb| verb == "plan");
     if usage.use_stderr() { if plans { 1 } else { 2 } } else { 0 }
 }
 

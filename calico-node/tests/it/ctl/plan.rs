@@ -205,6 +205,10 @@ fn what_cannot_be_planned_is_an_error_with_status_1() {
     let absent = object("NetworkPolicy", "absent", Some("shop"), json!({}), json!({}));
     assert_eq!(cluster.run_with_input(&["plan", "--delete", "-f", "-"], &absent.to_string()).code, 1);
     assert_eq!(cluster.run(&["plan", "--no-such-flag"]).code, 1, "2 would say that something changes");
+    for level in ["-l", "--log-level"] {
+        assert_eq!(cluster.run(&[level, "debug", "plan", "--no-such-flag"]).code, 1, "{level}");
+        assert_eq!(cluster.run(&[level, "plan", "get", "--no-such-flag"]).code, 2, "{level}");
+    }
     let help = cluster.ok(&["plan", "--help"]);
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("2 when something would, and 1 after an error"), "{help}");

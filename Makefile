@@ -1,4 +1,5 @@
-# From a fresh clone: `make demo` shows the system at work, `make test` runs everything that CI runs.
+# From a fresh clone: `make demo` shows the system at work, `make test` runs all tests; `.ci/run` is what CI runs, which is
+# that and more of some of them.
 # Root makes the network namespaces; without it, `make demo` asks sudo for that part.
 
 BUILT := $(or $(CARGO_TARGET_DIR),target)

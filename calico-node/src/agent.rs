@@ -36,7 +36,7 @@ use crate::settings::Settings;
 use crate::status::{NodeStatus, StatusServer};
 pub(crate) use dataplane::with_causes;
 pub use dataplane::{CleanupError, ConnectError};
-use dataplane::{Dataplane, Kept};
+use dataplane::{Dataplane, Kept, Limits};
 use interfaces::Interfaces;
 use node_status::Requests;
 use report::Report;
@@ -272,23 +272,27 @@ impl Agent {
 
         let mut failed = false;
         // Rules before routes: no packet finds its way before its policy is in force.
-        match self.dataplane.apply_rules(&mut self.compiler, &self.settings.node) {
+        let rules = self.dataplane.apply_rules(&mut self.compiler, &self.settings.node);
+        let mut workload_mtu = None;
+        if rules.is_ok() || self.dataplane.is_guarded() {
+            let may_be_learned = is_waited_for.then(|| self.desired.may_be_learned());
+            let keep: Option<&Kept<'_>> = may_be_learned.as_ref().map(|kept| kept as &Kept<'_>);
+            let limits = Limits { keep, to_workloads: rules.is_ok() };
+            let routes = self.desired.routes();
+            let pass = self.dataplane.apply_routes(routes, &delta, &mut self.reconciler, limits, began).await;
+            failed |= pass.failed;
+            problems.extend(pass.problems);
+            workload_mtu = pass.workload_mtu;
+            if let Some(found) = pass.interfaces {
+                self.interfaces.want(found, self.compiler.snapshot(), &self.settings.node);
+            }
+        }
+        match rules {
             Ok(closed) => {
                 problems.extend(closed);
-                let may_be_learned = is_waited_for.then(|| self.desired.may_be_learned());
-                let keep: Option<&Kept<'_>> = may_be_learned.as_ref().map(|kept| kept as &Kept<'_>);
-                let pass = self
-                    .dataplane
-                    .apply_routes(self.desired.routes(), &delta, &mut self.reconciler, keep, began)
-                    .await;
-                failed |= pass.failed;
-                problems.extend(pass.problems);
-                if let Some(found) = pass.interfaces {
-                    self.interfaces.want(found, self.compiler.snapshot(), &self.settings.node);
-                }
                 problems.extend(self.dataplane.tidy_rules());
                 let settled = marks::settled(self.compiler.snapshot(), &self.settings.node);
-                if let Err(error) = marks::write(&self.paths, &settled, pass.workload_mtu) {
+                if let Err(error) = marks::write(&self.paths, &settled, workload_mtu) {
                     problems.insert(error.to_string());
                     failed = true;
                 }

@@ -98,6 +98,8 @@ struct Compilation<'c> {
     warned: &'c mut BTreeSet<InterfaceName>,
     /// What cannot be enforced, by the chain that would.
     warnings: &'c mut BTreeMap<ChainName, BTreeSet<Warning>>,
+    /// The policies or the profile that each shared chain comes of.
+    origins: &'c mut BTreeMap<ChainName, Vec<ResourceKey>>,
     /// The shared chains that were made in this pass.
     made: BTreeSet<ChainName>,
     /// The base chains that were made in this pass.

@@ -1,5 +1,7 @@
 //! The compiler that follows a datastore: what a change costs depends on what changed.
 
+use std::collections::BTreeSet;
+
 use calico_model::resource::ResourceKey;
 use calico_model::{NodeName, Snapshot, Update};
 
@@ -8,7 +10,7 @@ use crate::compile::Machine;
 use crate::delta::Delta;
 use crate::flow::FlowJudge;
 use crate::optimise::Layout;
-use crate::ruleset::Ruleset;
+use crate::ruleset::{ChainName, Ruleset};
 
 /// Compiles what is known, as it changes.
 ///
@@ -78,6 +80,13 @@ impl Compiler {
     pub fn ruleset(&mut self) -> &Ruleset {
         self.machine.settle(&self.snapshot);
         self.machine.sets.out.ruleset()
+    }
+
+    /// Returns the policies and profiles whose rules lead to a chain of the ruleset, as it was last asked for: none when all
+    /// have it in common.
+    #[must_use]
+    pub fn behind(&self, chain: &ChainName) -> BTreeSet<&ResourceKey> {
+        self.machine.origins(chain)
     }
 
     /// Returns a judge of live flows by the node's rules; `None` when flows go on to their end (`flowReevaluation`).

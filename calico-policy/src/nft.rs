@@ -6,7 +6,8 @@
 //!
 //! A [`Transaction`] is a value: it can be printed before it is applied, and the kernel takes it whole or not at all. Where a
 //! packet that is on its way could see half of it, it has parts: a packet keeps to the rules that were in force when it came,
-//! but finds the elements that are there when it looks.
+//! but finds the elements that are there when it looks. What the kernel refuses is closed by itself, and all else is in force
+//! ([`Nft::refused`]).
 //!
 //! ```no_run
 //! use calico_policy::nft::{Nft, plan};
@@ -20,6 +21,7 @@
 //! ```
 
 mod actual;
+mod closing;
 mod decode;
 mod element;
 mod encode;
@@ -32,6 +34,7 @@ mod watch;
 mod wire;
 
 pub use actual::{Actual, ActualChain, ActualRule, ActualSet, Digest, ForeignBase, Table};
+pub use closing::Refused;
 pub use error::ApplyError;
 pub use kernel::Nft;
 pub use plan::{plan, plan_change};

@@ -57,15 +57,22 @@ impl Output {
 
     /// Reports whether a chain, or one that it leads to, looks at one of some sets.
     pub(crate) fn looks_at(&self, chain: &ChainName, sets: &BTreeSet<SetName>) -> bool {
+        self.has_part(chain, &|part| matches!(part, Part::Set(set) if sets.contains(set)))
+    }
+
+    /// Reports whether a chain leads to another, by whichever others.
+    pub(crate) fn leads_to(&self, chain: &ChainName, other: &ChainName) -> bool {
+        self.has_part(chain, &|part| matches!(part, Part::Chain(chain) if chain == other))
+    }
+
+    /// Reports whether a chain, or one that it leads to, has such a part.
+    fn has_part(&self, chain: &ChainName, wanted: &dyn Fn(&Part) -> bool) -> bool {
+        let leads = |chain: &ChainName| wanted(&Part::Chain(chain.clone())) || self.has_part(chain, wanted);
         let rules = self.ruleset.chains.get(chain).map_or(&[][..], |chain| &chain.rules);
-        parts(rules).any(|part| match part {
-            Part::Set(set) => sets.contains(&set),
-            Part::Chain(chain) => self.looks_at(&chain, sets),
-            Part::Map(map) => self
-                .ruleset
-                .maps
-                .get(&map)
-                .is_some_and(|map| map.elements.values().any(|chain| self.looks_at(chain, sets))),
+        parts(rules).any(|part| match &part {
+            Part::Set(_) => wanted(&part),
+            Part::Chain(chain) => leads(chain),
+            Part::Map(map) => self.ruleset.maps.get(map).is_some_and(|map| map.elements.values().any(leads)),
         })
     }
 

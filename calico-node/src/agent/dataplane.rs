@@ -89,6 +89,14 @@ pub(super) struct Dataplane {
 /// To which destinations routes are left alone, since who told of them has yet to be heard.
 pub(super) type Kept<'k> = dyn Fn(&Cidr) -> bool + Sync + 'k;
 
+/// Which routes are left alone in a pass.
+pub(super) struct Limits<'k> {
+    /// Routes over gateways to where this says are not removed.
+    pub(super) keep: Option<&'k Kept<'k>>,
+    /// Whether routes to workloads are written: not while rules of before are in force, which do not know all of them.
+    pub(super) to_workloads: bool,
+}
+
 /// What became of the routes in a pass.
 pub(super) struct RoutePass {
     /// Whether something is to be tried again.
@@ -279,6 +287,11 @@ impl Dataplane {
         Ok(closed)
     }
 
+    /// Returns whether some rules of ours are in force, of now or of before: workloads that they do not know are closed.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.filter.is_guarded()
+    }
+
     /// Removes what an agent left in packet filters that are not used any more. Returns what could not be removed.
     pub(super) fn tidy_rules(&mut self) -> BTreeSet<String> {
         tokio::task::block_in_place(|| self.filter.tidy())
@@ -300,14 +313,13 @@ impl Dataplane {
     }
 
     /// Makes routes, tunnels and neighbours what they are wanted to be. While it is known what the kernel holds, only
-    /// `delta` is looked at, which is what became different since the last call. Routes over gateways to where `keep` says
-    /// are not removed.
+    /// `delta` is looked at, which is what became different since the last call.
     pub(super) async fn apply_routes(
         &mut self,
         desired: &Desired,
         delta: &Delta,
         reconciler: &mut Reconciler,
-        keep: Option<&Kept<'_>>,
+        limits: Limits<'_>,
         now: Instant,
     ) -> RoutePass {
         if self.ownership != desired.ownership {
@@ -317,7 +329,8 @@ impl Dataplane {
             }
         }
         if let Some(known) = self.remembered(&desired.ownership, now)
-            && keep.is_none()
+            && limits.keep.is_none()
+            && limits.to_workloads
         {
             let plan = calico_route::plan_delta(desired, &known.actual, delta, &known.waiting);
             let changes = reconciler.admit(&plan, &known.actual.host, &desired.ownership, now);
@@ -347,14 +360,17 @@ impl Dataplane {
         if self.ways.as_deref() != Some(&ways) {
             self.ways = Some(Arc::new(ways));
         }
-        let plan = match keep {
+        let plan = match limits.keep {
             Some(keep) => calico_route::plan_unlearned(desired, &actual, keep),
             None => calico_route::plan(desired, &actual),
         };
         let planned = plan.changes.len();
         let mut changes = reconciler.admit(&plan, &actual.host, &desired.ownership, now);
-        if let Some(keep) = keep {
+        if let Some(keep) = limits.keep {
             leave_alone(&mut changes, keep);
+        }
+        if !limits.to_workloads {
+            changes.retain(|change| !leads_to_workload(change, &desired.ownership));
         }
         let departed = self.departures.pass(desired, &actual, &changes);
         pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
@@ -435,6 +451,12 @@ fn follow(mut watch: nft::Watch) -> mpsc::Receiver<Result<nft::Foreign, String>>
         }
     });
     receiver
+}
+
+/// Reports whether a change is a route to a workload.
+fn leads_to_workload(change: &Change, ownership: &Ownership) -> bool {
+    let (Change::AddRoute { form, .. } | Change::ReplaceRoute { form, .. }) = change else { return false };
+    form.devices().any(|device| ownership.is_workload(device))
 }
 
 /// Leaves out the removals of routes over gateways to where `keep` says, but for those that stand beside a route that is written.

@@ -27,8 +27,11 @@ pub(super) struct Filter {
     foreign: Option<nft::Foreign>,
     /// When the kernel was asked last.
     read: Option<Instant>,
-    /// When iptables is to be asked again: nobody tells of changes in it.
+    /// When iptables is to be asked again: nobody tells of changes in it. When nf_tables is to be, while it refuses something.
     check: Option<Instant>,
+    /// Whether rules of ours are in force, of now or of before, that nobody else is known to have changed. Interfaces of workloads
+    /// that they do not know are closed.
+    guarded: bool,
     /// Whether nothing is left of other ways.
     alone: bool,
     /// Whether rules were written since that was asked.
@@ -52,6 +55,7 @@ impl Filter {
             foreign: None,
             read: None,
             check: None,
+            guarded: false,
             alone: false,
             rewritten: false,
         }
@@ -62,6 +66,11 @@ impl Filter {
         self.known
     }
 
+    /// Returns whether some rules are in force, of now or of before.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.guarded
+    }
+
     /// Returns whether rules were written since this was asked before.
     pub(super) fn was_rewritten(&mut self) -> bool {
         std::mem::take(&mut self.rewritten)
@@ -69,7 +78,7 @@ impl Filter {
 
     /// Notes that somebody else changed the rules, or that this cannot be known any more.
     pub(super) fn changed(&mut self, foreign: Option<nft::Foreign>) {
-        self.known = false;
+        (self.known, self.guarded) = (false, false);
         self.foreign = match (self.foreign.take(), foreign) {
             (former, None) => former,
             (None, Some(foreign)) => Some(foreign),
@@ -81,7 +90,10 @@ impl Filter {
     pub(super) fn check_due(&self, followed: bool) -> Option<Instant> {
         match self.iptables {
             Some(_) => self.check,
-            None => self.read.filter(|_| !followed).map(|read| read + NFT_CHECK),
+            None => {
+                let unfollowed = self.read.filter(|_| !followed).map(|read| read + NFT_CHECK);
+                unfollowed.into_iter().chain(self.check).min()
+            }
         }
     }
 
@@ -99,9 +111,10 @@ impl Filter {
         let known = std::mem::take(&mut self.known) && !due;
         let closed = match self.iptables {
             Some(_) => self.apply_iptables(compiler, &felix, known, now)?,
-            None => self.apply_nft(compiler, known, now).map(|()| BTreeSet::new())?,
+            None => self.apply_nft(compiler, known, now)?,
         };
         self.known = true;
+        self.guarded = true;
         Ok(closed)
     }
 
@@ -129,6 +142,7 @@ impl Filter {
             let filter = variant.map_or("nftables".to_owned(), |variant| format!("iptables ({variant})"));
             tracing::info!(%filter, "rules go to another packet filter");
             self.iptables = variant.map(Iptables::new);
+            self.check = None;
             self.alone = false;
         }
         if variant != former || options != self.options {
@@ -138,12 +152,14 @@ impl Filter {
         Ok(())
     }
 
-    fn apply_nft(&mut self, compiler: &mut Compiler, known: bool, now: Instant) -> Result<(), String> {
+    fn apply_nft(
+        &mut self,
+        compiler: &mut Compiler,
+        known: bool,
+        now: Instant,
+    ) -> Result<BTreeSet<String>, String> {
         let applied = match compiler.changes() {
-            Changes::Only(delta) if known => {
-                let transaction = nft::plan_change(&delta);
-                self.nft.apply(&transaction).map(|()| transaction)
-            }
+            Changes::Only(delta) if known => self.nft.change(&delta, compiler.ruleset()),
             Changes::Only(_) | Changes::Everything => {
                 self.read = Some(now);
                 self.nft.sync_after(self.foreign.as_ref(), compiler.ruleset())
@@ -157,7 +173,11 @@ impl Filter {
             self.rewritten = true;
             tracing::info!(changes = written.operations.len(), "put rules in force");
         }
-        Ok(())
+        let refused: BTreeSet<String> =
+            self.nft.refused().map(|refused| closed_nft(refused, compiler)).collect();
+        let due = self.check.filter(|check| *check > now);
+        self.check = (!refused.is_empty()).then(|| due.unwrap_or(now + REFRESH));
+        Ok(refused)
     }
 
     fn apply_iptables(
@@ -210,6 +230,20 @@ impl Filter {
         problems.extend(removed.err().map(|error| with_causes(&error)));
         problems
     }
+}
+
+fn closed_nft(refused: &nft::Refused, compiler: &Compiler) -> String {
+    const MOST: usize = 3;
+    let behind = compiler.behind(&refused.chain);
+    let mut named: Vec<String> =
+        behind.iter().take(MOST).map(|key| format!("{} {}", key.kind, key.id)).collect();
+    named.extend((behind.len() > MOST).then(|| format!("{} others", behind.len() - MOST)));
+    let of = if named.is_empty() { "all workloads".to_owned() } else { named.join(", ") };
+    format!(
+        "the kernel refuses `{}` ({}): what the chain {} decides, for {of}, is dropped. Change the policy, or give the kernel what it \
+         lacks (a module, often); it is tried again every minute",
+        refused.operation, refused.why, refused.chain
+    )
 }
 
 fn closed(refused: &[iptables::Refused]) -> BTreeSet<String> {

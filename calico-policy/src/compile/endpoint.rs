@@ -47,10 +47,12 @@ impl Compilation<'_> {
         self.dirty.everything || changed || !self.sets.out.has_chain(chain) || renamed()
     }
 
-    /// Puts a shared chain in place, with what could not be said in it. What else is said `beside` its rules is [`optimise`]'s.
+    /// Puts a shared chain in place that comes `of` policies or a profile, with what could not be said in it. What else is said
+    /// `beside` its rules is [`optimise`]'s.
     fn make(
         &mut self,
         name: &ChainName,
+        of: Vec<ResourceKey>,
         rules: Vec<Rule>,
         warnings: BTreeSet<Warning>,
         beside: impl FnOnce() -> Vec<String>,
@@ -61,6 +63,7 @@ impl Compilation<'_> {
         };
         self.chain(name, rules);
         self.made.insert(name.clone());
+        self.origins.insert(name.clone(), of);
         if warnings.is_empty() {
             self.warnings.remove(name);
         } else {
@@ -134,7 +137,7 @@ impl Compilation<'_> {
                     warnings.extend(self.unenforced(rule, &key));
                 }
                 let beside = || vec![format!("{:?}", profile.rules(opposite(direction)))];
-                self.make(&chain, lowered, warnings, beside);
+                self.make(&chain, vec![key], lowered, warnings, beside);
             }
             chains.push(chain);
         }
@@ -175,7 +178,8 @@ impl Compilation<'_> {
         if tier.default_action == DefaultAction::Deny && stage.decides() && !decides_all(tier, direction) {
             rules.push(Rule::always(self.deny_in(stage)));
         }
-        self.make(&name, rules, warnings, || {
+        let of = tier.policies.iter().map(|policy| policy.key.clone()).collect();
+        self.make(&name, of, rules, warnings, || {
             tier.policies
                 .iter()
                 .map(|policy| format!("{:?}", policy.policy.rules(opposite(direction))))

@@ -44,6 +44,7 @@ pub(crate) struct Machine {
     warned: BTreeSet<InterfaceName>,
     bases: BTreeSet<ChainName>,
     chain_warnings: BTreeMap<ChainName, BTreeSet<Warning>>,
+    origins: BTreeMap<ChainName, Vec<ResourceKey>>,
     host_warnings: Vec<Warning>,
     dirty: Dirty,
 }
@@ -115,6 +116,7 @@ impl Machine {
             warned: BTreeSet::new(),
             bases: BTreeSet::new(),
             chain_warnings: BTreeMap::new(),
+            origins: BTreeMap::new(),
             host_warnings: Vec::new(),
             dirty: Dirty { everything: true, ..Dirty::default() },
         }
@@ -122,6 +124,12 @@ impl Machine {
 
     pub(crate) fn node(&self) -> &NodeName {
         &self.node
+    }
+
+    /// Returns the policies and profiles that lead to a chain.
+    pub(crate) fn origins(&self, chain: &ChainName) -> BTreeSet<&ResourceKey> {
+        let leads = |of: &ChainName| of == chain || self.sets.out.leads_to(of, chain);
+        self.origins.iter().filter(|(of, _)| leads(of)).flat_map(|(_, keys)| keys).collect()
     }
 
     pub(crate) fn into_ruleset(self) -> Ruleset {
@@ -322,6 +330,7 @@ impl Machine {
             guards: &mut self.guards,
             warned: &mut self.warned,
             warnings: &mut self.chain_warnings,
+            origins: &mut self.origins,
             made: BTreeSet::new(),
             bases: BTreeSet::new(),
         };
@@ -354,7 +363,10 @@ impl Machine {
         self.locals.endpoints.forget_idle_keys();
         for part in self.sets.out.sweep() {
             match part {
-                Part::Chain(name) => drop(self.chain_warnings.remove(&name)),
+                Part::Chain(name) => {
+                    self.chain_warnings.remove(&name);
+                    self.origins.remove(&name);
+                }
                 Part::Set(name) => self.sets.forget(&name),
                 Part::Map(_) => {}
             }

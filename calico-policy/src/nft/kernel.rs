@@ -8,10 +8,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use super::actual::{ActualSet, Table};
+use super::closing::{At, Closed, Fault, Refused};
 use super::encode::{self, TABLE, kind};
-use super::plan::{plan, plan_anew};
+use super::plan::{plan, plan_anew, plan_change};
 use super::wire::{self, Attributes, Messages, Received};
 use super::{Actual, ApplyError, Foreign, Operation, Transaction, decode, element};
+use crate::delta::Delta;
 use crate::ruleset::{Ruleset, VerdictMap};
 
 /// A way to the kernel's tables, in the network namespace of the thread that first uses it.
@@ -19,13 +21,14 @@ use crate::ruleset::{Ruleset, VerdictMap};
 pub struct Nft {
     socket: Option<Socket>,
     sequence: u32,
+    closed: Closed,
 }
 
 const READ: &str = "read the table inet calico";
 const WRITE: &str = "write the table inet calico";
 /// How long the kernel may take to answer. It answers from within the call, so this only ends what would never end.
 const PATIENCE_SECONDS: i64 = 30;
-/// How often a reading is begun again because somebody else wrote meanwhile.
+/// How often a reading is begun again because somebody else wrote meanwhile, and a writing because the kernel refused more.
 const ATTEMPTS: usize = 10;
 /// Room for answers: a transaction that fails may be told of once for each message.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -63,13 +66,22 @@ impl Nft {
     /// # Errors
     /// When the kernel does not permit or refuses a part: what follows it is not written.
     pub fn apply(&mut self, transaction: &Transaction) -> Result<(), ApplyError> {
-        transaction.parts().try_for_each(|part| self.write(part)).map_err(|trouble| trouble.into_error(WRITE))
+        self.write_parts(transaction).map_err(|(_, trouble)| trouble.into_error(WRITE))
+    }
+
+    /// Returns the chains that are closed, as the kernel refused what they should hold when [`sync`](Self::sync) or
+    /// [`change`](Self::change) last tried.
+    pub fn refused(&self) -> impl Iterator<Item = &Refused> {
+        self.closed.chains()
     }
 
     /// Reads, plans and applies; returns what was written, which is nothing when all was as it should be.
     ///
+    /// Where the kernel refuses the rules of a chain, or a set that it looks at, that chain drops everything, and all else is in
+    /// force: see [`refused`](Self::refused). Each time, what was refused is tried once more.
+    ///
     /// # Errors
-    /// As [`read`](Self::read) and [`apply`](Self::apply).
+    /// As [`read`](Self::read) and [`apply`](Self::apply), of what cannot be closed by itself.
     pub fn sync(&mut self, desired: &Ruleset) -> Result<Transaction, ApplyError> {
         self.sync_after(None, desired)
     }
@@ -77,24 +89,73 @@ impl Nft {
     /// As [`sync`](Self::sync), and writes anew what somebody else changed, however it looks.
     ///
     /// # Errors
-    /// As [`read`](Self::read) and [`apply`](Self::apply).
+    /// As [`sync`](Self::sync).
     pub fn sync_after(
         &mut self,
         foreign: Option<&Foreign>,
         desired: &Ruleset,
     ) -> Result<Transaction, ApplyError> {
-        let mut actual = self.read()?;
-        foreign.into_iter().for_each(|foreign| actual.distrust(foreign));
-        let transaction = plan(desired, &actual);
-        match self.apply(&transaction) {
-            // Not every kernel gives a set that exists more room.
-            Err(ApplyError::Refused { source, .. }) if source.raw_os_error() == Some(nix::libc::ENFILE) => {
-                let anew = plan_anew(desired);
-                self.apply(&anew)?;
-                Ok(anew)
+        self.closed = Closed::default();
+        let mut written = Vec::new();
+        let mut anew = false;
+        for attempt in 1.. {
+            let wanted = self.closed.close(desired);
+            let transaction = if anew {
+                plan_anew(&wanted)
+            } else {
+                let mut actual = self.read()?;
+                foreign.into_iter().for_each(|foreign| actual.distrust(foreign));
+                plan(&wanted, &actual)
+            };
+            let (done, trouble) = match self.write_parts(&transaction) {
+                Ok(()) if written.is_empty() => return Ok(transaction),
+                Ok(()) => {
+                    written.extend(transaction.operations);
+                    break;
+                }
+                Err(failed) => failed,
+            };
+            written.extend(
+                transaction.parts().take(done).flat_map(|part| [part, &[Operation::Settle]].concat()),
+            );
+            match &trouble {
+                // Not every kernel gives a set that exists more room.
+                Trouble::Refused(faults) if !anew && faults.iter().any(|f| f.errno == nix::libc::ENFILE) => {
+                    anew = true;
+                }
+                Trouble::Refused(faults) if attempt < ATTEMPTS && self.closed.add(desired, faults) => {}
+                Trouble::Refused(_) | Trouble::Interrupted | Trouble::Broken(_) => {
+                    return Err(trouble.into_error(WRITE));
+                }
             }
-            applied => applied.map(|()| transaction),
         }
+        Ok(Transaction { operations: written })
+    }
+
+    /// Writes what changed in a ruleset, without reading what is there; when the kernel refuses some of it, as
+    /// [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn change(&mut self, delta: &Delta, desired: &Ruleset) -> Result<Transaction, ApplyError> {
+        if !self.closed.takes_changes() {
+            return self.sync(desired);
+        }
+        let transaction = plan_change(delta);
+        match self.write_parts(&transaction) {
+            Ok(()) => {
+                self.closed.forget(delta);
+                Ok(transaction)
+            }
+            Err((_, Trouble::Refused(_))) => self.sync(desired),
+            Err((_, trouble)) => Err(trouble.into_error(WRITE)),
+        }
+    }
+
+    /// Writes the parts of a transaction. When one fails, those before it are in force: so many.
+    fn write_parts(&mut self, transaction: &Transaction) -> Result<(), (usize, Trouble)> {
+        let mut parts = transaction.parts().enumerate();
+        parts.try_for_each(|(done, part)| self.write(part).map_err(|trouble| (done, trouble)))
     }
 
     fn read_once(&mut self) -> Result<Actual, Trouble> {
@@ -103,7 +164,9 @@ impl Nft {
         match self.ask(kind::GET_TABLE, 0, named, |found| {
             table = Some(Table { sound: found.number(2).unwrap_or(0) == 0, ..Table::default() });
         }) {
-            Err(Trouble::Refused { errno: nix::libc::ENOENT, .. }) => return Ok(Actual::default()),
+            Err(Trouble::Refused(faults)) if faults.iter().any(|fault| fault.errno == nix::libc::ENOENT) => {
+                return Ok(Actual::default());
+            }
             other => other?,
         }
         let Some(mut table) = table else { return Ok(Actual::default()) };
@@ -169,12 +232,13 @@ impl Nft {
         self.send(&question)?;
         let mut interrupted = false;
         loop {
-            let (datagram, _) = self.socket()?.recv_from_full().map_err(Trouble::Broken)?;
+            let datagram = self.receive()?;
             for message in Received::all(&datagram).into_iter().filter(|m| m.sequence == sequence) {
                 interrupted |= message.flags & wire::DUMP_INTERRUPTED != 0;
                 match message.kind {
                     wire::ERROR if message.error() != 0 => {
-                        return Err(Trouble::Refused { errno: message.error(), operation: None });
+                        let fault = Fault { errno: message.error(), operation: None, at: None };
+                        return Err(Trouble::Refused(vec![fault]));
                     }
                     wire::ERROR | wire::DONE if interrupted => return Err(Trouble::Interrupted),
                     wire::ERROR | wire::DONE => return Ok(()),
@@ -198,17 +262,30 @@ impl Nft {
         // Without the right to exceed the system's limit, small transactions still fit.
         let _ = setsockopt(self.socket()?, sockopt::SndBufForce, &room);
         self.send(&batch)?;
-        let mut first_error = None;
+        let mut faults: Vec<Fault> = Vec::new();
         loop {
-            let (datagram, _) = self.socket()?.recv_from_full().map_err(Trouble::Broken)?;
-            for message in Received::all(&datagram).into_iter().filter(|m| m.kind == wire::ERROR) {
-                if message.error() != 0 && first_error.is_none() {
-                    let place = places.iter().find(|(sequence, _)| *sequence == message.sequence);
-                    let operation = place.map(|(_, operation)| shortened(operation.to_string()));
-                    first_error = Some(Trouble::Refused { errno: message.error(), operation });
+            let datagram = self.receive()?;
+            // What was asked before may be answered late.
+            let is_of_batch = |message: &Received<'_>| {
+                message.sequence.wrapping_sub(begin) <= last.wrapping_sub(begin)
+                    && message.kind == wire::ERROR
+            };
+            for message in Received::all(&datagram).into_iter().filter(is_of_batch) {
+                if message.error() != 0 {
+                    let place = places
+                        .binary_search_by_key(&message.sequence.wrapping_sub(begin), |(sequence, _)| {
+                            sequence.wrapping_sub(begin)
+                        });
+                    let operation = place.ok().map(|place| places[place].1);
+                    let at = operation.and_then(At::of);
+                    // One of each thing says enough.
+                    if faults.is_empty() || !faults.iter().any(|fault| fault.at == at) {
+                        let operation = operation.map(|operation| shortened(operation.to_string()));
+                        faults.push(Fault { errno: message.error(), operation, at });
+                    }
                 }
                 if message.sequence == last || message.sequence == begin {
-                    return first_error.map_or(Ok(()), Err);
+                    return if faults.is_empty() { Ok(()) } else { Err(Trouble::Refused(faults)) };
                 }
             }
         }
@@ -216,8 +293,21 @@ impl Nft {
 
     fn send(&mut self, messages: &Messages) -> Result<(), Trouble> {
         self.sequence = messages.sequence;
-        let sent = self.socket()?.send_to(messages.bytes(), &SocketAddr::new(0, 0), 0);
-        sent.map(|_| ()).map_err(Trouble::Broken)
+        loop {
+            match self.socket()?.send_to(messages.bytes(), &SocketAddr::new(0, 0), 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => return sent.map(|_| ()).map_err(Trouble::Broken),
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>, Trouble> {
+        loop {
+            match self.socket()?.recv_from_full() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => return received.map(|(datagram, _)| datagram).map_err(Trouble::Broken),
+            }
+        }
     }
 
     fn socket(&mut self) -> Result<&Socket, Trouble> {
@@ -251,8 +341,8 @@ enum Trouble {
     Interrupted,
     /// The socket failed.
     Broken(io::Error),
-    /// The kernel refused.
-    Refused { errno: i32, operation: Option<String> },
+    /// The kernel refused, for the first of these and for others.
+    Refused(Vec<Fault>),
 }
 
 impl Trouble {
@@ -260,12 +350,39 @@ impl Trouble {
         match self {
             Trouble::Interrupted => ApplyError::Busy { doing },
             Trouble::Broken(source) => ApplyError::Broken { doing, source },
-            Trouble::Refused { errno: nix::libc::EPERM, .. } => ApplyError::NotPermitted { doing },
-            Trouble::Refused { errno, operation } => ApplyError::Refused {
-                doing,
-                operation: operation.unwrap_or_else(|| "the request".to_owned()),
-                source: io::Error::from_raw_os_error(errno),
-            },
+            Trouble::Refused(faults) => {
+                let first = faults.into_iter().next();
+                let (errno, operation) = first.map_or((0, None), |fault| (fault.errno, fault.operation));
+                if errno == nix::libc::EPERM {
+                    return ApplyError::NotPermitted { doing };
+                }
+                ApplyError::Refused {
+                    doing,
+                    operation: operation.unwrap_or_else(|| "the request".to_owned()),
+                    source: io::Error::from_raw_os_error(errno),
+                }
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    #[test]
+    fn a_late_answer_to_what_was_asked_before_is_no_answer_to_a_batch() {
+        let own = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
+            let mut nft = Nft::new();
+            let mut question = Messages::from_sequence(nft.sequence);
+            question.message(kind::GET_TABLE, wire::ACK, |out| out.text(1, "nothing"));
+            assert!(nft.send(&question).is_ok(), "it is refused, and nobody hears of it yet");
+            nft.apply(&Transaction { operations: vec![Operation::AddTable] }).expect("the kernel takes it");
+            assert!(nft.read().expect("it answers").table.is_some());
+        });
+        own.join().expect("it ends well");
     }
 }

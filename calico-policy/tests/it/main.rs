@@ -20,6 +20,7 @@ mod meaning;
 mod netns;
 mod packets;
 mod race;
+mod refused;
 mod source_nat;
 mod transition;
 mod words;

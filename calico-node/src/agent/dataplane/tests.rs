@@ -78,7 +78,9 @@ async fn while_a_route_waits() {
         step.iter().for_each(|update| computer.apply(update));
         let delta = computer.settle();
         let desired = computer.desired();
-        let pass = dataplane.apply_routes(desired, &delta, &mut reconciler, None, crate::clock::now()).await;
+        let limits = Limits { keep: None, to_workloads: true };
+        let pass =
+            dataplane.apply_routes(desired, &delta, &mut reconciler, limits, crate::clock::now()).await;
         assert!(!pass.failed, "{:?}", pass.problems);
         let absent = pass.problems.iter().filter_map(|problem| problem.strip_prefix("interface "));
         let absent: Vec<_> =
@@ -97,4 +99,22 @@ fn while_a_route_waits_a_change_of_another_has_nothing_read() {
         runtime.block_on(while_a_route_waits());
     };
     std::thread::spawn(alone).join().expect("the thread says why");
+}
+
+#[test]
+fn while_rules_of_before_are_in_force_no_way_to_a_workload_is_opened() {
+    let ownership = Ownership::default();
+    let key = |prefix: &str| RouteKey::main(prefix.parse().unwrap(), 1024);
+    let to = |device: &str| Form::Device(device.parse().unwrap());
+    let leads = |change: &Change| leads_to_workload(change, &ownership);
+    assert!(leads(&Change::AddRoute { key: key("10.0.0.1/32"), form: to("cali1") }));
+    assert!(leads(&Change::ReplaceRoute { key: key("10.0.0.1/32"), form: to("cali1") }));
+    let route = Installed { protocol: 80, form: to("cali1") };
+    for other in [
+        Change::RemoveRoute { key: key("10.0.0.1/32"), route },
+        Change::AddRoute { key: key("10.0.0.0/26"), form: Form::Blackhole },
+        Change::ReplaceRoute { key: key("10.1.0.0/26"), form: to("vxlan.calico") },
+    ] {
+        assert!(!leads(&other), "{other}");
+    }
 }

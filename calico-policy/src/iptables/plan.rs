@@ -84,7 +84,6 @@ pub(super) fn plan_change(
     let is_new = |name: &SetName| after.sets.contains_key(name) && !before.sets.contains_key(name);
     for (name, of) in after.sets.iter().filter(|(name, _)| is_new(name)) {
         if let Some(set) = ruleset.sets.get(of).and_then(Ipset::of) {
-            // A set of that name may be left of one that was destroyed in vain.
             set_changes(&mut transaction, name, &set, None);
         }
     }
@@ -162,8 +161,10 @@ fn set_changes(transaction: &mut Transaction, name: &SetName, set: &Ipset, actua
     }
 }
 
+/// One of that name may be left that was destroyed in vain: what is in it goes.
 fn create(transaction: &mut Transaction, name: &SetName, kind: IpsetKind, elements: &Elements) {
     transaction.before.push(SetOperation::Create(name.clone(), kind));
+    transaction.before.push(SetOperation::Flush(name.clone()));
     let adds = elements.iter().map(|element| SetOperation::Add(name.clone(), element.clone()));
     transaction.before.extend(adds);
 }

@@ -26,6 +26,8 @@ pub struct Transaction {
 pub enum SetOperation {
     /// A set is made.
     Create(SetName, IpsetKind),
+    /// Every element is removed.
+    Flush(SetName),
     /// An element is added.
     Add(SetName, Element),
     /// An element is removed.

@@ -266,6 +266,7 @@ impl Display for SetOperation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             SetOperation::Create(name, kind) => write!(f, "create {name} {} maxelem {MAXELEM}", kind.words()),
+            SetOperation::Flush(name) => write!(f, "flush {name}"),
             SetOperation::Add(name, of) => write!(f, "add {name} {}", element(of)),
             SetOperation::Delete(name, of) => write!(f, "del {name} {}", element(of)),
             SetOperation::Swap(a, b) => write!(f, "swap {a} {b}"),

@@ -265,6 +265,41 @@ fn a_member_comes_into_a_set_and_goes_without_a_look_at_the_rules() {
 }
 
 #[test]
+fn a_set_that_was_destroyed_in_vain_keeps_nothing_of_what_was_in_it() {
+    let mut world = golden::world("database");
+    let with = compile(&world, &node());
+    let policies: Vec<_> = world.policies.values().map(|policy| policy.key()).collect();
+    policies.into_iter().for_each(|key| world.apply(Update::Removed(key)));
+    let without = compile(&world, &node());
+    let options = Options::default();
+    for variant in Variant::ALL {
+        let namespace = Namespace::new("vain");
+        namespace.within(|| {
+            let sets = || {
+                let mut lines: Vec<String> =
+                    namespace.exec("ipset save").lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            let mut iptables = Iptables::new(variant);
+            iptables.sync(&with, &options).unwrap();
+            let held = sets();
+            iptables.change(&Delta::between(&with, &without), &without, &options).unwrap();
+            let kept = sets();
+            let gone: Vec<_> = held.iter().filter(|line| !kept.contains(line)).collect();
+            let made =
+                gone.iter().find(|line| line.starts_with("create cali-addr4")).expect("a set of addresses");
+            let name = made.split(' ').nth(1).unwrap();
+            namespace.exec_with("ipset restore", &format!("{made}\nadd {name} 192.0.2.99\n"));
+            iptables.change(&Delta::between(&without, &with), &with, &options).unwrap();
+            assert!(sets().iter().all(|line| !line.contains("192.0.2.99")), "{variant}: {:?}", sets());
+            let missing = iptables.missing(&lower(&with, &options)).unwrap();
+            assert!(missing.is_empty(), "{variant}: {missing}");
+        });
+    }
+}
+
+#[test]
 fn a_range_of_ports_grows_and_shrinks_in_its_set() {
     let version = |ports: &str| {
         let rule = |(net, ports): (u8, &str)| {

@@ -262,6 +262,8 @@ impl Counts {
     fn ipset(&mut self, operation: &SetOperation) {
         match operation {
             SetOperation::Create(..) => self.sets[0] += 1,
+            // A set that is made is empty but for what a destruction in vain left, which nobody foresees.
+            SetOperation::Flush(_) => {}
             SetOperation::Swap(..) => self.sets[1] += 1,
             SetOperation::Destroy(_) => self.sets[2] += 1,
             SetOperation::Add(..) => self.elements[0] += 1,

@@ -69,6 +69,7 @@ impl SetOperation {
     fn set(&self) -> &SetName {
         match self {
             SetOperation::Create(name, _)
+            | SetOperation::Flush(name)
             | SetOperation::Add(name, _)
             | SetOperation::Delete(name, _)
             | SetOperation::Swap(_, name)

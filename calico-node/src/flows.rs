@@ -1,11 +1,25 @@
 //! Flows as connection tracking has them, in the words of policy.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use calico_model::{Family, Protocol};
 use calico_policy::packet::{Destination, OtherProtocol, PortProtocol};
 use calico_policy::{Flow, Transport};
 use calico_route::netlink::{Connection, Tuple};
+
+/// Returns the addresses that this host has now.
+///
+/// # Errors
+/// When the kernel does not list them.
+pub fn own_addresses() -> std::io::Result<BTreeSet<IpAddr>> {
+    let found = nix::ifaddrs::getifaddrs()?.filter_map(|interface| interface.address);
+    let addr = |held: nix::sys::socket::SockaddrStorage| {
+        let v4 = held.as_sockaddr_in().map(|held| IpAddr::V4(held.ip()));
+        v4.or_else(|| held.as_sockaddr_in6().map(|held| IpAddr::V6(held.ip())))
+    };
+    Ok(found.filter_map(addr).collect())
+}
 
 /// Returns the flow of a connection; `None` when policy does not decide about it.
 ///

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use calico_policy::{Compiler, FlowJudge, Verdict, WITHDRAWN_MARK};
 use calico_route::netlink::{ConntrackError, Netlink};
 
-use crate::flows::flow;
+use crate::flows::{flow, own_addresses};
 
 /// The table is walked at most this often, so that a policy a millisecond does not mean a walk a millisecond.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -36,6 +36,17 @@ pub(super) struct Walked {
     pub(super) restored: usize,
 }
 
+/// The flows could not be asked about.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WalkError {
+    /// What the host sends itself would be taken for what it forwards.
+    #[error("cannot list the addresses of this host")]
+    Addresses(#[source] std::io::Error),
+    /// They cannot be listed or changed.
+    #[error(transparent)]
+    Connections(#[from] ConntrackError),
+}
+
 impl Default for Flows {
     /// A fresh agent does not know whether an earlier one came to asking.
     fn default() -> Self {
@@ -59,10 +70,13 @@ impl Flows {
         &mut self,
         netlink: &Netlink,
         compiler: &mut Compiler,
-    ) -> Result<Walked, ConntrackError> {
+    ) -> Result<Walked, WalkError> {
         let began = crate::clock::now();
         let walked = match compiler.flow_judge() {
-            Some(judge) => walk(netlink, &judge).await,
+            Some(judge) => match own_addresses() {
+                Ok(addrs) => walk(netlink, &judge.with_addresses(addrs)).await.map_err(WalkError::from),
+                Err(error) => Err(WalkError::Addresses(error)),
+            },
             None => Ok(Walked::default()),
         };
         let ended = crate::clock::now();

@@ -2,7 +2,9 @@
 
 mod kernel;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use calico_model::resource::ResourceKey;
 use calico_model::{NodeName, Snapshot};
@@ -63,12 +65,18 @@ impl Plan {
     }
 }
 
-/// Finds the live connections of a node that would be denied.
+/// Finds the live connections of a node that would be denied. Beside the addresses that resources say the node has, it has `own`.
 #[must_use]
-pub fn connections(before: &Snapshot, after: &Snapshot, node: &NodeName, flows: &[Flow]) -> Connections {
+pub fn connections(
+    before: &Snapshot,
+    after: &Snapshot,
+    node: &NodeName,
+    flows: &[Flow],
+    own: &BTreeSet<IpAddr>,
+) -> Connections {
     let (was, is) = (compile(before, node), compile(after, node));
-    let was = FlowJudge::new(before, node.clone(), &was);
-    let is = FlowJudge::new(after, node.clone(), &is);
+    let was = FlowJudge::new(before, node.clone(), &was).with_addresses(own.clone());
+    let is = FlowJudge::new(after, node.clone(), &is).with_addresses(own.clone());
     let (mut tracked, mut denied) = (0, Vec::new());
     for flow in flows {
         let verdict = is.verdict(flow);

@@ -172,6 +172,12 @@ impl Socket {
 
 /// Begins a flow; `stop` ends its questions, not its answers.
 fn begin(lab: &Lab, from: &str, to: IpAddr, what: &str, stop: &Arc<AtomicBool>) -> Flow {
+    begin_at(lab, from, "0.0.0.0", to, what, stop)
+}
+
+/// Begins a flow; one of UDP comes from the address.
+fn begin_at(lab: &Lab, from: &str, at: &str, to: IpAddr, what: &str, stop: &Arc<AtomicBool>) -> Flow {
+    let at: IpAddr = at.parse().unwrap();
     let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (netns, to) = (lab.state().netns(from).unwrap().to_owned(), SocketAddr::new(to, PORT));
     let (is_tcp, asks) = (what.starts_with("tcp"), what.ends_with("echo"));
@@ -182,7 +188,7 @@ fn begin(lab: &Lab, from: &str, to: IpAddr, what: &str, stop: &Arc<AtomicBool>) 
             stream.set_read_timeout(Some(PACE)).unwrap();
             return (stream.local_addr().unwrap(), Socket::Tcp(stream));
         }
-        let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+        let socket = UdpSocket::bind((at, 0)).unwrap();
         socket.connect(to).unwrap();
         socket.set_read_timeout(Some(PACE)).unwrap();
         (socket.local_addr().unwrap(), Socket::Udp(socket))
@@ -272,8 +278,12 @@ fn pe61_flows_that_policy_denies_stop_whoever_speaks_and_a_hundred_others_lose_n
     let (guest, far) = (of("guest"), of("far"));
     let mates: Vec<Flow> =
         (0..100).map(|i| begin(&lab, "mate", db, ["tcp echo", "udp echo"][i % 2], &stop)).collect();
+    // No resource names this address of the node.
+    lab.exec("node1", "ip", &["addr", "add", "172.16.9.47/32", "dev", "eth0"]).unwrap();
+    let node = ["udp echo", "udp push"].map(|kind| begin_at(&lab, "node1", "172.16.9.47", db, kind, &stop));
     all_go_on(&guest, &seen);
     all_go_on(&far, &seen);
+    all_go_on(&node, &seen);
 
     let label = |value: &str| {
         let label = format!("app={value}");
@@ -291,6 +301,7 @@ fn pe61_flows_that_policy_denies_stop_whoever_speaks_and_a_hundred_others_lose_n
     all_go_on(&guest, &seen);
     lab.apply(&guests_policy(1)).unwrap();
     all_stop(&guest, &seen, "a policy that is tighter");
+    all_go_on(&node, &seen);
     lab.apply(&guests_policy(PORT)).unwrap();
     all_go_on(&guest, &seen);
 

@@ -4,6 +4,7 @@
 //! nothing would change, 2 when something would, and 1 after an error.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -189,8 +190,8 @@ async fn connections(
     before: &Snapshot,
     after: &Snapshot,
 ) -> anyhow::Result<Option<Connections>> {
-    let (node, flows): (NodeName, Vec<Flow>) = match (&args.connections, &args.node) {
-        (Some(file), Some(node)) => (node.clone(), flows::read_dump(&read_text(file)?)?),
+    let (node, flows, own): (NodeName, Vec<Flow>, BTreeSet<IpAddr>) = match (&args.connections, &args.node) {
+        (Some(file), Some(node)) => (node.clone(), flows::read_dump(&read_text(file)?)?, BTreeSet::new()),
         (_, asked) => {
             let status: Result<NodeStatus, _> =
                 ask(&Paths::from_env().status_socket(), Question::Status).await;
@@ -201,8 +202,9 @@ async fn connections(
             }
             let netlink = Netlink::connect()?;
             let tracked = netlink.connections(|_| true).await.context("live connections cannot be read")?;
-            (node, tracked.iter().filter_map(flows::flow).collect())
+            let own = flows::own_addresses().context("the addresses of this host cannot be read")?;
+            (node, tracked.iter().filter_map(flows::flow).collect(), own)
         }
     };
-    Ok(Some(plan::connections(before, after, &node, &flows)))
+    Ok(Some(plan::connections(before, after, &node, &flows, &own)))
 }

@@ -58,8 +58,11 @@ pub fn packet(world: &Snapshot) -> impl Strategy<Value = Packet> + use<> {
         let fitting = fitting.parse().expect("a constant address");
         let destination = if Family::of(to.addr) == family { to.addr } else { fitting };
         let path = match way {
-            0 | 1 => Path::Forward { from: from.interface, to: to.interface },
-            2 => Path::ToHost { from: from.interface },
+            // No router forwards to groups of a link.
+            0 | 1 if !crate::compile::link_groups().contains(destination) => {
+                Path::Forward { from: from.interface, to: to.interface }
+            }
+            0..=2 => Path::ToHost { from: from.interface },
             _ => {
                 let first = first.map_or_else(|| to.interface.clone(), |first| first.interface);
                 Path::FromHost { first, to: to.interface }

@@ -20,7 +20,7 @@ use calico_model::resource::{IpPool, Object};
 use calico_model::{Cidr, Family, Labels, Name, NodeName, Revision};
 
 use crate::block::{Block, Holder};
-use crate::error::{AccessError, AssignError, PoolShortage, Shortage, owner_name};
+use crate::error::{AccessError, AssignError, PoolShortage, Reason, Shortage, owner_name};
 use crate::ipam::{Ipam, Outcome, clean_handle, key_of_handle};
 use crate::join::join;
 use crate::plan::{Candidate, MAX_BLOCKS, Plan, View, plan};
@@ -95,14 +95,18 @@ impl Ipam {
                 return Ok(cidr);
             }
         }
-        while let Some(candidate) = effort.claimable(family, &BTreeSet::new()).await? {
+        let limit = effort.limit_reached(family, &[]);
+        while limit.is_none()
+            && let Some(candidate) = effort.claimable(family, &BTreeSet::new()).await?
+        {
             let cidr = candidate.cidr;
             if self.claim_block(&request.owner, &candidate.pool, &cidr, now).await?.is_ok() {
                 return Ok(cidr);
             }
             effort.tried.insert(cidr);
         }
-        let pools = effort.shortage(family, &[]);
+        let limit: Vec<Reason> = limit.into_iter().map(Reason::BlockLimit).collect();
+        let pools = effort.shortage(family, &limit);
         let owner = request.owner.clone();
         Err(AssignError::Exhausted(vec![Shortage { family, owner, missing: 1, pools }]))
     }

@@ -9,7 +9,7 @@ use calico_model::{Cidr, Name};
 use crate::assign::limbo::holds;
 use crate::assign::with_node;
 use crate::block::{Block, Holder};
-use crate::error::{AccessError, AssignError};
+use crate::error::{AccessError, AssignError, PoolShortage, Reason, Shortage};
 use crate::ipam::{Ipam, Outcome, clean_handle, key_of_handle};
 use crate::plan::{Candidate, Plan, Role, View, plan_address};
 use crate::pool::Settings;
@@ -19,12 +19,11 @@ use crate::versioned::Versioned;
 
 impl Ipam {
     /// Assigns one given address. Reservations and the selectors of its pool do not matter; the pool must be enabled. A
-    /// block that does not exist is claimed, unless the host has as many blocks as it may have: then the block belongs to
-    /// nobody.
+    /// block that does not exist is claimed.
     ///
     /// # Errors
-    /// When the address is held, cools down, is in no enabled pool, is in another's block under strict affinity, or the
-    /// store cannot be used.
+    /// When the address is held, cools down, is in no enabled pool, is in another's block under strict affinity, is in a
+    /// block that does not exist while the host has as many as it may have, or the store cannot be used.
     pub async fn assign(&self, request: AssignAddress, now: SystemTime) -> Result<Allocation, AssignError> {
         let handle = clean_handle(&request.handle);
         key_of_handle(&handle)?;
@@ -45,6 +44,11 @@ impl Ipam {
             if let Some(landed) = limbo.iter().find(|planned| holds(&block, planned, &holder)) {
                 self.confirm(&request.owner, &cidr, now).await?;
                 return Ok(landed.clone());
+            }
+            if block.value.is_none()
+                && let Some(limit) = self.limit_reached(&request.owner, &settings, &cidr).await?
+            {
+                return Err(over_limit(&request.owner, &settings, cidr, limit));
             }
             let candidate = self.candidate(&request.owner, &settings, pool.clone(), cidr, block).await?;
             let candidate = candidate.map_err(|owner| {
@@ -75,6 +79,26 @@ impl Ipam {
             }
         }
         Err(AccessError::Contended { key: last, attempts: MAX_ATTEMPTS }.into())
+    }
+
+    /// Returns how many blocks an owner may have, when it has them already and this one is none of them.
+    async fn limit_reached(
+        &self,
+        owner: &Owner,
+        settings: &Settings,
+        cidr: &Cidr,
+    ) -> Result<Option<u32>, AccessError> {
+        let limit = settings.config.max_blocks_per_host;
+        if limit == 0 {
+            return Ok(None);
+        }
+        self.read_host(owner, cidr.family()).await?;
+        let cache = self.cache();
+        let had = cache.host(owner, cidr.family()).map(|host| &host.affinities);
+        let reached = had.is_some_and(|had| {
+            had.len() >= usize::try_from(limit).unwrap_or(usize::MAX) && !had.contains_key(cidr)
+        });
+        Ok(reached.then_some(limit))
     }
 
     /// Says by which right the block serves; the block's owner when it must not.
@@ -142,6 +166,18 @@ fn place(settings: &Settings, request: &AssignAddress) -> Result<(Name, Cidr), A
     }
     let block = settings.block_of(addr).ok_or(AssignError::NotInPool { addr, pool: None })?;
     Ok((name, block))
+}
+
+fn over_limit(owner: &Owner, settings: &Settings, cidr: Cidr, limit: u32) -> AssignError {
+    let pool = settings.pool_of(&cidr).map(|pool| PoolShortage {
+        pool: pool.metadata.name.clone(),
+        cidr: pool.spec.cidr,
+        blocks: pool.spec.cidr.subnet_count(pool.spec.block_size).unwrap_or(0),
+        reasons: vec![Reason::BlockLimit(limit)],
+    });
+    let pools = pool.into_iter().collect();
+    let owner = owner.clone();
+    AssignError::Exhausted(vec![Shortage { family: cidr.family(), owner, missing: 1, pools }])
 }
 
 fn taken(candidate: &Candidate, request: &AssignAddress, seconds: u32) -> AssignError {

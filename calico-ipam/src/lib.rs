@@ -23,7 +23,7 @@
 //! - A release whose sequence number is older than that of the present assignment has happened already, whoever heard of
 //!   it: the address counts as not held, and the rest of its block is released. Calico fails the whole block.
 //! - A [`Block`] is changed as a copy: an assignment that fails has not touched a sequence number.
-//! - Borrowing reads the blocks that may have space, sixteen at once, and not one after the other through the whole pool.
+//! - Borrowing reads only blocks that may have space, and not one after the other through the whole pool.
 //! - The index of what blocks there are is one map, by block, from which a deleted block is gone. (Calico's resolver of routes
 //!   keeps an entry for every node that ever was.)
 //!

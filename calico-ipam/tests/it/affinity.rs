@@ -1,9 +1,9 @@
 //! Claiming blocks and giving them back.
 
-use calico_ipam::{AccessError, AffinityError, ConfigError, Emptiness};
-use calico_model::NodeName;
+use calico_ipam::{AccessError, AffinityError, AssignAddress, ConfigError, Emptiness, Release};
 use calico_model::datastore::{Precondition, Write};
 use calico_model::resource::block::{Owner, StoredIpamConfig, block_key};
+use calico_model::{Cidr, NodeName};
 
 use crate::common::{State, at, ipam, pool, store_with, v4};
 
@@ -132,6 +132,26 @@ async fn a_limit_of_blocks_holds_and_zero_is_none() {
     assert_eq!(got.v4.len(), 8);
     let text = "pool p has no free address for n2: the limit of 2 blocks per host is reached";
     assert_eq!(got.shortages[0].to_string(), text);
+
+    // Nor is one claimed for an address that is asked for; those of the host's own blocks it may have.
+    ipam.ensure_block(&node("n3"), calico_model::Family::V4, &[], at(0)).await.unwrap();
+    let own = got.v4[0].addr;
+    ipam.release(&[Release::of(own)], at(0)).await.unwrap();
+    ipam.assign(AssignAddress::new(own, node("n2"), "given"), at(0)).await.unwrap();
+    let state = State::read(&store);
+    let mut blocks = (0..64).filter_map(|nth| "10.0.0.0/24".parse::<Cidr>().unwrap().subnet(30, nth));
+    let absent = blocks.rfind(|block| !state.blocks.contains_key(block)).unwrap();
+    let given = AssignAddress::new(absent.addr(), node("n2"), "given");
+    assert_eq!(ipam.assign(given, at(0)).await.unwrap_err().to_string(), text);
+    let given = AssignAddress::new(absent.addr(), node("n3"), "given");
+    ipam.assign(given, at(0)).await.unwrap();
+    let elsewhere = store_with([pool("other", "10.1.0.0/24", 30), pool("p", "10.0.0.0/24", 30)]);
+    let ipam = crate::common::ipam(&elsewhere);
+    ipam.configure(limited, at(0)).await.unwrap();
+    ipam.auto_assign(v4("n2", "h", 8), at(0)).await.unwrap();
+    let refused =
+        ipam.ensure_block(&node("n2"), calico_model::Family::V4, &["p".parse().unwrap()], at(0)).await;
+    assert_eq!(refused.unwrap_err().to_string(), text);
 }
 
 #[tokio::test]

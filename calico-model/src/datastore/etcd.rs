@@ -6,9 +6,9 @@
 //!     └ EtcdWatch ─┘   a task per watch that resumes where it was when its stream broke
 //! ```
 //!
-//! - **Every request has a deadline**, and idle connections are pinged every six seconds, so that a server which
-//!   stopped answering is noticed within ten seconds. (An etcd server hangs up on those who ping more often than every
-//!   five seconds.)
+//! - **Every request has a deadline**, and a connection with a request or a watch on it is pinged every six seconds, so
+//!   that a server which stopped answering is noticed within ten seconds. (An etcd server hangs up on those who ping more
+//!   often than every five seconds.)
 //! - **Reads are asked again** of the next endpoint when a server cannot be reached. A commit is sent only over a
 //!   connection that has just proved itself, and is never sent twice: when its answer is lost, the caller is told that
 //!   the outcome is unknown.

@@ -100,12 +100,6 @@ impl Session {
         self.terms = terms;
     }
 
-    /// Changes who dials, and how often, from the next dialing on.
-    pub fn set_initiation(&mut self, initiation: Initiation, retry: Duration) {
-        self.initiation = initiation;
-        self.retry = retry;
-    }
-
     /// Returns the state: that of the most advanced connection.
     #[must_use]
     pub fn state(&self) -> State {
@@ -149,6 +143,11 @@ impl Session {
         self.connections.iter().filter_map(|c| c.timers.next()).chain(dialing).min()
     }
 
+    /// Returns the connections that end at the next [`Input::Timeout`] because nothing was heard on them for so long.
+    pub fn silent(&self, now: Instant) -> impl Iterator<Item = ConnectionId> {
+        self.connections.iter().filter(move |c| c.timers.is_due(Timer::Hold, now)).map(|c| c.id)
+    }
+
     /// Takes the next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -163,6 +162,13 @@ impl Session {
             Input::Reset(why) => {
                 if self.dialing != Dialing::Stopped {
                     self.stop(why);
+                    self.dial_or_wait(now);
+                }
+            }
+            Input::Initiate(initiation, retry) => {
+                (self.initiation, self.retry) = (initiation, retry);
+                // Who waited for the peer has no time to dial yet.
+                if self.dialing == Dialing::Waiting(None) && self.connections.is_empty() {
                     self.dial_or_wait(now);
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::negotiate::Negotiated;
 use crate::wire::{MessageType, Notification, Open};
@@ -121,6 +122,8 @@ pub enum Input {
     Stop(Notification),
     /// The session ends and begins anew.
     Reset(Notification),
+    /// The operator changes who dials, and how often. Connections that exist, and a dialing that is under way, go on.
+    Initiate(Initiation, Duration),
     /// The dialed connection is there.
     Connected(ConnectionId),
     /// The dialed connection could not be made, with the cause in words.

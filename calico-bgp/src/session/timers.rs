@@ -28,6 +28,10 @@ impl Timers {
         self.0[timer as usize].is_some()
     }
 
+    pub(crate) fn is_due(&self, timer: Timer, now: Instant) -> bool {
+        self.0[timer as usize].is_some_and(|at| at <= now)
+    }
+
     /// Returns the earliest deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.0.iter().flatten().min().copied()
@@ -35,7 +39,7 @@ impl Timers {
 
     /// Takes one timer that is due, which is then no longer set.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Timer> {
-        let timer = Self::ALL.into_iter().find(|t| self.0[*t as usize].is_some_and(|at| at <= now))?;
+        let timer = Self::ALL.into_iter().find(|timer| self.is_due(*timer, now))?;
         self.0[timer as usize] = None;
         Some(timer)
     }

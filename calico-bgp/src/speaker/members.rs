@@ -131,11 +131,12 @@ impl Speaker {
         let reset = peer.config.requires_reset(&config);
         let reflection = config.reflection;
         let limit_changed = peer.config.max_prefixes != config.max_prefixes;
-        peer.session.set_initiation(config.initiation, config.connect_retry);
+        let initiate = Input::Initiate(config.initiation, config.connect_retry);
         peer.session.set_send_hold(config.send_hold);
         peer.session.set_keepalive(config.keepalive);
         let before = std::mem::replace(&mut peer.config, config);
         self.renew_terms(id);
+        self.session_input(id, initiate, now);
         if limit_changed && !self.resume(id, now) {
             self.check_limit(id, now);
         }

@@ -93,10 +93,16 @@ struct Script {
 
 impl Script {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// The first peer has other settings.
+    fn with(change: impl FnOnce(&mut PeerConfig)) -> Self {
         let now = beginning();
         let mut speaker = Speaker::new(settings(US, 65001), now);
-        let peers: Vec<PeerConfig> =
+        let mut peers: Vec<PeerConfig> =
             [PEER, OTHER].iter().map(|peer| PeerConfig::new(ip(peer), asn(65001), asn(65001))).collect();
+        change(&mut peers[0]);
         speaker.set_peers(peers.clone(), now);
         let mut script = Self {
             speaker,
@@ -293,6 +299,22 @@ fn every_change_in_every_state_takes_effect_and_resets_only_what_it_must() {
                 script.kinds.iter().any(|(to, kind)| *to == ip(OTHER) && *kind != MessageType::Keepalive);
             assert!(!refreshed, "{stage:?} {name}: the other peer hears nothing of it: {:?}", script.kinds);
         }
+    }
+}
+
+#[test]
+fn a_peer_that_was_waited_for_is_dialed_from_any_state_once_we_are_to_dial() {
+    for stage in STAGES.into_iter().filter(|stage| *stage != Stage::Connect) {
+        let mut script = Script::with(|peer| peer.initiation = Initiation::Passive);
+        match stage {
+            Stage::Active => assert_eq!(script.state(PEER), State::Active),
+            _ => script.reach(stage),
+        }
+        script.peers[0].initiation = Initiation::Active;
+        script.speaker.set_peers(script.peers.clone(), script.now);
+        script.act();
+        assert!(!script.closed.contains(&ip(PEER)), "{stage:?}");
+        script.come_up();
     }
 }
 

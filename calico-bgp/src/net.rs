@@ -12,6 +12,7 @@ mod connection;
 mod handle;
 mod keys;
 mod listen;
+mod refusals;
 mod socket;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use connection::{Connection, Ready, Report};
 use handle::Command;
 use keys::Keys;
 use listen::Listening;
+use refusals::Refusals;
 
 /// Starts a speaker on the current runtime that listens on the given addresses; with none, it only dials.
 ///
@@ -61,6 +63,7 @@ pub fn spawn(listen: &[SocketAddr], config: SpeakerConfig) -> Result<Handle, Lis
         connections: BTreeMap::new(),
         dialings: BTreeMap::new(),
         bfd: None,
+        refusals: Refusals::default(),
         stations: BTreeMap::new(),
         hungry: BTreeMap::new(),
         statistics_due: None,
@@ -93,6 +96,7 @@ struct Owner {
     connections: BTreeMap<ConnectionId, Connection>,
     dialings: BTreeMap<ConnectionId, AbortHandle>,
     bfd: Option<Bfd>,
+    refusals: Refusals,
     stations: BTreeMap<Station, Feeding>,
     /// Stations that have heard everything and wait for more.
     hungry: BTreeMap<FeedId, oneshot::Sender<Vec<u8>>>,
@@ -133,6 +137,7 @@ impl Owner {
             }
             let now = clock();
             if self.speaker.deadline().is_some_and(|at| at <= now) {
+                self.hear_the_silent(now);
                 self.speaker.timeout(now);
             }
             if self.statistics_due.is_some_and(|at| at <= now) {
@@ -299,10 +304,6 @@ impl Owner {
     async fn serve(&mut self) {
         for connection in self.ready.take() {
             let Some(held) = self.connections.get_mut(&connection) else { continue };
-            if held.is_sending() {
-                self.send(connection);
-            }
-            let Some(held) = self.connections.get_mut(&connection) else { continue };
             match held.receive(&mut self.incoming) {
                 Ok([]) => {}
                 Ok(octets) => {
@@ -312,8 +313,28 @@ impl Owner {
                 }
                 Err(error) => self.closed(connection, &error),
             }
+            if self.connections.get(&connection).is_some_and(Connection::is_sending) {
+                self.send(connection);
+            }
         }
         tokio::task::yield_now().await;
+    }
+
+    /// Hears those whose hold time is over by the clock, while it may be us who did not look: a command took long, or the
+    /// machine stood still.
+    fn hear_the_silent(&mut self, now: Instant) {
+        for connection in self.speaker.silent(now) {
+            self.hear_now(connection);
+        }
+    }
+
+    /// Hears what is in a connection's socket, a portion at most; reports whether there was something.
+    fn hear_now(&mut self, connection: ConnectionId) -> bool {
+        let Some(held) = self.connections.get_mut(&connection) else { return false };
+        let Ok(octets @ [_, ..]) = held.receive_now(&mut self.incoming) else { return false };
+        self.speaker.receive(connection, octets, clock());
+        self.act();
+        true
     }
 
     fn closed(&mut self, connection: ConnectionId, why: &std::io::Error) {
@@ -328,9 +349,15 @@ impl Owner {
         if !self.keys.let_in(from) || socket::set_distance(&stream, from, distance).is_err() {
             return;
         }
-        if let Ok(connection) = self.speaker.accept(from, local.ip(), now) {
-            self.speaker.note_ports(connection, (local.port(), remote.port()));
-            self.start(connection, stream);
+        match self.speaker.accept(from, local.ip(), now) {
+            Ok(connection) => {
+                self.speaker.note_ports(connection, (local.port(), remote.port()));
+                self.start(connection, stream);
+            }
+            Err(refused) => {
+                let warning = self.refusals.told(refused, now).map(|why| Event::Warning(from, why));
+                let _nobody_listens = warning.map(|warning| self.events.send(warning));
+            }
         }
     }
 
@@ -428,6 +455,8 @@ impl Owner {
                 return held.has_sent_all();
             }
         };
+        // Who closes without having read everything resets the connection behind its last words.
+        while self.hear_now(connection) {}
         self.closed(connection, &error);
     }
 }

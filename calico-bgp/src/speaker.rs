@@ -5,7 +5,7 @@
 //! - after every call, take [`Speaker::poll`] until it is empty and do what it says;
 //! - when [`Action::Wake`] names a connection, take octets with [`Speaker::offer`] as fast as the socket accepts
 //!   them: a slow peer leaves its octets here, where they are shared with its group;
-//! - at [`Speaker::deadline`], call [`Speaker::timeout`].
+//! - at [`Speaker::deadline`], read what [`Speaker::silent`] names, and call [`Speaker::timeout`].
 
 mod act;
 mod config;
@@ -421,7 +421,16 @@ impl Speaker {
         self.deadlines.first().map(|(at, _)| *at).into_iter().chain(round).chain(deferral).min()
     }
 
-    /// A deadline has passed.
+    /// Returns the connections that [`Speaker::timeout`] will end because their peers have said nothing for so long. Whoever
+    /// was held up, or is slow, has to look first whether the peer's octets wait in the socket.
+    #[must_use]
+    pub fn silent(&self, now: Instant) -> Vec<ConnectionId> {
+        let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
+        let peers = due.filter_map(|(_, id)| self.peers.get(id));
+        peers.flat_map(|peer| peer.session.silent(now)).collect()
+    }
+
+    /// A deadline has passed. What [`Speaker::silent`] names is to be read before.
     pub fn timeout(&mut self, now: Instant) {
         while let Some((at, id)) = self.deadlines.first().copied()
             && at <= now

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket};
+use std::time::{Duration, Instant};
 
 use calico_model::Family;
 use tokio::io::Interest;
@@ -36,6 +37,8 @@ impl Bfd {
         let (wishes, inbox) = mpsc::unbounded_channel();
         let watching = Watching {
             watcher: Watcher::new(seed()),
+            unwatched: BTreeMap::new(),
+            retry_at: None,
             listening: PerFamily::default(),
             senders: BTreeMap::new(),
             reports,
@@ -61,8 +64,14 @@ fn seed() -> u32 {
     (since.as_millis() as u32).max(1)
 }
 
+/// How long it takes until a watch that could not begin is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
 struct Watching {
     watcher: Watcher,
+    /// The peers that cannot be watched yet, from where and how closely, and when it is tried again.
+    unwatched: BTreeMap<IpAddr, (IpAddr, BfdConfig)>,
+    retry_at: Option<Instant>,
     listening: PerFamily<Option<UdpSocket>>,
     senders: BTreeMap<IpAddr, (IpAddr, StdSocket)>,
     reports: mpsc::Sender<Report>,
@@ -71,7 +80,7 @@ struct Watching {
 impl Watching {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Wish>) {
         loop {
-            let due = self.watcher.deadline();
+            let due = self.watcher.deadline().into_iter().chain(self.retry_at).min();
             let alarm = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -85,7 +94,10 @@ impl Watching {
                 },
                 () = readable(self.listening.v4.as_ref()) => self.receive(Family::V4),
                 () = readable(self.listening.v6.as_ref()) => self.receive(Family::V6),
-                () = alarm => self.watcher.timeout(clock()),
+                () = alarm => {
+                    self.watcher.timeout(clock());
+                    self.try_again().await;
+                }
             }
             self.act().await;
         }
@@ -93,14 +105,35 @@ impl Watching {
 
     async fn take(&mut self, wish: Wish) {
         match wish {
-            Wish::Watch { peer, local, config } => match self.prepare(peer, local) {
-                Ok(()) => self.watcher.watch(peer, local, config, clock()),
-                Err(error) => {
-                    let why = format!("cannot be watched by BFD: {error}");
-                    let _ended = self.reports.send(Report::Unwatched { peer, why }).await;
+            Wish::Watch { peer, local, config } => {
+                let is_known = self.unwatched.remove(&peer).is_some();
+                match self.prepare(peer, local) {
+                    Ok(()) => self.watcher.watch(peer, local, config, clock()),
+                    Err(error) => {
+                        self.unwatched.insert(peer, (local, config));
+                        self.retry_at.get_or_insert(clock() + RETRY);
+                        if !is_known {
+                            let why = format!("cannot be watched by BFD: {error}");
+                            let _ended = self.reports.send(Report::Unwatched { peer, why }).await;
+                        }
+                    }
                 }
-            },
-            Wish::Unwatch(peer) => self.watcher.unwatch(peer),
+            }
+            Wish::Unwatch(peer) => {
+                self.unwatched.remove(&peer);
+                self.watcher.unwatch(peer);
+            }
+        }
+    }
+
+    /// Watches those that could not be watched, if it is time: whoever has the port may have left it.
+    async fn try_again(&mut self) {
+        if self.retry_at.is_none_or(|at| at > clock()) {
+            return;
+        }
+        self.retry_at = None;
+        for (peer, (local, config)) in self.unwatched.clone() {
+            self.take(Wish::Watch { peer, local, config }).await;
         }
     }
 

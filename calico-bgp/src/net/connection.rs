@@ -5,7 +5,7 @@
 //! serve. Each is served one portion in turn, so that a peer that floods us waits for the others.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -137,6 +138,16 @@ impl Connection {
             },
         };
         Ok(&octets[..count])
+    }
+
+    /// Reads what is there into a buffer, also when it has not rung yet: what came in front of a reset, or while nobody looked.
+    pub(super) fn receive_now<'b>(&mut self, octets: &'b mut [u8]) -> io::Result<&'b [u8]> {
+        let socket = SockRef::from(&self.stream);
+        match (&*socket).read(octets) {
+            Ok(count) => Ok(&octets[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(&[]),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reports whether the socket takes octets; if not, it rings when it does.

@@ -14,19 +14,20 @@ impl Speaker {
     /// BFD has noticed something about the path to a peer; see [`Action::Watch`].
     pub fn path_changed(&mut self, address: IpAddr, change: Change, now: Instant) {
         let Some(id) = self.by_address.get(&address).copied() else { return };
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.up.is_some()) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        // What was noticed before it was watched no longer may come late.
+        let (Some(up), Some((_, config))) = (&peer.up, peer.watched) else { return };
         peer.path = Some(change);
         match change {
             // Neither says that packets get lost (RFC 5882 section 4.2).
             Change::Up | Change::HeldDown => {}
             Change::Down(why) => {
-                let connection = peer.up.as_ref().map(|up| up.connection);
-                let input = match peer.config.bfd.map(|bfd| bfd.when_broken).zip(connection) {
-                    Some((WhenBroken::Restart, connection)) => {
-                        Input::Heard(connection, Heard::Closed(format!("BFD says that {why}")))
+                let input = match config.when_broken {
+                    WhenBroken::Restart => {
+                        Input::Heard(up.connection, Heard::Closed(format!("BFD says that {why}")))
                     }
                     // Routes that lead into nothing are not kept, whatever was agreed on restarts.
-                    Some((WhenBroken::Drop, _)) | None => {
+                    WhenBroken::Drop => {
                         Input::Reset(Notification::new(Notification::BFD_DOWN).into_hard_reset())
                     }
                 };

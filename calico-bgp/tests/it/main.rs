@@ -14,6 +14,8 @@ mod dialects;
 #[cfg(feature = "net")]
 mod distance;
 #[cfg(feature = "net")]
+mod driver;
+#[cfg(feature = "net")]
 mod filters;
 mod hostile;
 mod identity;

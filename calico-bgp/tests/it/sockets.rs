@@ -11,7 +11,7 @@ use calico_bgp::{Event, Origination, PeerConfig};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::lab::{Bird, Namespace, wait_for_peer, wait_for_routes, wait_until_up};
+use crate::lab::{Bird, Namespace, PATIENCE, wait_for_peer, wait_for_routes, wait_until_up};
 use crate::world::{asn, ip, settings};
 
 pub(crate) const US: &str = "127.0.0.1";
@@ -213,6 +213,39 @@ protocol bgp calico {
         let status = wait_for_peer(&handle, "10.99.0.2", |status| status.state != State::Established).await;
         assert_eq!(status.last_error.as_deref(), Some("we closed the session: BFD session down (6/10)"));
         wait_for_routes(&handle, |routes| routes.is_empty()).await;
+    });
+}
+
+#[test]
+fn a_watch_that_cannot_begin_is_told_of_once_and_begins_when_it_can() {
+    let namespace = Namespace::new();
+    namespace.block_on(async {
+        let taken = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 3784)).unwrap();
+        let handle = net::spawn(&[SocketAddr::new(ip(US), 179)], settings(US, 65001)).unwrap();
+        let mut events = handle.events();
+        let mut watched = peer(GOOD, US, 65001, 179);
+        watched.initiation = Initiation::Passive;
+        watched.bfd = Some(BfdConfig::default());
+        handle.set_peers(vec![watched]).await.unwrap();
+        let _good = good_peer(179).await;
+        let warning = async {
+            loop {
+                let Event::Warning(_, why) = events.recv().await.unwrap() else { continue };
+                return why;
+            }
+        };
+        let why = tokio::time::timeout(PATIENCE, warning).await.unwrap();
+        assert!(why.starts_with("cannot be watched by BFD: UDP port 3784 cannot be had"), "{why}");
+        drop(taken);
+        let is_taken = || std::fs::read_to_string("/proc/thread-self/net/udp").unwrap().contains(":0EC8 ");
+        assert!(!is_taken());
+        let begins = async {
+            while !is_taken() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, begins).await.expect("it is tried again");
+        assert_eq!(wait_until_up(&handle, GOOD).await.counters.established, 1);
     });
 }
 

@@ -79,6 +79,19 @@ fn a_broken_path_may_count_as_a_restart_where_bfd_restarts_together_with_bgp() {
 }
 
 #[test]
+fn what_bfd_noticed_of_a_peer_that_is_watched_no_longer_says_nothing() {
+    let mut world = watched();
+    let mut peers = world.peers_of(A);
+    peers[0].bfd = None;
+    world.set_peers(A, peers);
+    let now = world.now;
+    world.speaker(A).path_changed(ip(B), Change::Down(Diagnostic::DetectionTimeExpired), now);
+    assert!(world.is_up(A, B));
+    let status = world.speaker(A).status().into_iter().find(|status| status.address == ip(B)).unwrap();
+    assert_eq!((status.path, status.counters.established), (None, 1));
+}
+
+#[test]
 fn an_operator_who_holds_bfd_down_says_nothing_of_the_path() {
     let mut world = watched();
     let now = world.now;

@@ -158,6 +158,8 @@ pub struct Speaker {
     journal: Journal,
     originated: BTreeMap<Cidr, Origination>,
     groups: BTreeMap<GroupKey, Group>,
+    /// Peers whose settings have changed, and that may belong to other groups now.
+    moving: BTreeSet<PeerId>,
     dynamic: Vec<DynamicPeers>,
     feeds: Feeds,
     deferral: Option<Deferral>,
@@ -189,6 +191,7 @@ impl Speaker {
             journal: Journal::default(),
             originated: BTreeMap::new(),
             groups: BTreeMap::new(),
+            moving: BTreeSet::new(),
             dynamic: Vec::new(),
             feeds: Feeds::default(),
             deferral,
@@ -279,6 +282,7 @@ impl Speaker {
                 }
             }
         }
+        self.regroup(now);
         self.advance(now);
     }
 
@@ -493,6 +497,7 @@ impl Speaker {
         }
         self.tables.names.sweep(&self.tables.rib);
         self.wake_waiting(now);
+        self.give_up(now);
     }
 
     /// Wakes everybody that something waits for.

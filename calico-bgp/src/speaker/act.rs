@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::export;
+use super::group::Group;
 use super::peer::{Closing, History, Up};
 use super::{Action, Event, Speaker};
 use crate::decision::Source;
 use crate::family::{FamilySet, PerFamily};
 use crate::rib::PeerId;
 use crate::session::{ConnectionId, Input, Output};
+use crate::wire::Notification;
 
 /// How long a peer may take to hear why its connection ends.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -101,6 +103,21 @@ impl Speaker {
                 peer.note_end(&ended);
                 self.events.push_back(Action::Event(Event::Failed(address, words)));
             }
+        }
+    }
+
+    /// Ends the sessions of those who take nothing while destinations come and go: what they are owed is withdrawals of what
+    /// no longer is, without bound.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        if !self.groups.values().any(Group::has_walks) {
+            return;
+        }
+        let held = self.peers.values().flat_map(|peer| [peer.held.v4, peer.held.v6]);
+        let paths = self.originated.len() + held.map(|held| held as usize).sum::<usize>();
+        let behind: Vec<PeerId> = self.groups.values_mut().flat_map(|group| group.given_up(paths)).collect();
+        for id in behind {
+            let why = Notification::new(Notification::OUT_OF_RESOURCES);
+            self.session_input(id, Input::Reset(why), now);
         }
     }
 

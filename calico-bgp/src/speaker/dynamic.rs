@@ -37,6 +37,7 @@ impl Speaker {
                 }
             }
         }
+        self.regroup(now);
         self.advance(now);
     }
 

@@ -53,8 +53,12 @@ pub(crate) struct Group {
     /// Whether a member has come to the stream's end since a round dropped what everybody has.
     is_read: bool,
     joining: BTreeMap<PeerId, (FamilySet, Ending)>,
+    /// What members that are being told a family have asked to be told once more.
+    again: BTreeMap<PeerId, (FamilySet, Ending)>,
     walks: BTreeMap<WalkId, Walk>,
     next_walk: WalkId,
+    /// The most paths that there were since somebody walks.
+    most_paths: usize,
     walk_limit: usize,
     piece: Piece,
 }
@@ -112,8 +116,10 @@ impl Group {
             stream_limit: STREAM_LIMIT,
             is_read: false,
             joining: BTreeMap::new(),
+            again: BTreeMap::new(),
             walks: BTreeMap::new(),
             next_walk: 0,
+            most_paths: 0,
             walk_limit: walk::WALK_LIMIT,
             piece: Piece::USUAL,
         }
@@ -121,15 +127,16 @@ impl Group {
 
     /// Takes a member in with the next round, or has it told the families again.
     pub(crate) fn join(&mut self, member: PeerId, families: FamilySet, ending: Ending) {
-        let (asked, first) = self.joining.entry(member).or_insert((FamilySet::NONE, ending));
-        *asked = families.iter().chain(asked.iter()).collect();
-        *first = ending.min(*first);
+        ask_of(&mut self.joining, member, (families, ending));
     }
 
     /// Takes a member out.
     pub(crate) fn leave(&mut self, member: PeerId) {
         self.joining.remove(&member);
+        self.again.remove(&member);
+        // What only this one had not taken is to be dropped.
         self.members.remove(&member);
+        self.is_read = true;
         self.walks.retain(|_, walk| !walk.members.remove(&member) || !walk.members.is_empty());
     }
 
@@ -144,6 +151,19 @@ impl Group {
     /// Reports whether a round would do something although no route has changed.
     pub(crate) fn has_work(&self) -> bool {
         self.is_read || !self.joining.is_empty() || self.walks.values().any(|walk| walk.is_awaited)
+    }
+
+    /// Reports whether a member is told what it has missed.
+    pub(crate) fn has_walks(&self) -> bool {
+        !self.walks.is_empty()
+    }
+
+    /// Returns the members that are owed far more destinations than there are, of a table with so many paths.
+    pub(crate) fn given_up(&mut self, paths: usize) -> Vec<PeerId> {
+        self.most_paths = if self.walks.is_empty() { 0 } else { self.most_paths.max(paths) };
+        let most = walk::LEEWAY + 2 * self.most_paths;
+        let behind = self.walks.values().filter(|walk| walk.owed.len() > most);
+        behind.flat_map(|walk| walk.members.iter().copied()).collect()
     }
 
     /// Counts the prefixes or paths of a family that the members have been told.
@@ -279,6 +299,17 @@ impl Group {
         }
         (draft, changed)
     }
+}
+
+/// Takes down what a member asks for besides what it asked for already.
+fn ask_of(
+    all: &mut BTreeMap<PeerId, (FamilySet, Ending)>,
+    member: PeerId,
+    (families, ending): (FamilySet, Ending),
+) {
+    let (asked, first) = all.entry(member).or_insert((FamilySet::NONE, ending));
+    *asked = families.iter().chain(asked.iter()).collect();
+    *first = ending.min(*first);
 }
 
 /// How much a group has told.

@@ -145,7 +145,7 @@ impl Speaker {
             let why = Notification::new(Notification::CONFIGURATION_CHANGE);
             self.session_input(id, Input::Reset(why), now);
         } else {
-            self.regroup(id, now);
+            self.moving.insert(id);
         }
         self.take_anew(id, &before, now);
         self.reflect(id, reflection, now);
@@ -212,25 +212,42 @@ impl Speaker {
         self.change_world(change, now);
     }
 
-    /// Moves an established peer to the group that its settings now ask for.
-    fn regroup(&mut self, id: PeerId, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(up) = &mut peer.up else { return };
-        let Some(line) = peer.lines.get(&up.connection) else { return };
-        let key = export::key_of(&peer.config, &up.negotiated, line.local);
-        if key == up.group {
+    /// Moves established peers whose settings have changed to the groups that these ask for, those together that go the same
+    /// way.
+    pub(super) fn regroup(&mut self, now: Instant) {
+        let mut moves = BTreeMap::<(GroupKey, GroupKey), Vec<PeerId>>::new();
+        for id in std::mem::take(&mut self.moving) {
+            let Some((peer, up)) = self.peers.get(&id).and_then(|peer| Some((peer, peer.up.as_ref()?)))
+            else {
+                continue;
+            };
+            let Some(line) = peer.lines.get(&up.connection) else { continue };
+            let key = export::key_of(&peer.config, &up.negotiated, line.local);
+            if key != up.group {
+                moves.entry((up.group.clone(), key)).or_default().push(id);
+            }
+        }
+        if moves.is_empty() {
             return;
         }
-        let old = std::mem::replace(&mut up.group, key.clone());
-        let families = up.negotiated.families;
-        // What was told until now was told in the old group's way.
+        // What was told until now was told in the old groups' ways.
         self.tell_until_now(now);
-        let left = self.groups.get_mut(&old).and_then(|group| group.hand_over(id));
-        self.leave_group(&old, id);
-        let group = self.groups.entry(key.clone()).or_insert_with(|| Group::new(key));
-        match left {
-            Some(left) => group.take_over(id, left, &self.tables.world()),
-            None => group.join(id, families, Ending::EndOfRib),
+        for ((old, new), ids) in moves {
+            let mut told = Vec::new();
+            for id in ids {
+                let Some(up) = self.peers.get_mut(&id).and_then(|peer| peer.up.as_mut()) else { continue };
+                up.group = new.clone();
+                let families = up.negotiated.families;
+                match self.groups.get_mut(&old).and_then(|group| group.hand_over(id)) {
+                    Some(left) => told.push((id, left)),
+                    None => self.join_group(new.clone(), id, families),
+                }
+                self.leave_group(&old, id);
+            }
+            if !told.is_empty() {
+                let group = self.groups.entry(new.clone()).or_insert_with(|| Group::new(new));
+                group.take_over(&old, told, &self.tables.world());
+            }
         }
     }
 

@@ -117,7 +117,7 @@ impl Speaker {
         let spoken = up.negotiated.families;
         let marked = up.negotiated.features.contains(&Feature::EnhancedRouteRefresh);
         match refresh {
-            Refresh::Request(family) if spoken.contains(family) => self.tell_family_again(id, family),
+            Refresh::Request(family) if spoken.contains(family) => self.refresh_asked(id, family, now),
             Refresh::Begin(family) if marked && spoken.contains(family) => {
                 self.refresh_begins(id, family, now)
             }

@@ -3,6 +3,9 @@
 //! The first mark costs a walk over the table, and so does the second, whatever the peer holds; each is 23 octets long.
 //! A family is therefore marked at most once in [`REST`]. What a peer tells between marks that came too early is taken as
 //! it comes, and it is asked to tell everything once more: after a longer rest each time that the answer is no better.
+//!
+//! In the other direction, a peer that asks to be told everything again is told it at most once in that time, and to the end
+//! before it is told it once more.
 
 use std::time::{Duration, Instant};
 
@@ -30,15 +33,34 @@ pub(super) struct Refreshing {
     missed: bool,
     /// How often in a row the peer was asked without telling everything between two marks.
     asked: u32,
+    /// When it may be told everything again.
+    tells_from: Option<Instant>,
+    /// Whether it asked for that before.
+    is_owed: bool,
 }
 
 impl Refreshing {
     pub(super) fn deadline(self) -> Option<Instant> {
+        self.marks_deadline().into_iter().chain(self.tells_from.filter(|_| self.is_owed)).min()
+    }
+
+    fn marks_deadline(self) -> Option<Instant> {
         self.until.or(self.rests_until.filter(|_| self.missed))
     }
 }
 
 impl Speaker {
+    /// The peer asks to be told everything of a family again.
+    pub(super) fn refresh_asked(&mut self, id: PeerId, family: Family, now: Instant) {
+        let Some(up) = self.peers.get_mut(&id).and_then(|peer| peer.up.as_mut()) else { return };
+        let refresh = &mut up.refresh[family];
+        refresh.is_owed = refresh.tells_from.is_some_and(|from| now < from);
+        if !refresh.is_owed {
+            refresh.tells_from = Some(now + REST);
+            self.tell_family_again(id, family);
+        }
+    }
+
     /// The peer begins to tell everything of a family again.
     pub(super) fn refresh_begins(&mut self, id: PeerId, family: Family, now: Instant) {
         let Some(up) = self.peers.get_mut(&id).and_then(|peer| peer.up.as_mut()) else { return };
@@ -52,9 +74,12 @@ impl Speaker {
             return;
         }
         let rest = REST * (1 << refresh.asked.min(MOST_DOUBLINGS));
-        let asked = refresh.asked;
-        *refresh =
-            Refreshing { until: Some(now + COMPLETION), rests_until: Some(now + rest), missed: false, asked };
+        *refresh = Refreshing {
+            until: Some(now + COMPLETION),
+            rests_until: Some(now + rest),
+            missed: false,
+            ..*refresh
+        };
         self.mark_stale(family, id);
     }
 
@@ -70,12 +95,17 @@ impl Speaker {
         }
     }
 
-    /// Ends what takes too long, and asks for what was told between marks that did not count.
+    /// Tells what was asked for too early, ends what takes too long, and asks for what was told between marks that did not
+    /// count.
     pub(super) fn expire_refresh(&mut self, id: PeerId, now: Instant) {
         for family in Family::ALL {
             let Some(up) = self.peers.get_mut(&id).and_then(|peer| peer.up.as_mut()) else { return };
+            if up.refresh[family].is_owed {
+                self.refresh_asked(id, family, now);
+            }
+            let Some(up) = self.peers.get_mut(&id).and_then(|peer| peer.up.as_mut()) else { return };
             let refresh = &mut up.refresh[family];
-            if refresh.deadline().is_none_or(|at| at > now) {
+            if refresh.marks_deadline().is_none_or(|at| at > now) {
                 continue;
             }
             if refresh.until.is_some() {

@@ -8,7 +8,7 @@ use calico_bgp::wire::open::{Feature, Forwarding, GracefulRestart, OnNotificatio
 use calico_bgp::wire::{self, Capabilities, HoldTime, MessageType, Open, Refresh};
 use calico_model::Family;
 
-use crate::hostile::{EVIL, Rig, good_attributes, message, update};
+use crate::hostile::{EVIL, GOOD, Rig, good_attributes, message, update};
 use crate::world::asn;
 
 const BEGIN: Refresh = Refresh::Begin(Family::V4);
@@ -233,4 +233,58 @@ fn who_begins_twice_each_time_is_asked_ever_more_rarely() {
     twice(&mut rig);
     pass(&mut rig, 1);
     assert_eq!(questions(&mut rig, peer), 1);
+}
+
+#[test]
+fn who_asks_to_be_told_everything_again_and_again_is_told_it_to_the_end_and_once_more() {
+    const ROUTES: u32 = 60_000;
+    let (mut rig, peer) = meet(false);
+    rig.change(GOOD, |peer| peer.max_prefixes = None);
+    let good = rig.establish(GOOD, 65002);
+    for from in (0..ROUTES).step_by(500) {
+        let prefixes =
+            (from..from + 500).flat_map(|n| [&[32][..], &(0x1400_0000 + n).to_be_bytes()].concat());
+        rig.receive(good, &update(&good_attributes(65002), &prefixes.collect::<Vec<u8>>()));
+    }
+    let take = |rig: &mut Rig, told: &mut Vec<u8>| {
+        rig.now += Duration::from_millis(25);
+        rig.speaker.timeout(rig.now);
+        rig.speaker.offer(peer, rig.now, |octets| {
+            told.extend_from_slice(octets);
+            octets.len()
+        })
+    };
+    let drain = |rig: &mut Rig, told: &mut Vec<u8>| {
+        let mut quiet = 0;
+        while quiet < 100 {
+            quiet = if take(rig, told) == 0 { quiet + 1 } else { 0 };
+        }
+    };
+    let mut table = Vec::new();
+    drain(&mut rig, &mut table);
+    let mut told = Vec::new();
+    for _ in 0..100 {
+        rig.receive(peer, &wire::refresh(Refresh::Request(Family::V4)));
+        take(&mut rig, &mut told);
+    }
+    drain(&mut rig, &mut told);
+    let is_mark = |kind: MessageType, body: &[u8], mark| {
+        kind == MessageType::RouteRefresh && *body == wire::refresh(mark)[19..]
+    };
+    let (mut marks, mut rest) = (Vec::new(), &told[..]);
+    let mut last = false;
+    while let Some(frame) = wire::frame(rest, wire::MAX_MESSAGE).unwrap() {
+        rest = &rest[frame.len..];
+        let [begins, ends] = [BEGIN, END].map(|mark| is_mark(frame.kind, frame.body, mark));
+        if begins || ends {
+            marks.push(begins);
+        }
+        // What keeps the session alive says nothing of routes.
+        last = ends || (last && frame.kind == MessageType::Keepalive);
+    }
+    assert!(last, "End-of-RR comes last");
+    let pairs = marks.chunks(2).all(|pair| pair == [true, false]);
+    assert!(pairs && marks.len() >= 4, "each time is told to its end: {marks:?}");
+    // At once, after a second, after two, and what was asked for in the third.
+    assert!(told.len() < 5 * table.len(), "{} of a table of {} octets", told.len(), table.len());
 }

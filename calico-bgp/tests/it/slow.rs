@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use calico_bgp::session::Peering;
-use calico_bgp::session::{ConnectionId, Initiation};
-use calico_bgp::wire::{self, Attributes, Dialect, MAX_MESSAGE, MessageType, Nlri, Prefix, Update, update};
+use calico_bgp::family::PerFamily;
+use calico_bgp::session::{ConnectionId, Initiation, Peering, State};
+use calico_bgp::wire::open::{AddPath, Feature};
+use calico_bgp::wire::{
+    self, Attributes, Dialect, MAX_MESSAGE, MessageType, Nlri, PathIds, Prefix, Update, update,
+};
 use calico_bgp::{Action, PeerConfig, Speaker};
+use calico_model::Community;
 
 use crate::world::{asn, beginning, ip, settings};
 
@@ -20,6 +24,8 @@ struct Stage {
     now: Instant,
     teller: ConnectionId,
     peers: Vec<ConnectionId>,
+    configs: Vec<PeerConfig>,
+    add_path: AddPath,
     /// The most octets that were ever held.
     peak: usize,
 }
@@ -31,18 +37,23 @@ fn prefix(number: usize) -> Nlri<std::net::Ipv4Addr> {
 
 impl Stage {
     fn new() -> Self {
+        Self::with(AddPath::Neither)
+    }
+
+    fn with(add_path: AddPath) -> Self {
         let now = beginning();
         let mut speaker = Speaker::new(settings(US, 65001), now);
         let peer = |address: String, remote_as| {
             let mut peer = PeerConfig::new(ip(&address), asn(remote_as), asn(65001));
             peer.initiation = Initiation::Passive;
+            peer.add_path = add_path;
             peer
         };
         let peers = (1..=PEERS).map(|at| peer(format!("10.0.2.{at}"), 65100 + u32::from(at)));
         let peers: Vec<PeerConfig> = peers.chain([peer(TELLER.to_owned(), 65002)]).collect();
-        speaker.set_peers(peers, now);
+        speaker.set_peers(peers.clone(), now);
         let teller = speaker.accept(ip(TELLER), ip(US), now).unwrap();
-        let mut stage = Self { speaker, now, teller, peers: Vec::new(), peak: 0 };
+        let mut stage = Self { speaker, now, teller, peers: Vec::new(), configs: peers, add_path, peak: 0 };
         stage.establish(teller, TELLER, 65002);
         stage.take(teller, usize::MAX);
         stage
@@ -53,7 +64,12 @@ impl Stage {
             asn: asn(remote_as),
             hold_time: wire::HoldTime::new(0).unwrap(),
             router_id: address.parse().unwrap(),
-            capabilities: wire::Capabilities { four_octet_as: Some(asn(remote_as)), ..Default::default() },
+            capabilities: wire::Capabilities {
+                four_octet_as: Some(asn(remote_as)),
+                features: [Feature::RouteRefresh].into(),
+                add_path: PerFamily { v4: self.add_path, v6: AddPath::Neither },
+                ..Default::default()
+            },
         };
         self.speaker.receive(connection, &open.encode(), self.now);
         self.speaker.receive(connection, &wire::keepalive(), self.now);
@@ -231,4 +247,87 @@ fn who_is_not_far_behind_goes_on_with_the_others_however_long_the_messages_are()
     }
     assert_eq!(told.map(|octets| announced(&octets)), [ROUTES; 2], "each is told once");
     assert!(stage.peak < 1_500_000, "{} octets", stage.peak);
+}
+
+#[test]
+fn a_hundred_peers_whose_settings_change_alike_are_told_of_it_together() {
+    let mut stage = Stage::new();
+    for _ in 0..PEERS {
+        stage.join();
+    }
+    stage.tell(1);
+    stage.pass();
+    let table = stage.speaker.octets_held();
+    for peer in stage.peers.clone() {
+        stage.take(peer, usize::MAX);
+    }
+    stage.take(stage.teller, usize::MAX);
+    stage.pass();
+    assert_eq!(stage.speaker.octets_held(), 0);
+    stage.peak = 0;
+    let mut configs = stage.configs.clone();
+    configs.iter_mut().for_each(|peer| peer.add_communities = vec![Community::Standard(65001, 7)]);
+    stage.speaker.set_peers(configs, stage.now);
+    stage.pass();
+    // One message more for each prefix list that no longer fits.
+    assert!(stage.peak < table + table / 10, "{} octets of a table of {table}", stage.peak);
+    let told: Vec<usize> =
+        stage.peers.clone().into_iter().map(|peer| announced(&stage.take(peer, usize::MAX))).collect();
+    assert_eq!(told, vec![ROUTES; PEERS.into()]);
+
+    stage.take(stage.teller, usize::MAX);
+    stage.pass();
+    stage.peak = 0;
+    let mut own = stage.speaker.config().clone();
+    own.default_local_pref = 7;
+    stage.speaker.set_config(own, stage.now);
+    stage.pass();
+    // Each is also asked to tell everything itself.
+    assert!(stage.peak < table + table / 10 + 2 * 23 * usize::from(PEERS), "{} octets", stage.peak);
+    let last = stage.peers[0];
+    assert_eq!(announced(&stage.take(last, usize::MAX)), ROUTES);
+}
+
+#[test]
+fn who_takes_nothing_while_paths_come_and_go_without_end_is_given_up_and_the_others_are_not() {
+    const AT_ONCE: u32 = 700;
+    let mut stage = Stage::with(AddPath::Both);
+    stage.join();
+    stage.join();
+    let fast = stage.peers[0];
+    let dialect = {
+        let plain = Dialect::plain(Peering::External);
+        let ids = PerFamily { v4: PathIds::Present, v6: PathIds::Absent };
+        Dialect { path_ids_out: ids, ..plain }
+    };
+    let mut attributes = Attributes::originated("10.0.1.1".parse().unwrap());
+    attributes.as_path = attributes.as_path.prepend(asn(65002));
+    let state = |stage: &Stage, at: usize| {
+        let address = ip(&format!("10.0.2.{at}"));
+        stage.speaker.status().into_iter().find(|peer| peer.address == address).unwrap()
+    };
+    let mut told = 0;
+    while state(&stage, 2).state == State::Established {
+        assert!(told < 200_000, "it is never given up");
+        let paths: Vec<_> = (told..told + AT_ONCE)
+            .map(|path_id| Nlri { path_id: path_id + 1, ..prefix(path_id as usize % 100) })
+            .collect();
+        told += AT_ONCE;
+        for goes in [false, true] {
+            let mut messages = Vec::new();
+            let emit = |message, _: &[_]| messages.push(message);
+            match goes {
+                true => update::withdraw(&paths, &dialect, emit),
+                false => update::announce(&attributes, &paths, &dialect, emit).unwrap(),
+            }
+            stage.speaker.receive(stage.teller, &messages.concat(), stage.now);
+            stage.now += Duration::from_millis(50);
+            stage.speaker.timeout(stage.now);
+            while stage.speaker.poll().is_some() {}
+            while stage.speaker.offer(fast, stage.now, <[u8]>::len) > 0 {}
+        }
+    }
+    assert!(told > 100_000, "{told}");
+    assert_eq!(state(&stage, 2).last_sent.as_deref(), Some("out of resources (6/8)"));
+    assert_eq!(state(&stage, 1).state, State::Established);
 }

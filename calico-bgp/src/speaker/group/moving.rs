@@ -1,5 +1,6 @@
 //! Members whose settings change, and who go on in another group without a new session.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::owed::Owed;
@@ -13,7 +14,6 @@ use crate::wire::Prefix;
 /// What a member that moves has not been told.
 #[derive(Debug)]
 pub(crate) struct Left {
-    by: GroupKey,
     plan: Plan,
     owed: Owed,
 }
@@ -22,21 +22,30 @@ impl Group {
     /// Takes a member out whose session goes on in another group; returns what it has not been told, or `None` when it
     /// was told nothing yet.
     pub(crate) fn hand_over(&mut self, member: PeerId) -> Option<Left> {
-        let asked = self.joining.remove(&member);
+        let asked = [self.joining.remove(&member), self.again.remove(&member)];
         let (mut plan, owed) = self.take_away(member)?;
-        if let Some(asked) = asked {
-            ask(&mut plan, asked);
-        }
-        Some(Left { by: self.key.clone(), plan, owed })
+        asked.into_iter().flatten().for_each(|asked| ask(&mut plan, asked));
+        Some(Left { plan, owed })
     }
 
-    /// Takes in a member of another group: it is told of every path that the other group told in another way, or not at
-    /// all, or alone.
-    pub(crate) fn take_over(&mut self, member: PeerId, left: Left, world: &World<'_>) {
-        let Left { by, plan, mut owed } = left;
-        self.owe_differences::<Ipv4Addr>(&by, &mut owed, world);
-        self.owe_differences::<Ipv6Addr>(&by, &mut owed, world);
-        self.set_out(Walk::new(plan, owed, Before::Something), [member]);
+    /// Takes in members of another group: they are told of every path that the other group told in another way, or not at
+    /// all, or alone. Those who have been told the same walk together.
+    pub(crate) fn take_over(&mut self, by: &GroupKey, members: Vec<(PeerId, Left)>, world: &World<'_>) {
+        let mut differences = Owed::default();
+        self.owe_differences::<Ipv4Addr>(by, &mut differences, world);
+        self.owe_differences::<Ipv6Addr>(by, &mut differences, world);
+        let mut together = BTreeMap::<Plan, Vec<PeerId>>::new();
+        for (member, Left { plan, mut owed }) in members {
+            if owed.is_empty() {
+                together.entry(plan).or_default().push(member);
+            } else {
+                owed.add(&differences);
+                self.set_out(Walk::new(plan, owed, Before::Something), [member]);
+            }
+        }
+        for (plan, members) in together {
+            self.set_out(Walk::new(plan, differences.clone(), Before::Something), members);
+        }
     }
 
     fn owe_differences<A: Grouped>(&self, old: &GroupKey, owed: &mut Owed, world: &World<'_>) {

@@ -14,7 +14,7 @@ use crate::wire::update::{MpReach, MpUnreach};
 use crate::wire::{self, MessageType, Nlri, Update};
 
 /// Destinations, by family.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Owed {
     pub(super) v4: BTreeSet<Nlri<Ipv4Addr>>,
     pub(super) v6: BTreeSet<Nlri<Ipv6Addr>>,
@@ -23,6 +23,10 @@ pub(crate) struct Owed {
 impl Owed {
     pub(super) fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
     }
 
     pub(super) fn add(&mut self, other: &Owed) {

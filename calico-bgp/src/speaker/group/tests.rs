@@ -216,8 +216,9 @@ impl Bench {
                 self.round();
                 if let Some(home) = self.home.get_mut(&member) {
                     let left = self.groups[*home].hand_over(PeerId(member)).expect("a round let it in");
+                    let by = self.groups[*home].key.clone();
                     *home = 1 - *home;
-                    self.groups[*home].take_over(PeerId(member), left, &self.tables.world());
+                    self.groups[*home].take_over(&by, vec![(PeerId(member), left)], &self.tables.world());
                 }
             }
             Step::Take(member, octets) => self.take(member, octets),
@@ -279,6 +280,25 @@ fn who_asks_again_and_again_is_told_everything_once_more() {
         octets
     };
     assert_eq!(told_after(100), told_after(1));
+}
+
+#[test]
+fn what_only_the_one_that_leaves_had_not_taken_is_dropped_with_the_next_round() {
+    let mut bench = Bench::new(false);
+    (1..3).for_each(|member| bench.step(Step::Join(member)));
+    for _ in 0..3 {
+        bench.round();
+        (1..3).for_each(|member| bench.take(member, usize::MAX));
+    }
+    bench.step(Step::Announce { peer: 0, prefix: 0, path_id: 0, med: 0 });
+    bench.round();
+    bench.take(1, usize::MAX);
+    bench.round();
+    assert!(bench.groups[0].octets() > 0);
+    bench.step(Step::Leave(2));
+    assert!(bench.groups[0].has_work());
+    bench.round();
+    assert_eq!(bench.groups[0].octets(), 0);
 }
 
 proptest! {

@@ -4,16 +4,17 @@
 //! Those who set out together walk together, and share each piece. What changes behind them is owed to them, as
 //! destinations and not as messages: memory follows the number of destinations, not how often they change. When they have
 //! been told everything, the stream's end is where they go on. Who falls too far behind the fastest walks anew, so that a
-//! walk holds no more than that distance and a piece.
+//! walk holds no more than that distance and a piece. Who is owed far more destinations than there are, because they come
+//! and go and it takes nothing, is given up.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use calico_model::Family;
 
 use super::member::{Member, Place};
 use super::owed::{Owed, stand};
-use super::{Ending, Group, Grouped};
+use super::{Ending, Group, Grouped, ask_of};
 use crate::family::FamilySet;
 use crate::rib::PeerId;
 use crate::speaker::draft::Draft;
@@ -51,6 +52,9 @@ impl Piece {
 
 /// Whoever is farther behind the fastest than so many octets walks anew.
 pub(super) const WALK_LIMIT: usize = 1 << 20;
+
+/// How many destinations the members of a walk may be owed, besides twice as many as there are.
+pub(super) const LEEWAY: usize = 100_000;
 
 #[derive(Debug)]
 enum Step {
@@ -225,19 +229,41 @@ impl Group {
 
     /// Lets members that join set out.
     pub(super) fn admit(&mut self) {
-        let mut together = std::collections::BTreeMap::<(FamilySet, Ending), Vec<PeerId>>::new();
+        let mut new = BTreeMap::<(FamilySet, Ending), Vec<PeerId>>::new();
+        let mut again = BTreeMap::<Plan, Vec<PeerId>>::new();
         for (id, asked) in std::mem::take(&mut self.joining) {
+            // However often it asks, it is told to the end first, and once more then.
+            if self.is_being_told(id, asked.0) {
+                ask_of(&mut self.again, id, asked);
+                continue;
+            }
             match self.take_away(id) {
-                None => together.entry(asked).or_default().push(id),
+                None => new.entry(asked).or_default().push(id),
                 Some((mut plan, owed)) => {
                     ask(&mut plan, asked);
-                    self.set_out(Walk::new(plan, owed, Before::Something), [id]);
+                    if owed.is_empty() {
+                        again.entry(plan).or_default().push(id);
+                    } else {
+                        self.set_out(Walk::new(plan, owed, Before::Something), [id]);
+                    }
                 }
             }
         }
-        for (asked, members) in together {
+        for (asked, members) in new {
             self.set_out(Walk::new(vec![asked], Owed::default(), Before::Nothing), members);
         }
+        for (plan, members) in again {
+            self.set_out(Walk::new(plan, Owed::default(), Before::Something), members);
+        }
+    }
+
+    /// Reports whether a member is in a walk that tells one of these families whole.
+    fn is_being_told(&self, member: PeerId, families: FamilySet) -> bool {
+        let Some(Place::Walk(id, _)) = self.members.get(&member).map(|state| state.place) else {
+            return false;
+        };
+        let tells = |planned: &FamilySet| families.iter().any(|family| planned.contains(family));
+        self.walks.get(&id).is_some_and(|walk| walk.plan.iter().any(|(planned, _)| tells(planned)))
     }
 
     /// Writes the next piece where somebody waits for it, and lets those go on with the stream who have been told
@@ -261,7 +287,12 @@ impl Group {
                 walk.members = behind.into_iter().collect();
                 walk.is_awaited = false;
                 let stream = Place::Stream(self.stream.end());
-                self.members.extend(arrived.into_iter().map(|member| (member, Member::at(stream))));
+                for member in arrived {
+                    self.members.insert(member, Member::at(stream));
+                    if let Some(asked) = self.again.remove(&member) {
+                        ask_of(&mut self.joining, member, asked);
+                    }
+                }
             } else {
                 walk.go_on(&self.key, world, self.piece);
                 walk.is_awaited = walk.queue.end() == end;

@@ -17,9 +17,9 @@ use super::peer::{Peer, Up};
 use super::{Action, Speaker};
 use crate::bmp::{self, PeerDown, PeerHeader, Statistic};
 use crate::family::PerFamily;
-use crate::rib::{Packed, Path, PeerId, Tabled};
+use crate::rib::{Path, PeerId, Tabled};
 use crate::session::Ended;
-use crate::wire::{self, Dialect, MAX_EXTENDED_MESSAGE, Nlri, update};
+use crate::wire::{self, Address, Dialect, MAX_EXTENDED_MESSAGE, Nlri, update};
 
 /// Names one feed of one speaker, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +27,7 @@ pub struct FeedId(u32);
 
 /// How many octets one [`Speaker::feed`] hands out, about.
 const ENOUGH: usize = 64 * 1024;
-/// How many routes are looked at for one message.
+/// How many routes are looked at together.
 const BATCH: usize = 1000;
 /// How many messages about sessions may wait for a station.
 const PATIENCE: usize = 10_000;
@@ -260,7 +260,8 @@ impl Speaker {
         }
     }
 
-    /// Says how some routes of a peer stand that share their attributes, or are gone together.
+    /// Says how some routes of a peer stand: in one message those that share their attributes, or are gone together. What
+    /// is more than enough stays unknown.
     fn feed_batch<A: Fed>(
         &self,
         id: PeerId,
@@ -270,22 +271,7 @@ impl Speaker {
     ) {
         let table = A::table(&self.tables.rib);
         let path = |nlri: Nlri<A>| table.path(nlri.prefix, id, nlri.path_id).map(|path| &path.attributes);
-        let same = |a: Option<&Arc<Packed>>, b: Option<&Arc<Packed>>| match (a, b) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        let Some((_, first)) = unknown.first().copied() else { return };
-        let attributes = path(first);
-        let batch: Vec<Nlri<A>> = unknown
-            .iter()
-            .take(BATCH)
-            .take_while(|(peer, _)| *peer == id)
-            .map(|(_, nlri)| *nlri)
-            .filter(|nlri| same(path(*nlri), attributes))
-            .collect();
-        for nlri in &batch {
-            unknown.remove(&(id, *nlri));
-        }
+        let batch = take_batch(id, unknown, path);
         let Some((peer, up)) = self.peers.get(&id).and_then(|peer| Some((peer, peer.up.as_ref()?))) else {
             return;
         };
@@ -294,18 +280,50 @@ impl Speaker {
             path_ids_out: up.negotiated.dialect.path_ids_in,
             ..Dialect::plain(crate::session::Peering::Internal)
         };
-        let mut emit = |message: Vec<u8>, _: &[Nlri<A>]| out.extend(bmp::route_monitoring(&header, &message));
-        match attributes {
-            None => update::withdraw(&batch, &dialect, &mut emit),
-            Some(attributes) => {
-                let long = Dialect { max_len: MAX_EXTENDED_MESSAGE, ..dialect };
-                // Attributes that fill even the long form came in one message with a prefix: LOCAL_PREF is all we add.
-                let attributes = &attributes.attributes();
-                let _told = update::announce(attributes, &batch, &dialect, &mut emit)
-                    .or_else(|_| update::announce(attributes, &batch, &long, &mut emit));
+        for (attributes, routes) in batch {
+            if out.len() >= ENOUGH {
+                unknown.extend(routes.into_iter().map(|nlri| (id, nlri)));
+                continue;
+            }
+            let mut emit =
+                |message: Vec<u8>, _: &[Nlri<A>]| out.extend(bmp::route_monitoring(&header, &message));
+            match attributes {
+                None => update::withdraw(&routes, &dialect, &mut emit),
+                Some(attributes) => {
+                    let long = Dialect { max_len: MAX_EXTENDED_MESSAGE, ..dialect };
+                    // Attributes that fill even the long form came in one message with a prefix: LOCAL_PREF is all we add.
+                    let attributes = &attributes.attributes();
+                    let _told = update::announce(attributes, &routes, &dialect, &mut emit)
+                        .or_else(|_| update::announce(attributes, &routes, &long, &mut emit));
+                }
             }
         }
     }
+}
+
+/// What was found of routes, and of which.
+type Batch<'t, T, A> = Vec<(Option<&'t Arc<T>>, Vec<Nlri<A>>)>;
+
+/// Takes out up to [`BATCH`] routes of a peer, and returns those together of which the same is found, in the order of the
+/// first of each. Each is looked up once.
+fn take_batch<'t, A: Address, T>(
+    id: PeerId,
+    unknown: &mut BTreeSet<(PeerId, Nlri<A>)>,
+    mut found: impl FnMut(Nlri<A>) -> Option<&'t Arc<T>>,
+) -> Batch<'t, T, A> {
+    let mut batch = Batch::<T, A>::new();
+    let mut places = BTreeMap::new();
+    for _ in 0..BATCH {
+        let Some((_, nlri)) = unknown.first().copied().filter(|(peer, _)| *peer == id) else { break };
+        unknown.pop_first();
+        let what = found(nlri);
+        let place = *places.entry(what.map(Arc::as_ptr)).or_insert(batch.len());
+        match batch.get_mut(place) {
+            Some((_, routes)) => routes.push(nlri),
+            None => batch.push((what, vec![nlri])),
+        }
+    }
+    batch
 }
 
 fn header(peer: &Peer, up: &Up) -> PeerHeader {
@@ -324,4 +342,43 @@ fn held<A: Tabled>(rib: &crate::rib::Rib, id: PeerId) -> impl Iterator<Item = (P
         paths.map(|path| (id, Nlri { prefix, path_id: path.path_id })).collect::<Vec<_>>()
     };
     A::table(rib).iter().flat_map(of_peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use calico_model::Cidr;
+
+    use super::*;
+    use crate::wire::Prefix;
+
+    #[test]
+    fn each_route_is_looked_up_once_however_few_share_their_attributes() {
+        const ROUTES: u32 = 3_500;
+        let nlri = |n: u32| {
+            let prefix = Prefix::of(Cidr::host(Ipv4Addr::from(n).into())).unwrap();
+            Nlri { prefix, path_id: 0 }
+        };
+        let (one, other) = (PeerId(1), PeerId(2));
+        for shared in [1, 2, ROUTES] {
+            let attributes: Vec<Arc<u32>> = (0..ROUTES / shared).map(Arc::new).collect();
+            let mut unknown: BTreeSet<_> = (0..ROUTES).map(|n| (one, nlri(n))).collect();
+            unknown.insert((other, nlri(7)));
+            let (mut looked, mut told) = (0, Vec::new());
+            while unknown.first().is_some_and(|(peer, _)| *peer == one) {
+                let found = |route: Nlri<Ipv4Addr>| {
+                    looked += 1;
+                    attributes.get((u32::from(route.prefix.addr()) % (ROUTES / shared)) as usize)
+                };
+                for (what, routes) in take_batch(one, &mut unknown, found) {
+                    let numbers = routes.iter().map(|route| u32::from(route.prefix.addr()));
+                    let is_one = |number| what.is_some_and(|what| **what == number % (ROUTES / shared));
+                    assert!(numbers.clone().all(is_one));
+                    told.extend(numbers);
+                }
+            }
+            told.sort_unstable();
+            assert_eq!((looked, told), (ROUTES, (0..ROUTES).collect()), "{shared} share");
+            assert_eq!(unknown.len(), 1, "another peer's routes wait");
+        }
+    }
 }

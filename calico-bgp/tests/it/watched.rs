@@ -297,3 +297,35 @@ fn a_station_hears_of_a_table_of_any_size_that_is_there_already() {
     crate::refresh::establish(&mut rig, true);
     assert!(rig.speaker.has_feed(feed), "one that was there before");
 }
+
+#[test]
+fn a_station_is_told_each_route_once_and_the_end_last_where_each_has_attributes_of_its_own() {
+    let mut rig = Rig::new();
+    rig.change(EVIL, |peer| peer.max_prefixes = None);
+    let evil = rig.establish(EVIL, 65066);
+    for number in 0..3_000_u32 {
+        let med = [&[0x80, 4, 4][..], &number.to_be_bytes()].concat();
+        let prefix = [&[32][..], &(0x1400_0000 + number).to_be_bytes()].concat();
+        rig.receive(evil, &update(&[good_attributes(65066), med].concat(), &prefix));
+    }
+    let feed = rig.speaker.open_feed("a test", "node1");
+    let (mut words, mut portions) = (Vec::new(), 0);
+    loop {
+        let mut octets = Vec::new();
+        rig.speaker.feed(feed, &mut octets, Duration::ZERO);
+        if octets.is_empty() {
+            break;
+        }
+        assert!(octets.len() < 65 * 1024, "{} octets", octets.len());
+        portions += 1;
+        words.extend(told(&octets));
+    }
+    assert!(portions > 3, "{portions}");
+    assert_eq!(words[..2], ["hello", "10.0.0.66 up"]);
+    assert_eq!(words.pop().as_deref(), Some("10.0.0.66 end"));
+    let route = |number: u32| format!("10.0.0.66 +[20.0.{}.{}/32] -[]", number / 256, number % 256);
+    words[2..].sort_unstable();
+    let mut all: Vec<String> = (0..3_000).map(route).collect();
+    all.sort_unstable();
+    assert!(words[2..] == all, "each once: {} of {}", words.len() - 2, all.len());
+}

@@ -132,14 +132,14 @@ async fn answer(stream: UnixStream, speaker: Handle) -> Result<(), Failure> {
 
 fn peer(p: &PeerStatus) -> Value {
     json!({ "address": p.address, "as": p.remote_as.get(), "state": p.state.to_string(), "lastError": p.last_error,
-            "seconds": p.since.elapsed().as_secs(), "prefixesIn": p.prefixes_in.v4 + p.prefixes_in.v6,
-            "prefixesOut": p.prefixes_out.v4 + p.prefixes_out.v6 })
+            "lastRefusal": p.last_refusal, "lastFault": p.last_fault, "seconds": p.since.elapsed().as_secs(),
+            "prefixesIn": p.prefixes_in.v4 + p.prefixes_in.v6, "prefixesOut": p.prefixes_out.v4 + p.prefixes_out.v6 })
 }
 
 fn counters(p: &PeerStatus) -> Value {
     let c = &p.counters;
     json!({ "address": p.address, "messagesIn": c.messages_in, "messagesOut": c.messages_out, "updatesIn": c.updates_in,
-            "updatesOut": c.updates_out, "faultsIn": c.faults_in, "established": c.established })
+            "updatesOut": c.updates_out, "faultsIn": c.faults_in, "refusedIn": c.refused_in, "established": c.established })
 }
 
 fn route(r: &RouteStatus) -> Value {

@@ -12,11 +12,15 @@ use serde_json::Value;
 const BIRD: &str = "
 router id 10.98.0.2;
 protocol device {}
-protocol static { ipv4; route 10.5.0.0/16 blackhole; }
+protocol static { ipv4; route 10.5.0.0/16 blackhole; route 10.6.0.0/16 blackhole; }
 protocol bgp bgpd {
   local 10.98.0.2 as 65002; neighbor 10.98.0.1 as 65001;
   password \"secret\"; connect delay time 1; connect retry time 1; error wait time 1,2;
-  ipv4 { import all; export filter { bgp_community.add((65002,7)); accept; }; };
+  ipv4 { import all; export filter {
+    bgp_community.add((65002,7));
+    if net = 10.6.0.0/16 then bgp_path.prepend(65001);
+    accept;
+  }; };
 }
 ";
 
@@ -111,8 +115,11 @@ peer = [{{ address = \"10.98.0.2\", as = 65002, families = [\"ipv4\"], add_path 
     };
     let peer = eventually("the session", || {
         let peers = ask("peers");
-        (peers[0]["state"] == "Established" && peers[0]["prefixesIn"] == 1).then(|| peers[0].clone())
+        let has_come = peers[0]["prefixesIn"] == 1 && !peers[0]["lastRefusal"].is_null();
+        (peers[0]["state"] == "Established" && has_come).then(|| peers[0].clone())
     });
+    assert_eq!(peer["lastRefusal"], "our own AS 65001 is in the path 65002 65001");
+    assert_eq!(peer["lastFault"], Value::Null);
     assert_eq!((&peer["address"], &peer["as"]), (&"10.98.0.2".into(), &65002.into()));
     let routes = ask("routes");
     let theirs = routes.as_array().unwrap().iter().find(|route| route["prefix"] == "10.5.0.0/16").unwrap();

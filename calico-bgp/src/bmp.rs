@@ -56,8 +56,14 @@ pub enum PeerDown<'m> {
 /// One counter or gauge (RFC 7854 section 4.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Statistic {
-    /// Routes that were not taken: a counter of type 0.
-    Refused(u32),
+    /// Prefixes that what is taken from the peer leaves out: a counter of type 0.
+    Rejected(u32),
+    /// UPDATE messages with our own cluster in CLUSTER_LIST: a counter of type 3.
+    ClusterLoops(u32),
+    /// UPDATE messages with our own AS in AS_PATH: a counter of type 4.
+    AsLoops(u32),
+    /// UPDATE messages with our own identifier in ORIGINATOR_ID: a counter of type 5.
+    OriginatorLoops(u32),
     /// UPDATE messages whose routes were treated as withdrawn: a counter of type 11.
     TreatedAsWithdraw(u32),
     /// Routes held from the peer: a gauge of type 7.
@@ -130,7 +136,10 @@ pub fn statistics(peer: &PeerHeader, statistics: &[Statistic]) -> Vec<u8> {
     message.extend_from_slice(&(statistics.len() as u32).to_be_bytes());
     for statistic in statistics {
         let (kind, value): (u16, Vec<u8>) = match *statistic {
-            Statistic::Refused(count) => (0, count.to_be_bytes().into()),
+            Statistic::Rejected(count) => (0, count.to_be_bytes().into()),
+            Statistic::ClusterLoops(count) => (3, count.to_be_bytes().into()),
+            Statistic::AsLoops(count) => (4, count.to_be_bytes().into()),
+            Statistic::OriginatorLoops(count) => (5, count.to_be_bytes().into()),
             Statistic::TreatedAsWithdraw(count) => (11, count.to_be_bytes().into()),
             Statistic::Held(count) => (7, count.to_be_bytes().into()),
             Statistic::HeldOf(family, count) => {
@@ -236,7 +245,7 @@ mod tests {
         assert_eq!((routes[5], routes[7], &routes[48..]), (0, 0xc0, &b"UPDATE"[..]));
         assert_eq!(routes[16..32], "fd00::2".parse::<Ipv6Addr>().unwrap().octets());
         let counted =
-            statistics(&peer("10.0.0.2"), &[Statistic::Refused(7), Statistic::HeldOf(Family::V6, 9)]);
+            statistics(&peer("10.0.0.2"), &[Statistic::Rejected(7), Statistic::HeldOf(Family::V6, 9)]);
         assert_eq!(
             counted[48..],
             [0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 7, 0, 9, 0, 11, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 9]

@@ -160,8 +160,11 @@ impl Speaker {
             let Some(up) = &peer.up else { continue };
             let held = peer.held;
             let mut statistics = vec![
-                Statistic::Refused(count(peer.counters.refused_in)),
-                Statistic::TreatedAsWithdraw(count(peer.counters.faults_in)),
+                Statistic::Rejected(count(peer.counters.rejected_in)),
+                Statistic::ClusterLoops(count(peer.counters.cluster_loops_in)),
+                Statistic::AsLoops(count(peer.counters.as_loops_in)),
+                Statistic::OriginatorLoops(count(peer.counters.originator_loops_in)),
+                Statistic::TreatedAsWithdraw(count(peer.counters.treated_as_withdrawn_in)),
                 Statistic::Held(u64::from(held.v4) + u64::from(held.v6)),
             ];
             let families = up.negotiated.families.iter();

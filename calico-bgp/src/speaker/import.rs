@@ -58,6 +58,13 @@ pub(super) enum Refusal {
     Leaked,
 }
 
+impl Refusal {
+    /// Reports whether the route has been here before.
+    fn is_loop(&self) -> bool {
+        matches!(self, Self::OwnAs(..) | Self::OwnOriginator | Self::OwnCluster(_))
+    }
+}
+
 /// Reports whether a route must not have come this way (RFC 9234 section 5): a customer or a route server's client passes
 /// on what is for customers only, or a peer what is not its own.
 fn is_leaked(config: &PeerConfig, only_to_customer: Option<u32>) -> bool {
@@ -81,35 +88,32 @@ impl Speaker {
             Some(MpUnreach::V6(list)) if families.contains(Family::V6) => self.withdraw_all(id, list),
             _ => {}
         }
-        let refusal = update.attributes.as_ref().and_then(|attributes| {
-            let peer = self.peers.get(&id)?;
-            self.refusal(peer, &peer.config, attributes)
-        });
-        let mut attributes = update.attributes.filter(|_| refusal.is_none());
-        if let Some(peer) = self.peers.get_mut(&id).filter(|_| refusal.is_some()) {
-            peer.counters.refused_in += 1;
-            peer.last_refusal = refusal;
-        }
-        if let Some(attributes) = &mut attributes {
-            self.complete(id, attributes);
-        }
-        if !update.announced.is_empty() && families.contains(Family::V4) {
-            self.announce_all(id, &update.announced, attributes.as_ref());
-        }
-        let mp = |next_hop: IpAddr| {
-            attributes.map(|mut attributes| {
-                attributes.next_hop = next_hop;
-                attributes
-            })
+        // The two kinds of announcement each have a next hop of their own, and all else in common.
+        let (plain, mp) = match (update.attributes, &update.mp_announced) {
+            (attributes, _) if update.announced.is_empty() => (None, attributes),
+            (Some(attributes), Some(reach)) => {
+                let mut mp = attributes.clone();
+                mp.next_hop = reach.next_hop();
+                (Some(attributes), Some(mp))
+            }
+            (attributes, _) => (attributes, None),
         };
-        match &update.mp_announced {
-            Some(MpReach::V4(list, next_hop)) if families.contains(Family::V4) => {
-                self.announce_all(id, list, mp(*next_hop).as_ref());
-            }
-            Some(MpReach::V6(list, next_hop)) if families.contains(Family::V6) => {
-                self.announce_all(id, list, mp(*next_hop).as_ref());
-            }
-            _ => {}
+        let mut refusal = None;
+        if !update.announced.is_empty() && families.contains(Family::V4) {
+            refusal = self.take_all(id, &update.announced, plain);
+        }
+        let of_mp = match &update.mp_announced {
+            Some(MpReach::V4(list, _)) if families.contains(Family::V4) => self.take_all(id, list, mp),
+            Some(MpReach::V6(list, _)) if families.contains(Family::V6) => self.take_all(id, list, mp),
+            _ => None,
+        };
+        if let (Some(refusal), Some(peer)) = (refusal.or(of_mp), self.peers.get_mut(&id)) {
+            let counters = &mut peer.counters;
+            counters.refused_in += 1;
+            counters.as_loops_in += u64::from(matches!(refusal, Refusal::OwnAs(..)));
+            counters.originator_loops_in += u64::from(refusal == Refusal::OwnOriginator);
+            counters.cluster_loops_in += u64::from(matches!(refusal, Refusal::OwnCluster(_)));
+            peer.last_refusal = Some(refusal);
         }
         if let Some(end) = update.end_of_rib.filter(|end| families.contains(end.0)) {
             self.end_of_rib(id, end.0);
@@ -138,7 +142,9 @@ impl Speaker {
             Some(Refusal::OwnOriginator)
         } else if extra.cluster_list.contains(&self.config.cluster()) {
             Some(Refusal::OwnCluster(self.config.cluster()))
-        } else if peer.lines.values().any(|line| line.local == attributes.next_hop) {
+        } else if config.other_next_hop == Some(attributes.next_hop)
+            || peer.lines.values().any(|line| line.local == attributes.next_hop)
+        {
             Some(Refusal::OwnNextHop(attributes.next_hop))
         } else if is_leaked(config, extra.only_to_customer) {
             Some(Refusal::Leaked)
@@ -185,19 +191,53 @@ impl Speaker {
         held
     }
 
-    /// Takes announced prefixes; without attributes they are treated as withdrawn.
-    fn announce_all<A: Fed>(&mut self, id: PeerId, list: &Prefixes<'_, A>, attributes: Option<&Attributes>) {
-        let Some(attributes) = attributes else { return self.withdraw_all(id, list) };
+    /// Takes announced prefixes unless they are refused, and returns why; those, and those without attributes, are treated as
+    /// withdrawn.
+    fn take_all<A: Fed>(
+        &mut self,
+        id: PeerId,
+        list: &Prefixes<'_, A>,
+        attributes: Option<Attributes>,
+    ) -> Option<Refusal> {
+        let peer = self.peers.get(&id)?;
+        let Some(mut attributes) = attributes else {
+            self.withdraw_all(id, list);
+            return None;
+        };
+        let refusal = self.refusal(peer, &peer.config, &attributes);
+        match &refusal {
+            None => {
+                self.complete(id, &mut attributes);
+                self.announce_all(id, list, &attributes);
+            }
+            Some(why) => {
+                self.withdraw_all(id, list);
+                if !why.is_loop() {
+                    self.count_rejected(id, list.iter().count());
+                }
+            }
+        }
+        refusal
+    }
+
+    fn count_rejected(&mut self, id: PeerId, prefixes: usize) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.counters.rejected_in += prefixes as u64;
+        }
+    }
+
+    fn announce_all<A: Fed>(&mut self, id: PeerId, list: &Prefixes<'_, A>, attributes: &Attributes) {
         self.hear_of(attributes.next_hop);
         let Some(config) = self.peers.get(&id).map(|peer| &peer.config) else { return };
         let (import, peering) = (config.import.clone(), config.peering());
         let mut changed = (ChangeId::NONE, self.interner.intern(attributes));
         let detail = self.detail();
-        let mut held = 0;
+        let (mut held, mut rejected) = (0, 0);
         for nlri in list.iter() {
             let route =
                 || Route { prefix: nlri.prefix.cidr(), attributes: attributes.into(), teller: Teller::Peer };
             let Verdict::Pass(change) = import.decide(peering, route, &self.tables.own) else {
+                rejected += 1;
                 held += self.withdraw_one(id, nlri, detail);
                 continue;
             };
@@ -217,6 +257,7 @@ impl Speaker {
             self.take_down((id, nlri.path_id), nlri.prefix, effect, detail);
         }
         self.count::<A>(id, held);
+        self.count_rejected(id, rejected);
     }
 
     pub(super) fn note<A: Fed>(&mut self, id: PeerId, prefix: Prefix<A>, path_id: u32, effect: Effect) {

@@ -101,6 +101,8 @@ impl Speaker {
             }
             Ok(update) => {
                 peer.counters.faults_in += update.faults.len() as u64;
+                let withdraws = update.faults.iter().any(|fault| fault.remedy == Remedy::TreatAsWithdraw);
+                peer.counters.treated_as_withdrawn_in += u64::from(withdraws);
                 if let Some(fault) = update.faults.last() {
                     peer.last_fault = Some(fault.to_string());
                 }

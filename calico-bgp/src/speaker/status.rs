@@ -33,8 +33,18 @@ pub struct Counters {
     pub updates_out: u64,
     /// Faults in UPDATE messages that were survived (RFC 7606).
     pub faults_in: u64,
+    /// UPDATE messages with such a fault that their routes were treated as withdrawn.
+    pub treated_as_withdrawn_in: u64,
     /// UPDATE messages whose routes were not taken because of where they have been or where they lead.
     pub refused_in: u64,
+    /// Those of them with our own AS in the path.
+    pub as_loops_in: u64,
+    /// Those of them that we brought into the AS.
+    pub originator_loops_in: u64,
+    /// Those of them that were reflected through our own cluster.
+    pub cluster_loops_in: u64,
+    /// Prefixes that were announced and not taken, for another reason than a loop or a fault.
+    pub rejected_in: u64,
     /// How often the session was established.
     pub established: u64,
 }

@@ -27,7 +27,7 @@ pub enum MpReach<'a> {
 }
 
 impl MpReach<'_> {
-    fn next_hop(&self) -> IpAddr {
+    pub(crate) fn next_hop(&self) -> IpAddr {
         match self {
             Self::V4(_, next_hop) | Self::V6(_, next_hop) => *next_hop,
         }

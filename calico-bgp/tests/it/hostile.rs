@@ -155,6 +155,38 @@ fn routes_that_have_been_here_or_lead_here_are_not_taken() {
 }
 
 #[test]
+fn each_next_hop_of_an_update_is_looked_at_and_every_address_of_ours_is_one() {
+    const ANOTHER: [u8; 4] = [10, 0, 0, 66];
+    const OWN: [u8; 4] = [10, 0, 0, 1];
+    const OTHER_OWN: [u8; 4] = [10, 9, 9, 9];
+    for (plain, mp, taken) in [
+        (ANOTHER, ANOTHER, &["20.0.0.0/8", "21.0.0.0/8"][..]),
+        (ANOTHER, OWN, &["20.0.0.0/8"]),
+        (ANOTHER, OTHER_OWN, &["20.0.0.0/8"]),
+        (OWN, ANOTHER, &["21.0.0.0/8"]),
+        (OWN, OTHER_OWN, &[]),
+    ] {
+        let mut rig = Rig::new();
+        rig.change(EVIL, |peer| peer.other_next_hop = Some(OTHER_OWN.into()));
+        let evil = rig.establish(EVIL, 65066);
+        let mut attributes = good_attributes(65066);
+        attributes[16..].copy_from_slice(&plain);
+        // 21.0.0.0/8 in MP_REACH_NLRI.
+        attributes.extend_from_slice(&[0x80, 14, 11, 0, 1, 1, 4]);
+        attributes.extend_from_slice(&mp);
+        attributes.extend_from_slice(&[0, 8, 21]);
+        rig.receive(evil, &update(&attributes, &[8, 20]));
+        let held: Vec<String> = rig.speaker.learned().unwrap().keys().map(ToString::to_string).collect();
+        assert_eq!(held, taken, "{plain:?} {mp:?}");
+        let status = rig.speaker.status().into_iter().find(|status| status.address == ip(EVIL)).unwrap();
+        let refused = 2 - taken.len() as u64;
+        assert_eq!(status.counters.rejected_in, refused, "{plain:?} {mp:?}");
+        assert_eq!(status.counters.refused_in, refused.min(1), "one UPDATE");
+        assert_eq!(status.last_refusal.is_some(), refused > 0);
+    }
+}
+
+#[test]
 fn what_cannot_be_followed_ends_the_session_with_the_right_notification_and_no_other() {
     let cases: Vec<(&str, Vec<u8>, (u8, u8))> = vec![
         ("no marker", vec![0; 19], (1, 1)),

@@ -329,3 +329,61 @@ fn a_station_is_told_each_route_once_and_the_end_last_where_each_has_attributes_
     all.sort_unstable();
     assert!(words[2..] == all, "each once: {} of {}", words.len() - 2, all.len());
 }
+
+/// What the last report of statistics says of a peer: counters of 32 bits by their type.
+fn counted(rig: &mut Rig, feed: calico_bgp::speaker::FeedId) -> std::collections::BTreeMap<u16, u32> {
+    let mut octets = Vec::new();
+    rig.speaker.feed_statistics();
+    rig.speaker.feed(feed, &mut octets, Duration::ZERO);
+    let mut rest = &octets[..];
+    let mut counters = std::collections::BTreeMap::new();
+    while let [3, a, b, c, d, kind, ..] = *rest {
+        let (message, after) = rest.split_at(u32::from_be_bytes([a, b, c, d]) as usize);
+        rest = after;
+        let mut fields = if kind == 1 { &message[52..] } else { &[] };
+        while let [k, l, 0, len, ..] = *fields {
+            if let Ok(count) = fields[4..4 + usize::from(len)].try_into() {
+                counters.insert(u16::from_be_bytes([k, l]), u32::from_be_bytes(count));
+            }
+            fields = &fields[4 + usize::from(len)..];
+        }
+    }
+    counters
+}
+
+#[test]
+fn a_station_is_told_how_many_prefixes_were_rejected_and_how_many_updates_were_loops_or_treated_as_withdrawn()
+{
+    let mut rig = Rig::new();
+    let evil = crate::refresh::establish(&mut rig, false);
+    let feed = rig.speaker.open_feed("a test", "node1");
+    let counts = |rig: &mut Rig| {
+        let counters = counted(rig, feed);
+        [0, 3, 4, 5, 11].map(|kind| counters[&kind])
+    };
+    let good = good_attributes(65066);
+    rig.receive(evil, &update(&good, &[8, 20, 8, 21]));
+    // What is only dropped: the origin is there twice.
+    rig.receive(evil, &update(&[&good[..], &[0x40, 1, 1, 0]].concat(), &[8, 20]));
+    assert_eq!(counts(&mut rig), [0; 5]);
+    let mut own_address = good.clone();
+    own_address[19] = 1;
+    rig.receive(evil, &update(&own_address, &[8, 20, 8, 21]));
+    assert_eq!(counts(&mut rig), [2, 0, 0, 0, 0]);
+    let mut own_as = good.clone();
+    own_as[11..13].copy_from_slice(&65001_u16.to_be_bytes());
+    own_as[6] = 10;
+    own_as[8] = 2;
+    own_as.splice(9..9, [0, 0, 0xfe, 0x2a]);
+    rig.receive(evil, &update(&own_as, &[8, 20, 8, 21]));
+    assert_eq!(counts(&mut rig), [2, 0, 1, 0, 0]);
+    // One message with two faults.
+    let mut bad = [&good[..], &[0x80, 4, 1, 0]].concat();
+    bad[3] = 9;
+    rig.receive(evil, &update(&bad, &[8, 20]));
+    assert_eq!(counts(&mut rig), [2, 0, 1, 0, 1]);
+    let closed = calico_bgp::filter::Policy::new(calico_bgp::filter::Program::closed());
+    rig.change(EVIL, |peer| peer.import = calico_bgp::speaker::Exchange::Filtered(closed.clone()));
+    rig.receive(evil, &update(&good, &[8, 20, 8, 21, 8, 22]));
+    assert_eq!(counts(&mut rig), [5, 0, 1, 0, 1]);
+}

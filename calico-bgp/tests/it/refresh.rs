@@ -250,8 +250,10 @@ fn who_asks_to_be_told_everything_again_and_again_is_told_it_to_the_end_and_once
         rig.now += Duration::from_millis(25);
         rig.speaker.timeout(rig.now);
         rig.speaker.offer(peer, rig.now, |octets| {
-            told.extend_from_slice(octets);
-            octets.len()
+            // So slowly that it asks again before it has been told everything.
+            let taken = octets.len().min(4096);
+            told.extend_from_slice(&octets[..taken]);
+            taken
         })
     };
     let drain = |rig: &mut Rig, told: &mut Vec<u8>| {

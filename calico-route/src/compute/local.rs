@@ -25,8 +25,11 @@ pub(super) fn workload(view: &View<'_>, prefix: Cidr, part: &mut Part) {
     }
 }
 
-/// Returns the interface of the workload of this node that has an address.
+/// Returns the interface of the workload of this node that has an address, and a route.
 pub(super) fn device_of<'k>(view: &View<'k>, addr: IpAddr) -> Option<&'k InterfaceName> {
+    if !view.serves(Family::of(addr)) {
+        return None;
+    }
     settle(view, addr, &mut Part::default()).map(|(_, device)| device)
 }
 

@@ -415,6 +415,14 @@ fn ipv6_that_is_switched_off_is_left_alone() {
     assert!(desired.routes.keys().all(|key| key.prefix.family() == Family::V4));
     assert!(desired.sysctls.keys().all(|sysctl| sysctl.path() != "net/ipv6/conf/all/forwarding"));
     assert_eq!(problems(&desired), Vec::<String>::new());
+
+    // A workload without a route of its own is no way to what is behind it either.
+    workload(&mut snapshot, "router", "node1", "cali1", "2001:db8::2/128");
+    let mut learned = LearnedRoutes::new();
+    learn(&mut learned, "10.77.0.0/24", &["2001:db8::2"]);
+    let desired = compute(&snapshot, &node_name("node1"), &learned);
+    let resolved = via(Class::Learned, "2001:db8::2", Reach::Resolved);
+    assert_eq!(desired.routes[&key("10.77.0.0/24")], resolved);
 }
 
 #[test]

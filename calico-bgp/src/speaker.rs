@@ -476,6 +476,8 @@ impl Speaker {
         }
         if self.has_work() && now >= self.next_round {
             self.round(now);
+            // Not in each round: what it changes has to be told by what is known then.
+            self.give_up(now);
         }
     }
 
@@ -497,7 +499,6 @@ impl Speaker {
         }
         self.tables.names.sweep(&self.tables.rib);
         self.wake_waiting(now);
-        self.give_up(now);
     }
 
     /// Wakes everybody that something waits for.

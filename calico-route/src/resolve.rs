@@ -208,7 +208,7 @@ impl<'h> Resolver<'h> {
                 // One next hop that can be reached is better than none.
                 match missing {
                     Some(waiting) if gateways.is_empty() => Err(waiting),
-                    _ => Ok(Form::Gateways(gateways.into_iter().map(Gateway::told).collect())),
+                    _ => Ok(Form::Gateways(gateways.into_iter().map(|gateway| self.told(gateway)).collect())),
                 }
             }
         }
@@ -236,6 +236,31 @@ impl<'h> Resolver<'h> {
                 }
             },
         }
+    }
+
+    /// Tells the kernel that an IPv6 gateway is on the link, which is known. It would otherwise look for the way there, and
+    /// refuse the gateway where a narrower route, such as a fabric's to the single host, leads by way of another. Where that
+    /// route leads over another device it is the other way about: told of the link, the kernel looks at the routes of all devices.
+    fn told(&self, gateway: Gateway) -> Gateway {
+        let narrowest = || {
+            longest(gateway.address, |prefix| {
+                self.ways(prefix, None)
+                    .into_iter()
+                    .find_map(|(_, way)| match way {
+                        Way::Foreign(form) => Some(form.devices().cloned().collect::<BTreeSet<_>>()),
+                        Way::Learned(key, route) => {
+                            self.over(key, route).map(|over| over.into_iter().map(|one| one.device).collect())
+                        }
+                        Way::Kept(over) => Some(over.iter().map(|one| one.device.clone()).collect()),
+                    })
+                    .filter(|devices| !devices.is_empty())
+                    .map(|devices| (prefix.prefix_len(), devices))
+            })
+        };
+        let is_elsewhere =
+            || narrowest().is_some_and(|(len, devices)| len > 0 && !devices.contains(&gateway.device));
+        let onlink = gateway.onlink || gateway.address.is_ipv6() && !is_elsewhere();
+        Gateway { onlink, ..gateway }
     }
 
     /// Finds the way to a gateway by all routes but one.
@@ -338,14 +363,6 @@ impl<'h> Resolver<'h> {
 
 fn one(address: IpAddr, device: &InterfaceName, onlink: bool) -> BTreeSet<Gateway> {
     [Gateway { address, device: device.clone(), onlink }].into()
-}
-
-impl Gateway {
-    /// Tells the kernel that an IPv6 gateway is on the link, which is known. It would otherwise look for the way there, and
-    /// refuse the gateway where a narrower route, such as a fabric's to the single host, leads by way of another.
-    fn told(self) -> Self {
-        Self { onlink: self.onlink || self.address.is_ipv6(), ..self }
-    }
 }
 
 /// Reports whether the kernel takes an address for a gateway on a link: by the subnets of the link's addresses or by a route

@@ -51,11 +51,13 @@ impl Ways {
         for (key, routes) in &host.foreign {
             // Of the routes to one destination the one with the lowest metric comes first.
             if let Some(route) = routes.first() {
-                led.entry(key.prefix).or_insert_with(|| {
-                    resolver.straight(key.prefix.addr(), &route.form).ok().map(|_| match route.form {
-                        Form::Device(_) => Distance::OnLink,
-                        Form::Gateways(_) | Form::Blackhole | Form::Other(_) => Distance::BehindGateway,
-                    })
+                let is_led = || resolver.straight(key.prefix.addr(), &route.form).is_ok();
+                led.entry(key.prefix).or_insert_with(|| match route.form {
+                    Form::Device(_) => is_led().then_some(Distance::OnLink),
+                    Form::Gateways(_) => is_led().then_some(Distance::BehindGateway),
+                    Form::Blackhole => None,
+                    // It leads somewhere, in a way that no route of ours could.
+                    Form::Other(_) => Some(Distance::BehindGateway),
                 });
             }
         }
@@ -72,6 +74,13 @@ impl Ways {
     pub fn with(mut self, own: impl IntoIterator<Item = Cidr>, gateways: BTreeMap<IpAddr, IpAddr>) -> Self {
         self.led.extend(own.into_iter().map(|prefix| (prefix, Some(Distance::OnLink))));
         Self { gateways, ..self }
+    }
+
+    /// Reports whether these lead wherever `earlier` led: nothing was lost, if something may have come.
+    #[must_use]
+    pub fn keep(&self, earlier: &Self) -> bool {
+        let led = |to: &Cidr| self.led.get(to).is_some_and(Option::is_some);
+        earlier.led.iter().all(|(to, way)| way.is_none() || led(to))
     }
 
     /// Returns how far away an address is; `None` where nothing leads to it.

@@ -14,7 +14,7 @@ use calico_route::change::Change;
 use calico_route::departed::{Departed, Departures};
 use calico_route::netlink::{Event, Netlink, Watch, WriteError};
 use calico_route::ownership::Ownership;
-use calico_route::reconcile::Reconciler;
+use calico_route::reconcile::{Reconciler, Settings};
 use calico_route::route::{Form, RouteKey};
 use calico_route::sysctl::Sysctl;
 use calico_route::{Delta, Desired, Ways};
@@ -77,6 +77,8 @@ pub(super) struct Dataplane {
     known: Option<Memory>,
     /// Where the machine's own routes led when the kernel was last read.
     ways: Option<Arc<Ways>>,
+    /// Since when they lead to less than that.
+    ways_lost: Option<Instant>,
     /// How ours was told from others' in the last pass.
     ownership: Ownership,
     /// When the settings are looked at again, of whose changes no event tells, and what they were the last time.
@@ -159,6 +161,7 @@ impl Dataplane {
             flows: Flows::default(),
             known: None,
             ways: None,
+            ways_lost: None,
             ownership: Ownership::default(),
             sweep: {
                 let mut sweep = tokio::time::interval(SWEEP);
@@ -356,10 +359,7 @@ impl Dataplane {
         };
         let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
         pass.interfaces = Some(interfaces::of(&actual.host, &desired.ownership));
-        let ways = Ways::of(&actual.host);
-        if self.ways.as_deref() != Some(&ways) {
-            self.ways = Some(Arc::new(ways));
-        }
+        let ways_held = self.hold_ways(Ways::of(&actual.host), reconciler, now);
         let plan = match limits.keep {
             Some(keep) => calico_route::plan_unlearned(desired, &actual, keep),
             None => calico_route::plan(desired, &actual),
@@ -376,10 +376,28 @@ impl Dataplane {
         pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
         let read = Memory { actual, since: now, ownership: desired.ownership.clone(), waiting: plan.waiting };
         self.make(&changes, &departed, read, &mut pass).await;
-        if changes.len() < planned {
+        if changes.len() < planned || ways_held {
             self.known = None;
         }
         pass
+    }
+
+    /// Takes in where the machine's own routes lead. What they lost is lost only when it is for longer than the reconciler is
+    /// patient: a route that is back in the next moment has BGP withdraw nothing. Reports whether it is too soon to tell.
+    fn hold_ways(&mut self, ways: Ways, reconciler: &mut Reconciler, now: Instant) -> bool {
+        let is_kept = self.ways.as_deref().is_none_or(|held| ways.keep(held));
+        if !is_kept {
+            let until = *self.ways_lost.get_or_insert(now) + Settings::default().patience;
+            if now < until {
+                reconciler.kernel_changed(until);
+                return true;
+            }
+        }
+        self.ways_lost = None;
+        if self.ways.as_deref() != Some(&ways) {
+            self.ways = Some(Arc::new(ways));
+        }
+        false
     }
 
     /// Makes changes, and remembers what the kernel then holds unless one was refused.

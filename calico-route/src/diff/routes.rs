@@ -120,7 +120,7 @@ fn shadow<'a>(actual: &'a Actual, key: &RouteKey) -> Option<(&'a RouteKey, &'a I
 /// rules, of which only the main one is read, and has taken the route.
 fn taken(problem: &Waiting, held: &[&Installed]) -> Option<Form> {
     let Waiting::NotOnLink { gateway, device } = problem else { return None };
-    let gateway = Gateway { address: *gateway, device: device.clone(), onlink: false };
+    let gateway = Gateway { address: *gateway, device: device.clone(), onlink: gateway.is_ipv6() };
     let form = Form::Gateways([gateway].into());
     held.iter().any(|held| held.protocol == PROTOCOL && held.form == form).then_some(form)
 }

@@ -102,10 +102,16 @@ impl RawRoute {
         Some((self.key, Installed { protocol: self.protocol, form }))
     }
 
-    /// Returns the route as one of others, of which only the way matters.
+    /// Returns the route as one of others, of which only the way matters. Whatever drops packets (unreachable, prohibit) is a
+    /// blackhole then, and [`Form::Other`] leads somewhere.
     pub(super) fn foreign(self, names: &Names) -> (RouteKey, Installed) {
-        let odd = || Odd { what: "something else".to_owned(), ..Odd::default() };
-        let form = self.form(names).unwrap_or_else(|| Form::Other(odd()));
+        let form = match self.form(names) {
+            Some(form) => form,
+            None if self.kind == RTN_UNICAST => {
+                Form::Other(Odd { what: "something else".to_owned(), ..Odd::default() })
+            }
+            None => Form::Blackhole,
+        };
         (self.key, Installed { protocol: self.protocol, form })
     }
 

@@ -55,8 +55,13 @@ impl Lab {
             question.args(&words[1..]);
             let answer = command::run(Some(netns), &mut question, "", &Interrupt::default())?;
             let text = command::succeeded(&command::display(&question), answer)?;
-            // The kernel itself makes and removes IPv6 routes for as long as it looks for duplicate addresses.
-            let by_kernel = |line: &&str| name == "IPv6 routes" && line.contains("proto kernel");
+            // The kernel itself makes and removes IPv6 routes for as long as it looks for duplicate addresses, and the groups
+            // that a device listens to when IPv6 is switched on or off there.
+            let by_kernel = |line: &&str| match name {
+                "IPv6 routes" => line.contains("proto kernel"),
+                "forwarding entries" => line.starts_with("33:33:"),
+                _ => false,
+            };
             let lines = match name {
                 "ruleset" => ruleset(&text),
                 _ => text.lines().filter(|line| !by_kernel(line)).map(str::to_owned).collect(),

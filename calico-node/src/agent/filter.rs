@@ -106,9 +106,12 @@ impl Filter {
         now: Instant,
     ) -> Result<BTreeSet<String>, String> {
         let felix = compiler.snapshot().felix_configuration(node);
+        if self.check_due(followed).is_some_and(|due| due <= now) {
+            // When this fails it is the reconciler that says when to try again.
+            (self.check, self.read, self.known) = (None, None, false);
+        }
         self.choose(&felix).map_err(|error| with_causes(&error))?;
-        let due = self.check_due(followed).is_some_and(|due| due <= now);
-        let known = std::mem::take(&mut self.known) && !due;
+        let known = std::mem::take(&mut self.known);
         let closed = match self.iptables {
             Some(_) => self.apply_iptables(compiler, &felix, known, now)?,
             None => self.apply_nft(compiler, known, now)?,

@@ -62,11 +62,16 @@ pub(super) async fn wait(
 /// # Errors
 /// When that cannot be seen.
 pub(super) fn rules_in_force() -> Result<bool, CniError> {
-    let actual = Nft::new().read().map_err(|error| CniError::Rules(Box::new(error)))?;
-    let in_nftables = actual.table.is_some_and(|table| table.sound && !table.chains.is_empty());
-    // A variant that is not installed holds no rules of the agent's.
+    let in_nftables =
+        Nft::new().read().map(|held| held.table.is_some_and(|table| table.sound && !table.chains.is_empty()));
+    // A variant that is not installed holds no rules of the agent's, and a kernel may have iptables alone.
     let holds = |variant| Iptables::new(variant).read().is_ok_and(|held| held.guards());
-    Ok(in_nftables || Variant::ALL.into_iter().any(holds))
+    match in_nftables {
+        Ok(true) => Ok(true),
+        _ if Variant::ALL.into_iter().any(holds) => Ok(true),
+        Ok(false) => Ok(false),
+        Err(error) => Err(CniError::Rules(Box::new(error))),
+    }
 }
 
 /// The revision of the endpoint that the agent looked at.

@@ -30,6 +30,8 @@ const WRITE: &str = "write the table inet calico";
 const PATIENCE_SECONDS: i64 = 30;
 /// How often a reading is begun again because somebody else wrote meanwhile, and a writing because the kernel refused more.
 const ATTEMPTS: usize = 10;
+/// What the kernel says of a change to what is there no more, or already. It says so of a missing module too.
+const RACES: [i32; 3] = [nix::libc::ENOENT, nix::libc::EEXIST, nix::libc::EBUSY];
 /// Room for answers: a transaction that fails may be told of once for each message.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
@@ -123,6 +125,9 @@ impl Nft {
                 Trouble::Refused(faults) if !anew && faults.iter().any(|f| f.errno == nix::libc::ENFILE) => {
                     anew = true;
                 }
+                // Somebody else may have changed the table since it was read.
+                Trouble::Refused(faults)
+                    if attempt == 1 && faults.iter().any(|fault| RACES.contains(&fault.errno)) => {}
                 Trouble::Refused(faults) if attempt < ATTEMPTS && self.closed.add(desired, faults) => {}
                 Trouble::Refused(_) | Trouble::Interrupted | Trouble::Broken(_) => {
                     return Err(trouble.into_error(WRITE));

@@ -60,6 +60,8 @@ fn a_node_tells_of_its_interfaces_and_filters_match_by_them() {
     let reconfigured =
         || field(&lab, "caliconodestatus", "node1", "/status/agent/birdV4/lastReconfigurationTime");
     let before = eventually(reconfigured, |time| !time.is_null());
+    // Times are told in seconds, and the next is to be another.
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
 
     // The network that one of the routes leads into is now that of an interface which the filter names.
     for words in [

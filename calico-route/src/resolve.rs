@@ -163,6 +163,8 @@ pub(crate) struct Resolver<'h> {
     found: RefCell<BTreeMap<IpAddr, Result<BTreeSet<Gateway>, Waiting>>>,
     /// Likewise, which gateways are on the link of the device that holds the node's address.
     on_link: RefCell<BTreeMap<IpAddr, bool>>,
+    /// Likewise, to which IPv6 gateways a route leads over another device.
+    elsewhere: RefCell<BTreeMap<Gateway, bool>>,
 }
 
 /// A route that may lead to a gateway.
@@ -188,6 +190,7 @@ impl<'h> Resolver<'h> {
             node_devices: Family::ALL.into_iter().map(node_device).collect(),
             found: RefCell::default(),
             on_link: RefCell::default(),
+            elsewhere: RefCell::default(),
         }
     }
 
@@ -242,25 +245,31 @@ impl<'h> Resolver<'h> {
     /// refuse the gateway where a narrower route, such as a fabric's to the single host, leads by way of another. Where that
     /// route leads over another device it is the other way about: told of the link, the kernel looks at the routes of all devices.
     fn told(&self, gateway: Gateway) -> Gateway {
-        let narrowest = || {
-            longest(gateway.address, |prefix| {
-                self.ways(prefix, None)
-                    .into_iter()
-                    .find_map(|(_, way)| match way {
-                        Way::Foreign(form) => Some(form.devices().cloned().collect::<BTreeSet<_>>()),
-                        Way::Learned(key, route) => {
-                            self.over(key, route).map(|over| over.into_iter().map(|one| one.device).collect())
-                        }
-                        Way::Kept(over) => Some(over.iter().map(|one| one.device.clone()).collect()),
-                    })
-                    .filter(|devices| !devices.is_empty())
-                    .map(|devices| (prefix.prefix_len(), devices))
-            })
-        };
+        if gateway.onlink || !gateway.address.is_ipv6() {
+            return gateway;
+        }
+        let mut elsewhere = self.elsewhere.borrow_mut();
         let is_elsewhere =
-            || narrowest().is_some_and(|(len, devices)| len > 0 && !devices.contains(&gateway.device));
-        let onlink = gateway.onlink || gateway.address.is_ipv6() && !is_elsewhere();
-        Gateway { onlink, ..gateway }
+            *elsewhere.entry(gateway.clone()).or_insert_with_key(|gateway| self.is_elsewhere(gateway));
+        Gateway { onlink: !is_elsewhere, ..gateway }
+    }
+
+    /// Reports whether the narrowest route to a gateway, other than a default route, leads over other devices only.
+    fn is_elsewhere(&self, gateway: &Gateway) -> bool {
+        let narrowest = longest(gateway.address, |prefix| {
+            self.ways(prefix, None)
+                .into_iter()
+                .find_map(|(_, way)| match way {
+                    Way::Foreign(form) => Some(form.devices().cloned().collect::<BTreeSet<_>>()),
+                    Way::Learned(key, route) => {
+                        self.over(key, route).map(|over| over.into_iter().map(|one| one.device).collect())
+                    }
+                    Way::Kept(over) => Some(over.iter().map(|one| one.device.clone()).collect()),
+                })
+                .filter(|devices| !devices.is_empty())
+                .map(|devices| (prefix.prefix_len(), devices))
+        });
+        narrowest.is_some_and(|(len, devices)| len > 0 && !devices.contains(&gateway.device))
     }
 
     /// Finds the way to a gateway by all routes but one.

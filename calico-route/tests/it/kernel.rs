@@ -254,6 +254,23 @@ async fn an_ipv6_gateway_on_the_link_is_taken_though_a_narrower_route_leads_ther
     assert_eq!(diff(&desired, &machine.connect().read(&desired.ownership).await.unwrap()), []);
 }
 
+/// The other way about: told that the gateway is on the link, the kernel would find it by way of the other device.
+#[tokio::test]
+async fn an_ipv6_gateway_on_the_link_is_taken_though_a_narrower_route_leads_over_another_device() {
+    let machine = machine();
+    machine.ip("address add 2001:db8::1/64 dev eth0 nodad");
+    machine.ip("link add uplink1 type veth peer name uplink1p");
+    machine.ip("link set uplink1p up");
+    machine.ip("link set uplink1 up");
+    machine.ip("-6 route add 2001:db8::2/128 dev uplink1");
+    let desired = compute(&three_dual_nodes(), &node_name("node1"), &LearnedRoutes::new());
+    settle(&mut machine.connect(), &desired).await;
+    let routes = machine.ip("-6 route show fd00::200/122");
+    contains(&routes, "via 2001:db8::2 dev eth0 proto 80");
+    assert!(!routes.contains("onlink"), "{routes}");
+    assert_eq!(diff(&desired, &machine.connect().read(&desired.ownership).await.unwrap()), []);
+}
+
 /// More than a socket's send buffer holds at once.
 #[tokio::test]
 async fn many_routes_of_many_hops_are_written() {

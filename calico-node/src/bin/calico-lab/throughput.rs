@@ -14,7 +14,7 @@ use serde_json::Value;
 #[derive(Debug, Args)]
 pub(crate) struct Throughput {
     /// How many seconds each run takes.
-    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..=20))]
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
     /// How many runs there are of each path, by turns.
     #[arg(long, default_value = "12", value_parser = clap::value_parser!(u32).range(1..))]

@@ -229,7 +229,7 @@ pub struct PeerConfig {
     pub local_as: AsNumber,
     /// Our address towards it; without one the kernel chooses.
     pub local_address: Option<IpAddr>,
-    /// Our address of the other family, as next hop for its routes.
+    /// Our address of the other family, as next hop for its routes. Routes that lead to it are not taken.
     pub other_next_hop: Option<IpAddr>,
     /// Who dials.
     pub initiation: Initiation,
@@ -344,7 +344,13 @@ impl PeerConfig {
         };
         let preference =
             if self.default_local_pref == new.default_local_pref { Turn::Same } else { Turn::Other };
-        self.import.turn_to(&new.import).max(as_sets).max(own_as).max(preference)
+        let next_hop = match self.other_next_hop {
+            same if same == new.other_next_hop => Turn::Same,
+            None => Turn::Less,
+            // What led to the old one was refused.
+            Some(_) => Turn::Other,
+        };
+        self.import.turn_to(&new.import).max(as_sets).max(own_as).max(preference).max(next_hop)
     }
 
     /// Reports whether a session made with `self` cannot go on under `new`.

@@ -51,14 +51,14 @@ impl Speaker {
 
     fn judge_of<A: Fed>(&mut self, id: PeerId, before: &PeerConfig) {
         let Some(peer) = self.peers.get(&id).filter(|peer| peer.held[A::FAMILY] > 0) else { return };
-        let judges_paths = |config: &PeerConfig| (config.as_sets, config.allow_own_as);
-        let by_path = judges_paths(before) != judges_paths(&peer.config);
+        let judges = |config: &PeerConfig| (config.as_sets, config.allow_own_as, config.other_next_hop);
+        let by_attributes = judges(before) != judges(&peer.config);
         let is_refused = |config: &PeerConfig, prefix: Prefix<A>, path: &Path| {
             let attributes = &*path.attributes;
             let route =
                 || Route { prefix: prefix.cidr(), attributes: attributes.into(), teller: Teller::Peer };
             config.import.decide(config.peering(), route, &self.tables.own) == Verdict::LeaveOut
-                || by_path && self.refusal(peer, config, &attributes.attributes()).is_some()
+                || by_attributes && self.refusal(peer, config, &attributes.attributes()).is_some()
         };
         let goes = |prefix, path: &&Path| {
             path.peer() == id && is_refused(&peer.config, prefix, path) && !is_refused(before, prefix, path)

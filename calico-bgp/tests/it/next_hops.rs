@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use calico_bgp::decision::{NextHop, NextHops, Reachability, Reason};
+use calico_bgp::family::FamilySet;
 use calico_bgp::speaker::Reflection;
 use calico_bgp::wire::open::AddPath;
 use calico_bgp::{Origination, Start};
@@ -46,7 +47,11 @@ fn know(world: &mut World, known: &[(&str, NextHop)]) {
 
 /// How many UPDATE messages each of these has had.
 fn heard(world: &mut World) -> [u64; 4] {
-    [A, B, C, D].map(|at| world.speaker(at).status()[0].counters.updates_in)
+    [A, B, C, D].map(|at| heard_by(world, at))
+}
+
+fn heard_by(world: &mut World, at: &str) -> u64 {
+    world.speaker(at).status()[0].counters.updates_in
 }
 
 /// What C, who is told the best path, and D, who is told all, know of the shared prefix.
@@ -246,6 +251,30 @@ fn what_leads_to_next_hops_is_heard_out_before_a_speaker_that_recovers_chooses()
         world.run(Duration::from_millis(1));
     }
     assert_eq!(heard(&mut world)[2] - before, 3, "one for each, the end, and nothing is taken back");
+}
+
+#[test]
+fn another_address_of_ours_for_routes_of_the_other_family_is_told_at_once_on_the_same_session() {
+    const BLOCK: &str = "fd00:7::/64";
+    let mut world = World::new();
+    [(A, 64512), (B, 64513)].into_iter().for_each(|(address, local_as)| world.add(address, local_as));
+    world.join_with(A, B, |peer| peer.families = FamilySet::BOTH);
+    world.originate(A, &[BLOCK, "192.168.0.0/26"]);
+    world.run_secs(2);
+    let v4 = format!("192.168.0.0/26 via {A}");
+    assert_eq!(world.learned_text(B), [&*v4]);
+    for address in [Some("fd00::1"), Some("fd00::2"), None, Some("fd00::1")] {
+        let mut peers = world.peers_of(A);
+        peers[0].other_next_hop = address.map(ip);
+        world.set_peers(A, peers);
+        let before = heard_by(&mut world, B);
+        world.run_secs(1);
+        let v6 = address.map(|address| format!("{BLOCK} via {address}"));
+        let known: Vec<String> = [v4.clone()].into_iter().chain(v6).collect();
+        assert_eq!(world.learned_text(B), known);
+        assert_eq!(heard_by(&mut world, B) - before, 1, "that and nothing else");
+    }
+    assert_eq!(world.speaker(B).status()[0].counters.established, 1);
 }
 
 /// Whatever comes and goes, what is known of next hops is what it would be if all were asked about now.

@@ -93,3 +93,36 @@ fn who_knows_the_marks_alone_is_asked_instead_of_reset() {
     assert_eq!(questions(&mut rig, router), 1);
     assert_eq!(rig.state(EVIL), State::Established);
 }
+
+#[test]
+fn another_address_of_ours_takes_the_routes_that_lead_to_it_and_has_those_to_the_old_one_told_again() {
+    const OURS: [u8; 4] = [10, 9, 9, 9];
+    for (features, askable) in [(&[][..], false), (&[Feature::RouteRefresh][..], true)] {
+        let mut rig = Rig::new();
+        let router = establish_with(&mut rig, false, features);
+        let to = |hop: [u8; 4], prefix: u8| {
+            let mut attributes = good_attributes(65066);
+            attributes[16..].copy_from_slice(&hop);
+            update(&attributes, &[8, prefix])
+        };
+        let tell = |rig: &mut Rig, router| {
+            rig.receive(router, &to(OURS, 20));
+            rig.receive(router, &to([10, 0, 0, 66], 21));
+        };
+        tell(&mut rig, router);
+        assert_eq!(held(&rig), ["20.0.0.0/8", "21.0.0.0/8"]);
+        rig.change(EVIL, |peer| peer.other_next_hop = Some(OURS.into()));
+        assert_eq!(held(&rig), ["21.0.0.0/8"], "as if it were withdrawn");
+        assert_eq!(questions(&mut rig, router), 0);
+
+        rig.change(EVIL, |peer| peer.other_next_hop = None);
+        if askable {
+            assert_eq!(questions(&mut rig, router), 1);
+            tell(&mut rig, router);
+            assert_eq!(held(&rig), ["20.0.0.0/8", "21.0.0.0/8"]);
+            assert_eq!(rig.speaker.status()[1].counters.established, 1);
+        } else {
+            assert_eq!(rig.notification(router).map(|why| why.kind()), Some((6, 4)));
+        }
+    }
+}

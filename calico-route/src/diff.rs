@@ -31,6 +31,10 @@ pub struct Plan {
     /// Routes to which there is no way now, and which the kernel holds. Their removals are among the changes; the way may be
     /// back in a moment.
     pub stranded: BTreeSet<RouteKey>,
+    /// Routes that wait as [`NotOnLink`](crate::Waiting::NotOnLink), to be tried after the changes: the kernel looks for their
+    /// gateways in the tables of all its rules, of which only the main one is read, so it alone can say. What it refuses is no
+    /// failure, and is tried again in the next whole plan.
+    pub tries: Vec<Change>,
 }
 
 /// Works out the changes that make the kernel hold what is wanted.
@@ -93,6 +97,7 @@ fn plan_of(desired: &Desired, actual: &Actual, scope: Scope<'_>, kept: Option<Ke
         plan.changes.extend(changes);
     }
     plan.stranded = routes.stranded;
+    plan.tries = routes.tries;
     let told = std::mem::take(&mut plan.waiting.node);
     plan.waiting.routes = routes.waiting;
     plan.waiting.routes.retain(|_, waiting| !resolver.follows(waiting, &told));

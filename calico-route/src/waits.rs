@@ -27,6 +27,12 @@ impl Waits {
         self.node.iter().chain(self.routes.values()).collect::<BTreeSet<_>>().into_iter()
     }
 
+    /// Reports whether routes of other tables than the main one may end a wait.
+    #[must_use]
+    pub fn is_for_other_tables(&self) -> bool {
+        self.routes.values().any(|waiting| matches!(waiting, Waiting::NotOnLink { .. }))
+    }
+
     /// Takes over what routes wait for that a delta does not have.
     pub(crate) fn keep(&mut self, earlier: &Waits, delta: &Delta) {
         let kept = earlier.routes.iter().filter(|(key, _)| !delta.routes.contains(key));

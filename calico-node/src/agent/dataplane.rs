@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calico_model::resource::NodeInterface;
-use calico_model::{Cidr, InterfaceName, NodeName};
+use calico_model::{InterfaceName, NodeName};
 use calico_policy::Compiler;
 use calico_policy::nft::{self, Nft};
 use calico_route::actual::Knowledge;
 use calico_route::change::Change;
 use calico_route::departed::{Departed, Departures};
-use calico_route::netlink::{Event, Netlink, Watch, WriteError};
+use calico_route::netlink::{Event, Netlink, Subject, Watch, WriteError};
 use calico_route::ownership::Ownership;
 use calico_route::reconcile::{Reconciler, Settings};
-use calico_route::route::{Form, RouteKey};
 use calico_route::sysctl::Sysctl;
 use calico_route::{Delta, Desired, Ways};
 use tokio::sync::mpsc;
@@ -25,6 +24,10 @@ use super::filter::{self, Filter};
 use super::flows::{Flows, Walked};
 use super::interfaces;
 use super::memory::Memory;
+pub(super) use limits::{Kept, Limits};
+use limits::{leads_to_workload, leave_alone};
+
+mod limits;
 
 /// A kernel that cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,8 @@ pub(super) struct Dataplane {
     flows: Flows,
     /// What the kernel holds: only while it is as wanted and nobody else changed it.
     known: Option<Memory>,
+    /// Whether routes wait for what other tables than the main one may hold.
+    for_other_tables: bool,
     /// Where the machine's own routes led when the kernel was last read.
     ways: Option<Arc<Ways>>,
     /// Since when they lead to less than that.
@@ -86,17 +91,6 @@ pub(super) struct Dataplane {
     settings: BTreeMap<Sysctl, String>,
     /// What others change in the rules; `None` once it cannot be followed.
     rules_watch: Option<mpsc::Receiver<Result<nft::Foreign, String>>>,
-}
-
-/// To which destinations routes are left alone, since who told of them has yet to be heard.
-pub(super) type Kept<'k> = dyn Fn(&Cidr) -> bool + Sync + 'k;
-
-/// Which routes are left alone in a pass.
-pub(super) struct Limits<'k> {
-    /// Routes over gateways to where this says are not removed.
-    pub(super) keep: Option<&'k Kept<'k>>,
-    /// Whether routes to workloads are written: not while rules of before are in force, which do not know all of them.
-    pub(super) to_workloads: bool,
 }
 
 /// What became of the routes in a pass.
@@ -160,6 +154,7 @@ impl Dataplane {
             departures: Departures::default(),
             flows: Flows::default(),
             known: None,
+            for_other_tables: false,
             ways: None,
             ways_lost: None,
             ownership: Ownership::default(),
@@ -186,10 +181,12 @@ impl Dataplane {
             };
             tokio::select! {
                 event = routes => {
-                    self.known = None;
                     let event = event.unwrap_or_else(|error| self.cannot_follow(&error));
-                    tracing::debug!(?event, "the kernel changed");
-                    return;
+                    if concerns(&event, self.for_other_tables) {
+                        self.known = None;
+                        tracing::debug!(?event, "the kernel changed");
+                        return;
+                    }
                 }
                 change = rules => return self.rules_changed(change),
                 _ = sweep.tick() => {
@@ -245,8 +242,7 @@ impl Dataplane {
     fn remembered(&mut self, ownership: &Ownership, now: Instant) -> Option<Memory> {
         let known = self.known.take().filter(|known| known.serves(ownership, now));
         match self.watch.as_mut()?.already() {
-            Ok(None) => known,
-            Ok(Some(_)) => None,
+            Ok(event) => known.filter(|_| event.is_none_or(|event| !concerns(&event, self.for_other_tables))),
             Err(error) => {
                 self.cannot_follow(&error);
                 None
@@ -341,8 +337,7 @@ impl Dataplane {
                 let known = Memory { waiting: plan.waiting.clone(), ..known };
                 let departed = self.departures.pass_delta(desired, &known.actual, &changes, delta);
                 let mut pass = RoutePass::with_mtu(desired.workload_mtu(&known.actual.host));
-                pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
-                let made = self.make(&changes, &departed, known, &mut pass).await;
+                let made = self.make(&changes, &plan.tries, &departed, known, &mut pass).await;
                 // What was refused is looked at with the kernel's state in hand, before anything is said of it.
                 if made == Made::All {
                     return pass;
@@ -373,9 +368,8 @@ impl Dataplane {
             changes.retain(|change| !leads_to_workload(change, &desired.ownership));
         }
         let departed = self.departures.pass(desired, &actual, &changes);
-        pass.problems.extend(plan.waiting.iter().map(ToString::to_string));
         let read = Memory { actual, since: now, ownership: desired.ownership.clone(), waiting: plan.waiting };
-        self.make(&changes, &departed, read, &mut pass).await;
+        self.make(&changes, &plan.tries, &departed, read, &mut pass).await;
         if changes.len() < planned || ways_held {
             self.known = None;
         }
@@ -400,10 +394,11 @@ impl Dataplane {
         false
     }
 
-    /// Makes changes, and remembers what the kernel then holds unless one was refused.
+    /// Makes changes, tries others, and remembers what the kernel then holds unless a change was refused.
     async fn make(
         &mut self,
         changes: &[Change],
+        tries: &[Change],
         departed: &Departed,
         mut known: Memory,
         pass: &mut RoutePass,
@@ -429,6 +424,16 @@ impl Dataplane {
                 }
             }
         }
+        for outcome in self.netlink.apply(tries).await {
+            if let (Ok(()), Change::AddRoute { key, .. }) = (&outcome.result, outcome.change) {
+                tracing::info!(change = %outcome.change, "programmed");
+                // A route takes nothing else with it.
+                let _ = known.actual.made(outcome.change);
+                known.waiting.routes.remove(key);
+            }
+        }
+        self.for_other_tables = known.waiting.is_for_other_tables();
+        pass.problems.extend(known.waiting.iter().map(ToString::to_string));
         self.forget(&departed.after, pass).await;
         self.known = (made == Made::All && knowledge == Knowledge::Kept).then_some(known);
         made
@@ -445,6 +450,14 @@ impl Dataplane {
                 self.departures.owe(addresses);
             }
         }
+    }
+}
+
+/// Reports whether what the kernel told may make a difference.
+fn concerns(event: &Event, for_other_tables: bool) -> bool {
+    match event {
+        Event::Changed(subjects) => for_other_tables || *subjects != [Subject::OtherTables].into(),
+        Event::Overrun | _ => true,
     }
 }
 
@@ -469,21 +482,6 @@ fn follow(mut watch: nft::Watch) -> mpsc::Receiver<Result<nft::Foreign, String>>
         }
     });
     receiver
-}
-
-/// Reports whether a change is a route to a workload.
-fn leads_to_workload(change: &Change, ownership: &Ownership) -> bool {
-    let (Change::AddRoute { form, .. } | Change::ReplaceRoute { form, .. }) = change else { return false };
-    form.devices().any(|device| ownership.is_workload(device))
-}
-
-/// Leaves out the removals of routes over gateways to where `keep` says, but for those that stand beside a route that is written.
-fn leave_alone(changes: &mut Vec<Change>, keep: &Kept<'_>) {
-    let written: BTreeSet<RouteKey> = changes.iter().filter_map(Change::replaced).collect();
-    changes.retain(|change| {
-        let Change::RemoveRoute { key, route } = change else { return true };
-        !matches!(route.form, Form::Gateways(_)) || written.contains(key) || !keep(&key.prefix)
-    });
 }
 
 /// An error and its causes, in one line.

@@ -22,6 +22,8 @@ pub(super) struct Routes {
     pub(super) waiting: BTreeMap<RouteKey, Waiting>,
     /// See [`Plan::stranded`](super::Plan::stranded).
     pub(super) stranded: BTreeSet<RouteKey>,
+    /// See [`Plan::tries`](super::Plan::tries).
+    pub(super) tries: Vec<Change>,
 }
 
 pub(super) fn changes(
@@ -45,13 +47,15 @@ pub(super) fn changes(
             .collect();
         let form = match resolver.resolve(key, route) {
             Ok(form) => form,
-            Err(problem) => match taken(&problem, &held) {
-                Some(form) => form,
-                None => {
+            Err(problem) => match elsewhere(&problem) {
+                Some(form) if is_taken(&form, &held) => form,
+                untaken => {
                     // What is there cannot be right, except that a workload's interface that is down comes back.
                     if matches!(problem, Waiting::Unreachable(_)) && !held.is_empty() {
                         routes.stranded.insert(*key);
                     }
+                    let untaken = untaken.filter(|_| !actual.host.foreign.contains_key(key));
+                    routes.tries.extend(untaken.map(|form| Change::AddRoute { key: *key, form }));
                     routes.waiting.insert(*key, problem);
                     routes.remove(key, held);
                     continue;
@@ -116,13 +120,17 @@ fn shadow<'a>(actual: &'a Actual, key: &RouteKey) -> Option<(&'a RouteKey, &'a I
         .and_then(|(other, held)| Some((other, held.first()?)))
 }
 
-/// Returns the route over a gateway that is not known to be on the link, if the kernel holds it: it asks the tables of all
-/// rules, of which only the main one is read, and has taken the route.
-fn taken(problem: &Waiting, held: &[&Installed]) -> Option<Form> {
+/// Returns the route over a gateway that is not known to be on the link. The kernel is not told that it is: it asks the tables of
+/// all rules, of which only the main one is read.
+fn elsewhere(problem: &Waiting) -> Option<Form> {
     let Waiting::NotOnLink { gateway, device } = problem else { return None };
-    let gateway = Gateway { address: *gateway, device: device.clone(), onlink: gateway.is_ipv6() };
-    let form = Form::Gateways([gateway].into());
-    held.iter().any(|held| held.protocol == PROTOCOL && held.form == form).then_some(form)
+    let gateway = Gateway { address: *gateway, device: device.clone(), onlink: false };
+    Some(Form::Gateways([gateway].into()))
+}
+
+/// Reports whether the kernel has taken a route.
+fn is_taken(form: &Form, held: &[&Installed]) -> bool {
+    held.iter().any(|held| held.protocol == PROTOCOL && held.form == *form)
 }
 
 fn removal(key: &RouteKey, route: &Installed) -> Change {

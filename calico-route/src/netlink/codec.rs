@@ -24,6 +24,8 @@ pub(super) const RTM_NEWNEIGH: u16 = 28;
 pub(super) const RTM_DELNEIGH: u16 = 29;
 pub(super) const RTM_GETNEIGH: u16 = 30;
 
+pub(super) const RTM_NEWRULE: u16 = 32;
+pub(super) const RTM_DELRULE: u16 = 33;
 pub(super) const RTM_NEWNETCONF: u16 = 80;
 
 pub(super) const NLM_F_REQUEST: u16 = 0x001;

@@ -5,8 +5,8 @@ use std::io;
 
 use super::codec::{
     AF_BRIDGE, AF_UNSPEC, IFLA_IFNAME, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, NLMSG_OVERRUN, NUD_PERMANENT,
-    RTA_TABLE, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
-    RTM_NEWNETCONF, RTM_NEWROUTE, attributes, messages, text, u16_at, u32_at,
+    RTA_TABLE, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_DELRULE, RTM_NEWADDR, RTM_NEWLINK,
+    RTM_NEWNEIGH, RTM_NEWNETCONF, RTM_NEWROUTE, RTM_NEWRULE, attributes, messages, text, u16_at, u32_at,
 };
 use super::read::read_links;
 use super::route::Names;
@@ -19,20 +19,26 @@ const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_NEIGH: u32 = 3;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV4_RULE: u32 = 8;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const RTNLGRP_IPV6_RULE: u32 = 19;
 const RTNLGRP_IPV4_NETCONF: u32 = 24;
 const RTNLGRP_IPV6_NETCONF: u32 = 25;
-pub(super) const GROUPS: [u32; 8] = [
+pub(super) const GROUPS: [u32; 10] = [
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV4_RULE,
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV6_RULE,
     RTNLGRP_IPV4_NETCONF,
     RTNLGRP_IPV6_NETCONF,
 ];
+/// Addresses of the machine, and broadcast ones.
+const LOCAL_TABLE: u32 = 255;
 /// The kernel had more to say than there was room for.
 const ENOBUFS: i32 = 105;
 /// Messages that are looked at before the caller is told, so that a storm cannot keep it waiting.
@@ -53,8 +59,11 @@ pub enum Event {
 pub enum Subject {
     /// Links, or their addresses.
     Links,
-    /// Routes.
+    /// Routes of the main table, the only one that is read.
     Routes,
+    /// Routes of other tables, or the rules that lead to them. They matter while there are
+    /// [routes to be tried](crate::diff::Plan::tries) that the kernel refused, and not otherwise.
+    OtherTables,
     /// Neighbours and forwarding entries on our devices.
     Neighbours,
     /// Kernel settings of the node or of workloads' interfaces, as far as the kernel tells: forwarding, proxy ARP and
@@ -182,8 +191,11 @@ impl Filter<'_> {
                 RTM_NEWADDR | RTM_DELADDR => {
                     changed.insert(Subject::Links);
                 }
-                RTM_NEWROUTE | RTM_DELROUTE if message.port != self.own_port && is_main(message.body) => {
-                    changed.insert(Subject::Routes);
+                RTM_NEWROUTE | RTM_DELROUTE if message.port != self.own_port => {
+                    changed.extend(of_table(message.body));
+                }
+                RTM_NEWRULE | RTM_DELRULE => {
+                    changed.insert(Subject::OtherTables);
                 }
                 RTM_NEWNEIGH | RTM_DELNEIGH
                     if message.port != self.own_port && self.concerns(message.kind, message.body) =>
@@ -238,11 +250,15 @@ impl Filter<'_> {
     }
 }
 
-/// Reports whether a route is of the main table, the only one that is read.
-fn is_main(body: &[u8]) -> bool {
+/// Returns what a route that changed is. What the kernel keeps for addresses comes and goes with them.
+fn of_table(body: &[u8]) -> Option<Subject> {
     let attribute = attributes(body.get(12..).unwrap_or_default()).find(|(kind, _)| *kind == RTA_TABLE);
     let table = attribute.and_then(|(_, value)| u32_at(value, 0));
-    table.or_else(|| body.get(4).map(|table| u32::from(*table))) == Some(MAIN_TABLE)
+    match table.or_else(|| body.get(4).map(|table| u32::from(*table)))? {
+        MAIN_TABLE => Some(Subject::Routes),
+        LOCAL_TABLE => None,
+        _ => Some(Subject::OtherTables),
+    }
 }
 
 #[cfg(test)]
@@ -251,7 +267,7 @@ mod tests {
     use crate::netlink::codec::{AF_INET, Batch};
 
     #[test]
-    fn routes_of_other_tables_are_nothing_to_us() {
+    fn routes_of_other_tables_are_told_apart() {
         let (mut names, ownership) = (Names::new(), Ownership::default());
         let mut told = |header: u8, attribute: Option<u32>| {
             let mut batch = Batch::default();
@@ -261,13 +277,14 @@ mod tests {
             let mut filter = Filter { ownership: &ownership, names: &mut names, own_port: 99 };
             let mut changed = BTreeSet::new();
             filter.note(batch.bytes(), &mut changed);
-            !changed.is_empty()
+            changed.into_iter().next()
         };
-        assert!(told(254, None));
-        assert!(told(254, Some(254)));
-        assert!(!told(255, None));
-        assert!(!told(100, Some(100)));
-        assert!(!told(252, Some(1000)), "a table whose number has no room in the header");
+        let (main, other) = (Some(Subject::Routes), Some(Subject::OtherTables));
+        assert_eq!(told(254, None), main);
+        assert_eq!(told(254, Some(254)), main);
+        assert_eq!(told(255, None), None);
+        assert_eq!(told(100, Some(100)), other);
+        assert_eq!(told(252, Some(1000)), other, "a table whose number has no room in the header");
     }
 
     #[test]

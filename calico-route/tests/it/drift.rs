@@ -44,6 +44,7 @@ impl Driver {
         let outcomes = self.netlink.apply(&changes).await;
         let end =
             if outcomes.iter().all(|outcome| outcome.result.is_ok()) { End::Clean } else { End::Failed };
+        self.netlink.apply(&plan.tries).await;
         self.reconciler.finished(end, clock());
         self.passes += 1;
     }

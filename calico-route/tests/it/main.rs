@@ -23,6 +23,8 @@ mod machines;
 #[cfg(feature = "netlink")]
 mod namespace;
 mod next_hops;
+#[cfg(feature = "netlink")]
+mod on_link;
 mod patience;
 mod peering;
 mod services;

@@ -1,8 +1,9 @@
-use calico_model::resource::{IpPool, Node, NodeBgp, Object, WorkloadEndpoint};
-use calico_model::{Family, Update};
+use calico_model::resource::block::StoredBlock;
+use calico_model::resource::{EncapMode, IpPool, Node, NodeBgp, Object, WorkloadEndpoint};
+use calico_model::{Cidr, Family, Update};
 use calico_route::Computer;
 use calico_route::fake::FakeKernel;
-use calico_route::route::{Gateway, Installed};
+use calico_route::route::{Form, Gateway, Installed, RouteKey};
 
 use super::*;
 
@@ -55,9 +56,7 @@ fn workload(name: &str, device: &str, addr: &str) -> Update {
     Update::Put(Box::new(object.into()))
 }
 
-/// In a network namespace of its own.
 async fn while_a_route_waits() {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
     let mut dataplane = Dataplane::connect().await.unwrap();
     let mut reconciler = Reconciler::new(Settings::default());
     let mut computer = Computer::new("node1".parse().unwrap());
@@ -92,13 +91,83 @@ async fn while_a_route_waits() {
     assert_eq!(told[2..], expected.map(|(read, absent)| (read, absent.to_owned())));
 }
 
+/// Runs a test on a thread of its own, which may enter a namespace of its own.
+fn alone<F: Future<Output = ()> + 'static>(test: fn() -> F) {
+    let run = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(test());
+    };
+    std::thread::spawn(run).join().expect("the thread says why");
+}
+
 #[test]
 fn while_a_route_waits_a_change_of_another_has_nothing_read() {
-    let alone = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(while_a_route_waits());
+    alone(while_a_route_waits);
+}
+
+fn ip(arguments: &str) -> String {
+    let output = std::process::Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn while_a_gateway_is_on_no_link() {
+    // Link-local addresses that come by themselves are seconds late.
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    for command in [
+        "link add eth0 type veth peer name far0",
+        "link set far0 up",
+        "link set eth0 up",
+        "address add 198.51.100.1/32 dev eth0",
+    ] {
+        ip(command);
+    }
+    let mut dataplane = Dataplane::connect().await.unwrap();
+    let mut reconciler = Reconciler::new(Settings::default());
+    let mut computer = Computer::new("node1".parse().unwrap());
+    let mut put = |resource| computer.apply(&Update::Put(Box::new(resource)));
+    let mut pool = IpPool::new("192.0.2.0/24".parse().unwrap());
+    pool.vxlan_mode = EncapMode::CrossSubnet;
+    put(Object::new("pool".parse().unwrap(), pool).into());
+    for (name, address) in [("node1", "198.51.100.1/24"), ("node2", "198.51.100.2/24")] {
+        let mut node = Node { bgp: Some(NodeBgp::at(address.parse().unwrap())), ..Node::new() };
+        node.ipv4_vxlan_tunnel_addr = Some(format!("192.0.2.6{}", &name[4..]).parse().unwrap());
+        put(Object::new(name.parse().unwrap(), node).into());
+    }
+    let remote = StoredBlock::on("192.0.2.0/26".parse().unwrap(), "node2".parse().unwrap());
+    computer.apply(&Update::PutBlock(Box::new(remote)));
+    let (route, silence) = ("route show 192.0.2.0/26", Duration::from_millis(500));
+    let mut pass = async |dataplane: &mut Dataplane, computer: &mut Computer| {
+        let delta = computer.settle();
+        let limits = Limits { keep: None, to_workloads: true };
+        let now = crate::clock::now();
+        let pass = dataplane.apply_routes(computer.desired(), &delta, &mut reconciler, limits, now).await;
+        assert!(!pass.failed, "{:?}", pass.problems);
+        let told = pass.problems.iter().any(|problem| problem.contains("not on the link of interface eth0"));
+        (told, !ip(route).is_empty(), pass.interfaces.is_some())
     };
-    std::thread::spawn(alone).join().expect("the thread says why");
+    while pass(&mut dataplane, &mut computer).await.2 {}
+    while tokio::time::timeout(silence, dataplane.event()).await.is_ok() {}
+    for (command, laid) in [
+        ("route add 198.51.100.0/24 dev eth0 table 100", false),
+        ("rule add to 198.51.100.0/24 lookup 100", true),
+    ] {
+        ip(command);
+        tokio::time::timeout(silence, dataplane.event()).await.expect("it may end the wait");
+        assert_eq!(pass(&mut dataplane, &mut computer).await, (!laid, laid, true), "{command}");
+        assert_eq!(pass(&mut dataplane, &mut computer).await, (!laid, laid, false), "it is remembered");
+    }
+    ip("route add 203.0.113.0/24 dev eth0 table 100");
+    assert!(tokio::time::timeout(silence, dataplane.event()).await.is_err(), "nothing waits any more");
+    ip("route add 203.0.113.0/25 dev eth0 table 100");
+    assert_eq!(pass(&mut dataplane, &mut computer).await, (false, true, false));
+}
+
+#[test]
+fn a_route_over_a_gateway_by_another_table_is_laid_as_soon_as_the_kernel_takes_it() {
+    alone(while_a_gateway_is_on_no_link);
 }
 
 #[tokio::test]

@@ -66,6 +66,8 @@ pub enum Statistic {
     OriginatorLoops(u32),
     /// UPDATE messages whose routes were treated as withdrawn: a counter of type 11.
     TreatedAsWithdraw(u32),
+    /// Prefixes in them that were: a counter of type 12.
+    PrefixesTreatedAsWithdraw(u32),
     /// Routes held from the peer: a gauge of type 7.
     Held(u64),
     /// The same for one family: a gauge of type 9.
@@ -141,6 +143,7 @@ pub fn statistics(peer: &PeerHeader, statistics: &[Statistic]) -> Vec<u8> {
             Statistic::AsLoops(count) => (4, count.to_be_bytes().into()),
             Statistic::OriginatorLoops(count) => (5, count.to_be_bytes().into()),
             Statistic::TreatedAsWithdraw(count) => (11, count.to_be_bytes().into()),
+            Statistic::PrefixesTreatedAsWithdraw(count) => (12, count.to_be_bytes().into()),
             Statistic::Held(count) => (7, count.to_be_bytes().into()),
             Statistic::HeldOf(family, count) => {
                 (9, [&[0, afi(family), 1][..], &count.to_be_bytes()].concat())

@@ -165,6 +165,7 @@ impl Speaker {
                 Statistic::AsLoops(count(peer.counters.as_loops_in)),
                 Statistic::OriginatorLoops(count(peer.counters.originator_loops_in)),
                 Statistic::TreatedAsWithdraw(count(peer.counters.treated_as_withdrawn_in)),
+                Statistic::PrefixesTreatedAsWithdraw(count(peer.counters.prefixes_treated_as_withdrawn_in)),
                 Statistic::Held(u64::from(held.v4) + u64::from(held.v6)),
             ];
             let families = up.negotiated.families.iter();

@@ -10,6 +10,7 @@ use super::feed::Fed;
 use super::group::Group;
 use super::journal::{Changes, Detail, Journal};
 use super::peer::Peer;
+use super::status::Counters;
 use crate::filter::{ChangeId, Route, Teller, Verdict};
 use crate::rib::{Choice, Effect, Path, PeerId, Tabled};
 use crate::session::Peering;
@@ -59,9 +60,25 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// Reports whether the route has been here before.
-    fn is_loop(&self) -> bool {
-        matches!(self, Self::OwnAs(..) | Self::OwnOriginator | Self::OwnCluster(_))
+    /// Counts an UPDATE whose routes are not taken for this reason.
+    fn count_update(&self, counters: &mut Counters) {
+        counters.refused_in += 1;
+        match self {
+            Self::OwnAs(..) => counters.as_loops_in += 1,
+            Self::OwnOriginator => counters.originator_loops_in += 1,
+            Self::OwnCluster(_) => counters.cluster_loops_in += 1,
+            Self::AsSet(_) => counters.treated_as_withdrawn_in += 1,
+            Self::NothingIsTaken | Self::OwnNextHop(_) | Self::Leaked => {}
+        }
+    }
+
+    /// Counts the prefixes of such an UPDATE.
+    fn count_prefixes(&self, prefixes: u64, counters: &mut Counters) {
+        match self {
+            Self::OwnAs(..) | Self::OwnOriginator | Self::OwnCluster(_) => {}
+            Self::AsSet(_) => counters.prefixes_treated_as_withdrawn_in += prefixes,
+            Self::NothingIsTaken | Self::OwnNextHop(_) | Self::Leaked => counters.rejected_in += prefixes,
+        }
     }
 }
 
@@ -108,11 +125,7 @@ impl Speaker {
             _ => None,
         };
         if let (Some(refusal), Some(peer)) = (refusal.or(of_mp), self.peers.get_mut(&id)) {
-            let counters = &mut peer.counters;
-            counters.refused_in += 1;
-            counters.as_loops_in += u64::from(matches!(refusal, Refusal::OwnAs(..)));
-            counters.originator_loops_in += u64::from(refusal == Refusal::OwnOriginator);
-            counters.cluster_loops_in += u64::from(matches!(refusal, Refusal::OwnCluster(_)));
+            refusal.count_update(&mut peer.counters);
             peer.last_refusal = Some(refusal);
         }
         if let Some(end) = update.end_of_rib.filter(|end| families.contains(end.0)) {
@@ -200,30 +213,20 @@ impl Speaker {
         attributes: Option<Attributes>,
     ) -> Option<Refusal> {
         let peer = self.peers.get(&id)?;
-        let Some(mut attributes) = attributes else {
-            self.withdraw_all(id, list);
+        let refusal = attributes.as_ref().and_then(|told| self.refusal(peer, &peer.config, told));
+        if let (Some(mut attributes), None) = (attributes, &refusal) {
+            self.complete(id, &mut attributes);
+            self.announce_all(id, list, &attributes);
             return None;
-        };
-        let refusal = self.refusal(peer, &peer.config, &attributes);
+        }
+        self.withdraw_all(id, list);
+        let prefixes = list.iter().count() as u64;
+        let counters = &mut self.peers.get_mut(&id)?.counters;
         match &refusal {
-            None => {
-                self.complete(id, &mut attributes);
-                self.announce_all(id, list, &attributes);
-            }
-            Some(why) => {
-                self.withdraw_all(id, list);
-                if !why.is_loop() {
-                    self.count_rejected(id, list.iter().count());
-                }
-            }
+            None => counters.prefixes_treated_as_withdrawn_in += prefixes,
+            Some(why) => why.count_prefixes(prefixes, counters),
         }
         refusal
-    }
-
-    fn count_rejected(&mut self, id: PeerId, prefixes: usize) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.counters.rejected_in += prefixes as u64;
-        }
     }
 
     fn announce_all<A: Fed>(&mut self, id: PeerId, list: &Prefixes<'_, A>, attributes: &Attributes) {
@@ -257,7 +260,9 @@ impl Speaker {
             self.take_down((id, nlri.path_id), nlri.prefix, effect, detail);
         }
         self.count::<A>(id, held);
-        self.count_rejected(id, rejected);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.counters.rejected_in += rejected;
+        }
     }
 
     pub(super) fn note<A: Fed>(&mut self, id: PeerId, prefix: Prefix<A>, path_id: u32, effect: Effect) {

@@ -33,8 +33,10 @@ pub struct Counters {
     pub updates_out: u64,
     /// Faults in UPDATE messages that were survived (RFC 7606).
     pub faults_in: u64,
-    /// UPDATE messages with such a fault that their routes were treated as withdrawn.
+    /// UPDATE messages with such a fault, or such AS paths (RFC 9774), that their routes were treated as withdrawn.
     pub treated_as_withdrawn_in: u64,
+    /// Prefixes that those announced, and that were treated as withdrawn.
+    pub prefixes_treated_as_withdrawn_in: u64,
     /// UPDATE messages whose routes were not taken because of where they have been or where they lead.
     pub refused_in: u64,
     /// Those of them with our own AS in the path.
@@ -43,7 +45,7 @@ pub struct Counters {
     pub originator_loops_in: u64,
     /// Those of them that were reflected through our own cluster.
     pub cluster_loops_in: u64,
-    /// Prefixes that were announced and not taken, for another reason than a loop or a fault.
+    /// Prefixes that were announced and not taken, for another reason than a loop, a fault or a set in the AS path.
     pub rejected_in: u64,
     /// How often the session was established.
     pub established: u64,

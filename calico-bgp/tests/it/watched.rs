@@ -359,31 +359,41 @@ fn a_station_is_told_how_many_prefixes_were_rejected_and_how_many_updates_were_l
     let feed = rig.speaker.open_feed("a test", "node1");
     let counts = |rig: &mut Rig| {
         let counters = counted(rig, feed);
-        [0, 3, 4, 5, 11].map(|kind| counters[&kind])
+        [0, 3, 4, 5, 11, 12].map(|kind| counters[&kind])
     };
     let good = good_attributes(65066);
     rig.receive(evil, &update(&good, &[8, 20, 8, 21]));
     // What is only dropped: the origin is there twice.
     rig.receive(evil, &update(&[&good[..], &[0x40, 1, 1, 0]].concat(), &[8, 20]));
-    assert_eq!(counts(&mut rig), [0; 5]);
+    assert_eq!(counts(&mut rig), [0; 6]);
     let mut own_address = good.clone();
     own_address[19] = 1;
     rig.receive(evil, &update(&own_address, &[8, 20, 8, 21]));
-    assert_eq!(counts(&mut rig), [2, 0, 0, 0, 0]);
+    assert_eq!(counts(&mut rig), [2, 0, 0, 0, 0, 0]);
     let mut own_as = good.clone();
     own_as[11..13].copy_from_slice(&65001_u16.to_be_bytes());
     own_as[6] = 10;
     own_as[8] = 2;
     own_as.splice(9..9, [0, 0, 0xfe, 0x2a]);
     rig.receive(evil, &update(&own_as, &[8, 20, 8, 21]));
-    assert_eq!(counts(&mut rig), [2, 0, 1, 0, 0]);
+    assert_eq!(counts(&mut rig), [2, 0, 1, 0, 0, 0]);
     // One message with two faults.
     let mut bad = [&good[..], &[0x80, 4, 1, 0]].concat();
     bad[3] = 9;
     rig.receive(evil, &update(&bad, &[8, 20]));
-    assert_eq!(counts(&mut rig), [2, 0, 1, 0, 1]);
+    assert_eq!(counts(&mut rig), [2, 0, 1, 0, 1, 1]);
+    // Prefixes in both places where they can be, and one that is only withdrawn.
+    let mut both = [&bad[..], &[0x80, 14, 13, 0, 1, 1, 4, 10, 0, 0, 66, 0, 8, 22, 8, 23]].concat();
+    both.splice(0..0, [0x80, 15, 5, 0, 1, 1, 8, 24]);
+    rig.receive(evil, &update(&both, &[8, 20, 8, 21]));
+    assert_eq!(counts(&mut rig), [2, 0, 1, 0, 2, 5]);
+    // A set in the path is a fault of that kind too (RFC 9774 section 3).
+    let mut set = good.clone();
+    set[7] = 1;
+    rig.receive(evil, &update(&set, &[8, 20, 8, 21, 8, 22]));
+    assert_eq!(counts(&mut rig), [2, 0, 1, 0, 3, 8]);
     let closed = calico_bgp::filter::Policy::new(calico_bgp::filter::Program::closed());
     rig.change(EVIL, |peer| peer.import = calico_bgp::speaker::Exchange::Filtered(closed.clone()));
     rig.receive(evil, &update(&good, &[8, 20, 8, 21, 8, 22]));
-    assert_eq!(counts(&mut rig), [5, 0, 1, 0, 1]);
+    assert_eq!(counts(&mut rig), [5, 0, 1, 0, 3, 8]);
 }

@@ -20,6 +20,9 @@ pub struct Actual {
     pub neighbours: BTreeMap<(InterfaceName, IpAddr), Mac>,
     /// The forwarding entries of our VXLAN devices: which nodes each MAC address is said to be at.
     pub fdb: BTreeMap<(InterfaceName, Mac), BTreeSet<IpAddr>>,
+    /// Of which MAC addresses they hold entries that none of ours is like: by a next hop object, or to another port, network or
+    /// device.
+    pub odd_fdb: BTreeSet<(InterfaceName, Mac)>,
     /// The kernel settings that are looked after. One that the kernel does not have is not here.
     pub sysctls: BTreeMap<Sysctl, String>,
     /// The machine: its links and the routes of others.
@@ -130,6 +133,11 @@ impl Actual {
             }
             Change::SetFdb(FdbEntry { device, mac, destination }) => {
                 self.fdb.insert((device.clone(), *mac), [*destination].into());
+            }
+            Change::ClearFdb { device, mac } => {
+                let key = (device.clone(), *mac);
+                self.fdb.remove(&key);
+                self.odd_fdb.remove(&key);
             }
             Change::RemoveFdb(FdbEntry { device, mac, destination }) => {
                 let key = (device.clone(), *mac);

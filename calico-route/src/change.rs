@@ -93,8 +93,15 @@ pub enum Change {
         /// The neighbour's address.
         address: IpAddr,
     },
-    /// Writes a forwarding entry, over whatever is there for its MAC address.
+    /// Writes a forwarding entry, over another one of its MAC address.
     SetFdb(FdbEntry),
+    /// Removes whatever a VXLAN device holds of a MAC address.
+    ClearFdb {
+        /// The device.
+        device: InterfaceName,
+        /// The MAC address.
+        mac: Mac,
+    },
     /// Removes a forwarding entry.
     RemoveFdb(FdbEntry),
     /// Adds a route where there is none of its key.
@@ -133,7 +140,8 @@ impl Change {
             | Change::AddAddress { device, .. }
             | Change::RemoveAddress { device, .. }
             | Change::SetNeighbour { device, .. }
-            | Change::RemoveNeighbour { device, .. } => Some(device),
+            | Change::RemoveNeighbour { device, .. }
+            | Change::ClearFdb { device, .. } => Some(device),
             Change::SetFdb(entry) | Change::RemoveFdb(entry) => Some(&entry.device),
             Change::SetSysctl { sysctl, .. } => sysctl.device(),
             Change::AddRoute { form, .. }
@@ -187,6 +195,7 @@ impl fmt::Display for Change {
             Change::SetFdb(entry) => {
                 write!(f, "fdb replace {} dst {} dev {}", entry.mac, entry.destination, entry.device)
             }
+            Change::ClearFdb { device, mac } => write!(f, "fdb del {mac} dev {device}"),
             Change::RemoveFdb(entry) => {
                 write!(f, "fdb del {} dst {} dev {}", entry.mac, entry.destination, entry.device)
             }

@@ -184,6 +184,10 @@ impl FakeKernel {
                 self.fdb.retain(|held| (&held.device, held.mac) != (&entry.device, entry.mac));
                 self.fdb.insert(entry.clone());
             }
+            Change::ClearFdb { device, mac } => {
+                self.link(device)?;
+                self.fdb.retain(|held| (&held.device, &held.mac) != (device, mac));
+            }
             Change::RemoveFdb(entry) => {
                 return if self.fdb.remove(entry) { Ok(()) } else { Err(Refusal::Absent) };
             }

@@ -406,6 +406,7 @@ impl Kind {
             Change::SetNeighbour { .. }
             | Change::RemoveNeighbour { .. }
             | Change::SetFdb(_)
+            | Change::ClearFdb { .. }
             | Change::RemoveFdb(_)
             | Change::AddRoute { .. }
             | Change::ReplaceRoute { .. }

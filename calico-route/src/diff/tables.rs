@@ -1,5 +1,6 @@
 //! Neighbours, forwarding entries and kernel settings.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use calico_model::{Family, InterfaceName, Mac};
@@ -50,16 +51,21 @@ pub(super) fn changes(
         mac: *mac,
         destination,
     };
+    // The kernel says that it replaces an entry by a next hop object, and does not.
+    let odd: BTreeSet<_> = actual.odd_fdb.iter().filter(|(device, _)| links.keeps(device)).collect();
+    let clear =
+        |(device, mac): &&(InterfaceName, Mac)| Change::ClearFdb { device: device.clone(), mac: *mac };
+    tables.upserts.extend(odd.iter().map(clear));
     let fdb = scope.of(&desired.fdb, |delta| &delta.fdb);
     for (key, destination) in fdb.filter(|((device, _), _)| is_up(device)) {
-        let held = actual.fdb.get(key).filter(|_| !links.lost.contains(&key.0));
+        let held = actual.fdb.get(key).filter(|_| !links.lost.contains(&key.0) && !odd.contains(key));
         if held.is_none_or(|held| !held.contains(destination)) {
             tables.upserts.push(Change::SetFdb(entry(key, *destination)));
         }
     }
     for (key, held) in scope.of(&actual.fdb, |delta| &delta.fdb).filter(|(key, _)| links.keeps(&key.0)) {
         // An entry of a MAC address that is wanted elsewhere is not removed: it is overwritten.
-        if !desired.fdb.contains_key(key) {
+        if !desired.fdb.contains_key(key) && !odd.contains(key) {
             tables.removals.extend(held.iter().map(|held| Change::RemoveFdb(entry(key, *held))));
         }
     }

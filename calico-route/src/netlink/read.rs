@@ -195,8 +195,11 @@ async fn read_fdb(
 ) -> Result<(), ReadError> {
     for entry in neighbours(socket, AF_BRIDGE, "forwarding entries").await? {
         let Some(device) = names.get(&entry.index).filter(|name| ownership.is_tunnel(name)) else { continue };
+        let Some(mac) = entry.mac else { continue };
         // One that leads elsewhere than to our port and network there, or over another device, is not what it should be.
-        if let (Some(destination), Some(mac), false) = (entry.addr, entry.mac, entry.odd) {
+        if entry.odd {
+            actual.odd_fdb.insert((device.clone(), mac));
+        } else if let Some(destination) = entry.addr {
             actual.fdb.entry((device.clone(), mac)).or_default().insert(destination);
         }
     }

@@ -59,8 +59,13 @@ pub(super) fn encode(
         Change::RemoveAddress { device, address } => writer.address(RTM_DELADDR, device, address, None),
         Change::SetNeighbour { device, address, mac } => writer.set_neighbour(device, *address, *mac),
         Change::RemoveNeighbour { device, address } => writer.remove_neighbour(device, *address),
-        Change::SetFdb(entry) => writer.fdb(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, entry),
-        Change::RemoveFdb(entry) => writer.fdb(RTM_DELNEIGH, 0, entry),
+        Change::SetFdb(FdbEntry { device, mac, destination }) => {
+            writer.fdb(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, device, *mac, Some(*destination))
+        }
+        Change::ClearFdb { device, mac } => writer.fdb(RTM_DELNEIGH, 0, device, *mac, None),
+        Change::RemoveFdb(FdbEntry { device, mac, destination }) => {
+            writer.fdb(RTM_DELNEIGH, 0, device, *mac, Some(*destination))
+        }
         Change::AddRoute { key, form } => writer.add_route(NLM_F_CREATE | NLM_F_EXCL, key, form),
         Change::ReplaceRoute { key, form } => writer.add_route(NLM_F_CREATE | NLM_F_REPLACE, key, form),
         Change::RemoveRoute { key, route } => writer.remove_route(key, route.protocol, &route.form),
@@ -213,11 +218,18 @@ impl<I: Indexes> Writer<'_, I> {
         Ok(())
     }
 
-    fn fdb(&mut self, kind: u16, flags: u16, entry: &FdbEntry) -> Encoded {
-        let header = neighbour_header(AF_BRIDGE, self.index(&entry.device)?, NUD_PERMANENT, NTF_SELF);
+    fn fdb(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        device: &InterfaceName,
+        mac: Mac,
+        destination: Option<IpAddr>,
+    ) -> Encoded {
+        let header = neighbour_header(AF_BRIDGE, self.index(device)?, NUD_PERMANENT, NTF_SELF);
         let open = self.batch.begin(kind, flags, self.sequence, &header);
-        self.batch.attribute(NDA_LLADDR, &entry.mac.0);
-        self.batch.address(NDA_DST, entry.destination);
+        self.batch.attribute(NDA_LLADDR, &mac.0);
+        destination.iter().for_each(|destination| self.batch.address(NDA_DST, *destination));
         self.batch.end(open);
         Ok(())
     }

@@ -169,3 +169,38 @@ async fn forwarding_entries_of_others_stay() {
     assert!(netlink.cleanup(&desired.ownership).await.unwrap().is_empty());
     assert_eq!(theirs(), before);
 }
+
+/// The kernel says that it replaces an entry by a next hop object, and keeps it.
+#[tokio::test]
+async fn forwarding_entries_unlike_ours_go_and_ours_come_in_their_place() {
+    let machine = dual_machine();
+    for (group, via) in [(6, "172.16.6.9"), (8, "2001:db8::9")] {
+        machine.ip(&format!("nexthop add id {} via {via} fdb", group - 1));
+        machine.ip(&format!("nexthop add id {group} group {} fdb", group - 1));
+    }
+    let desired = desired(&three_dual_nodes());
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &desired).await;
+    for (device, group, stranger) in
+        [("vxlan.calico", 6, "172.16.6.9"), ("vxlan-v6.calico", 8, "2001:db8::9")]
+    {
+        let shown = || machine.run(&format!("bridge fdb show dev {device}"));
+        let (before, others) = (shown(), machine.ip("nexthop show"));
+        let ours = before.split_whitespace().next().unwrap();
+        for drift in [
+            format!("del {ours} dev {device} self ; add {ours} dev {device} nhid {group} self permanent"),
+            format!("append 02:00:00:00:00:07 dev {device} nhid {group} self permanent"),
+            format!("append 02:00:00:00:00:07 dev {device} dst {stranger} port 9999 self permanent"),
+            format!(
+                "append 00:00:00:00:00:00 dev {device} dst {stranger} self permanent ; \
+                 append 00:00:00:00:00:00 dev {device} dst {stranger} port 9999 self permanent"
+            ),
+        ] {
+            drift.split(" ; ").for_each(|step| drop(machine.run(&format!("bridge fdb {step}"))));
+            assert_ne!(sorted(&shown()), sorted(&before), "{drift} changes nothing");
+            settle(&mut netlink, &desired).await;
+            assert_eq!(sorted(&shown()), sorted(&before), "{drift}");
+        }
+        assert_eq!(machine.ip("nexthop show"), others);
+    }
+}

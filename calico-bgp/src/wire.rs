@@ -32,7 +32,7 @@ use crate::session::Peering;
 pub(crate) const HEADER_LEN: usize = 19;
 /// The longest message of RFC 4271.
 pub const MAX_MESSAGE: usize = 4096;
-/// The longest message where both sides announced extended messages (RFC 8654).
+/// The longest message for who announced extended messages (RFC 8654).
 pub const MAX_EXTENDED_MESSAGE: usize = 65535;
 
 /// What two speakers agreed on, as far as reading and writing messages goes.
@@ -46,8 +46,11 @@ pub struct Dialect {
     pub path_ids_in: PerFamily<PathIds>,
     /// Where sent prefixes have path identifiers.
     pub path_ids_out: PerFamily<PathIds>,
-    /// The longest message either side sends, in octets: [`MAX_MESSAGE`] or [`MAX_EXTENDED_MESSAGE`].
-    pub max_len: usize,
+    /// The longest message that may come in, in octets: [`MAX_EXTENDED_MESSAGE`] where we announced that we take it, whatever
+    /// the peer takes (RFC 8654 section 4), else [`MAX_MESSAGE`].
+    pub max_len_in: usize,
+    /// The longest message that is sent: the same, where the peer announced it.
+    pub max_len_out: usize,
 }
 
 impl Dialect {
@@ -59,7 +62,8 @@ impl Dialect {
             peering,
             path_ids_in: PerFamily::default(),
             path_ids_out: PerFamily::default(),
-            max_len: MAX_MESSAGE,
+            max_len_in: MAX_MESSAGE,
+            max_len_out: MAX_MESSAGE,
         }
     }
 }

@@ -17,7 +17,7 @@ fn dialect(bits: u8) -> Dialect {
     Dialect {
         as_width: if pick(2) { AsWidth::Two } else { AsWidth::Four },
         path_ids_in: PerFamily { v4: ids, v6: ids },
-        max_len: MAX_EXTENDED_MESSAGE,
+        max_len_in: MAX_EXTENDED_MESSAGE,
         ..Dialect::plain(if pick(4) { Peering::External } else { Peering::Internal })
     }
 }
@@ -51,7 +51,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn tell_on(attributes: &Attributes) {
-    let inside = Dialect { max_len: MAX_EXTENDED_MESSAGE, ..Dialect::plain(Peering::Internal) };
+    let inside = Dialect { max_len_out: MAX_EXTENDED_MESSAGE, ..Dialect::plain(Peering::Internal) };
     let prefix = "10.0.0.0/8".parse().ok().and_then(calico_bgp::wire::Prefix::<Ipv4Addr>::of).expect("a prefix");
     let mut messages = Vec::new();
     let nlri = [Nlri { prefix, path_id: 0 }];

@@ -152,17 +152,18 @@ impl Terms {
         let path_ids = |sender: PerFamily<AddPath>, receiver: PerFamily<AddPath>| {
             PerFamily::<PathIds>::new(|family: Family| AddPath::between(sender[family], receiver[family]))
         };
+        let longest = |hearer: &Capabilities| match hearer.features.contains(&Feature::ExtendedMessages) {
+            true => MAX_EXTENDED_MESSAGE,
+            false => MAX_MESSAGE,
+        };
         Ok(Negotiated {
             dialect: Dialect {
                 as_width: if wide { AsWidth::Four } else { AsWidth::Two },
                 peering,
                 path_ids_in: path_ids(theirs.add_path, ours.add_path),
                 path_ids_out: path_ids(ours.add_path, theirs.add_path),
-                max_len: if features.contains(&Feature::ExtendedMessages) {
-                    MAX_EXTENDED_MESSAGE
-                } else {
-                    MAX_MESSAGE
-                },
+                max_len_in: longest(ours),
+                max_len_out: longest(theirs),
             },
             remote_id: open.router_id,
             hold_time: self.hold_time.min(open.hold_time),

@@ -13,7 +13,7 @@ use crate::rib::names::PathNames;
 use crate::rib::{Packed, Path, PeerId};
 use crate::session::{Negotiated, Peering};
 use crate::wire::open::{Feature, Role};
-use crate::wire::{self, Address, AsWidth, Attributes, Dialect, Nlri, PathIds, Prefix};
+use crate::wire::{Address, AsWidth, Attributes, Dialect, Nlri, PathIds, Prefix};
 
 /// What peers must have in common to be told the same in the same words.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +44,8 @@ impl GroupKey {
             peering: self.peering,
             path_ids_in: ids,
             path_ids_out: ids,
-            max_len: self.max_len,
+            max_len_in: self.max_len,
+            max_len_out: self.max_len,
         }
     }
 }
@@ -193,7 +194,7 @@ pub(crate) fn key_of(config: &PeerConfig, negotiated: &Negotiated, local: IpAddr
         ids: PerFamily::new(|family| dialect.path_ids_out[family] == PathIds::Present),
         extended_next_hop,
         long_lived: negotiated.long_lived.is_some(),
-        max_len: dialect.max_len.min(wire::MAX_EXTENDED_MESSAGE),
+        max_len: dialect.max_len_out,
         communities: config.add_communities.clone(),
         export: config.export.clone(),
         role: config.role.filter(|_| config.peering() == Peering::External),

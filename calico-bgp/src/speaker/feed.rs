@@ -294,7 +294,7 @@ impl Speaker {
             match attributes {
                 None => update::withdraw(&routes, &dialect, &mut emit),
                 Some(attributes) => {
-                    let long = Dialect { max_len: MAX_EXTENDED_MESSAGE, ..dialect };
+                    let long = Dialect { max_len_out: MAX_EXTENDED_MESSAGE, ..dialect };
                     // Attributes that fill even the long form came in one message with a prefix: LOCAL_PREF is all we add.
                     let attributes = &attributes.attributes();
                     let _told = update::announce(attributes, &routes, &dialect, &mut emit)

@@ -10,7 +10,7 @@ use super::{Action, PeerConfig, Speaker};
 use crate::rib::PeerId;
 use crate::session::{ConnectionId, Heard, Input};
 use crate::wire::open::Feature;
-use crate::wire::{self, Dialect, MAX_MESSAGE, MessageType, Open, Refresh, Remedy, Update};
+use crate::wire::{self, Dialect, MessageType, Open, Refresh, Remedy, Update};
 
 /// How many octets one [`Speaker::transmit`] hands out, about.
 const ENOUGH: usize = 64 * 1024;
@@ -51,7 +51,7 @@ impl Speaker {
                 return octets.len();
             };
             let dialect = line.dialect;
-            let heard = match wire::frame(&octets[used..], dialect.max_len) {
+            let heard = match wire::frame(&octets[used..], dialect.max_len_in) {
                 Ok(None) => return used,
                 Err(fault) => malformed(fault),
                 Ok(Some(frame)) => {
@@ -215,7 +215,7 @@ pub(super) fn new_line(local: IpAddr, config: &PeerConfig) -> Line {
         open_in: Box::default(),
         local,
         ports: (0, config.port),
-        dialect: Dialect { max_len: MAX_MESSAGE, ..Dialect::plain(config.peering()) },
+        dialect: Dialect::plain(config.peering()),
         closing: Closing::No,
     }
 }

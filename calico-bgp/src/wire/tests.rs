@@ -406,7 +406,8 @@ fn any_dialect() -> impl Strategy<Value = Dialect> {
             as_width: if narrow { AsWidth::Two } else { AsWidth::Four },
             path_ids_in: PerFamily { v4: ids, v6: ids },
             path_ids_out: PerFamily { v4: ids, v6: ids },
-            max_len: if long { MAX_EXTENDED_MESSAGE } else { MAX_MESSAGE },
+            max_len_in: if long { MAX_EXTENDED_MESSAGE } else { MAX_MESSAGE },
+            max_len_out: if long { MAX_EXTENDED_MESSAGE } else { MAX_MESSAGE },
             ..Dialect::plain(Peering::Internal)
         }
     })
@@ -419,7 +420,7 @@ fn as_told<A: Address>(nlri: &[Nlri<A>], dialect: &Dialect) -> Vec<Nlri<A>> {
 }
 
 fn body_of(message: &[u8], dialect: &Dialect) -> Vec<u8> {
-    let frame = frame(message, dialect.max_len).unwrap().unwrap();
+    let frame = frame(message, dialect.max_len_in).unwrap().unwrap();
     assert_eq!((frame.kind, frame.len), (MessageType::Update, message.len()));
     frame.body.to_vec()
 }
@@ -429,7 +430,7 @@ proptest! {
 
     #[test]
     fn any_octets_decode_without_a_panic(octets in vec(any::<u8>(), 0..200), dialect in any_dialect()) {
-        let _ = frame(&octets, dialect.max_len);
+        let _ = frame(&octets, dialect.max_len_in);
         let _ = Open::decode(&octets);
         let _ = Update::decode(&octets, &dialect);
         let _ = read_refresh(&octets);
@@ -461,7 +462,7 @@ proptest! {
         let mut messages = Vec::new();
         update::announce(&attributes, &nlri, &dialect, |message, _| messages.push(message)).unwrap();
         for message in messages {
-            prop_assert!(message.len() <= dialect.max_len);
+            prop_assert!(message.len() <= dialect.max_len_out);
             let body = body_of(&message, &dialect);
             let update = Update::decode(&body, &dialect).unwrap();
             prop_assert_eq!(&update.faults, &[]);
@@ -481,7 +482,7 @@ proptest! {
         let mut messages = Vec::new();
         update::announce(&attributes, &nlri, &dialect, |message, _| messages.push(message)).unwrap();
         for message in messages {
-            prop_assert!(message.len() <= dialect.max_len);
+            prop_assert!(message.len() <= dialect.max_len_out);
             let body = body_of(&message, &dialect);
             let update = Update::decode(&body, &dialect).unwrap();
             prop_assert_eq!(&update.faults, &[]);
@@ -583,6 +584,6 @@ fn attributes_that_fill_a_message_are_refused_and_not_cut() {
     let nlri = [Nlri { prefix: Prefix::<Ipv4Addr>::of("10.0.0.0/8".parse().unwrap()).unwrap(), path_id: 0 }];
     let refused = update::announce(&attributes, &nlri, &external(), |_, _| panic!("nothing fits"));
     assert_eq!(refused, Err(update::TooLong { limit: MAX_MESSAGE }));
-    let long = Dialect { max_len: MAX_EXTENDED_MESSAGE, ..external() };
+    let long = Dialect { max_len_out: MAX_EXTENDED_MESSAGE, ..external() };
     assert!(update::announce(&attributes, &nlri, &long, |_, _| {}).is_ok());
 }

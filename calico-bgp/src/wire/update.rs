@@ -166,7 +166,7 @@ pub fn announce<A: Address>(
     attributes.encode(dialect.as_width, next_hop, &mut shared);
     let mp_head = mp_reach_head::<A>(attributes.next_hop);
     let overhead = HEADER_LEN + 4 + shared.len() + if classic { 0 } else { 4 + mp_head.len() };
-    let limit = dialect.max_len;
+    let limit = dialect.max_len_out;
     let longest = usize::from(A::BITS) / 8 + 1 + if ids == PathIds::Present { 4 } else { 0 };
     let Some(room) = limit.checked_sub(overhead).filter(|room| *room >= longest) else {
         return Err(TooLong { limit });
@@ -200,7 +200,7 @@ pub fn withdraw<A: Address>(
     mut emit: impl FnMut(Vec<u8>, &[Nlri<A>]),
 ) {
     let ids = dialect.path_ids_out[A::FAMILY];
-    let room = dialect.max_len - HEADER_LEN - 4 - 7;
+    let room = dialect.max_len_out - HEADER_LEN - 4 - 7;
     for chunk in (Chunks { rest: prefixes, room, ids }) {
         let nlri_len: usize = chunk.iter().map(|nlri| nlri.encoded_len(ids)).sum();
         let mut message = begin_message(MessageType::Update);

@@ -12,7 +12,7 @@ use calico_model::Community;
 use calico_model::resource::filter::{AddCommunity, FilterAction, FilterOperation, FilterRule};
 
 use crate::hostile::{EVIL, GOOD, Rig, message, update};
-use crate::world::{asn, ip};
+use crate::world::asn;
 
 /// Brings a peer up that says these of itself.
 fn establish(rig: &mut Rig, from: &str, number: u32, capabilities: Capabilities) -> ConnectionId {
@@ -184,12 +184,19 @@ fn what_fits_long_messages_only_is_told_to_those_who_take_them() {
 }
 
 #[test]
-fn a_long_message_from_who_did_not_say_it_would_send_any_ends_the_session() {
+fn a_long_message_is_taken_from_who_takes_none() {
     let mut rig = Rig::new();
     let teller = establish(&mut rig, EVIL, 65066, wide(65066));
-    rig.sent(teller);
-    rig.receive(teller, &message(2, &vec![0; 4078]));
-    let said = rig.notification(teller).unwrap();
+    rig.receive(teller, &update(&with_path(AsWidth::Four, &[attribute(0xc0, 8, &communities())]), &[8, 20]));
+    assert_eq!(rig.speaker.routes()[0].attributes.communities().len(), 1100);
+    assert_eq!(rig.state(EVIL), calico_bgp::session::State::Established);
+}
+
+#[test]
+fn a_long_message_before_anybody_said_what_it_takes_ends_the_session() {
+    let mut rig = Rig::new();
+    let stranger = rig.accept(EVIL);
+    rig.receive(stranger, &message(2, &vec![0; 4078]));
+    let said = rig.notification(stranger).unwrap();
     assert_eq!((said.kind(), said.data), ((1, 2), vec![0x10, 1]));
-    assert_eq!(rig.speaker.status().into_iter().filter(|peer| peer.address == ip(EVIL)).count(), 1);
 }

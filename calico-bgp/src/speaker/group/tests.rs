@@ -151,7 +151,7 @@ impl Bench {
         let dialect = self.groups[*home].key.dialect();
         let belief = self.beliefs.entry(member).or_default();
         let mut rest = &out[..];
-        while let Some(frame) = wire::frame(rest, dialect.max_len).unwrap() {
+        while let Some(frame) = wire::frame(rest, dialect.max_len_in).unwrap() {
             let update = Update::decode(frame.body, &dialect).unwrap();
             belief.retain(|nlri, _| !update.withdrawn.iter().any(|gone| gone == *nlri));
             let med = update.attributes.and_then(|a| a.med);

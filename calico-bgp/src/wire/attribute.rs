@@ -95,9 +95,43 @@ pub struct Extra {
     pub only_to_customer: Option<u32>,
     /// Transitive attributes that we do not know, in ascending order of type.
     pub unknown: Box<[UnknownAttribute]>,
+    /// Which of the above some speaker before us passed on without knowing it.
+    pub partial: Partial,
+}
+
+/// The types of attributes that came with the partial bit, which nobody may take from them (RFC 4271 section 5): those of
+/// optional transitive ones that we know. The others have their flags beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Partial(u64);
+
+impl Partial {
+    /// Marks an attribute by its type.
+    #[must_use]
+    pub fn and(self, kind: u8) -> Self {
+        Self(self.0 | 1u64.checked_shl(kind.into()).unwrap_or(0))
+    }
+
+    /// Reports whether the attribute of this type is marked.
+    #[must_use]
+    pub fn contains(self, kind: u8) -> bool {
+        self.0.checked_shr(kind.into()).is_some_and(|marks| marks & 1 != 0)
+    }
 }
 
 impl Extra {
+    /// Takes the marks from attributes that are not there, or keep their own.
+    fn forget_marks(&mut self) {
+        let there = [
+            (code::AGGREGATOR, self.aggregator.is_some()),
+            (code::COMMUNITIES, !self.communities.is_empty()),
+            (code::EXTENDED_COMMUNITIES, !self.extended_communities.is_empty()),
+            (code::LARGE_COMMUNITIES, !self.large_communities.is_empty()),
+            (code::ONLY_TO_CUSTOMER, self.only_to_customer.is_some()),
+        ];
+        let marked = there.iter().filter(|(kind, there)| *there && self.partial.contains(*kind));
+        self.partial = marked.fold(Partial::default(), |partial, (kind, _)| partial.and(*kind));
+    }
+
     /// Takes out the extended communities that stay inside the AS (RFC 4360 section 6, RFC 5701 section 2).
     pub(crate) fn leave_as(&mut self) {
         const STAYS: u8 = 0x40;
@@ -164,6 +198,7 @@ impl Attributes {
     pub fn change_extra(&mut self, change: impl FnOnce(&mut Extra)) {
         let mut extra = self.extra.take().unwrap_or_default();
         change(&mut extra);
+        extra.forget_marks();
         self.extra = (*extra != *NOTHING).then_some(extra);
     }
 
@@ -237,6 +272,7 @@ impl Attributes {
         use code::*;
         use flag::*;
         let extra = self.extra();
+        let passed_on = |kind| OPTIONAL | TRANSITIVE | if extra.partial.contains(kind) { PARTIAL } else { 0 };
         put(out, TRANSITIVE, ORIGIN, &[self.origin as u8]);
         put_with(out, TRANSITIVE, AS_PATH, |out| self.as_path.encode(width, out));
         if let (NextHopAttribute::Write, IpAddr::V4(next_hop)) = (next_hop, self.next_hop) {
@@ -253,7 +289,7 @@ impl Attributes {
         }
         let narrow_aggregator = extra.aggregator.map(|(asn, _)| u16::try_from(asn.get()));
         if let Some((asn, addr)) = extra.aggregator {
-            put_with(out, OPTIONAL | TRANSITIVE, AGGREGATOR, |out| {
+            put_with(out, passed_on(AGGREGATOR), AGGREGATOR, |out| {
                 match width {
                     AsWidth::Four => out.extend_from_slice(&asn.get().to_be_bytes()),
                     AsWidth::Two => {
@@ -264,7 +300,9 @@ impl Attributes {
                 out.extend_from_slice(&addr.octets());
             });
         }
-        put_list(out, COMMUNITIES, &extra.communities, |c, out| out.extend_from_slice(&c.to_be_bytes()));
+        put_list(out, passed_on(COMMUNITIES), COMMUNITIES, &extra.communities, |c, out| {
+            out.extend_from_slice(&c.to_be_bytes());
+        });
         if let Some(originator) = extra.originator_id {
             put(out, OPTIONAL, ORIGINATOR_ID, &originator.octets());
         }
@@ -273,9 +311,15 @@ impl Attributes {
                 extra.cluster_list.iter().for_each(|id| out.extend_from_slice(&id.octets()));
             });
         }
-        put_list(out, EXTENDED_COMMUNITIES, &extra.extended_communities, |c, out| {
-            out.extend_from_slice(&c.to_be_bytes());
-        });
+        put_list(
+            out,
+            passed_on(EXTENDED_COMMUNITIES),
+            EXTENDED_COMMUNITIES,
+            &extra.extended_communities,
+            |c, out| {
+                out.extend_from_slice(&c.to_be_bytes());
+            },
+        );
         if width == AsWidth::Two && self.as_path.has_wide_numbers() {
             put_with(out, OPTIONAL | TRANSITIVE, AS4_PATH, |out| self.as_path.encode(AsWidth::Four, out));
         }
@@ -286,11 +330,17 @@ impl Attributes {
                 out.extend_from_slice(&addr.octets());
             });
         }
-        put_list(out, LARGE_COMMUNITIES, &extra.large_communities, |parts, out| {
-            parts.iter().for_each(|part| out.extend_from_slice(&part.to_be_bytes()));
-        });
+        put_list(
+            out,
+            passed_on(LARGE_COMMUNITIES),
+            LARGE_COMMUNITIES,
+            &extra.large_communities,
+            |parts, out| {
+                parts.iter().for_each(|part| out.extend_from_slice(&part.to_be_bytes()));
+            },
+        );
         if let Some(asn) = extra.only_to_customer {
-            put(out, OPTIONAL | TRANSITIVE, ONLY_TO_CUSTOMER, &asn.to_be_bytes());
+            put(out, passed_on(ONLY_TO_CUSTOMER), ONLY_TO_CUSTOMER, &asn.to_be_bytes());
         }
         for unknown in &extra.unknown {
             put(out, unknown.flags, unknown.kind, &unknown.value);
@@ -311,11 +361,9 @@ fn sorted<T: Ord>(mut values: Vec<T>) -> Box<[T]> {
     values.into()
 }
 
-fn put_list<T>(out: &mut Vec<u8>, kind: u8, values: &[T], write: impl Fn(&T, &mut Vec<u8>)) {
+fn put_list<T>(out: &mut Vec<u8>, flags: u8, kind: u8, values: &[T], write: impl Fn(&T, &mut Vec<u8>)) {
     if !values.is_empty() {
-        put_with(out, flag::OPTIONAL | flag::TRANSITIVE, kind, |out| {
-            values.iter().for_each(|v| write(v, out))
-        });
+        put_with(out, flags, kind, |out| values.iter().for_each(|v| write(v, out)));
     }
 }
 

@@ -219,6 +219,9 @@ impl<'a> Decoded<'a> {
             _ if flags & flag::TRANSITIVE != 0 => self.keep_unknown(flags, kind, value),
             _ => {}
         }
+        if flags & flag::PARTIAL != 0 {
+            self.extra.partial = self.extra.partial.and(kind);
+        }
         Ok(())
     }
 

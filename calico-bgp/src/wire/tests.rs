@@ -8,7 +8,7 @@ use calico_model::{AsNumber, Community, Family};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::attribute::{UnknownAttribute, flag};
+use super::attribute::{Partial, UnknownAttribute, flag};
 use super::open::{
     AddPath, Feature, Forwarding, GracefulRestart, LongLivedFamily, LongLivedRestart, OnNotification,
     RestartState,
@@ -373,7 +373,8 @@ pub(crate) fn any_attributes(next_hop: std::net::IpAddr) -> impl Strategy<Value 
         proptest::option::of((any_as(), any::<[u8; 4]>())),
         vec(any::<u8>(), 0..300),
     );
-    (first, second).prop_map(move |((origin, path, med, local_pref), rest)| {
+    let partial = vec(prop_oneof![Just(7u8), Just(8), Just(16), Just(32), Just(35)], 0..5);
+    (first, second, partial).prop_map(move |((origin, path, med, local_pref), rest, partial)| {
         let (otc, communities, extended, mut large, clusters, aggregator, unknown) = rest;
         let mut attributes = Attributes::originated(next_hop);
         attributes.origin = Origin::from_code(origin).unwrap();
@@ -390,6 +391,7 @@ pub(crate) fn any_attributes(next_hop: std::net::IpAddr) -> impl Strategy<Value 
             extra.originator_id = clusters.first().map(|id| Ipv4Addr::from(*id));
             extra.cluster_list = clusters.iter().map(|id| Ipv4Addr::from(*id)).collect();
             extra.aggregator = aggregator.map(|(asn, addr)| (asn, addr.into()));
+            extra.partial = partial.into_iter().fold(Partial::default(), Partial::and);
             if !unknown.is_empty() {
                 let flags = flag::OPTIONAL | flag::TRANSITIVE | flag::PARTIAL;
                 extra.unknown = [UnknownAttribute { flags, kind: 99, value: unknown.into() }].into();

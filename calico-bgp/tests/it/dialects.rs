@@ -157,6 +157,31 @@ fn extended_communities_that_are_not_transitive_stay_inside_the_as() {
     assert!(!finds(&body, &[0xc0, 25]), "{body:02x?}");
 }
 
+#[test]
+fn an_attribute_that_somebody_did_not_know_is_marked_for_good() {
+    let mut rig = Rig::new();
+    let teller = establish(&mut rig, EVIL, 65066, wide(65066));
+    let hearer = establish(&mut rig, GOOD, 65002, wide(65002));
+    let all: [(u8, Vec<u8>); 5] = [
+        (7, vec![0, 0, 0, 7, 10, 9, 8, 7]),
+        (8, vec![0, 7, 0, 1]),
+        (16, vec![0, 2, 0, 7, 0, 0, 0, 1]),
+        (32, vec![0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 2]),
+        (35, vec![0, 0, 0, 7]),
+    ];
+    for marked in 0..=all.len() {
+        let flags = |at: usize| if at == marked { 0xe0 } else { 0xc0 };
+        let each = all.iter().enumerate().map(|(at, (kind, value))| attribute(flags(at), *kind, value));
+        let each: Vec<Vec<u8>> = each.collect();
+        rig.receive(teller, &update(&with_path(AsWidth::Four, &each), &[8, 20]));
+        let body = told(&mut rig, hearer);
+        for (at, (kind, value)) in all.iter().enumerate() {
+            let expected = [&[flags(at), *kind, value.len() as u8], &value[..]].concat();
+            assert!(finds(&body, &expected), "type {kind} where {marked} is marked: {body:02x?}");
+        }
+    }
+}
+
 /// 1,100 communities: 4,400 octets.
 fn communities() -> Vec<u8> {
     (0..1100u32).flat_map(|n| (65066 << 16 | n).to_be_bytes()).collect()

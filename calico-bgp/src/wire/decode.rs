@@ -165,7 +165,7 @@ impl<'a> Decoded<'a> {
             }
             code::ATOMIC_AGGREGATE => return Err(discard("the length is wrong")),
             code::AGGREGATOR if flags & CLASS != CLASS => expect_class(flags, CLASS, kind)?,
-            code::AGGREGATOR => self.extra.aggregator = Some(aggregator(value, dialect.as_width)?),
+            code::AGGREGATOR => self.extra.aggregator = Some(aggregator(value, kind, dialect.as_width)?),
             code::COMMUNITIES => {
                 expect_class(flags, flag::OPTIONAL | flag::TRANSITIVE, kind)?;
                 self.extra.communities =
@@ -196,7 +196,7 @@ impl<'a> Decoded<'a> {
             code::AS4_PATH => {
                 self.as4_path = Some(AsPath::decode_through_old(value).map_err(discard)?);
             }
-            code::AS4_AGGREGATOR => self.as4_aggregator = Some(aggregator(value, AsWidth::Four)?),
+            code::AS4_AGGREGATOR => self.as4_aggregator = Some(aggregator(value, kind, AsWidth::Four)?),
             code::IPV6_EXTENDED_COMMUNITIES => {
                 expect_class(flags, flag::OPTIONAL | flag::TRANSITIVE, kind)?;
                 multiple_of::<20>(value, kind)?;
@@ -352,13 +352,13 @@ fn large(octets: &[u8; 12]) -> [u32; 3] {
     std::array::from_fn(|_| reader.u32().unwrap_or_default())
 }
 
-fn aggregator(value: &[u8], width: AsWidth) -> Result<(AsNumber, Ipv4Addr), DecodeError> {
+fn aggregator(value: &[u8], kind: u8, width: AsWidth) -> Result<(AsNumber, Ipv4Addr), DecodeError> {
     let mut reader = Reader::new(value);
     let asn = match width {
         AsWidth::Two => reader.u16().map(u32::from),
         AsWidth::Four => reader.u32(),
     };
-    let fault = |problem| DecodeError::discard(code::AGGREGATOR, problem);
+    let fault = |problem| DecodeError::discard(kind, problem);
     match (asn, reader.array::<4>(), reader.is_empty()) {
         (Some(asn), Some(addr), true) => {
             Ok((AsNumber::new(asn).ok_or(fault("the aggregator is AS 0"))?, addr.into()))

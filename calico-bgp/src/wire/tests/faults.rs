@@ -79,6 +79,20 @@ fn a_link_local_address_is_a_next_hop_only_behind_a_global_one() {
     }
 }
 
+#[test]
+fn a_fault_of_the_aggregator_in_wide_numbers_is_told_under_its_own_type() {
+    for (value, problem) in [(&[0; 5][..], "the length is wrong"), (&[0; 8], "the aggregator is AS 0")] {
+        let message = body(&[
+            origin(),
+            attribute(0x40, 2, &[2, 1, 0xfd, 0xe9]),
+            next_hop(),
+            attribute(0xc0, 18, value),
+        ]);
+        let update = Update::decode(&message, &narrow()).unwrap();
+        assert_eq!(update.faults, [DecodeError::discard(18, problem)]);
+    }
+}
+
 fn narrow() -> Dialect {
     Dialect { as_width: AsWidth::Two, ..external() }
 }

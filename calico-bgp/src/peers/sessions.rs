@@ -75,21 +75,17 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
     let scope = |peer: &BgpPeer| u8::from(!is_global(peer));
     let mut resources: Vec<&BgpPeer> = snapshot.bgp_peers.values().map(|peer| &peer.spec).collect();
     resources.sort_by_key(|peer| scope(peer));
-    let mut asked: Vec<Wanted<'_>> = here.mesh().collect();
-    for peer in resources.iter().copied() {
-        if applies(peer, local) {
-            asked.extend(here.named(peer));
-        }
-        if peer.reverse_peering != Some(ReversePeering::Manual) {
-            asked.extend(here.reversed(peer));
-        }
-    }
+    let ours = || resources.iter().copied().filter(|peer| applies(peer, local));
+    let answered = resources.iter().filter(|peer| peer.reverse_peering != Some(ReversePeering::Manual));
+    // What a resource says of this node counts before what follows from what another says of the peer.
+    let asked = here.mesh().chain(ours().flat_map(|peer| here.named(peer)));
+    let asked = asked.chain(answered.flat_map(|peer| here.reversed(peer)));
     let mut wanted: BTreeMap<IpAddr, Wanted<'_>> = BTreeMap::new();
     for session in asked {
         wanted.entry(session.config.address).or_insert(session);
     }
     let mut ranges: BTreeMap<Cidr, (u32, Wanted<'_>)> = BTreeMap::new();
-    for peer in resources.iter().filter(|peer| applies(peer, local)) {
+    for peer in ours() {
         if let Some((network, limit, session)) = here.range(peer) {
             ranges.entry(network).or_insert((limit, session));
         }

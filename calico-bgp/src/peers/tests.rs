@@ -9,6 +9,7 @@ use crate::wire::Attributes;
 use calico_model::Community;
 use calico_model::resource::bgp;
 
+mod order;
 mod services;
 mod settings;
 

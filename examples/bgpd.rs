@@ -1,7 +1,9 @@
 //! A stand-alone BGP daemon for labs and load tests: the library behind a TOML file and a Unix socket.
 //!
 //! `cargo run --release --example bgpd -- --config FILE` runs it; `echo peers | nc -U /run/bgpd.sock` (or `routes`, or
-//! `counters`) asks it. A file must say `local_as`, `router_id`, `socket`, and each peer's `address` and `as`:
+//! `counters`) asks it. A file must say `local_as`, `router_id`, `socket`, and each peer's `address` and `as`. With
+//! `require_policy` nothing passes to or from another AS unless `export` or `import` says so (RFC 8212). `role` is what we
+//! are to the peer (RFC 9234); one that tells more than `max_prefixes` of a family is stopped.
 //!
 //! ```toml
 //! local_as = 65001
@@ -9,40 +11,37 @@
 //! cluster_id = "1.0.0.1"
 //! listen = ["0.0.0.0:179"]
 //! networks = ["10.1.0.0/16"]
+//! require_policy = true
 //! socket = "/run/bgpd.sock"
 //! peer = [{ address = "10.0.0.2", port = 179, as = 65002, families = ["ipv4"], add_path = true, password = "secret",
-//!           passive = false, reflector_client = false, export = true }]
+//!           passive = false, reflector_client = false, export = true, import = true, role = "peer", max_prefixes = 1000 }]
 //! ```
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
 
-use calico_bgp::filter::{Policy, Program};
-use calico_bgp::net::{self, Handle};
 use calico_bgp::session::Initiation;
-use calico_bgp::speaker::{Exchange, Password, Reflection};
+use calico_bgp::speaker::{Exchange, MaxPrefixes, Password, Reflection};
 use calico_bgp::wire::open::AddPath;
-use calico_bgp::{Origination, PeerConfig, PeerStatus, RouteStatus, SpeakerConfig};
-use calico_model::{AsNumber, Cidr, Family, RouterId};
+use calico_bgp::{Origination, PeerConfig, PeerStatus, RouteStatus, SpeakerConfig, net};
+use calico_model::{AsNumber, Cidr, RouterId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+const NO_AS: &str = "0 is no AS number";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    local_as: NonZeroU32,
+    local_as: u32,
     router_id: RouterId,
-    #[serde(default)]
-    listen: Vec<SocketAddr>,
+    listen: Option<Vec<SocketAddr>>,
     cluster_id: Option<Ipv4Addr>,
-    #[serde(default)]
-    networks: Vec<Cidr>,
+    networks: Option<Vec<Cidr>>,
+    require_policy: Option<bool>,
     socket: std::path::PathBuf,
-    #[serde(default)]
-    peer: Vec<Peer>,
+    peer: Option<Vec<Peer>>,
 }
 
 #[derive(Deserialize)]
@@ -50,39 +49,38 @@ struct File {
 struct Peer {
     address: IpAddr,
     port: Option<u16>,
-    r#as: NonZeroU32,
+    r#as: u32,
     families: Option<Vec<String>>,
     reflector_client: Option<bool>,
     passive: Option<bool>,
     password: Option<String>,
     add_path: Option<bool>,
     export: Option<bool>,
-}
-
-fn asn(number: NonZeroU32) -> AsNumber {
-    AsNumber::new(number.get()).expect("only 0 is no AS number")
+    import: Option<bool>,
+    role: Option<String>,
+    max_prefixes: Option<u32>,
 }
 
 impl Peer {
-    fn config(&self, local_as: AsNumber) -> Result<PeerConfig, Failure> {
-        let fault = |words: &str| Failure::from(format!("peer {}: {words}", self.address));
-        let mut config = PeerConfig::new(self.address, asn(self.r#as), local_as);
+    fn config(&self, local_as: AsNumber, requires_policy: bool) -> Result<PeerConfig, Failure> {
+        let remote_as = AsNumber::new(self.r#as).ok_or(NO_AS)?;
+        let mut config = PeerConfig::new(self.address, remote_as, local_as);
         config.port = self.port.unwrap_or(config.port);
-        if let Some(names) = &self.families {
-            let of = |name: &String| Family::ALL.into_iter().find(|f| f.to_string().to_lowercase() == *name);
-            let families = names.iter().map(of).collect::<Option<_>>();
-            config.families = families.ok_or_else(|| fault("families are ipv4 and ipv6"))?;
-        }
+        config.families = self.families.as_ref().map_or(Ok(config.families), |n| n.join(" ").parse())?;
         config.reflection =
             if self.reflector_client == Some(true) { Reflection::Client } else { Reflection::NonClient };
         config.initiation = if self.passive == Some(true) { Initiation::Passive } else { Initiation::Active };
         config.add_path = if self.add_path == Some(true) { AddPath::Both } else { AddPath::Neither };
-        if self.export == Some(false) {
-            config.export = Exchange::Filtered(Policy::new(Program::closed()));
-        }
-        if let Some(text) = &self.password {
-            config.password = Some(Password::new(text).ok_or_else(|| fault("passwords: 1 to 80 octets"))?);
-        }
+        let exchange = |said: Option<bool>| match said {
+            Some(false) => Exchange::nothing(),
+            None if requires_policy => Exchange::Unsaid,
+            Some(true) | None => Exchange::Everything,
+        };
+        (config.import, config.export) = (exchange(self.import), exchange(self.export));
+        let key = |text: &String| Password::new(text).ok_or("a password has 1 to 80 octets");
+        config.password = self.password.as_ref().map(key).transpose()?;
+        config.role = self.role.as_deref().map(str::parse).transpose()?;
+        config.max_prefixes = self.max_prefixes.map(MaxPrefixes::new);
         Ok(config)
     }
 }
@@ -92,12 +90,15 @@ async fn main() -> Result<(), Failure> {
     let path = std::env::args().skip_while(|w| w != "--config").nth(1).ok_or("usage: bgpd --config FILE")?;
     let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
     let file: File = toml::from_str(&text).map_err(|error| format!("{path}: {error}"))?;
-    let peers = file.peer.iter().map(|peer| peer.config(asn(file.local_as))).collect::<Result<_, _>>()?;
-    let mut config = SpeakerConfig::new(asn(file.local_as), file.router_id);
+    let local_as = AsNumber::new(file.local_as).ok_or(NO_AS)?;
+    let strict = file.require_policy == Some(true);
+    let read = |p: &Peer| p.config(local_as, strict).map_err(|e| format!("peer {}: {e}", p.address));
+    let peers = file.peer.iter().flatten().map(read).collect::<Result<_, _>>()?;
+    let mut config = SpeakerConfig::new(local_as, file.router_id);
     config.cluster_id = file.cluster_id;
     config.default_local_pref = 100;
-    let speaker = net::spawn(&file.listen, config)?;
-    let networks = file.networks.iter().map(|cidr| (*cidr, Origination::default()));
+    let speaker = net::spawn(file.listen.as_deref().unwrap_or_default(), config)?;
+    let networks = file.networks.iter().flatten().map(|cidr| (*cidr, Origination::default()));
     speaker.set_originated(networks.collect()).await?;
     speaker.set_peers(peers).await?;
     let _absent = std::fs::remove_file(&file.socket);
@@ -115,7 +116,7 @@ async fn main() -> Result<(), Failure> {
     Ok(std::fs::remove_file(&file.socket)?)
 }
 
-async fn answer(stream: UnixStream, speaker: Handle) -> Result<(), Failure> {
+async fn answer(stream: UnixStream, speaker: net::Handle) -> Result<(), Failure> {
     let (from, mut to) = stream.into_split();
     let mut lines = BufReader::new(from).lines();
     while let Some(line) = lines.next_line().await? {
@@ -136,9 +137,8 @@ fn peer(p: &PeerStatus) -> Value {
             "prefixesIn": p.prefixes_in.v4 + p.prefixes_in.v6, "prefixesOut": p.prefixes_out.v4 + p.prefixes_out.v6 })
 }
 
-fn counters(p: &PeerStatus) -> Value {
-    let c = &p.counters;
-    json!({ "address": p.address, "messagesIn": c.messages_in, "messagesOut": c.messages_out, "updatesIn": c.updates_in,
+fn counters(PeerStatus { address, counters: c, .. }: &PeerStatus) -> Value {
+    json!({ "address": address, "messagesIn": c.messages_in, "messagesOut": c.messages_out, "updatesIn": c.updates_in,
             "updatesOut": c.updates_out, "faultsIn": c.faults_in, "refusedIn": c.refused_in, "established": c.established })
 }
 

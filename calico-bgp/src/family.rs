@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::ops::{Index, IndexMut};
+use std::str::FromStr;
 
-use calico_model::Family;
+use calico_model::{Family, ParseError};
 
 /// One value for each address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, PartialOrd, Ord)]
@@ -98,8 +99,40 @@ impl FromIterator<Family> for FamilySet {
     }
 }
 
+impl FromStr for FamilySet {
+    type Err = ParseError;
+
+    /// Reads `ipv4`, `ipv6`, or both with a space between them, whatever their case.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let family = |word: &str| {
+            let family = Family::ALL.into_iter().find(|family| family.to_string().eq_ignore_ascii_case(word));
+            family.ok_or_else(|| ParseError::new(word, "an address family: ipv4 or ipv6"))
+        };
+        text.split_whitespace().map(family).collect()
+    }
+}
+
 impl fmt::Debug for FamilySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_read_by_their_names() {
+        for (text, families) in [
+            ("ipv4", FamilySet::V4),
+            ("IPv6", FamilySet::V6),
+            ("ipv6 ipv4", FamilySet::BOTH),
+            ("", FamilySet::NONE),
+        ] {
+            assert_eq!(text.parse(), Ok(families));
+        }
+        let fault = "ipv4 vpn".parse::<FamilySet>().unwrap_err();
+        assert_eq!(fault.value, "vpn");
     }
 }

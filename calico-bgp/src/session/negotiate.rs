@@ -1,11 +1,12 @@
 //! What two OPENs make together.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use calico_model::{AsNumber, Family, RouterId};
+use calico_model::{AsNumber, Family, ParseError, RouterId};
 
 use crate::family::{FamilySet, PerFamily};
-use crate::wire::open::{AddPath, Feature, GracefulRestart, LongLivedRestart, OnNotification};
+use crate::wire::open::{AddPath, Feature, GracefulRestart, LongLivedRestart, OnNotification, Role};
 use crate::wire::{
     AsWidth, Capabilities, Dialect, HoldTime, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, Notification, Open, PathIds,
 };
@@ -96,6 +97,22 @@ pub enum Roles {
     Lenient,
     /// It must say a role that faces ours.
     Strict,
+}
+
+impl FromStr for Role {
+    type Err = ParseError;
+
+    /// Reads a role as RFC 9234 names it: `provider`, `rs` (route server), `rs-client`, `customer` or `peer`.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text {
+            "provider" => Ok(Self::Provider),
+            "rs" => Ok(Self::RouteServer),
+            "rs-client" => Ok(Self::RouteServerClient),
+            "customer" => Ok(Self::Customer),
+            "peer" => Ok(Self::Peer),
+            _ => Err(ParseError::new(text, "a role: provider, rs, rs-client, customer or peer")),
+        }
+    }
 }
 
 impl Terms {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::wire::HoldTime;
-use crate::wire::open::{Capabilities, Forwarding, GracefulRestart, OnNotification, RestartState};
+use crate::wire::open::{Capabilities, Forwarding, GracefulRestart, OnNotification, RestartState, Role};
 
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -552,4 +552,18 @@ fn keepalives_come_as_often_as_is_asked_for_and_at_least_three_in_a_hold_time() 
         let sent = gist(&outputs(&mut session)).iter().filter(|output| *output == "KEEPALIVE").count();
         assert!((fewest..=most).contains(&sent), "{wanted:?}: {sent} in 300 s");
     }
+}
+
+#[test]
+fn roles_are_read_as_rfc_9234_names_them() {
+    for (text, role) in [
+        ("provider", Role::Provider),
+        ("rs", Role::RouteServer),
+        ("rs-client", Role::RouteServerClient),
+        ("customer", Role::Customer),
+        ("peer", Role::Peer),
+    ] {
+        assert_eq!(text.parse(), Ok(role));
+    }
+    assert!("Peer".parse::<Role>().is_err() && "".parse::<Role>().is_err());
 }

@@ -13,7 +13,7 @@ pub use bounds::{DynamicPeers, MaxPrefixes, WhenExceeded};
 
 use crate::bfd::BfdConfig;
 use crate::family::FamilySet;
-use crate::filter::{ChangeId, Policy, PrefixSet, Route, Turn, Verdict};
+use crate::filter::{ChangeId, Policy, PrefixSet, Program, Route, Turn, Verdict};
 use crate::session::{Initiation, Peering, Roles};
 use crate::wire::open::{AddPath, Role};
 use crate::wire::{Attributes, HoldTime};
@@ -117,6 +117,12 @@ pub enum Exchange {
 }
 
 impl Exchange {
+    /// Returns what lets nothing pass, because somebody said so.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::Filtered(Policy::new(Program::closed()))
+    }
+
     /// Decides about a route. `own` holds the blocks of this node; what must be known of the route is asked for only
     /// where it matters.
     pub(crate) fn decide<'a>(

@@ -20,9 +20,11 @@ mod limit;
 mod members;
 mod next_hops;
 mod octets;
+mod originated;
 mod peer;
 mod refresh;
 mod restart;
+mod round;
 mod run;
 mod status;
 mod taken;
@@ -31,9 +33,9 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use calico_model::{Cidr, Family};
+use calico_model::Cidr;
 
 pub use config::{
     AsSets, Distance, DynamicPeers, Exchange, Extent, LongLived, METRIC_BASE, MaxPrefixes, NORMAL_LOCAL_PREF,
@@ -43,14 +45,13 @@ pub use feed::FeedId;
 pub use status::{Counters, PeerStatus, RouteStatus};
 
 use crate::bfd::BfdConfig;
+use crate::rib::PeerId;
 use crate::rib::intern::Interner;
-use crate::rib::{Path, PeerId};
 use crate::session::{ConnectionId, Heard, Input};
-use crate::wire::{self, Attributes, Notification};
+use crate::wire::Notification;
 use export::GroupKey;
-use feed::{Fed, Feeds};
+use feed::Feeds;
 use group::Group;
-
 use journal::Journal;
 use members::Departed;
 use next_hops::Asked;
@@ -136,9 +137,6 @@ pub enum Refused {
     #[error("{0} would be one peer more than a speaker can tell apart in its life")]
     Exhausted(IpAddr),
 }
-
-/// How much longer a round is put off for each established peer: to write to one costs a few microseconds.
-const FOR_EACH_PEER: Duration = Duration::from_micros(25);
 
 /// A BGP speaker without sockets or clock.
 #[derive(Debug)]
@@ -286,55 +284,6 @@ impl Speaker {
         self.advance(now);
     }
 
-    /// Makes these the prefixes that begin here.
-    pub fn set_originated(&mut self, prefixes: BTreeMap<Cidr, Origination>, now: Instant) {
-        if let Some(deferral) = &mut self.deferral {
-            deferral.origins_known();
-        }
-        let blocks = prefixes.iter().filter(|(_, how)| how.extent == Extent::Block);
-        self.set_own(blocks.map(|(cidr, _)| *cidr).collect(), now);
-        let old = std::mem::replace(&mut self.originated, prefixes);
-        for cidr in old.keys().filter(|cidr| !self.originated.contains_key(cidr)).copied().collect::<Vec<_>>()
-        {
-            match cidr.family() {
-                Family::V4 => self.withdraw_own::<std::net::Ipv4Addr>(cidr),
-                Family::V6 => self.withdraw_own::<std::net::Ipv6Addr>(cidr),
-            }
-        }
-        let changed: Vec<(Cidr, Origination)> = self
-            .originated
-            .iter()
-            .filter(|(cidr, how)| old.get(cidr) != Some(how))
-            .map(|(cidr, how)| (*cidr, how.clone()))
-            .collect();
-        for (cidr, how) in changed {
-            let unset = Origination::unset_next_hop(cidr.family());
-            let mut attributes = Attributes::originated(how.next_hop.unwrap_or(unset));
-            attributes.local_pref = Some(how.local_pref);
-            attributes.add_communities(&how.communities);
-            match cidr.family() {
-                Family::V4 => self.announce_own::<std::net::Ipv4Addr>(cidr, attributes),
-                Family::V6 => self.announce_own::<std::net::Ipv6Addr>(cidr, attributes),
-            }
-        }
-        self.advance(now);
-    }
-
-    fn announce_own<A: Fed>(&mut self, cidr: Cidr, attributes: Attributes) {
-        let Some(prefix) = wire::Prefix::<A>::of(cidr) else { return };
-        let Some(attributes) = self.interner.intern(&attributes) else { return self.withdraw_own::<A>(cidr) };
-        let path = Path::new(attributes, PeerId::LOCAL, 0);
-        let effect = A::table_mut(&mut self.tables.rib).insert(prefix, path, &self.tables.sources);
-        self.note(PeerId::LOCAL, prefix, 0, effect);
-    }
-
-    fn withdraw_own<A: Fed>(&mut self, cidr: Cidr) {
-        let Some(prefix) = wire::Prefix::<A>::of(cidr) else { return };
-        let effect =
-            A::table_mut(&mut self.tables.rib).remove(prefix, PeerId::LOCAL, 0, &self.tables.sources);
-        self.note(PeerId::LOCAL, prefix, 0, effect);
-    }
-
     /// Ends a peer's session and begins it anew, with a text for the other operator (RFC 9003). A peer that is held down
     /// because it told too many prefixes gets another chance.
     pub fn reset_peer(&mut self, address: IpAddr, text: &str, now: Instant) {
@@ -456,67 +405,5 @@ impl Speaker {
     /// Takes the next thing to do.
     pub fn poll(&mut self) -> Option<Action> {
         self.events.pop_front()
-    }
-
-    fn has_work(&self) -> bool {
-        self.deferral.is_none()
-            && (self.choice_changed
-                || !self.journal.is_empty()
-                || !self.departed.is_empty()
-                || self.asked.has_work()
-                || self.groups.values().any(Group::has_work))
-    }
-
-    /// Ends every call: forgets peers that are gone, and tells what changed when it is time.
-    fn advance(&mut self, now: Instant) {
-        self.forget_those_who_left();
-        self.check_deferral(now);
-        if self.has_work() && now >= self.next_round {
-            self.ask_about_covered(now);
-        }
-        if self.has_work() && now >= self.next_round {
-            self.round(now);
-            // Not in each round: what it changes has to be told by what is known then.
-            self.give_up(now);
-        }
-    }
-
-    /// Tells what changed.
-    fn round(&mut self, now: Instant) {
-        let told: usize = self.groups.values().map(Group::len).sum();
-        self.next_round = now + self.config.batching + FOR_EACH_PEER * told as u32;
-        if std::mem::take(&mut self.choice_changed) {
-            self.events.push_back(Action::Event(Event::Routes));
-        }
-        let journal = self.journal.take();
-        let world = self.tables.world();
-        self.groups.values_mut().for_each(|group| group.round(&journal, &world, &world));
-        for Departed { id, vacant } in std::mem::take(&mut self.departed) {
-            self.tables.sources.remove(id);
-            self.tables.clients.remove(&id);
-            self.feeds.forget(id);
-            self.vacant.extend(vacant);
-        }
-        self.tables.names.sweep(&self.tables.rib);
-        self.wake_waiting(now);
-    }
-
-    /// Wakes everybody that something waits for.
-    fn wake_waiting(&mut self, now: Instant) {
-        let waiting: Vec<PeerId> = self
-            .groups
-            .values()
-            .flat_map(|group| group.members().filter(|member| group.waits_for(*member)))
-            .collect();
-        for id in waiting {
-            if let Some(peer) = self.peers.get_mut(&id)
-                && let Some(up) = &peer.up
-            {
-                let connection = up.connection;
-                peer.session.waiting_to_send(connection, now);
-                self.wake(connection);
-                self.file(id);
-            }
-        }
     }
 }

@@ -83,13 +83,6 @@ impl Former {
 }
 
 impl Speaker {
-    /// Tells what changed until now, before it would be told in another way.
-    pub(super) fn tell_until_now(&mut self, now: Instant) {
-        if self.deferral.is_none() {
-            self.round(now);
-        }
-    }
-
     /// Changes something that telling depends on besides the routes, and tells what follows. `change` returns it as it was,
     /// and the destinations it matters to, which were told by what it was.
     pub(super) fn change_world(

@@ -97,6 +97,8 @@ pub enum LinkKind {
     Vxlan(VxlanParams),
     /// An IP-in-IP device.
     Ipip,
+    /// The loopback device, or a dummy one: it may hold addresses, and what is sent over it leaves the machine by no wire.
+    Loopback,
     /// Anything else.
     Other,
 }
@@ -179,3 +181,11 @@ impl Host {
         self.links.iter().find(|(_, link)| link.addresses.keys().any(|held| held.addr() == addr))
     }
 }
+
+    /// Returns the link that holds an address and carries what is sent from it; `None` where the loopback device holds it
+    /// (too), whose addresses are reached over all links.
+    pub(crate) fn carrier(&self, addr: IpAddr) -> Option<(&InterfaceName, &Link)> {
+        let holds = |link: &Link| link.addresses.keys().any(|held| held.addr() == addr);
+        let is_inside = self.links.values().any(|link| link.kind == LinkKind::Loopback && holds(link));
+        self.link_with(addr).filter(|_| !is_inside)
+    }

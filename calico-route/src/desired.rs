@@ -6,14 +6,16 @@ use std::net::IpAddr;
 
 use calico_model::{Cidr, Family, InterfaceAddr, InterfaceName, Mac, NodeName};
 
-use crate::actual::{Host, Link, LinkState};
+use crate::actual::{Host, Link, LinkKind, LinkState};
 use crate::device::{IpipDevice, LinkPattern, Mtu, Tunnel, VxlanDevice, ipip_device};
 use crate::ownership::Ownership;
 use crate::route::{Route, RouteKey};
 use crate::sysctl::Sysctl;
 
-/// The MTU that is assumed of the network when no link holds the node's address.
+/// The MTU that is assumed of the network when no link tells it.
 pub const FALLBACK_MTU: u32 = 1460;
+/// The most that the kernel takes as the MTU of a workload's interface or a tunnel's.
+const WIDEST_MTU: u32 = 65535;
 
 /// Everything that a node's kernel is wanted to hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,7 +67,13 @@ impl Desired {
                 Mtu::Detected => wire(&[tunnel.family()]).saturating_sub(tunnel.overhead()).min(most),
             }
         };
-        self.tunnels.iter().map(inside).chain([wire(&Family::ALL)]).min().unwrap_or(FALLBACK_MTU)
+        self.tunnels
+            .iter()
+            .map(inside)
+            .chain([wire(&Family::ALL)])
+            .min()
+            .unwrap_or(FALLBACK_MTU)
+            .min(WIDEST_MTU)
     }
 
     /// Returns the least and the most that the kernel takes as the MTU of a tunnel's device. A VXLAN device is bound to the
@@ -76,27 +84,35 @@ impl Desired {
             Family::V4 => 68,
             Family::V6 => 1280,
         };
-        let carrier = self.node_addresses.get(&family).and_then(|address| host.link_with(address.addr()));
+        let carrier = self.node_addresses.get(&family).and_then(|address| host.carrier(address.addr()));
         let widest = match (tunnel, carrier) {
-            (Tunnel::Vxlan(_), Some((_, link))) => link.mtu,
-            (Tunnel::Ipip, _) | (Tunnel::Vxlan(_), None) => u16::MAX.into(),
+            (Tunnel::Vxlan(_), Some((_, link))) => link.mtu.min(WIDEST_MTU),
+            (Tunnel::Ipip, _) | (Tunnel::Vxlan(_), None) => WIDEST_MTU,
         };
         (least, widest.saturating_sub(tunnel.overhead()))
     }
 
     /// Returns the narrowest of the links that carry packets of these families between nodes, and its MTU. A device whose MTU
     /// follows from what is found here, a workload's interface or a tunnel's, is none of them, whatever the pattern says: it
-    /// would get narrower with each look.
+    /// would get narrower with each look. Nor is the loopback device: where that holds the node's address, packets may leave
+    /// by any link, so that the narrowest of all tells.
     pub(crate) fn wire<'h>(&self, host: &'h Host, families: &[Family]) -> Option<(&'h InterfaceName, u32)> {
-        let meant = self.mtu_links.iter().flat_map(|pattern| {
-            let follows = |name: &InterfaceName| self.ownership.owns_device(name) || *name == ipip_device();
-            let meant = move |name: &InterfaceName| pattern.matches(name) && !follows(name);
-            host.links.iter().filter(move |(name, link)| link.state == LinkState::Up && meant(name))
-        });
-        let own =
-            families.iter().filter_map(|family| host.link_with(self.node_addresses.get(family)?.addr()));
+        let is_wire = |name: &InterfaceName, link: &Link| {
+            let follows = self.ownership.owns_device(name) || *name == ipip_device();
+            link.state == LinkState::Up && link.kind != LinkKind::Loopback && !follows
+        };
+        let wires = || host.links.iter().filter(|(name, link)| is_wire(name, link));
         let narrowest = |(name, link): (&'h InterfaceName, &'h Link)| (link.mtu, name);
-        let (mtu, name) = meant.map(narrowest).min().or_else(|| own.map(narrowest).min())?;
+        let meant = self
+            .mtu_links
+            .as_ref()
+            .and_then(|pattern| wires().filter(|(name, _)| pattern.matches(name)).map(narrowest).min());
+        let own = |family: &Family| {
+            let addr = self.node_addresses.get(family)?.addr();
+            host.link_with(addr)?;
+            host.carrier(addr).map(narrowest).or_else(|| wires().map(narrowest).min())
+        };
+        let (mtu, name) = meant.or_else(|| families.iter().filter_map(own).min())?;
         Some((name, mtu))
     }
 }

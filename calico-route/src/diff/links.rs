@@ -6,7 +6,7 @@ use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
 
 use crate::actual::{Host, Link, LinkKind, LinkState};
 use crate::change::Change;
-use crate::desired::Desired;
+use crate::desired::{Desired, FALLBACK_MTU};
 use crate::device::{
     Checksums, IpipDevice, Mtu, Tunnel, VxlanDevice, VxlanParams, ipip_device, vxlan_device,
 };
@@ -151,7 +151,7 @@ fn mtu(
         return Ok(bytes.clamp(lowest, most));
     }
     let own = resolver.node_device(family)?;
-    let (device, mtu) = desired.wire(resolver.host, &[family]).unwrap_or((own, 0));
+    let (device, mtu) = desired.wire(resolver.host, &[family]).unwrap_or((own, FALLBACK_MTU));
     if mtu < least + tunnel.overhead() {
         return Err(too_small(device, mtu));
     }
@@ -169,13 +169,15 @@ impl VxlanDevice {
         if !resolver.host.speaks(family) {
             return Err(Waiting::FamilyAbsent(family));
         }
-        let parent = resolver.node_device(family)?.clone();
+        resolver.node_device(family)?;
+        // Bound to the loopback device it would send there.
+        let parent = resolver.host.carrier(self.local).map(|(device, _)| device.clone());
         let mtu = mtu(self.mtu, Tunnel::Vxlan(family), desired, resolver, waiting)?;
         let params = VxlanParams {
             vni: self.vni,
             port: self.port,
             local: Some(self.local),
-            parent: Some(parent),
+            parent,
             learning: false,
             others: Vec::new(),
         };

@@ -49,6 +49,7 @@ pub(super) const AF_INET6: u8 = 10;
 pub(super) const IFF_UP: u32 = 1;
 pub(super) const IFLA_ADDRESS: u16 = 1;
 pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFF_LOOPBACK: u32 = 8;
 pub(super) const IFLA_MTU: u16 = 4;
 pub(super) const IFLA_LINKINFO: u16 = 18;
 pub(super) const IFLA_NET_NS_FD: u16 = 28;

@@ -6,15 +6,15 @@ use std::net::IpAddr;
 use calico_model::{Family, InterfaceAddr, InterfaceName};
 
 use super::codec::{
-    AF_BRIDGE, AF_UNSPEC, IFA_ADDRESS, IFA_LABEL, IFA_LOCAL, IFA_PROTO, IFF_UP, IFLA_ADDRESS, IFLA_EXT_MASK,
-    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, IFLA_VXLAN_COLLECT_METADATA,
-    IFLA_VXLAN_DF, IFLA_VXLAN_GBP, IFLA_VXLAN_GPE, IFLA_VXLAN_GROUP, IFLA_VXLAN_GROUP6, IFLA_VXLAN_ID,
-    IFLA_VXLAN_L2MISS, IFLA_VXLAN_L3MISS, IFLA_VXLAN_LABEL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_LIMIT,
-    IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, IFLA_VXLAN_PROXY, IFLA_VXLAN_RSC,
-    IFLA_VXLAN_TOS, IFLA_VXLAN_TTL, IFLA_VXLAN_TTL_INHERIT, NDA_DST, NDA_IFINDEX, NDA_LLADDR, NDA_NH_ID,
-    NDA_PORT, NDA_VNI, NUD_PERMANENT, RTA_TABLE, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK,
-    RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, address, af,
-    attributes, family, mac, text, u16_at, u32_at,
+    AF_BRIDGE, AF_UNSPEC, IFA_ADDRESS, IFA_LABEL, IFA_LOCAL, IFA_PROTO, IFF_LOOPBACK, IFF_UP, IFLA_ADDRESS,
+    IFLA_EXT_MASK, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU,
+    IFLA_VXLAN_COLLECT_METADATA, IFLA_VXLAN_DF, IFLA_VXLAN_GBP, IFLA_VXLAN_GPE, IFLA_VXLAN_GROUP,
+    IFLA_VXLAN_GROUP6, IFLA_VXLAN_ID, IFLA_VXLAN_L2MISS, IFLA_VXLAN_L3MISS, IFLA_VXLAN_LABEL,
+    IFLA_VXLAN_LEARNING, IFLA_VXLAN_LIMIT, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6,
+    IFLA_VXLAN_PORT, IFLA_VXLAN_PROXY, IFLA_VXLAN_RSC, IFLA_VXLAN_TOS, IFLA_VXLAN_TTL,
+    IFLA_VXLAN_TTL_INHERIT, NDA_DST, NDA_IFINDEX, NDA_LLADDR, NDA_NH_ID, NDA_PORT, NDA_VNI, NUD_PERMANENT,
+    RTA_TABLE, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR,
+    RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, address, af, attributes, family, mac, text, u16_at, u32_at,
 };
 use super::route::{Names, RawRoute};
 use super::socket::{DumpError, NetlinkSocket};
@@ -257,12 +257,13 @@ fn settle(what: &'static str, dumped: Result<(), DumpError>) -> Result<Option<()
 fn raw_link(body: &[u8]) -> Option<RawLink> {
     let mut name = None;
     let mut parent = None;
+    let flags = u32_at(body, 8)?;
     let mut link = Link {
         index: u32_at(body, 4)?,
-        state: if u32_at(body, 8)? & IFF_UP != 0 { LinkState::Up } else { LinkState::Down },
+        state: if flags & IFF_UP != 0 { LinkState::Up } else { LinkState::Down },
         mtu: 0,
         mac: None,
-        kind: LinkKind::Other,
+        kind: if flags & IFF_LOOPBACK != 0 { LinkKind::Loopback } else { LinkKind::Other },
         addresses: BTreeMap::new(),
     };
     for (kind, value) in attributes(body.get(16..)?) {
@@ -286,6 +287,7 @@ fn link_kind(info: &[u8]) -> (LinkKind, Option<u32>) {
             (LinkKind::Vxlan(params), parent)
         }
         Some("ipip") => (LinkKind::Ipip, None),
+        Some("dummy") => (LinkKind::Loopback, None),
         _ => (LinkKind::Other, None),
     }
 }
@@ -396,7 +398,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::netlink::codec::messages;
+    use crate::netlink::codec::{Batch, messages};
+
+    #[test]
+    fn a_dummy_link_is_none_that_carries_packets_away() {
+        let kind_of = |kind: &str| {
+            let mut batch = Batch::default();
+            batch.text(IFLA_INFO_KIND, kind);
+            link_kind(batch.bytes()).0
+        };
+        assert_eq!([kind_of("dummy"), kind_of("veth")], [LinkKind::Loopback, LinkKind::Other]);
+    }
 
     proptest! {
         #[test]

@@ -136,3 +136,31 @@ async fn a_node_without_a_tunnel_address_is_told_of_in_one_line() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told.first().unwrap().starts_with("node node1 has no IPv4 VXLAN tunnel address yet"), "{told:?}");
 }
+
+/// As in a routed fabric, where the node's address is the loopback device's and all uplinks lead to it.
+#[tokio::test]
+async fn a_node_whose_address_is_inside_the_machine_has_the_mtu_of_its_narrowest_link() {
+    let machine = machine();
+    machine.ip("address flush dev eth0");
+    machine.ip("address add 10.0.0.1/24 dev eth0");
+    machine.ip("route add default via 10.0.0.254");
+    machine.ip("address add 172.16.6.1/32 dev lo");
+    machine.ip("link add uplink1 mtu 1400 type veth peer name uplink1p");
+    machine.ip("link set uplink1 up");
+    let mut snapshot = three_nodes();
+    node(&mut snapshot, "node1", "172.16.6.1/32", "192.168.0.0");
+    let desired = desired(&snapshot);
+    let mut netlink = machine.connect();
+    assert_eq!(told(&mut netlink, &desired).await, BTreeSet::new());
+    let device = machine.ip("-d link show vxlan.calico");
+    contains(&device, "vxlan id 4096 local 172.16.6.1 dstport 4789");
+    contains(&device, "mtu 1350");
+    assert!(!device.contains(" dev "), "{device}");
+    let host = netlink.read(&desired.ownership).await.unwrap().host;
+    assert_eq!(desired.workload_mtu(&host), 1350);
+    machine.ip("link del uplink1");
+    machine.ip("link del eth0");
+    machine.ip("link del far1");
+    assert_eq!(told(&mut netlink, &desired).await.len(), 1, "the workload's interface is gone too");
+    contains(&machine.ip("link show vxlan.calico"), "mtu 1410");
+}

@@ -153,7 +153,10 @@ impl Actual {
             Change::AddRoute { key, form } | Change::ReplaceRoute { key, form } => {
                 let route = Installed { protocol: PROTOCOL, form: form.clone() };
                 let held = self.routes.entry(*key).or_default();
-                held.splice(..held.len().min(1), [route]);
+                match held.iter_mut().find(|held| !held.form.is_apart()) {
+                    Some(first) => *first = route,
+                    None => held.push(route),
+                }
             }
             Change::RemoveRoute { key, route } => {
                 if let Some(held) = self.routes.get_mut(key) {
@@ -180,7 +183,6 @@ impl Host {
     pub fn link_with(&self, addr: IpAddr) -> Option<(&InterfaceName, &Link)> {
         self.links.iter().find(|(_, link)| link.addresses.keys().any(|held| held.addr() == addr))
     }
-}
 
     /// Returns the link that holds an address and carries what is sent from it; `None` where the loopback device holds it
     /// (too), whose addresses are reached over all links.
@@ -189,3 +191,4 @@ impl Host {
         let is_inside = self.links.values().any(|link| link.kind == LinkKind::Loopback && holds(link));
         self.link_with(addr).filter(|_| !is_inside)
     }
+}

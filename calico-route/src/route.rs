@@ -15,7 +15,7 @@ use calico_model::{Cidr, Family, InterfaceName};
 /// The kernel's main routing table, in which all our routes are.
 pub const MAIN_TABLE: u32 = 254;
 
-/// What the kernel tells two routes apart by. The type of service is always 0.
+/// What the kernel tells two routes apart by. The type of service of ours is always 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey {
     /// The routing table.
@@ -151,12 +151,21 @@ pub struct Odd {
     pub what: String,
     /// The device it leads over; of several, the first.
     pub device: Option<InterfaceName>,
+    /// Whether it is chosen by more than the destination, such as a type of service, so that it stands beside the routes of its
+    /// key: none takes its place.
+    pub is_apart: bool,
     /// The kernel's own words for it, of a route of ours. Said back to the kernel they mean this one: what is odd about a
     /// route is often all that it differs in from another of its key.
     pub words: Vec<u8>,
 }
 
 impl Form {
+    /// Reports whether it stands beside the routes of its key, and none takes its place.
+    #[must_use]
+    pub fn is_apart(&self) -> bool {
+        matches!(self, Form::Other(odd) if odd.is_apart)
+    }
+
     /// Walks the devices the route leads over.
     pub fn devices(&self) -> impl Iterator<Item = &InterfaceName> {
         let (device, gateways) = match self {

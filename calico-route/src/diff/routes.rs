@@ -41,10 +41,10 @@ pub(super) fn changes(
             continue;
         }
         let held = actual.routes.get(key).map_or(&[][..], Vec::as_slice);
-        let mut held: Vec<&Installed> = held
-            .iter()
-            .filter(|route| !route.form.devices().any(|device| links.lost.contains(device)))
-            .collect();
+        let held =
+            held.iter().filter(|route| !route.form.devices().any(|device| links.lost.contains(device)));
+        let (apart, mut held): (Vec<&Installed>, Vec<_>) = held.partition(|route| route.form.is_apart());
+        routes.remove(key, apart);
         let form = match resolver.resolve(key, route) {
             Ok(form) => form,
             Err(problem) => match elsewhere(&problem) {

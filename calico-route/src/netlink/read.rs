@@ -151,7 +151,7 @@ async fn read_routes(
                 let raw = (message.kind == RTM_NEWROUTE).then(|| RawRoute::parse(message.body)).flatten();
                 found.extend(raw.and_then(|raw| {
                     let ours = ownership.owns_route(raw.protocol, raw.device(names));
-                    let read = if ours { raw.ours(names, message.body) } else { Some(raw.foreign(names)) };
+                    let read = if ours { raw.ours(names, message.body) } else { raw.foreign(names) };
                     read.map(|(key, route)| (ours, key, route))
                 }));
             })

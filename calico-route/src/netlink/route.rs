@@ -24,6 +24,8 @@ pub(super) struct RawRoute {
     hops: Vec<Hop>,
     /// What it has that no route of ours has.
     oddities: Vec<&'static str>,
+    /// Whether it is chosen by more than the destination.
+    is_apart: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,14 +36,13 @@ struct Hop {
 }
 
 impl RawRoute {
-    /// Reads the body of a message; `None` when it is no route of the kind that is looked at: cached ones, and those
-    /// chosen by more than the destination.
+    /// Reads the body of a message; `None` when it is no route that anybody put there, but a cached one.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let family = family(*body.first()?)?;
         let [len, source_len, tos, table, protocol, scope, kind] =
             <[u8; 7]>::try_from(body.get(1..8)?).ok()?;
         let flags = u32_at(body, 8)?;
-        if source_len != 0 || tos != 0 || flags & RTM_F_CLONED != 0 {
+        if flags & RTM_F_CLONED != 0 {
             return None;
         }
         let onlink = flags & u32::from(RTNH_F_ONLINK) != 0;
@@ -49,6 +50,9 @@ impl RawRoute {
         let mut hops = Vec::new();
         let (mut destination, mut priority, mut table) = (None, 0, u32::from(table));
         let mut oddities = Vec::new();
+        oddities.extend((tos != 0).then_some("for one type of service"));
+        oddities.extend((source_len != 0).then_some("for some sources"));
+        let is_apart = !oddities.is_empty();
         for (attribute, value) in attributes(body.get(12..)?) {
             match attribute {
                 RTA_DST => destination = address(value),
@@ -81,7 +85,7 @@ impl RawRoute {
             oddities.push("with a narrow scope");
         }
         let key = RouteKey { table, prefix: prefix(family, destination, len)?, priority };
-        Some(Self { key, protocol, kind, hops, oddities })
+        Some(Self { key, protocol, kind, hops, oddities, is_apart })
     }
 
     /// Returns the device it leads over; of several, the first.
@@ -97,14 +101,19 @@ impl RawRoute {
             self.form(names)?
         } else {
             let what = format!("something {}", self.oddities.join(" and "));
-            Form::Other(Odd { what, device: self.device(names).cloned(), words: body.to_vec() })
+            let device = self.device(names).cloned();
+            Form::Other(Odd { what, device, is_apart: self.is_apart, words: body.to_vec() })
         };
         Some((self.key, Installed { protocol: self.protocol, form }))
     }
 
-    /// Returns the route as one of others, of which only the way matters. Whatever drops packets (unreachable, prohibit) is a
+    /// Returns the route as one of others, of which only the way matters: `None` where that depends on more than the
+    /// destination. Whatever drops packets (unreachable, prohibit) is a
     /// blackhole then, and [`Form::Other`] leads somewhere.
-    pub(super) fn foreign(self, names: &Names) -> (RouteKey, Installed) {
+    pub(super) fn foreign(self, names: &Names) -> Option<(RouteKey, Installed)> {
+        if self.is_apart {
+            return None;
+        }
         let form = match self.form(names) {
             Some(form) => form,
             None if self.kind == RTN_UNICAST => {
@@ -112,7 +121,7 @@ impl RawRoute {
             }
             None => Form::Blackhole,
         };
-        (self.key, Installed { protocol: self.protocol, form })
+        Some((self.key, Installed { protocol: self.protocol, form }))
     }
 
     fn form(&self, names: &Names) -> Option<Form> {

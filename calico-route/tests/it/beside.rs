@@ -63,6 +63,10 @@ async fn a_route_that_is_beside_a_wanted_one_goes_and_the_wanted_one_stays() {
             "prepend 192.168.0.1 dev cali1 metric 1024 proto 80 src 172.16.6.1",
             "append 192.168.0.1 dev cali1 metric 1024 proto 80 scope global",
             "append unreachable 192.168.0.0/26 metric 1024 proto 80",
+            "add 192.168.1.0/26 tos 8 via 172.16.6.77 metric 1024 proto 80",
+            "add 192.168.1.0/26 tos 8 via 172.16.6.77 metric 1024 proto 80 ; del 192.168.1.0/26 tos 0 metric 1024",
+            "add 192.168.1.0/26 tos 8 via 172.16.6.77 metric 1024 proto 80 ; add 192.168.1.0/26 tos 0x10 via 172.16.6.77 metric 1024 proto 80 ; replace 192.168.1.0/26 via 172.16.6.9 metric 1024 proto 80",
+            "add 192.168.1.9 tos 8 dev cali1",
             "append throw 192.168.1.0/26 metric 1024 proto 80 ; append 192.168.1.0/26 via 172.16.6.9 metric 1024 proto 80 src 172.16.6.1",
         ],
     )
@@ -203,4 +207,18 @@ async fn forwarding_entries_unlike_ours_go_and_ours_come_in_their_place() {
         }
         assert_eq!(machine.ip("nexthop show"), others);
     }
+}
+
+/// Others may have routes for one type of service; of ours there is none.
+#[tokio::test]
+async fn a_route_of_others_for_one_type_of_service_stays() {
+    let machine = machine();
+    let desired = desired(&three_nodes());
+    machine.ip("route add 192.168.1.0/26 tos 8 via 172.16.6.9 proto static");
+    let before = machine.ip("route show");
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &desired).await;
+    machine.ip("route add 192.168.1.0/26 tos 0x10 via 172.16.6.9 proto 80");
+    assert!(netlink.cleanup(&desired.ownership).await.unwrap().is_empty());
+    assert_eq!(machine.ip("route show"), before);
 }

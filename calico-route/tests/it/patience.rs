@@ -93,7 +93,7 @@ fn an_odd_route_over_a_new_interface_is_left_alone_for_a_while() {
     let mut machine = Machine::new();
     let device = Some("cali1".parse().unwrap());
     let form =
-        Form::Other(Odd { what: "something with a source address".to_owned(), device, words: Vec::new() });
+        Form::Other(Odd { what: "something with a source address".to_owned(), device, ..Odd::default() });
     let key = RouteKey::main("192.168.0.9/32".parse().unwrap(), 0);
     machine.kernel.routes.insert(key, vec![Installed { protocol: 3, form }]);
     machine.pass(0);

@@ -352,6 +352,9 @@ impl Dataplane {
             Ok(actual) => actual,
             Err(error) => return RoutePass::failed(with_causes(&error)),
         };
+        if let Some(watch) = &mut self.watch {
+            watch.learn(&actual);
+        }
         let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
         pass.interfaces = Some(interfaces::of(&actual.host, &desired.ownership));
         let ways_held = self.hold_ways(Ways::of(&actual.host), reconciler, now);

@@ -63,6 +63,11 @@ impl NetlinkSocket {
         self.port
     }
 
+    /// Subscribes to one more group.
+    pub(super) fn join(&mut self, group: u32) -> io::Result<()> {
+        self.fd.get_mut().add_membership(group)
+    }
+
     pub(super) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence

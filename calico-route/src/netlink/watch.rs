@@ -2,15 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
+
+use calico_model::InterfaceName;
 
 use super::codec::{
-    AF_BRIDGE, AF_UNSPEC, IFLA_IFNAME, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, NLMSG_OVERRUN, NUD_PERMANENT,
-    RTA_TABLE, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_DELRULE, RTM_NEWADDR, RTM_NEWLINK,
-    RTM_NEWNEIGH, RTM_NEWNETCONF, RTM_NEWROUTE, RTM_NEWRULE, attributes, messages, text, u16_at, u32_at,
+    AF_BRIDGE, AF_UNSPEC, IFLA_IFNAME, NDA_DST, NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, NLMSG_OVERRUN,
+    NUD_PERMANENT, RTA_TABLE, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELNEXTHOP, RTM_DELROUTE,
+    RTM_DELRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWNETCONF, RTM_NEWNEXTHOP, RTM_NEWROUTE,
+    RTM_NEWRULE, address, attributes, messages, text, u16_at, u32_at,
 };
 use super::read::read_links;
 use super::route::Names;
 use super::socket::NetlinkSocket;
+use crate::actual::Actual;
 use crate::error::ReadError;
 use crate::ownership::Ownership;
 use crate::route::MAIN_TABLE;
@@ -25,6 +30,8 @@ const RTNLGRP_IPV6_ROUTE: u32 = 11;
 const RTNLGRP_IPV6_RULE: u32 = 19;
 const RTNLGRP_IPV4_NETCONF: u32 = 24;
 const RTNLGRP_IPV6_NETCONF: u32 = 25;
+/// Of next hop objects (`ip nexthop`). One that is removed takes its routes along, and of those of IPv4 nothing more is told.
+const RTNLGRP_NEXTHOP: u32 = 32;
 pub(super) const GROUPS: [u32; 10] = [
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
@@ -76,21 +83,34 @@ pub enum Subject {
 pub struct Watch {
     socket: NetlinkSocket,
     ownership: Ownership,
-    names: Names,
+    known: Known,
     /// The socket whose changes are our own.
     own_port: u32,
     overruns: u64,
 }
 
+/// What is known of the kernel, by which it is told what concerns us.
+#[derive(Debug, Default)]
+struct Known {
+    names: Names,
+    /// The permanent neighbours on workloads' interfaces, by the interface's number.
+    permanent: BTreeSet<(u32, IpAddr)>,
+    /// Whether the kernel had to leave something out, so that there may be links without a name here.
+    is_partial: bool,
+}
+
 impl Watch {
     pub(super) async fn start(
-        socket: NetlinkSocket,
+        mut socket: NetlinkSocket,
         lister: &mut NetlinkSocket,
         ownership: &Ownership,
     ) -> Result<Self, ReadError> {
         let links = read_links(lister).await?;
         let names = links.into_iter().map(|(name, link)| (link.index, name)).collect();
-        Ok(Self { socket, ownership: ownership.clone(), names, own_port: lister.port(), overruns: 0 })
+        // Kernels before 5.3 have none, and no such group.
+        let _ = socket.join(RTNLGRP_NEXTHOP);
+        let known = Known { names, ..Known::default() };
+        Ok(Self { socket, ownership: ownership.clone(), known, own_port: lister.port(), overruns: 0 })
     }
 
     /// Waits until something has changed; what happened at once is told at once. Cancel-safe.
@@ -101,7 +121,7 @@ impl Watch {
         loop {
             let mut changed = BTreeSet::new();
             let received = self.socket.receive().await.map(|bytes| {
-                Filter { ownership: &self.ownership, names: &mut self.names, own_port: self.own_port }
+                Filter { ownership: &self.ownership, known: &mut self.known, own_port: self.own_port }
                     .note(bytes, &mut changed)
             });
             if let Some(event) = self.turn(Some(received), changed)? {
@@ -124,6 +144,18 @@ impl Watch {
         self.ownership.clone_from(ownership);
     }
 
+    /// Takes in what was read since: which links there are, and which neighbours are permanent. Hand it each whole read. After
+    /// [`Event::Overrun`] there may be links that it was never told of, and until this anything on them is told as a change; and of
+    /// a workload's neighbour that ceases to be permanent it tells only where it knew that it was.
+    pub fn learn(&mut self, actual: &Actual) {
+        let links = &actual.host.links;
+        self.known.names = links.iter().map(|(name, link)| (link.index, name.clone())).collect();
+        let on_workloads = actual.neighbours.keys().filter(|(device, _)| self.ownership.is_workload(device));
+        let by_number = |(device, addr): &(InterfaceName, IpAddr)| Some((links.get(device)?.index, *addr));
+        self.known.permanent = on_workloads.filter_map(by_number).collect();
+        self.known.is_partial = false;
+    }
+
     /// Returns how often more changed than the kernel could tell.
     #[must_use]
     pub fn overruns(&self) -> u64 {
@@ -137,7 +169,7 @@ impl Watch {
         mut changed: BTreeSet<Subject>,
     ) -> io::Result<Option<Event>> {
         let mut filter =
-            Filter { ownership: &self.ownership, names: &mut self.names, own_port: self.own_port };
+            Filter { ownership: &self.ownership, known: &mut self.known, own_port: self.own_port };
         for _ in 0..TURN {
             match received {
                 Some(Ok(Told::Everything)) => {}
@@ -156,6 +188,7 @@ impl Watch {
 
     fn overrun(&mut self) -> Event {
         self.overruns += 1;
+        self.known.is_partial = true;
         Event::Overrun
     }
 }
@@ -170,7 +203,7 @@ enum Told {
 /// What of the kernel's talk concerns us.
 struct Filter<'w> {
     ownership: &'w Ownership,
-    names: &'w mut Names,
+    known: &'w mut Known,
     own_port: u32,
 }
 
@@ -197,8 +230,11 @@ impl Filter<'_> {
                 RTM_NEWRULE | RTM_DELRULE => {
                     changed.insert(Subject::OtherTables);
                 }
+                RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
+                    changed.insert(Subject::Routes);
+                }
                 RTM_NEWNEIGH | RTM_DELNEIGH
-                    if message.port != self.own_port && self.concerns(message.kind, message.body) =>
+                    if self.concerns(message.kind, message.body) && message.port != self.own_port =>
                 {
                     changed.insert(Subject::Neighbours);
                 }
@@ -215,7 +251,7 @@ impl Filter<'_> {
         let name = attributes(body.get(16..).unwrap_or_default()).find(|(kind, _)| *kind == IFLA_IFNAME);
         let name = name.and_then(|(_, value)| text(value)?.parse().ok());
         if let (Some(index), Some(name)) = (u32_at(body, 4), name) {
-            self.names.insert(index, name);
+            self.known.names.insert(index, name);
         }
     }
 
@@ -224,7 +260,7 @@ impl Filter<'_> {
         if body.first() == Some(&AF_UNSPEC)
             && let Some(index) = u32_at(body, 4)
         {
-            self.names.remove(&index);
+            self.known.names.remove(&index);
         }
     }
 
@@ -232,21 +268,33 @@ impl Filter<'_> {
         let index = attributes(body.get(4..).unwrap_or_default()).find(|(kind, _)| *kind == NETCONFA_IFINDEX);
         index.and_then(|(_, value)| u32_at(value, 0)).is_some_and(|index| {
             index == NETCONFA_IFINDEX_ALL
-                || self.names.get(&index).is_some_and(|device| self.ownership.is_workload(device))
+                || match self.known.names.get(&index) {
+                    Some(device) => self.ownership.is_workload(device),
+                    None => self.known.is_partial,
+                }
         })
     }
 
-    /// Neighbours that come and go by themselves are the kernel's affair; only those that should be permanent, and
-    /// removals, are ours. On a tunnel all should be permanent.
-    fn concerns(&self, kind: u16, body: &[u8]) -> bool {
-        let device = u32_at(body, 4).and_then(|index| self.names.get(&index));
-        let is_fdb = body.first() == Some(&AF_BRIDGE);
-        let is_lasting = u16_at(body, 8).is_some_and(|state| state & NUD_PERMANENT != 0);
-        device.is_some_and(|device| self.ownership.owns_device(device))
-            && (kind == RTM_DELNEIGH
-                || is_fdb
-                || is_lasting
-                || device.is_some_and(|d| self.ownership.is_tunnel(d)))
+    /// Neighbours that come and go by themselves are the kernel's affair; only those that are or were permanent, and removals,
+    /// are ours. On a tunnel all should be permanent.
+    fn concerns(&mut self, kind: u16, body: &[u8]) -> bool {
+        let Some(index) = u32_at(body, 4) else { return false };
+        let Some(device) = self.known.names.get(&index) else { return self.known.is_partial };
+        if self.ownership.is_tunnel(device) || body.first() == Some(&AF_BRIDGE) {
+            return self.ownership.owns_device(device);
+        }
+        if !self.ownership.is_workload(device) {
+            return false;
+        }
+        let is_lasting =
+            kind == RTM_NEWNEIGH && u16_at(body, 8).is_some_and(|state| state & NUD_PERMANENT != 0);
+        let addr = attributes(body.get(12..).unwrap_or_default()).find(|(kind, _)| *kind == NDA_DST);
+        let was_lasting = match addr.and_then(|(_, value)| address(value)) {
+            Some(addr) if is_lasting => !self.known.permanent.insert((index, addr)),
+            Some(addr) => self.known.permanent.remove(&(index, addr)),
+            None => false,
+        };
+        kind == RTM_DELNEIGH || is_lasting || was_lasting
     }
 }
 
@@ -268,13 +316,13 @@ mod tests {
 
     #[test]
     fn routes_of_other_tables_are_told_apart() {
-        let (mut names, ownership) = (Names::new(), Ownership::default());
+        let (mut known, ownership) = (Known::default(), Ownership::default());
         let mut told = |header: u8, attribute: Option<u32>| {
             let mut batch = Batch::default();
             let open = batch.begin(RTM_NEWROUTE, 0, 1, &[AF_INET, 24, 0, 0, header, 3, 0, 1, 0, 0, 0, 0]);
             attribute.iter().for_each(|table| batch.number(RTA_TABLE, *table));
             batch.end(open);
-            let mut filter = Filter { ownership: &ownership, names: &mut names, own_port: 99 };
+            let mut filter = Filter { ownership: &ownership, known: &mut known, own_port: 99 };
             let mut changed = BTreeSet::new();
             filter.note(batch.bytes(), &mut changed);
             changed.into_iter().next()
@@ -289,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_link_that_is_gone_is_forgotten_and_one_that_left_a_bridge_is_not() {
-        let (mut names, ownership) = (Names::new(), Ownership::default());
+        let (mut known, ownership) = (Known::default(), Ownership::default());
         let mut told = |kind: u16, family: u8| {
             let mut header = [0; 16];
             (header[0], header[4]) = (family, 7);
@@ -297,11 +345,11 @@ mod tests {
             let open = batch.begin(kind, 0, 1, &header);
             batch.text(IFLA_IFNAME, "cali7");
             batch.end(open);
-            let mut filter = Filter { ownership: &ownership, names: &mut names, own_port: 99 };
+            let mut filter = Filter { ownership: &ownership, known: &mut known, own_port: 99 };
             let mut changed = BTreeSet::new();
             filter.note(batch.bytes(), &mut changed);
             assert_eq!(changed, [Subject::Links].into());
-            names.len()
+            known.names.len()
         };
         assert_eq!(told(RTM_NEWLINK, AF_UNSPEC), 1);
         assert_eq!(told(RTM_DELLINK, AF_BRIDGE), 1);

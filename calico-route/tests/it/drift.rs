@@ -39,6 +39,7 @@ impl Driver {
 
     async fn pass(&mut self) {
         let actual = self.netlink.read(&self.desired.ownership).await.unwrap();
+        self.watch.learn(&actual);
         let plan = plan(&self.desired, &actual);
         let changes = self.reconciler.admit(&plan, &actual.host, &self.desired.ownership, clock());
         let outcomes = self.netlink.apply(&changes).await;
@@ -86,7 +87,7 @@ impl Driver {
 }
 
 /// What somebody may do to what we laid, and the kernel tells of: delete it, change it, replace it, add to it.
-const DRIFTS: [&str; 30] = [
+const DRIFTS: [&str; 35] = [
     "ip route del 192.168.1.0/26 metric 1024",
     "ip route replace 192.168.1.0/26 via 172.16.6.77 metric 1024 proto 80",
     "ip route replace 192.168.2.0/26 via 172.16.6.77 metric 1024 proto 80",
@@ -109,7 +110,12 @@ const DRIFTS: [&str; 30] = [
     "ip neigh flush dev vxlan.calico nud permanent",
     "ip neigh replace 192.168.2.0 lladdr 02:00:00:00:00:07 dev vxlan.calico nud permanent",
     "ip neigh replace 192.168.2.9 lladdr 02:00:00:00:00:07 dev vxlan.calico nud permanent",
+    "ip neigh replace 192.168.0.1 lladdr 02:00:00:00:00:01 dev cali1 nud reachable",
+    "ip neigh replace 192.168.0.1 lladdr 02:00:00:00:00:07 dev cali1 nud permanent",
+    "ip route add 192.168.1.0/26 tos 8 via 172.16.6.77 metric 1024 proto 80",
     "bridge fdb append 02:00:00:00:00:07 dev vxlan.calico dst 172.16.6.9 self permanent",
+    "bridge fdb append 02:00:00:00:00:08 dev vxlan.calico dst 172.16.6.9 port 9999 self permanent",
+    "bridge fdb append 02:00:00:00:00:09 dev vxlan.calico dst 172.16.6.9 vni 77 self permanent",
     "bridge fdb del 66:a4:6f:e0:c4:da dev vxlan.calico dst 172.16.199.3 self",
     "bridge fdb replace 66:a4:6f:e0:c4:da dev vxlan.calico dst 172.16.6.99 self permanent",
     "ip neigh replace 192.168.2.0 dev vxlan.calico nud stale",

@@ -1,13 +1,12 @@
 //! Against the real kernel. `ip` and `bridge` are the second opinion.
 
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
 
 use calico_model::learned::LearnedRoutes;
 use calico_model::resource::{EncapMode, FelixConfiguration, Object};
 use calico_model::{Snapshot, Update};
 use calico_route::actual::Knowledge;
-use calico_route::netlink::{Event, Netlink, Subject};
+use calico_route::netlink::Netlink;
 use calico_route::route::{Form, Gateway, RouteKey};
 use calico_route::{Change, Computer, Desired, Ownership, Waits, compute, diff, plan_delta};
 
@@ -392,57 +391,6 @@ async fn a_clean_up_leaves_only_what_belongs_to_others() {
     assert_eq!(machine.ip("route show"), before);
     assert!(!machine.ip("link show").contains("vxlan.calico"));
     assert!(!machine.ip("neigh show dev cali1").contains("PERMANENT"));
-}
-
-#[tokio::test]
-async fn the_watch_tells_what_others_change_and_not_what_we_do() {
-    let machine = machine();
-    let desired = desired(&three_nodes());
-    let mut netlink = machine.connect();
-    settle(&mut netlink, &desired).await;
-    let mut watch = netlink.watch(&desired.ownership).await.unwrap();
-    let (patience, silence) = (Duration::from_secs(5), Duration::from_millis(300));
-
-    machine.ip("route del 192.168.2.0/26 metric 1024");
-    let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
-    assert_eq!(event, Event::Changed([Subject::Routes].into()));
-    settle(&mut netlink, &desired).await;
-    let own = tokio::time::timeout(silence, watch.next()).await;
-    assert!(own.is_err(), "{own:?}");
-
-    machine.ip("neigh del 192.168.2.0 dev vxlan.calico");
-    let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
-    assert_eq!(event, Event::Changed([Subject::Neighbours].into()));
-
-    machine.run("sysctl -qw net.ipv4.conf.cali1.proxy_arp=0");
-    let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
-    assert_eq!(event, Event::Changed([Subject::Settings].into()));
-    machine.run("sysctl -qw net.ipv4.conf.eth0.proxy_arp=1");
-    let other = tokio::time::timeout(silence, watch.next()).await;
-    assert!(other.is_err(), "{other:?}");
-
-    machine.ip("link set cali1 down");
-    let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
-    assert!(matches!(event, Event::Changed(subjects) if subjects.contains(&Subject::Links)));
-}
-
-#[tokio::test]
-async fn the_watch_follows_which_interfaces_are_workloads() {
-    let machine = machine();
-    machine.ip("link add tap1 type veth peer name tapfar");
-    let mut netlink = machine.connect();
-    let mut watch = netlink.watch(&Ownership::default()).await.unwrap();
-    let (patience, silence) = (Duration::from_secs(5), Duration::from_millis(300));
-    machine.run("sysctl -qw net.ipv4.conf.tap1.proxy_arp=1");
-    let other = tokio::time::timeout(silence, watch.next()).await;
-    assert!(other.is_err(), "{other:?}");
-
-    let mut settings = FelixConfiguration::new();
-    settings.interface_prefix = Some("tap".to_owned());
-    watch.set_ownership(&Ownership::of(&settings));
-    machine.run("sysctl -qw net.ipv4.conf.tap1.proxy_arp=0");
-    let event = tokio::time::timeout(patience, watch.next()).await.unwrap().unwrap();
-    assert_eq!(event, Event::Changed([Subject::Settings].into()));
 }
 
 #[tokio::test]

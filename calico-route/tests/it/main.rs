@@ -32,3 +32,5 @@ mod settings;
 mod six;
 #[cfg(feature = "netlink")]
 mod storm;
+#[cfg(feature = "netlink")]
+mod watched;

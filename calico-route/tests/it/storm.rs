@@ -2,26 +2,16 @@
 
 use std::time::Duration;
 
-use calico_route::Change;
-use calico_route::route::{Form, RouteKey};
-
 use crate::drift::{Driver, clock, storm};
 use crate::namespace::machine;
+use crate::watched::strays;
 
 #[tokio::test]
 async fn rel07_ten_thousand_changes_that_nobody_could_tell_are_found_and_undone() {
     let machine = machine();
     let mut driver = Driver::start(machine.connect(), 64 << 10).await;
     driver.settle_within(Duration::from_secs(5)).await;
-    let mut other = machine.connect();
-    other.read(&driver.desired.ownership).await.unwrap();
-    let stray = |number: u32| {
-        let addr = std::net::Ipv4Addr::from((10 << 24) + (number << 6));
-        let key = RouteKey::main(calico_model::Cidr::holding(addr.into(), 26).unwrap(), 1024);
-        Change::AddRoute { key, form: Form::Blackhole }
-    };
-    let strays: Vec<Change> = (0..10_000).map(stray).collect();
-    assert!(other.apply(&strays).await.iter().all(|outcome| outcome.result.is_ok()));
+    strays(&machine, &driver.desired).await;
     driver.settle_within(Duration::from_secs(5)).await;
     assert!(driver.watch.overruns() > 0);
     assert!(driver.passes < 20, "{} passes", driver.passes);

@@ -42,7 +42,7 @@ const FOREIGN: [&str; 5] = [
 ];
 
 /// What somebody may do to what is ours: delete it, change it, replace it, add to it.
-const DRIFTS: [&str; 37] = [
+const DRIFTS: [&str; 41] = [
     "ip route del REMOTE metric 1024",
     "ip route replace REMOTE via 172.16.6.77 metric 1024 proto 80",
     "ip route append REMOTE via 172.16.6.77 metric 1024 proto 80",
@@ -61,6 +61,10 @@ const DRIFTS: [&str; 37] = [
     "ip neigh replace PEER lladdr 02:00:00:00:00:07 dev vxlan.calico nud permanent",
     "ip neigh replace 192.168.255.9 lladdr 02:00:00:00:00:07 dev vxlan.calico nud permanent",
     "ip neigh replace PEER dev vxlan.calico nud stale",
+    "ip neigh replace ADDRESS lladdr POD dev CALI nud reachable",
+    "ip neigh replace ADDRESS lladdr 02:00:00:00:00:07 dev CALI nud permanent",
+    "ip route add REMOTE tos 8 via 172.16.6.254 metric 1024 proto 80",
+    "bridge fdb append 02:00:00:00:00:08 dev vxlan.calico dst 172.16.6.9 port 9999 self permanent",
     "ip route append unreachable REMOTE metric 1024 proto 80",
     "ip route append REMOTE via 172.16.6.254 metric 1024 proto 80 src 172.16.6.47",
     "sysctl -qw net.ipv6.conf.CALI.disable_ipv6=0",
@@ -144,7 +148,7 @@ pub(crate) fn run(arguments: &Drift, interrupt: &Interrupt) -> anyhow::Result<()
 /// The host on which things are changed, and how they are called there.
 struct Victim<'l> {
     lab: &'l Lab,
-    names: [(&'static str, String); 6],
+    names: [(&'static str, String); 7],
 }
 
 impl<'l> Victim<'l> {
@@ -161,6 +165,7 @@ impl<'l> Victim<'l> {
             anyhow::Ok(word.to_owned())
         };
         let (routes, fdb) = (ask("ip route")?, ask("bridge fdb show dev vxlan.calico")?);
+        let neighbours = ask("ip neigh show nud permanent")?;
         Ok(Self {
             lab,
             names: [
@@ -169,6 +174,7 @@ impl<'l> Victim<'l> {
                 ("OWN", word(&routes, &|line| line.starts_with("blackhole"), 1)?),
                 ("CALI", word(&routes, &|line| line.starts_with(&address), 2)?),
                 ("MAC", word(&fdb, &|line| line.contains("172.16.199.114"), 0)?),
+                ("POD", word(&neighbours, &|line| line.starts_with(&address), 4)?),
                 ("ADDRESS", address),
             ],
         })

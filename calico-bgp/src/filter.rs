@@ -20,6 +20,7 @@ use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::ops::Deref;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use calico_model::resource::filter::{FilterRule, PeerType};
@@ -211,7 +212,7 @@ pub struct Export {
     pub closed: PrefixSet,
     /// The networks whose routes are passed on: pools, and a reflector's service networks.
     pub open: PrefixSet,
-    /// Communities for routes inside networks.
+    /// Communities for routes inside networks; several entries for one network add up.
     pub communities: Vec<(Cidr, Vec<Community>)>,
     /// The metric of an ordinary route.
     pub normal_priority: PerFamily<u32>,
@@ -262,7 +263,11 @@ impl Program {
     ) -> Self {
         let mut program = Self::of_rules(rules, facts);
         let Export { closed, open, communities, normal_priority } = otherwise;
-        let own: PrefixMap<Vec<Community>> = communities.into_iter().collect();
+        let mut merged: BTreeMap<Cidr, Vec<Community>> = BTreeMap::new();
+        for (network, added) in communities {
+            merged.entry(network).or_default().extend(added);
+        }
+        let own: PrefixMap<Vec<Community>> = merged.into_iter().collect();
         let changes = own
             .iter()
             .map(|(network, _)| {

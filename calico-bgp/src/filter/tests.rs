@@ -173,19 +173,20 @@ fn without_a_filter_the_order_of_the_export_decision_is_kept() {
         Some(changed.communities().iter().map(ToString::to_string).collect::<Vec<_>>())
     };
     use Teller::{Ourselves, Peer};
-    let all = || Some(vec!["64512:1".to_owned(), "64512:2".to_owned()]);
+    let all = || Some(["64512:1", "64512:2", "64512:3"].map(str::to_owned).to_vec());
     assert_eq!(decide("192.168.7.0/26", Ourselves, 1024), all(), "our block");
     assert_eq!(decide("10.1.0.0/26", Ourselves, 1024), None, "of a pool that is not exported");
     assert_eq!(decide("172.30.0.0/16", Ourselves, 1024), Some(Vec::new()), "a service network");
     assert_eq!(
         decide("192.168.8.0/26", Peer, 1024),
-        Some(vec!["64512:1".to_owned()]),
-        "another node's block"
+        Some(vec!["64512:1".to_owned(), "64512:3".to_owned()]),
+        "another node's block, in a network that is named twice"
     );
     assert_eq!(decide("192.168.7.0/26", Peer, 1024), all(), "a path to our block itself");
     assert_eq!(decide("192.168.7.1/32", Peer, 1024), None, "inside our block");
     assert_eq!(decide("192.168.7.1/32", Peer, 512), all(), "inside our block, and preferred");
     assert_eq!(decide("10.1.0.0/26", Peer, 1024), None);
+            (cidr("192.168.0.0/16"), vec!["64512:3".parse().unwrap()]),
     assert_eq!(decide("8.8.8.0/24", Peer, 1024), None, "outside all pools");
 }
 

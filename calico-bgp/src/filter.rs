@@ -10,17 +10,19 @@
 //! A program is data: two that are equal decide alike, peers that share one are told the same, and nothing is rendered.
 //!
 //! Two matches are facts of the session and of the node, so they are settled when the program is compiled: `peerType`, and
-//! `interface`, which stands for the networks of the node's interfaces of that name that a next hop may be in. A route
-//! that begins here leaves by no interface.
+//! `interface`, which stands for the networks of the node's interfaces of that name that a next hop may be in. Which
+//! of them leads to a next hop behind a router, in none of these networks, is not known: a rule that rejects what goes out of
+//! some of the interfaces then rejects, and one that accepts does so only if it is for all of them. A route that begins here
+//! leaves by no interface.
 
 mod compile;
 mod trie;
 
 use std::cell::OnceCell;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use calico_model::resource::filter::{FilterRule, PeerType};
@@ -137,7 +139,13 @@ enum Condition {
     /// Not inside a network with a length between two others.
     NotWithin(Cidr, u8, u8),
     ToldByPeer,
-    NextHopIn(Vec<Cidr>),
+    /// The next hop is in one of the networks of the interfaces that are meant.
+    LeavesBy {
+        /// The networks of all interfaces, and whether they are meant.
+        networks: Vec<(Cidr, bool)>,
+        /// Whether it holds of a next hop in none of them.
+        beyond: bool,
+    },
     Carries(Community),
     PathBegins(Vec<AsNumber>),
     LocalPref(u32),
@@ -152,9 +160,11 @@ impl Condition {
                 !(network.covers(&route.prefix) && (*min..=*max).contains(&route.prefix.prefix_len()))
             }
             Self::ToldByPeer => route.teller == Teller::Peer,
-            Self::NextHopIn(networks) => {
+            Self::LeavesBy { networks, beyond } => {
                 let next_hop: IpAddr = route.attributes.next_hop;
-                route.teller == Teller::Peer && networks.iter().any(|network| network.contains(next_hop))
+                let around = networks.iter().filter(|(network, _)| network.contains(next_hop));
+                let nearest = around.max_by_key(|(network, meant)| (network.prefix_len(), *meant));
+                route.teller == Teller::Peer && nearest.map_or(*beyond, |(_, meant)| *meant)
             }
             Self::Carries(community) => route.attributes.carries(*community),
             Self::PathBegins(numbers) => {

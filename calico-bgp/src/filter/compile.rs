@@ -81,8 +81,7 @@ fn conditions(rule: &FilterRule, family: Family, facts: &Facts) -> Option<Vec<Co
         conditions.push(Condition::ToldByPeer);
     }
     if let Some(pattern) = &rule.interface {
-        let named = facts.interfaces.iter().filter(|(name, _)| is_like(pattern, name));
-        conditions.push(Condition::NextHopIn(named.flat_map(|(_, networks)| networks).copied().collect()));
+        conditions.push(leaves_by(pattern, rule.action, facts));
     }
     for community in rule.communities.iter().flat_map(|wanted| &wanted.values) {
         conditions.push(Condition::Carries(*community));
@@ -94,6 +93,25 @@ fn conditions(rule: &FilterRule, family: Family, facts: &Facts) -> Option<Vec<Co
         conditions.push(Condition::LocalPref(METRIC_BASE.saturating_sub(priority)));
     }
     Some(conditions)
+}
+
+/// What leaves by an interface whose name is like a pattern. What is in none of the networks leaves by one of the interfaces
+/// all the same; where that leaves it open whether it is one that is meant, less passes rather than more.
+fn leaves_by(pattern: &str, action: FilterAction, facts: &Facts) -> Condition {
+    if pattern.chars().all(|c| c == '*') {
+        return Condition::ToldByPeer;
+    }
+    let is_meant = |(name, _): &(String, Vec<Cidr>)| is_like(pattern, name);
+    let interfaces = &facts.interfaces;
+    let beyond = match action {
+        FilterAction::Accept => !interfaces.is_empty() && interfaces.iter().all(is_meant),
+        FilterAction::Reject => interfaces.is_empty() || interfaces.iter().any(is_meant),
+    };
+    let networks = interfaces.iter().flat_map(|interface| {
+        let is_meant = is_meant(interface);
+        interface.1.iter().map(move |network| (*network, is_meant))
+    });
+    Condition::LeavesBy { networks: networks.collect(), beyond }
 }
 
 fn operation(operation: &FilterOperation) -> Option<Operation> {

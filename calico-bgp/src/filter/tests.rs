@@ -113,6 +113,35 @@ fn what_begins_here_was_told_by_no_peer_and_leaves_by_no_interface() {
 }
 
 #[test]
+fn a_rule_for_an_interface_that_may_lead_to_a_router_holds_of_what_is_behind_it_only_if_it_rejects() {
+    let by = |interface: &str, action, next_hop: &str| {
+        let rule = [FilterRule { interface: Some(interface.to_owned()), ..FilterRule::new(action) }];
+        let program = match action {
+            FilterAction::Accept => Program::export(|_| rule.iter().collect(), &facts(), Export::default()),
+            FilterAction::Reject => Program::import(|_| rule.iter().collect(), &facts(), Import::default()),
+        };
+        let mut attributes = attributes();
+        attributes.next_hop = next_hop.parse().unwrap();
+        let route =
+            Route { prefix: cidr("192.168.0.0/26"), attributes: (&attributes).into(), teller: Teller::Peer };
+        program.decide(&route, &PrefixSet::default()) != Verdict::LeaveOut
+    };
+    use FilterAction::{Accept, Reject};
+    for (interface, next_hop, accepted, rejected) in [
+        ("eth0", "172.16.6.9", true, true),
+        ("eth1", "172.16.6.9", false, false),
+        ("eth0", "203.0.113.1", false, true),
+        ("none*", "203.0.113.1", false, false),
+        ("eth*", "203.0.113.1", true, true),
+        ("*", "203.0.113.1", true, true),
+        ("**", "172.16.6.9", true, true),
+    ] {
+        assert_eq!(by(interface, Accept, next_hop), accepted, "accept by {interface}: {next_hop}");
+        assert_eq!(by(interface, Reject, next_hop), !rejected, "reject by {interface}: {next_hop}");
+    }
+}
+
+#[test]
 fn the_first_rule_that_matches_decides_and_its_operations_are_done_in_order() {
     let operation = |add: Option<&str>, prepend: &[u32], priority: Option<u32>| FilterOperation {
         add_community: add.map(|value| AddCommunity { value: value.parse().unwrap() }),
@@ -157,6 +186,7 @@ fn without_a_filter_the_order_of_the_export_decision_is_kept() {
         communities: vec![
             (cidr("192.168.0.0/16"), vec!["64512:1".parse().unwrap()]),
             (cidr("192.168.7.0/24"), vec!["64512:2".parse().unwrap()]),
+            (cidr("192.168.0.0/16"), vec!["64512:3".parse().unwrap()]),
         ],
         normal_priority: PerFamily { v4: 1024, v6: 1024 },
     };
@@ -186,7 +216,6 @@ fn without_a_filter_the_order_of_the_export_decision_is_kept() {
     assert_eq!(decide("192.168.7.1/32", Peer, 1024), None, "inside our block");
     assert_eq!(decide("192.168.7.1/32", Peer, 512), all(), "inside our block, and preferred");
     assert_eq!(decide("10.1.0.0/26", Peer, 1024), None);
-            (cidr("192.168.0.0/16"), vec!["64512:3".parse().unwrap()]),
     assert_eq!(decide("8.8.8.0/24", Peer, 1024), None, "outside all pools");
 }
 

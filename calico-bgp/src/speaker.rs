@@ -224,7 +224,6 @@ impl Speaker {
         let told = |config: &SpeakerConfig| (config.cluster(), config.default_local_pref);
         let renamed = before.router_id != self.config.router_id;
         let tells_anew = told(&before) != told(&self.config);
-        let takes_anew = tells_anew || before.local_as != self.config.local_as;
         for id in self.by_address.values().copied().collect::<Vec<_>>() {
             self.renew_terms(id);
             if renamed {
@@ -234,8 +233,6 @@ impl Speaker {
             }
             if tells_anew {
                 self.tell_again(id);
-            }
-            if takes_anew {
                 self.ask_again(id, now);
             }
         }

@@ -271,7 +271,7 @@ pub struct PeerConfig {
     pub bfd: Option<BfdConfig>,
     /// What becomes of its routes with AS sets.
     pub as_sets: AsSets,
-    /// How often our own AS number may be in the paths it tells.
+    /// How often our AS number towards it may be in the paths it tells.
     pub allow_own_as: u8,
     /// Communities put on every route told to it.
     pub add_communities: Vec<Community>,

@@ -141,13 +141,13 @@ impl Speaker {
         attributes: &Attributes,
     ) -> Option<Refusal> {
         let (extra, path) = (attributes.extra(), &attributes.as_path);
-        let allowed = usize::from(config.allow_own_as);
-        let looped =
-            [config.local_as, self.config.local_as].into_iter().find(|own| path.count(*own) > allowed);
+        // The only number that the peer knows us by, whatever the speaker's own is.
+        let own = config.local_as;
+        let is_loop = path.count(own) > usize::from(config.allow_own_as);
         let has_set = || path.segments().any(|segment| segment.kind == SegmentKind::Set);
         if config.import == Exchange::Unsaid && config.peering() == Peering::External {
             Some(Refusal::NothingIsTaken)
-        } else if let Some(own) = looped {
+        } else if is_loop {
             Some(Refusal::OwnAs(own, path.clone()))
         } else if config.as_sets == AsSets::Refuse && has_set() {
             Some(Refusal::AsSet(path.clone()))

@@ -6,17 +6,18 @@ use calico_bgp::speaker::Exchange;
 use calico_bgp::wire::open::Role;
 use calico_model::Community;
 
-use crate::world::World;
+use crate::world::{World, asn};
 
 const A: &str = "10.0.0.1";
 const B: &str = "10.0.0.2";
 const C: &str = "10.0.0.3";
+const D: &str = "10.0.0.4";
 
 /// Three ASes in a row.
 fn row(change: impl Fn(&str, &mut PeerConfig)) -> World {
     let mut world = World::new();
-    for (address, asn) in [(A, 65001), (B, 65002), (C, 65003)] {
-        world.add(address, asn);
+    for (address, number) in [(A, 65001), (B, 65002), (C, 65003)] {
+        world.add(address, number);
     }
     for (a, b) in [(A, B), (B, C)] {
         for (one, other) in [(a, b), (b, a)] {
@@ -102,8 +103,8 @@ fn roles_that_do_not_face_each_other_make_no_session_and_silence_only_if_it_is_a
 #[test]
 fn a_route_that_is_about_to_go_is_used_only_when_there_is_no_other() {
     let mut world = World::new();
-    for (address, asn) in [(A, 65001), (B, 65001), (C, 65003)] {
-        world.add(address, asn);
+    for (address, number) in [(A, 65001), (B, 65001), (C, 65003)] {
+        world.add(address, number);
     }
     for other in [A, B] {
         world.join_with(other, C, |peer| {
@@ -149,4 +150,24 @@ fn communities_pass_between_ases_and_those_that_are_not_transitive_stay_behind()
     assert_eq!(*extra.extended_communities, [0x0002_0001_0000_0005], "the other one is for one AS only");
     assert_eq!(extra.unknown.len(), 1, "IPv6 extended communities are passed on as they came");
     assert_eq!((extra.unknown[0].kind, extra.unknown[0].flags), (25, 0xe0));
+}
+
+/// Two clusters with the same AS number and a router between: one of them goes by another number there.
+#[test]
+fn what_has_been_here_is_known_by_the_as_number_of_the_session() {
+    let mut world = World::new();
+    for (address, number) in [(A, 64512), (B, 65002), (C, 64512), (D, 65100)] {
+        world.add(address, number);
+    }
+    world.join(A, B);
+    world.join(D, B);
+    world.join_one(C, B, |peer| peer.local_as = asn(65100));
+    world.join_one(B, C, |peer| peer.remote_as = asn(65100));
+    world.originate(A, &["10.1.0.0/16"]);
+    world.originate(D, &["10.4.0.0/16"]);
+    world.run_secs(5);
+    assert_eq!(world.learned_text(C), ["10.1.0.0/16 via 10.0.0.2"]);
+    let status = world.speaker(C).status().remove(0);
+    assert_eq!(status.counters.as_loops_in, 1);
+    assert_eq!(status.last_refusal.as_deref(), Some("our own AS 65100 is in the path 65002 65100"));
 }

@@ -98,7 +98,8 @@ pub enum NextHopMode {
     /// Our address for routes that begin here and towards other ASes; otherwise the one received.
     #[default]
     Auto,
-    /// Our address, except on reflected routes.
+    /// Our address, on reflected routes too: what goes by them then comes through us (RFC 4456 section 10 would rather have
+    /// those left alone).
     Own,
     /// The one received, even towards other ASes.
     Keep,

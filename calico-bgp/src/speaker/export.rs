@@ -131,7 +131,7 @@ impl GroupKey {
         let own = match self.next_hop {
             _ if fit.next_hop.is_unspecified() => true,
             NextHopMode::Keep => false,
-            NextHopMode::Own => !reflected,
+            NextHopMode::Own => true,
             NextHopMode::Auto => self.peering == Peering::External,
         };
         if own {

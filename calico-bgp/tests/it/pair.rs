@@ -387,6 +387,23 @@ fn a_soft_change_of_a_peer_takes_effect_without_a_new_session() {
 }
 
 #[test]
+fn a_reflector_stands_in_as_next_hop_only_where_it_is_told_to() {
+    for (mode, gateway) in [(NextHopMode::Auto, C), (NextHopMode::Keep, C), (NextHopMode::Own, A)] {
+        let mut world = three([64512; 3]);
+        for client in [B, C] {
+            world.join_one(A, client, |peer| {
+                peer.reflection = Reflection::Client;
+                peer.next_hop = mode;
+            });
+            world.join_one(client, A, |_| {});
+        }
+        world.originate(C, &["192.168.0.0/26"]);
+        world.run_secs(5);
+        assert_eq!(world.learned_text(B), [format!("192.168.0.0/26 via {gateway}")], "{mode:?}");
+    }
+}
+
+#[test]
 fn a_shutdown_takes_the_routes_away_at_once_and_tells_why() {
     let mut world = two();
     world.originate(A, &["192.168.0.0/26"]);

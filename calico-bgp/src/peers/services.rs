@@ -1,6 +1,8 @@
 //! The addresses of services that a node tells by BGP.
 //!
 //! The networks of services are told by every node, and so is a single address of one that every node takes packets for.
+//! No address is told that is in none of the networks which are advertised for its kind: services are written by more people
+//! than what routers are told is.
 //! A service with the traffic policy `Local` is told only where an endpoint of it is ready: its addresses one by one, those of
 //! each family where it is served in that family, because a packet to another one would find nobody there.
 
@@ -90,13 +92,14 @@ fn addresses(cluster: &BgpConfiguration, served: &Served, object: &Object<Kubern
     let is_told = |family: Family| match service.external_traffic_policy {
         Some(TrafficPolicy::Local) => served.here.contains(&(id.clone(), family)),
         Some(TrafficPolicy::Cluster) | None => {
-            everywhere || !aggregated(cluster) && served.anywhere.contains(&(id.clone(), family))
+            everywhere || one_by_one && served.anywhere.contains(&(id.clone(), family))
         }
+    let one_by_one = !aggregated(cluster) && service.service_type == ServiceType::LoadBalancer;
     };
     let families: Vec<Family> = Family::ALL.into_iter().filter(|family| is_told(*family)).collect();
     let inside = |networks: &[ServiceNetwork], addr: &IpAddr| networks.iter().any(|n| n.cidr.contains(*addr));
     let inner = service.cluster_ip.iter().chain(&service.cluster_ips);
-    let inner = inner.filter(|_| !cluster.service_cluster_ips.is_empty());
+    let inner = inner.filter(|addr| inside(&cluster.service_cluster_ips, addr));
     let external = service.external_ips.iter().filter(|addr| inside(&cluster.service_external_ips, addr));
     let balanced = service.load_balancer_ips.iter();
     let balanced = balanced.filter(|addr| inside(&cluster.service_load_balancer_ips, addr));

@@ -137,6 +137,18 @@ fn only_kinds_of_addresses_that_are_advertised_are_told() {
 }
 
 #[test]
+fn an_address_outside_the_networks_that_are_advertised_is_not_told_whatever_its_kind() {
+    let mut snapshot = advertising(|_| {});
+    serve(&mut snapshot, TrafficPolicy::Local, |s| {
+        s.cluster_ip = "172.16.6.1".parse().ok();
+        s.cluster_ips = ["172.16.6.1", "fd96::1"].map(|addr| addr.parse().unwrap()).to_vec();
+        s.load_balancer_ips.push("172.16.6.9".parse().unwrap());
+    });
+    endpoint(&mut snapshot, "web", "node1", "192.168.0.1", None);
+    assert_eq!(single(&snapshot, "node1"), ["10.7.0.1", "10.9.0.1"]);
+}
+
+#[test]
 fn other_services_are_told_when_an_entry_is_their_address() {
     let told = |change: fn(&mut KubernetesService)| {
         let mut snapshot = advertising(|_| {});
@@ -167,6 +179,15 @@ fn without_aggregation_every_node_tells_the_addresses_of_services_with_endpoints
     assert_eq!(single(&snapshot, "node1"), NONE);
     endpoint(&mut snapshot, "web", "node2", "192.168.0.1", None);
     assert_eq!(single(&snapshot, "node1"), ALL);
+    for of_no_balancer in [ServiceType::ClusterIp, ServiceType::NodePort] {
+        serve(&mut snapshot, TrafficPolicy::Cluster, |s| s.service_type = of_no_balancer);
+        assert_eq!(single(&snapshot, "node1"), NONE, "{of_no_balancer:?}");
+        serve(&mut snapshot, TrafficPolicy::Cluster, |s| {
+            s.service_type = of_no_balancer;
+            s.external_traffic_policy = None;
+        });
+        assert_eq!(single(&snapshot, "node1"), NONE, "{of_no_balancer:?}");
+    }
 }
 
 #[test]

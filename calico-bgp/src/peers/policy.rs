@@ -11,6 +11,7 @@ use calico_model::snapshot::Snapshot;
 use calico_model::{Cidr, Family};
 
 use super::configuration::Configuration;
+use super::services::is_excluded;
 use super::{Problem, cluster_id};
 use crate::filter::{Export, Facts, Import, Policy, PrefixSet, Program, is_like};
 use crate::session::Peering;
@@ -103,8 +104,11 @@ impl<'s> Policies<'s> {
     fn export(&self) -> Export {
         let pools = || self.snapshot.pools.values().map(|pool| &pool.spec);
         let services = self.configuration.cluster().filter(|_| cluster_id(&self.local.spec).is_some());
+        // A node accepts for its peers whatever is inside the cluster networks that it tells itself.
+        let tells = !is_excluded(self.local);
         let services = services.into_iter().flat_map(|cluster| {
-            cluster.service_load_balancer_ips.iter().chain(&cluster.service_external_ips)
+            let inner = cluster.service_cluster_ips.iter().filter(move |_| tells);
+            cluster.service_load_balancer_ips.iter().chain(&cluster.service_external_ips).chain(inner)
         });
         let services = services.map(|network: &ServiceNetwork| network.cidr);
         Export {

@@ -27,7 +27,7 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 /// every node serves, or that are advertised one by one.
 pub(super) fn told(snapshot: &Snapshot, node: &NodeName) -> Vec<Cidr> {
     let local = object(snapshot, node);
-    let excluded = local.is_some_and(|local| local.metadata.labels.get(EXCLUDED) == Some("true"));
+    let excluded = local.is_some_and(is_excluded);
     let configuration = Configuration::of(snapshot, node);
     let advertising = |cluster: &&BgpConfiguration| !excluded && cluster.service_networks().next().is_some();
     let Some(cluster) = configuration.cluster().filter(advertising) else { return Vec::new() };
@@ -39,6 +39,11 @@ pub(super) fn told(snapshot: &Snapshot, node: &NodeName) -> Vec<Cidr> {
     let services = snapshot.services.values();
     let single = services.flat_map(|service| addresses(cluster, &served, service)).map(Cidr::host);
     networks.chain(single).collect()
+}
+
+/// Reports whether a node tells nothing for services.
+pub(super) fn is_excluded(local: &Object<Node>) -> bool {
+    local.metadata.labels.get(EXCLUDED) == Some("true")
 }
 
 /// What Kubernetes calls a node.
@@ -89,12 +94,12 @@ fn addresses(cluster: &BgpConfiguration, served: &Served, object: &Object<Kubern
     let id = ServiceId { namespace, name: object.metadata.name.as_str().into() };
     let everywhere =
         service.external_traffic_policy == Some(TrafficPolicy::Cluster) && is_single(cluster, service);
+    let one_by_one = !aggregated(cluster) && service.service_type == ServiceType::LoadBalancer;
     let is_told = |family: Family| match service.external_traffic_policy {
         Some(TrafficPolicy::Local) => served.here.contains(&(id.clone(), family)),
         Some(TrafficPolicy::Cluster) | None => {
             everywhere || one_by_one && served.anywhere.contains(&(id.clone(), family))
         }
-    let one_by_one = !aggregated(cluster) && service.service_type == ServiceType::LoadBalancer;
     };
     let families: Vec<Family> = Family::ALL.into_iter().filter(|family| is_told(*family)).collect();
     let inside = |networks: &[ServiceNetwork], addr: &IpAddr| networks.iter().any(|n| n.cidr.contains(*addr));

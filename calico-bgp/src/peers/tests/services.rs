@@ -190,6 +190,41 @@ fn without_aggregation_every_node_tells_the_addresses_of_services_with_endpoints
     }
 }
 
+/// Reports whether a node passes on to all its peers what one of them tells of a single address.
+fn passes_on(snapshot: &Snapshot, node: &str, addr: &str) -> bool {
+    let attributes = Attributes::originated("172.16.6.9".parse().unwrap());
+    let route = Route {
+        prefix: Cidr::host(addr.parse().unwrap()),
+        attributes: (&attributes).into(),
+        teller: Teller::Peer,
+    };
+    let peers = peers(snapshot, &named_node(node));
+    assert!(!peers.is_empty());
+    peers.iter().all(|peer| {
+        let Exchange::Filtered(policy) = &peer.export else { panic!("resources decide") };
+        policy.program().decide(&route, &PrefixSet::default()) != Verdict::LeaveOut
+    })
+}
+
+#[test]
+fn a_reflector_passes_on_what_nodes_tell_of_services_unless_it_is_excluded_and_others_do_not() {
+    let mut snapshot = advertising(|_| {});
+    let to_reflectors = BgpPeer { peer_selector: Some("has(reflector)".parse().unwrap()), ..BgpPeer::new() };
+    snapshot.insert(Object::new("reflectors".parse::<Name>().unwrap(), to_reflectors));
+    let excluded = "node.kubernetes.io/exclude-from-external-load-balancers";
+    for (label, told) in [("false", [true, true, true, false]), ("true", [false, true, true, false])] {
+        let mut reflector = node("node3", "172.16.199.12/24");
+        reflector.metadata.labels = [("reflector", "yes"), (excluded, label)].into_iter().collect();
+        reflector.spec.bgp.as_mut().unwrap().route_reflector_cluster_id = Some("1.0.0.1".parse().unwrap());
+        snapshot.insert(reflector);
+        let of = |node| {
+            ["10.96.0.1", "10.7.0.1", "10.9.0.1", "203.0.113.1"].map(|at| passes_on(&snapshot, node, at))
+        };
+        assert_eq!(of("node3"), told, "{label}");
+        assert_eq!(of("node1"), [false; 4], "{label}");
+    }
+}
+
 #[test]
 fn excluded_nodes_tell_nothing_for_services() {
     let mut snapshot = advertising(|_| {});

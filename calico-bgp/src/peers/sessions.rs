@@ -12,7 +12,7 @@ use calico_model::{AsNumber, Cidr, Family};
 use super::configuration::Configuration;
 use super::policy::{Policies, Standing, standing};
 use super::secrets::{Missing, Secrets};
-use super::{PORT, STANDALONE_REFLECTOR, applies, as_number, cluster_id, local_pref, object};
+use super::{PORT, STANDALONE_REFLECTOR, applies, as_number, cluster_id, object};
 use crate::bfd::BfdConfig;
 use crate::session::{Initiation, Peering};
 use crate::speaker::{Distance, DynamicPeers, LongLived, NextHopMode, PeerConfig, Reflection};
@@ -193,8 +193,7 @@ impl<'s> Here<'s> {
         let mut peer = PeerConfig::new(address, remote_as, as_number(self.snapshot, &self.local.spec));
         peer.local_address = Some(us);
         peer.add_path = AddPath::Both;
-        let normal = self.configuration.normal_priority()[Family::of(address)];
-        peer.default_local_pref = Some(local_pref(normal));
+        peer.default_local_pref = Some(EXTERNAL_LOCAL_PREF);
         peer
     }
 
@@ -359,6 +358,10 @@ impl<'s> Here<'s> {
         Wanted { config, password: peer.password.as_ref(), filters: &peer.filters, standing }
     }
 }
+
+/// The LOCAL_PREF of a route that came without one, as a route of another AS does: that of upstream's speaker, so that the
+/// nodes of a mixed mesh rank what comes from outside alike. As a metric it is behind every ordinary one.
+const EXTERNAL_LOCAL_PREF: u32 = 100;
 
 /// How long a peer is asked to keep our routes, in the 12 bits that a capability has for it.
 fn restart_time(configured: Option<&GoDuration>, usual: &PeerConfig) -> u16 {

@@ -213,19 +213,10 @@ impl Speaker {
                 .into_iter()
                 .map(|at| paths[at].attributes.next_hop())
                 .collect();
-            let preference = best.attributes.local_pref().filter(|said| self.is_metric(best.peer(), *said));
-            let priority = preference.and_then(|preference| METRIC_BASE.checked_sub(preference));
+            let priority = best.attributes.local_pref().and_then(|said| METRIC_BASE.checked_sub(said));
             Some((prefix.cidr(), LearnedRoute { next_hops, priority }))
         };
         A::table(&self.tables.rib).iter().filter_map(chosen).collect()
-    }
-
-    /// Reports whether the LOCAL_PREF of a peer's route stands for a metric. That of an external peer itself is not taken (RFC
-    /// 4271 section 5.1.5): one other than the usual is a filter's, and 0 that of a route that is leaving (RFC 8326).
-    fn is_metric(&self, peer: PeerId, local_pref: u32) -> bool {
-        let Some(peer) = self.peers.get(&peer).map(|peer| &peer.config) else { return false };
-        let usual = peer.default_local_pref.unwrap_or(self.config.default_local_pref);
-        peer.peering() == Peering::Internal || ![usual, 0].contains(&local_pref)
     }
 }
 

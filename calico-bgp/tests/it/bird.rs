@@ -96,7 +96,7 @@ fn an_external_session_with_four_octet_as_numbers_carries_communities() {
         let handle = start(settings(US, 4_200_000_001), peer, &["10.1.0.0/16"]).await;
         wait_until_up(&handle, BIRD).await;
         let learned = wait_for_routes(&handle, |routes| routes.len() == 1).await;
-        assert!(learned.values().all(|route| route.priority.is_none()), "another AS says nothing of metrics");
+        assert!(learned.values().all(|route| route.priority == Some(1024)), "of the usual preference");
         let path = paths(&handle, "10.5.0.0/16").await.remove(0);
         assert_eq!(path.attributes.as_path.to_string(), "4200000002");
         assert_eq!(path.attributes.communities(), [Community::Standard(65000, 7), Community::Large(1, 2, 3)]);

@@ -338,3 +338,20 @@ fn only_blocks_and_what_is_advertised_leave_the_cluster_and_its_own_networks_do_
     ];
     assert_eq!(cluster.world.learned_text("172.16.6.12"), expected, "a route inside a pool is passed on");
 }
+
+#[test]
+fn a_route_that_came_without_a_preference_is_of_no_ordinary_priority() {
+    let mut cluster = Cluster::new();
+    let ordinary = FilterRule { priority: Some(1024), ..FilterRule::new(FilterAction::Reject) };
+    let taken = rule("192.168.200.0/24", FilterAction::Accept);
+    cluster.put(Object::new(name("filter"), filter(&[ordinary, taken], &[])));
+    cluster.put(Object::new(name("rack"), BgpPeer { filters: vec![name("filter")], ..rack() }));
+    cluster.settle();
+    const OF_BGP: Option<u32> = Some(0x7fff_ffff - 100);
+    let learned = cluster.world.learned(NODES[0].1);
+    let from_router = learned.values().filter(|route| route.next_hops.contains(&ip(TOR)));
+    assert_eq!(from_router.map(|route| route.priority).collect::<Vec<_>>(), [OF_BGP; 3]);
+    let passed_on = cluster.world.learned(NODES[1].1);
+    assert_eq!(passed_on[&cidr("192.168.200.0/24")].priority, OF_BGP, "the same on every node");
+    assert_eq!(passed_on[&cidr("192.168.2.0/26")].priority, Some(1024));
+}

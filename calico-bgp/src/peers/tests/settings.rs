@@ -251,3 +251,13 @@ fn the_original_next_hop_is_kept_by_the_old_field_and_by_the_new_one() {
     assert_eq!(mode(None, Some(true)), NextHopMode::Keep);
     assert_eq!(mode(Some(bgp::NextHopMode::Keep), None), NextHopMode::Keep);
 }
+
+/// As upstream's speaker gives it, so that in a mixed mesh no node's route from outside beats that of another.
+#[test]
+fn a_route_of_another_as_has_the_usual_preference_of_bgp_whatever_the_metric_of_ordinary_ones() {
+    let mut snapshot = cluster();
+    configure(&mut snapshot, |c| c.ipv4_normal_route_priority = Some(2000));
+    snapshot.insert(Object::new("router".parse::<Name>().unwrap(), peer_at("10.7.0.1")));
+    let peers = peers(&snapshot, &named_node("node1"));
+    assert!(peers.iter().all(|peer| peer.default_local_pref == Some(100)));
+}

@@ -1,4 +1,5 @@
-//! The BGPConfiguration of a node: its own over the cluster's.
+//! The BGPConfiguration of a node: its own over the cluster's, where upstream has it so: in the port, in what is added to
+//! networks, and in the monitoring stations, for which upstream has no name. All else is the cluster's alone.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -54,26 +55,25 @@ impl<'s> Configuration<'s> {
     }
 
     pub(super) fn bind_mode(&self) -> BindMode {
-        self.first(|c| c.bind_mode).unwrap_or(BindMode::All)
+        self.cluster.and_then(|c| c.bind_mode).unwrap_or(BindMode::All)
     }
 
     /// The metric of an ordinary route.
     pub(super) fn normal_priority(&self) -> PerFamily<u32> {
         PerFamily {
-            v4: self.first(|c| c.ipv4_normal_route_priority).unwrap_or(1024),
-            v6: self.first(|c| c.ipv6_normal_route_priority).unwrap_or(1024),
+            v4: self.cluster.and_then(|c| c.ipv4_normal_route_priority).unwrap_or(1024),
+            v6: self.cluster.and_then(|c| c.ipv6_normal_route_priority).unwrap_or(1024),
         }
     }
 
     pub(super) fn ignored_interfaces(&self) -> &'s [String] {
-        self.first(|c| Some(c.ignored_interfaces.as_slice()).filter(|names| !names.is_empty()))
-            .unwrap_or_default()
+        self.cluster.map(|c| c.ignored_interfaces.as_slice()).unwrap_or_default()
     }
 
     pub(super) fn local_workload_peering(&self, family: Family) -> Option<IpAddr> {
         match family {
-            Family::V4 => self.first(|c| c.local_workload_peering_ipv4).map(Into::into),
-            Family::V6 => self.first(|c| c.local_workload_peering_ipv6).map(Into::into),
+            Family::V4 => self.cluster?.local_workload_peering_ipv4.map(Into::into),
+            Family::V6 => self.cluster?.local_workload_peering_ipv6.map(Into::into),
         }
     }
 

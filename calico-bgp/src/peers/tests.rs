@@ -251,10 +251,12 @@ fn a_nodes_own_configuration_counts_before_that_of_the_cluster() {
     configure(&mut snapshot, |c| c.listen_port = Some(1790));
     let mut own = BgpConfiguration::new();
     own.listen_port = Some(1791);
-    own.bind_mode = Some(bgp::BindMode::NodeIp);
     snapshot.insert(Object::new("node.node2".parse().unwrap(), own));
     assert_eq!(listen(&snapshot, &named_node("node1")), ["0.0.0.0:1790".parse().unwrap()]);
+    assert_eq!(listen(&snapshot, &named_node("node2")), ["0.0.0.0:1791".parse().unwrap()]);
+    configure(&mut snapshot, |c| c.bind_mode = Some(bgp::BindMode::NodeIp));
     assert_eq!(listen(&snapshot, &named_node("node2")), ["172.16.6.10:1791".parse().unwrap()]);
+    configure(&mut snapshot, |c| c.listen_port = Some(1790));
     assert_eq!(
         peers(&snapshot, &named_node("node1")).iter().map(|p| p.port).collect::<Vec<_>>(),
         [1791, 1790]

@@ -261,3 +261,27 @@ fn a_route_of_another_as_has_the_usual_preference_of_bgp_whatever_the_metric_of_
     let peers = peers(&snapshot, &named_node("node1"));
     assert!(peers.iter().all(|peer| peer.default_local_pref == Some(100)));
 }
+
+#[test]
+fn a_nodes_own_configuration_says_where_it_listens_and_what_it_adds_and_the_clusters_the_rest() {
+    let mut snapshot = cluster();
+    configure(&mut snapshot, |c| c.ignored_interfaces = vec!["docker*".to_owned()]);
+    let mut own = BgpConfiguration::new();
+    own.listen_port = Some(1791);
+    own.bind_mode = Some(bgp::BindMode::NodeIp);
+    own.ipv4_normal_route_priority = Some(7);
+    own.local_workload_peering_ipv4 = Some("169.254.1.2".parse().unwrap());
+    own.ignored_interfaces = vec!["eth1".to_owned()];
+    own.prefix_advertisements = vec![bgp::PrefixAdvertisement {
+        cidr: "192.168.0.0/16".parse().unwrap(),
+        communities: vec!["64512:1".to_owned()],
+    }];
+    snapshot.insert(Object::new("node.node2".parse().unwrap(), own));
+    let node2 = named_node("node2");
+    let configuration = Configuration::of(&snapshot, &node2);
+    assert_eq!(listen(&snapshot, &node2), ["0.0.0.0:1791".parse().unwrap()]);
+    assert_eq!(configuration.advertised_communities().len(), 1);
+    assert_eq!(configuration.normal_priority()[Family::V4], 1024);
+    assert_eq!(configuration.local_workload_peering(Family::V4), None);
+    assert_eq!(configuration.ignored_interfaces(), ["docker*"]);
+}

@@ -38,19 +38,19 @@ wire_struct! {
         node_mesh_password: Option<Password> = "nodeMeshPassword" optional,
         /// How long nodes of the mesh keep the routes of one that restarts (RFC 4724). Only in `default`.
         node_mesh_max_restart_time: Option<GoDuration> = "nodeMeshMaxRestartTime" optional("120s"),
-        /// Which addresses are listened on; `None` is all.
+        /// Which addresses are listened on; `None` is all. Only that of `default` counts.
         bind_mode: Option<BindMode> = "bindMode" optional("None"),
-        /// Interfaces whose routes are not told; `*` stands for any text.
+        /// Interfaces whose routes are not told; `*` stands for any text. Only that of `default` counts.
         ignored_interfaces: Vec<String> = "ignoredInterfaces" empty [Limit::Each(&Limit::Chars(1, 15, "_.-*"))],
-        /// The address that local workloads peer with over IPv4.
+        /// The address that local workloads peer with over IPv4. Only that of `default` counts.
         local_workload_peering_ipv4: Option<Ipv4Addr> = "localWorkloadPeeringIPV4" optional,
-        /// The address that local workloads peer with over IPv6.
+        /// The address that local workloads peer with over IPv6. Only that of `default` counts.
         local_workload_peering_ipv6: Option<Ipv6Addr> = "localWorkloadPeeringIPV6" optional,
         /// Which routes between nodes are written from what BGP learned; the route programmer writes the others.
         program_cluster_routes: Option<ProgramClusterRoutes> = "programClusterRoutes" optional("EnabledNoEncapOnly"),
-        /// The metric of ordinary IPv4 routes; `None` is 1024.
+        /// The metric of ordinary IPv4 routes; `None` is 1024. Only that of `default` counts.
         ipv4_normal_route_priority: Option<u32> = "ipv4NormalRoutePriority" optional(1024) [Limit::Range(1, MAX_ROUTE_PRIORITY)],
-        /// The metric of ordinary IPv6 routes; `None` is 1024.
+        /// The metric of ordinary IPv6 routes; `None` is 1024. Only that of `default` counts.
         ipv6_normal_route_priority: Option<u32> = "ipv6NormalRoutePriority" optional(1024) [Limit::Range(1, MAX_ROUTE_PRIORITY)],
         /// The monitoring stations that are told of sessions and routes (BMP, RFC 7854). Ours: Calico has no name for them.
         bmp_stations: Vec<BmpStation> = "bmpStations" empty [Limit::Items(0, 16)],

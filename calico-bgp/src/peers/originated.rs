@@ -1,9 +1,10 @@
 //! The prefixes that begin on a node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use calico_model::name::NodeName;
+use calico_model::resource::Node;
 use calico_model::resource::block::StoredBlock;
 use calico_model::snapshot::Snapshot;
 use calico_model::{Cidr, Family};
@@ -12,8 +13,9 @@ use super::configuration::Configuration;
 use super::{local_pref, services};
 use crate::speaker::{Extent, Origination};
 
-/// Decides the prefixes that begin at a node: its own blocks, whole; each address of its workloads that is in none of them;
-/// and the networks and addresses of services that are advertised. Which of them a peer is told is its policy's decision.
+/// Decides the prefixes that begin at a node: its own blocks, whole, those of a single address while a workload or the node
+/// itself has it; each address of its workloads that is in none of them; and the networks and addresses of services that are
+/// advertised. Which of them a peer is told is its policy's decision.
 /// An address that another node has a claim to as well, while a machine migrates, is told where it is active, before all
 /// others.
 #[must_use]
@@ -27,8 +29,12 @@ pub fn originated(snapshot: &Snapshot, node: &NodeName) -> BTreeMap<Cidr, Origin
     };
     let usual = |cidr: Cidr, extent| (cidr, how(normal[cidr.family()], extent));
     let blocks = snapshot.blocks.values().filter(|block| block.host() == Some(node) && !block.deleted);
-    let own = snapshot.workloads.values().filter(|workload| workload.spec.node == *node);
-    let apart = own.flat_map(|workload| &workload.spec.ip_networks).filter_map(|net| {
+    let workloads = snapshot.workloads.values().filter(|workload| workload.spec.node == *node);
+    let own: Vec<&Cidr> = workloads.flat_map(|workload| &workload.spec.ip_networks).collect();
+    let local = snapshot.node(node).into_iter().flat_map(Node::own_addrs);
+    let held: BTreeSet<IpAddr> = own.iter().map(|net| net.addr()).chain(local).collect();
+    let blocks = blocks.filter(|block| !block.cidr.is_host() || held.contains(&block.cidr.addr()));
+    let apart = own.into_iter().filter_map(|net| {
         let metric = match told_apart(snapshot, node, net.addr())? {
             Priority::Normal => normal[net.family()],
             Priority::Elevated => elevated_metric(snapshot, node, net.family()),

@@ -314,6 +314,31 @@ fn standalone_reflectors_peer_with_one_another_and_reflect_for_the_nodes_that_na
 }
 
 #[test]
+fn a_block_of_one_address_is_told_while_a_workload_or_a_tunnel_has_it() {
+    let mut snapshot = cluster();
+    let mut pool = IpPool::new("192.168.0.0/16".parse().unwrap());
+    pool.block_size = 32;
+    snapshot.insert(Object::new("pool".parse::<Name>().unwrap(), pool));
+    for cidr in ["192.168.0.1/32", "192.168.0.2/32", "192.168.0.3/32"] {
+        let block = block(cidr, "node1");
+        snapshot.blocks.insert(block.cidr, block);
+    }
+    let told = |snapshot: &Snapshot| -> Vec<String> {
+        originated(snapshot, &named_node("node1")).keys().map(ToString::to_string).collect()
+    };
+    assert_eq!(told(&snapshot), Vec::<String>::new());
+    let mut workload = WorkloadEndpoint::on(named_node("node1"));
+    workload.ip_networks = vec!["192.168.0.1/32".parse().unwrap()];
+    let mut workload = Object::new("web".parse::<Name>().unwrap(), workload);
+    workload.metadata.namespace = Some("default".parse().unwrap());
+    snapshot.insert(workload);
+    let mut own = node("node1", "172.16.6.9/24");
+    own.spec.bgp.as_mut().unwrap().ipv4_ipip_tunnel_addr = "192.168.0.2".parse().ok();
+    snapshot.insert(own);
+    assert_eq!(told(&snapshot), ["192.168.0.1/32", "192.168.0.2/32"]);
+}
+
+#[test]
 fn an_address_outside_the_nodes_blocks_is_told_by_itself_and_first_where_a_migrating_machine_is_active() {
     let mut snapshot = cluster();
     snapshot

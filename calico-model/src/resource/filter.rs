@@ -67,23 +67,23 @@ wire_struct! {
     /// A rule of a filter. Every field that is set must match; a rule without any matches every route.
     pub struct FilterRule {
         /// The network that the route's is compared with.
-        cidr: Option<Cidr> = "cidr" optional,
+        cidr: Option<Cidr> = "cidr" omitempty,
         /// How it is compared.
-        match_operator: Option<MatchOperator> = "matchOperator" optional,
+        match_operator: Option<MatchOperator> = "matchOperator" omitempty,
         /// The lengths that the route's prefix may have.
         prefix_length: Option<PrefixLength> = "prefixLength" optional,
         /// Where the route comes from.
-        source: Option<RouteSource> = "source" optional,
+        source: Option<RouteSource> = "source" omitempty,
         /// The interface the route goes out of; `*` stands for any text.
-        interface: Option<String> = "interface" optional [Limit::Chars(1, 15, "_.-*")],
+        interface: Option<String> = "interface" omitempty [Limit::Chars(1, 15, "_.-*")],
         /// What kind of peer the session is with.
-        peer_type: Option<PeerType> = "peerType" optional,
+        peer_type: Option<PeerType> = "peerType" omitempty,
         /// A community that the route carries.
         communities: Option<CommunityMatch> = "communities" optional,
         /// How the route's AS path begins.
         as_path_prefix: Vec<AsNumber> = "asPathPrefix" empty,
         /// The route's priority: `2147483647 - LOCAL_PREF`.
-        priority: Option<u32> = "priority" optional,
+        priority: Option<u32> = "priority" optional [Limit::Range(1, MAX_ROUTE_PRIORITY)],
         /// What is done with a route that matches.
         action: FilterAction = "action" required,
         /// How an accepted route is changed, in order.

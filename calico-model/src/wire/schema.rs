@@ -80,6 +80,8 @@ pub(crate) struct FieldNotes<'n> {
     pub(crate) required: bool,
     /// What it means when it is absent.
     pub(crate) default: Option<Value>,
+    /// Whether empty text stands for absence.
+    pub(crate) or_empty: bool,
     /// What its type does not say.
     pub(crate) limits: &'n [Limit],
 }
@@ -93,6 +95,9 @@ impl StructSchema {
     pub(crate) fn field(&mut self, key: &str, doc: &str, mut schema: Value, notes: FieldNotes<'_>) {
         for limit in notes.limits {
             limit.describe(&mut schema);
+        }
+        if notes.or_empty {
+            schema = json!({"anyOf": [schema, {"const": ""}]});
         }
         schema["description"] = json!(plain(doc));
         if let Some(default) = notes.default {

@@ -40,6 +40,15 @@ impl<'v, 'p, 'r> Fields<'v, 'p, 'r> {
         Some(read)
     }
 
+    /// Reads a field whose text, where it is empty, is none; `None` as for [`optional`](Self::optional).
+    pub(crate) fn omitempty<T: FromWire>(&mut self, key: &'static str, limits: &[Limit]) -> Option<T> {
+        if self.object.get(key).and_then(Value::as_str) == Some("") {
+            self.known += 1;
+            return None;
+        }
+        self.optional(key, limits)
+    }
+
     /// Reads a field that must be there.
     pub(crate) fn required<T: FromWire>(&mut self, key: &'static str, limits: &[Limit]) -> T {
         if self.object.get(key).is_none_or(Value::is_null) {
@@ -122,6 +131,7 @@ pub(crate) fn joined(first: Value, second: Value) -> Value {
 /// Each row is `field: Type = "jsonName" mode [limits]`, where mode is
 /// - `required`: the field must be there;
 /// - `optional`: the type is an `Option`, absent means `None`; `optional(value)` also tells the schema what that amounts to;
+/// - `omitempty`: the same, and empty text means `None` too, as it does in upstream's structs;
 /// - `empty`: absent means `Type::default()`, which is not written;
 /// - `default(value)`: absent means `value`, and it is always written;
 /// - `derived(value)`: absent means `value`, which `check` puts something better for, and it is always written.
@@ -185,6 +195,7 @@ macro_rules! wire_struct {
                         let notes = $crate::wire::FieldNotes {
                             required: wire_struct!(@must $mode),
                             default: wire_struct!(@absent $type, $mode $(($default))?),
+                            or_empty: wire_struct!(@or_empty $mode),
                             limits: &[$($($limit),+)?],
                         };
                         made.field($key, concat!($($fdoc, "\n"),*), schema, notes);
@@ -211,24 +222,32 @@ macro_rules! wire_struct {
     (@read $fields:ident $key:literal required $limits:tt) => { $fields.required($key, &$limits) };
     (@read $fields:ident $key:literal optional $limits:tt) => { $fields.optional($key, &$limits) };
     (@read $fields:ident $key:literal optional ($default:expr) $limits:tt) => { $fields.optional($key, &$limits) };
+    (@read $fields:ident $key:literal omitempty $limits:tt) => { $fields.omitempty($key, &$limits) };
+    (@read $fields:ident $key:literal omitempty ($default:expr) $limits:tt) => { $fields.omitempty($key, &$limits) };
     (@read $fields:ident $key:literal empty $limits:tt) => { $fields.optional($key, &$limits).unwrap_or_default() };
     (@read $fields:ident $key:literal $mode:ident ($default:expr) $limits:tt) => { $fields.optional($key, &$limits).unwrap_or_else(|| $default) };
     (@stand_in required) => { $crate::wire::FromWire::stand_in() };
     (@stand_in optional $(($default:expr))?) => { None };
+    (@stand_in omitempty $(($default:expr))?) => { None };
     (@stand_in empty) => { Default::default() };
     (@stand_in $mode:ident ($default:expr)) => { $default };
     (@schema $schemas:ident $field:ident $type:ty, optional) => { $schemas.of_optional(|read: &Self| &read.$field) };
+    (@schema $schemas:ident $field:ident $type:ty, omitempty) => { $schemas.of_optional(|read: &Self| &read.$field) };
     (@schema $schemas:ident $field:ident $type:ty, $mode:ident) => { <$type as $crate::wire::FromWire>::schema($schemas) };
     (@must required) => { true };
     (@must $mode:ident) => { false };
+    (@or_empty omitempty) => { true };
+    (@or_empty $mode:ident) => { false };
     (@absent $type:ty, default ($default:expr)) => {{
         let absent: $type = $default;
         Some($crate::wire::ToWire::to_wire(&absent))
     }};
     (@absent $type:ty, optional ($default:expr)) => { Some(serde_json::json!($default)) };
+    (@absent $type:ty, omitempty ($default:expr)) => { Some(serde_json::json!($default)) };
     (@absent $type:ty, $mode:ident $(($default:expr))?) => { None };
     (@write ($value:expr) required) => { Some($crate::wire::ToWire::to_wire($value)) };
     (@write ($value:expr) optional) => { $value.as_ref().map($crate::wire::ToWire::to_wire) };
+    (@write ($value:expr) omitempty) => { $value.as_ref().map($crate::wire::ToWire::to_wire) };
     (@write ($value:expr) empty) => { $crate::wire::omitted($value) };
     (@write ($value:expr) $mode:ident) => { Some($crate::wire::ToWire::to_wire($value)) };
 }

@@ -336,6 +336,13 @@ rules! {
         "BGPPeer" {"name": "x"} {"peerIP": "10.0.0.1", "asNumber": 1, "keepOriginalNextHop": true, "nextHopMode": "Self"} => [
             r#"spec.keepOriginalNextHop = true: must be absent when nextHopMode is given"#,
         ];
+        "BGPPeer" {"name": "x"} {"peerIP": "10.0.0.1", "asNumber": 1, "keepOriginalNextHop": false, "nextHopMode": "Self"} => [];
+        "BGPPeer" {"name": "x"} {"node": "n", "nodeSelector": "", "peerIP": "10.0.0.1", "asNumber": 1, "peerSelector": "", "localWorkloadSelector": "", "reachableBy": "", "sourceAddress": ""} => [];
+        "BGPPeer" {"name": "x"} {"node": "", "nodeSelector": "all()", "peerIP": "", "peerSelector": "all()"} => [];
+        "BGPFilter" {"name": "x"} {"importV4": [{"action": "Reject", "cidr": "", "matchOperator": "", "source": "", "interface": "", "peerType": ""}]} => [];
+        "BGPFilter" {"name": "x"} {"importV4": [{"action": "Reject", "priority": 1}, {"action": "Reject", "priority": 2147483646}, {"action": "Reject", "priority": 0}]} => [
+            r#"spec.importV4[2].priority = 0: must be from 1 to 2147483646"#,
+        ];
         "BGPPeer" {"name": "x"} {"peerIP": "10.0.0.1:0", "asNumber": 0, "localASNumber": -1, "sourceAddress": "eth0", "maxRestartTime": 10, "keepaliveTime": "x", "numAllowedLocalASNumbers": -1, "ttlSecurity": 256, "reachableBy": "gw", "filters": ["Bad"], "nextHopMode": "Me", "reversePeering": "No", "password": "secret", "localWorkloadSelector": "a = b"} => [
             r#"spec.peerIP = "10.0.0.1:0": must be an address with an optional port, such as 10.0.0.1:179 or [fd00::1]:179"#,
             r#"spec.asNumber = 0: must be an AS number from 1 to 4294967295"#,

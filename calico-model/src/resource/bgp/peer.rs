@@ -69,11 +69,11 @@ wire_struct! {
     /// `peerCIDR`, `maxPeers`, `holdTime` and `longLivedStaleTime` are ours: Calico has no names for what they say.
     pub struct BgpPeer {
         /// The node that peers; with no `nodeSelector` either, all do.
-        node: Option<NodeName> = "node" optional [Limit::Length(253)],
+        node: Option<NodeName> = "node" omitempty [Limit::Length(253)],
         /// The nodes that peer.
-        node_selector: Option<Selector> = "nodeSelector" optional [Limit::Length(1024)],
+        node_selector: Option<Selector> = "nodeSelector" omitempty [Limit::Length(1024)],
         /// The peer's address, with an optional port.
-        peer_ip: Option<PeerAddress> = "peerIP" optional [Limit::Length(64)],
+        peer_ip: Option<PeerAddress> = "peerIP" omitempty [Limit::Length(64)],
         /// The network from which peers may come without being named one by one; nobody in it is dialed.
         peer_cidr: Option<Cidr> = "peerCIDR" optional,
         /// How many peers may come from `peerCIDR` at once; `None` is 100.
@@ -83,9 +83,9 @@ wire_struct! {
         /// This side's AS number in this session; `None` is the node's own.
         local_as_number: Option<AsNumber> = "localASNumber" optional,
         /// The nodes that are peered with.
-        peer_selector: Option<Selector> = "peerSelector" optional [Limit::Length(1024)],
+        peer_selector: Option<Selector> = "peerSelector" omitempty [Limit::Length(1024)],
         /// The workloads of the node that are peered with.
-        local_workload_selector: Option<Selector> = "localWorkloadSelector" optional [Limit::Length(1024)],
+        local_workload_selector: Option<Selector> = "localWorkloadSelector" omitempty [Limit::Length(1024)],
         /// What becomes of next hops; `None` is `Auto`.
         next_hop_mode: Option<NextHopMode> = "nextHopMode" optional("Auto"),
         /// Deprecated by `nextHopMode: Keep`.
@@ -93,7 +93,7 @@ wire_struct! {
         /// The session's password.
         password: Option<Password> = "password" optional,
         /// The address the session comes from; `None` is the node's own.
-        source_address: Option<SourceAddress> = "sourceAddress" optional("UseNodeIP"),
+        source_address: Option<SourceAddress> = "sourceAddress" omitempty("UseNodeIP"),
         /// For how long the peer may keep our routes when we restart (RFC 4724).
         max_restart_time: Option<GoDuration> = "maxRestartTime" optional("120s"),
         /// Whether routes outlive the restart time; `None` is `GracefulRestart`.
@@ -111,7 +111,7 @@ wire_struct! {
         /// The number of network hops that packets may take (RFC 5082); `None` does not check.
         ttl_security: Option<u8> = "ttlSecurity" optional,
         /// The gateway that leads to a peer outside the node's subnets.
-        reachable_by: Option<IpAddr> = "reachableBy" optional,
+        reachable_by: Option<IpAddr> = "reachableBy" omitempty,
         /// The BGPFilters that decide which routes are told and taken, in order.
         filters: Vec<Name> = "filters" empty,
         /// Whether nodes that `peerSelector` selects peer back; `None` is `Auto`.
@@ -188,7 +188,8 @@ fn check(peer: &mut BgpPeer, mut rules: Rules<'_, '_, '_>) {
             "peerCIDR",
         ),
         (
-            peer.next_hop_mode.is_some() && peer.keep_original_next_hop.is_some(),
+            // Upstream cannot tell false from absent.
+            peer.next_hop_mode.is_some() && peer.keep_original_next_hop == Some(true),
             "keepOriginalNextHop",
             "nextHopMode",
         ),

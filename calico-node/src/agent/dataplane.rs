@@ -279,11 +279,12 @@ impl Dataplane {
     ) -> Result<BTreeSet<String>, String> {
         let (followed, now) = (self.rules_watch.is_some(), crate::clock::now());
         // The kernel may take long for many rules; the other tasks go on meanwhile on another thread.
-        let closed = tokio::task::block_in_place(|| self.filter.apply(compiler, node, followed, now))?;
-        if self.filter.was_rewritten() {
+        let applied = tokio::task::block_in_place(|| self.filter.apply(compiler, node, followed, now));
+        // Where it fails, the kernel may have taken some or all of them, which the next try finds in force already.
+        if applied.is_err() || self.filter.was_rewritten() {
             self.flows.rules_changed();
         }
-        Ok(closed)
+        applied
     }
 
     /// Returns whether some rules of ours are in force, of now or of before: workloads that they do not know are closed.

@@ -1,5 +1,8 @@
 use calico_model::resource::block::StoredBlock;
-use calico_model::resource::{EncapMode, IpPool, Node, NodeBgp, Object, WorkloadEndpoint};
+use calico_model::resource::felix::{IptablesBackend, NftablesMode};
+use calico_model::resource::{
+    EncapMode, FelixConfiguration, IpPool, Node, NodeBgp, Object, WorkloadEndpoint,
+};
 use calico_model::{Cidr, Family, Update};
 use calico_route::Computer;
 use calico_route::fake::FakeKernel;
@@ -168,6 +171,43 @@ async fn while_a_gateway_is_on_no_link() {
 #[test]
 fn a_route_over_a_gateway_by_another_table_is_laid_as_soon_as_the_kernel_takes_it() {
     alone(while_a_gateway_is_on_no_link);
+}
+
+fn nft(arguments: &str) {
+    let done = std::process::Command::new("nft").args(arguments.split(' ')).status();
+    assert!(done.expect("this test needs nft").success(), "{arguments}");
+}
+
+/// With iptables over nf_tables.
+async fn while_rules_cannot_be_read_back() {
+    let mut dataplane = Dataplane::connect().await.unwrap();
+    let node: NodeName = "node1".parse().unwrap();
+    let mut compiler = Compiler::new(node.clone());
+    let iptables = FelixConfiguration {
+        nftables_mode: Some(NftablesMode::Disabled),
+        iptables_backend: Some(IptablesBackend::Nft),
+        ..FelixConfiguration::new()
+    };
+    compiler.apply(Update::Put(Box::new(Object::new("default".parse().unwrap(), iptables).into())));
+    dataplane.apply_rules(&mut compiler, &node).unwrap();
+    dataplane.walk_flows(&mut compiler).await.unwrap();
+    assert_eq!(dataplane.walk_due(crate::clock::now()), None);
+
+    // A rule of somebody else that iptables-nft-save cannot tell.
+    nft("add table ip filter");
+    nft("add chain ip filter others");
+    nft("add rule ip filter others meta cpu 1");
+    dataplane.filter.changed(None);
+    dataplane.apply_rules(&mut compiler, &node).unwrap_err();
+    assert_eq!(dataplane.walk_due(crate::clock::now()), None, "not while it is not known what is in force");
+    nft("flush chain ip filter others");
+    dataplane.apply_rules(&mut compiler, &node).unwrap();
+    assert!(dataplane.walk_due(crate::clock::now()).is_some());
+}
+
+#[test]
+fn live_flows_are_asked_about_again_where_it_was_not_known_whether_rules_were_written() {
+    alone(while_rules_cannot_be_read_back);
 }
 
 #[tokio::test]

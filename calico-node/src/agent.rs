@@ -21,7 +21,7 @@ use std::sync::Arc;
 use calico_model::datastore::client::Client;
 use calico_model::datastore::{Change, Syncer};
 use calico_model::resource::block::all_blocks_prefix;
-use calico_model::resource::{ClusterInformation, Kind};
+use calico_model::resource::{ClusterInformation, Kind, ResourceKey};
 use calico_model::{Datastore, LearnedRoutes, Name, NodeName, Snapshot, Update};
 use calico_policy::Compiler;
 use calico_route::Ownership;
@@ -141,6 +141,38 @@ fn is_locked(snapshot: &Snapshot) -> bool {
     cluster.is_some_and(|cluster| cluster.spec.datastore_ready == Some(false))
 }
 
+/// Reports whether what the node is to be, or what is told of it, may be another after an update of a snapshot. Pure.
+///
+/// In a large cluster somebody always writes a block, a handle or a status. None of them is to have a pass that failed made again.
+fn bears_on_node(update: &Update, snapshot: &Snapshot) -> bool {
+    let bears = |key: ResourceKey| {
+        let is_nothing = matches!(
+            key.kind,
+            Kind::BlockAffinity
+                | Kind::CalicoNodeStatus
+                | Kind::IpamBlock
+                | Kind::IpamConfiguration
+                | Kind::IpamHandle
+                | Kind::KubeControllersConfiguration
+                | Kind::StagedGlobalNetworkPolicy
+                | Kind::StagedKubernetesNetworkPolicy
+                | Kind::StagedNetworkPolicy
+        );
+        // What is mended is told of no more.
+        !is_nothing || snapshot.invalid.contains_key(&key.datastore_key())
+    };
+    match update {
+        Update::Put(resource) => bears(resource.key()),
+        Update::Removed(key) => bears(key.clone()),
+        Update::Invalid { .. }
+        | Update::PutBlock(_)
+        | Update::RemovedBlock(_)
+        | Update::InvalidBlock { .. }
+        | Update::InSync
+        | _ => true,
+    }
+}
+
 /// What BGP has learned.
 enum Learned {
     /// Nothing is known yet: what an earlier agent's speaker learned stays in the kernel.
@@ -235,9 +267,9 @@ impl Agent {
             self.requests.observe(&change);
             if let Some(update) = self.report.heard(change) {
                 let in_sync = update == Update::InSync;
+                changed |= bears_on_node(&update, self.compiler.snapshot());
                 self.desired.apply(&update);
                 self.compiler.apply(update);
-                changed = true;
                 if in_sync {
                     tracing::info!("in sync with the datastore");
                     self.reconciler.in_sync(clock::now());
@@ -332,3 +364,6 @@ impl Agent {
         self.status.send_replace(self.report.status());
     }
 }
+
+#[cfg(test)]
+mod tests;

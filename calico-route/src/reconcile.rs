@@ -32,7 +32,7 @@ pub struct Settings {
     pub backoff: Duration,
     /// The longest pause after a failure. 30 s.
     pub max_backoff: Duration,
-    /// Passes that the kernel's events ask for are at least this far apart. 100 ms.
+    /// Passes that the kernel's events ask for are at least this far apart, and all of them while they fail. 100 ms.
     pub min_interval: Duration,
     /// Routes to which there is no way any more are left alone for this long: programs that look after the network remove a
     /// route and put it back in the next moment, and what leads over it still does. 1 s.
@@ -113,10 +113,11 @@ impl Reconciler {
         self.wake(now);
     }
 
-    /// Notes that something else is wanted now.
+    /// Notes that something else is wanted now. While passes fail, it is not known whether that mends anything: passes are
+    /// [so far apart](Settings::min_interval) at least, and what fails goes on to be tried less and less often.
     pub fn desired_changed(&mut self, now: Instant) {
-        self.failures = 0;
-        self.wake(now);
+        let earliest = self.last_pass.filter(|_| self.failures > 0);
+        self.wake(earliest.map_or(now, |last| now.max(last + self.settings.min_interval)));
     }
 
     /// Notes that the kernel changed under us, or that it lost count of what changed.

@@ -49,7 +49,7 @@ fn a_clean_pass_is_followed_by_the_resync_deadline() {
 }
 
 #[test]
-fn failures_back_off_until_something_else_is_wanted() {
+fn failures_back_off_whatever_else_is_wanted_meanwhile() {
     let now = start();
     let mut reconciler = Reconciler::new(Settings::default());
     reconciler.in_sync(now);
@@ -58,10 +58,18 @@ fn failures_back_off_until_something_else_is_wanted() {
         reconciler.finished(End::Failed, now);
         assert_eq!(reconciler.next(now), Next::Wait(at(now, pause)));
     }
-    reconciler.desired_changed(now);
-    assert_eq!(reconciler.next(now), Next::Pass);
-    reconciler.finished(End::Failed, now);
-    assert_eq!(reconciler.next(now), Next::Wait(at(now, 500)));
+    for millis in 1..50 {
+        reconciler.desired_changed(at(now, millis));
+    }
+    assert_eq!(reconciler.next(at(now, 50)), Next::Wait(at(now, 100)));
+    assert_eq!(reconciler.next(at(now, 100)), Next::Pass);
+    reconciler.finished(End::Failed, at(now, 100));
+    assert_eq!(reconciler.next(at(now, 100)), Next::Wait(at(now, 30_100)));
+    reconciler.desired_changed(at(now, 1000));
+    assert_eq!(reconciler.next(at(now, 1000)), Next::Pass);
+    reconciler.finished(End::Clean, at(now, 1000));
+    reconciler.desired_changed(at(now, 1001));
+    assert_eq!(reconciler.next(at(now, 1001)), Next::Pass);
 }
 
 #[test]

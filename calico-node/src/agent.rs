@@ -247,6 +247,11 @@ impl Agent {
                         self.reconciler.desired_changed(clock::now());
                     }
                     News::Status => self.tell().await,
+                    News::Ended => {
+                        // What it had learned stays in the kernel until the next one has come that far.
+                        self.learned = Learned::Unknown;
+                        self.reconciler.desired_changed(clock::now());
+                    }
                 },
                 () = self.dataplane.event() => self.reconciler.kernel_changed(clock::now()),
                 () = self.tunnels.trouble() => self.reconciler.desired_changed(clock::now()),

@@ -95,6 +95,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
                 // Nothing is programmed from what is learned.
                 News::Learned(_) => continue,
                 News::Status => {}
+                News::Ended => reflector.apply().await,
             },
         }
         let bgp = reflector.speaker.status().await;

@@ -26,6 +26,19 @@ pub(crate) enum News {
     Learned(Option<Arc<LearnedRoutes>>),
     /// Something that changes the status.
     Status,
+    /// It has ended by itself. The next [`Speaker::apply`] fails of that, and the one after it starts another.
+    Ended,
+}
+
+/// A speaker that does not do all that is wanted. Worth another try.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpeakerError {
+    /// It does not listen where it should.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// It is gone, though nobody asked it to go.
+    #[error("the BGP speaker ended by itself, which is a fault of this program: it is started again")]
+    Ended,
 }
 
 /// A speaker that runs, or none.
@@ -34,6 +47,8 @@ pub(crate) struct Speaker {
     running: Option<Running>,
     /// Whom to ask; none while no speaker runs.
     handles: watch::Sender<Option<Handle>>,
+    /// Whether the last one ended by itself, and that is not told yet.
+    has_ended: bool,
 }
 
 struct Running {
@@ -86,24 +101,28 @@ impl Speaker {
         &mut self,
         desired: Option<Plan>,
         host: Option<&Arc<Ways>>,
-    ) -> Result<(), ListenError> {
+    ) -> Result<(), SpeakerError> {
         let outcome = self.change(desired, host).await;
         self.handles.send_replace(self.running.as_ref().map(|running| running.handle.clone()));
         outcome
     }
 
-    async fn change(&mut self, desired: Option<Plan>, host: Option<&Arc<Ways>>) -> Result<(), ListenError> {
+    async fn change(&mut self, desired: Option<Plan>, host: Option<&Arc<Ways>>) -> Result<(), SpeakerError> {
+        let has_ended = std::mem::take(&mut self.has_ended);
         let Some(desired) = desired else {
             if let Some(running) = self.running.take() {
                 let _ = running.handle.shut_down("BGP is switched off on this node").await;
             }
             return Ok(());
         };
+        if has_ended {
+            return Err(SpeakerError::Ended);
+        }
         let mut current = match self.running.take() {
             Some(running) => running,
             None => Running::start(&desired).await?,
         };
-        // The speaker ends only with its runtime, and this task with it: of what it answers, nothing says more.
+        // Whether the speaker is gone, the news say.
         if let Some(host) = host {
             current.judge(&desired, host).await;
         }
@@ -137,7 +156,7 @@ impl Speaker {
         }
         current.desired = desired;
         self.running = Some(current);
-        listening
+        listening.map_err(SpeakerError::from)
     }
 
     /// Waits for something new. Cancel-safe; never completes while no speaker runs.
@@ -145,9 +164,10 @@ impl Speaker {
         let Some(running) = &mut self.running else { return std::future::pending().await };
         loop {
             tokio::select! {
-                Ok(()) = running.learned.changed() => {
-                    return News::Learned(running.learned.borrow_and_update().clone());
-                }
+                changed = running.learned.changed() => match changed {
+                    Ok(()) => return News::Learned(running.learned.borrow_and_update().clone()),
+                    Err(_) => break,
+                },
                 Ok(()) | Err(RecvError::Lagged(_)) = running.events.recv().map_ok(log) => {
                     running.pace.something_happened(crate::clock::now());
                 }
@@ -157,6 +177,9 @@ impl Speaker {
                 }
             }
         }
+        (self.running, self.has_ended) = (None, true);
+        self.handles.send_replace(None);
+        News::Ended
     }
 
     /// Says to which next hops the machine has no way that is the only one to some destination, in a sentence each.
@@ -299,6 +322,26 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_speaker_that_ends_by_itself_is_told_of_and_started_again() {
+        let mut snapshot = Snapshot::default();
+        let bgp = Some(NodeBgp::at("10.0.0.1/24".parse().unwrap()));
+        snapshot.insert(Object::new("node1".parse().unwrap(), Node { bgp, ..Node::default() }));
+        let mut desired = plan(&snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap();
+        desired.listen.clear();
+        let mut speaker = Speaker::default();
+        speaker.apply(Some(desired.clone()), None).await.unwrap();
+        let handle = speaker.handles().borrow().clone().unwrap();
+        handle.shut_down("a fault").await.unwrap();
+        let ended = async { while !matches!(speaker.news().await, News::Ended) {} };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("its end is noticed");
+        assert!(speaker.handles().borrow().is_none() && speaker.status().await.is_none());
+        let told = speaker.apply(Some(desired.clone()), None).await.unwrap_err();
+        assert!(matches!(told, SpeakerError::Ended), "{told}");
+        speaker.apply(Some(desired), None).await.unwrap();
+        assert!(speaker.status().await.is_some());
+    }
 
     #[tokio::test]
     async fn a_station_hears_anew_from_a_node_that_has_another_router_id() {

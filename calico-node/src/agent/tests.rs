@@ -11,7 +11,8 @@ fn what_no_decision_of_a_node_is_made_from_wakes_nobody_unless_it_was_told_as_in
         let told = format!("{kind:?}");
         let is_nothing = told.starts_with("Ipam") || told.starts_with("Staged");
         let is_nothing = is_nothing
-            || [Kind::BlockAffinity, Kind::CalicoNodeStatus, Kind::KubeControllersConfiguration].contains(&kind);
+            || [Kind::BlockAffinity, Kind::CalicoNodeStatus, Kind::KubeControllersConfiguration]
+                .contains(&kind);
         assert_eq!(bears_on_node(&removed(kind), &snapshot), !is_nothing, "{kind}");
     }
     let invalid =

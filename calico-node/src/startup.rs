@@ -52,11 +52,15 @@ pub enum StartupError {
         /// The address.
         addr: std::net::IpAddr,
     },
-    /// The datastore is locked while it is migrated.
+    /// The datastore is locked, as while it is migrated, and the node is not in it yet.
     #[error(
-        "the datastore is not ready (datastoreReady of ClusterInformation is false): finish the migration that locked it"
+        "node {node} cannot be written into the datastore, which is locked (datastoreReady of ClusterInformation is false): finish \
+         the migration that locked it, then `calicoctl datastore migrate unlock`"
     )]
-    Locked,
+    Locked {
+        /// The node.
+        node: NodeName,
+    },
     /// An object cannot be read or written.
     #[error("node {node} cannot be set up in the datastore")]
     Client {
@@ -103,9 +107,12 @@ pub enum StartupError {
 }
 
 impl StartupError {
-    /// Whether the datastore did not answer, so that the same start may succeed later.
+    /// Whether the datastore did not answer or is locked, so that the same start may succeed later.
     #[must_use]
-    pub fn is_datastore_away(&self) -> bool {
+    pub fn is_worth_waiting(&self) -> bool {
+        if matches!(self, Self::Locked { .. }) {
+            return true;
+        }
         let Self::Client { source, .. } = self else { return false };
         matches!(
             source,
@@ -120,7 +127,8 @@ impl StartupError {
 }
 
 /// Registers the node as [`register`] does with the addresses that the host has then. Where the settings want it, a
-/// datastore that does not answer is asked again until it does; otherwise that is an error.
+/// datastore that does not answer, or is locked before the node is in it, is asked again until that is over; otherwise it is
+/// an error.
 ///
 /// # Errors
 /// As [`register`]; [`StartupError::HostAddrs`] when the host's addresses cannot be read.
@@ -135,7 +143,7 @@ pub async fn register_in_time(
     loop {
         let addrs = host_addrs().map_err(StartupError::HostAddrs)?;
         match register(client, settings, &addrs, paths).await {
-            Err(error) if settings.wait_for_datastore && error.is_datastore_away() => {
+            Err(error) if settings.wait_for_datastore && error.is_worth_waiting() => {
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::warn!(error = %with_causes(&error), "waiting for the datastore");
                 }
@@ -146,10 +154,12 @@ pub async fn register_in_time(
     }
 }
 
-/// Makes the node known, and the cluster's defaults if they are missing. Several nodes may do so at once.
+/// Makes the node known, and the cluster's defaults if they are missing. Several nodes may do so at once. While the datastore is
+/// locked nothing of it is written: a node that is in it already goes on as it is there.
 ///
 /// # Errors
-/// When the node has no address or that of another, the datastore is locked or fails, or a file cannot be written.
+/// When the node has no address or that of another, the datastore fails or is locked before the node is in it, or a file cannot be
+/// written.
 pub async fn register(
     client: &Client,
     settings: &Settings,
@@ -160,12 +170,18 @@ pub async fn register(
     // Everything that the user may have got wrong is found before the first write.
     check_pools(settings)?;
     check_port(client, settings, addrs).await?;
+    if is_locked(client).await.map_err(failed)? {
+        if !is_known(client, &settings.node).await.map_err(failed)? {
+            return Err(StartupError::Locked { node: settings.node.clone() });
+        }
+        tracing::warn!(
+            "the datastore is locked: the node begins as it is there; what its settings say counts after a restart"
+        );
+        return write_file(paths.nodename_file(), settings.node.as_str());
+    }
     client.ensure_initialized(VERSION, &uuid().replace('-', "")).await.map_err(failed)?;
     let cluster = ClusterInformation::NAME.parse::<Name>().expect("a constant name");
     let cluster = client.of::<ClusterInformation>().get(&cluster.into()).await.map_err(failed)?;
-    if cluster.spec.datastore_ready == Some(false) {
-        return Err(StartupError::Locked);
-    }
     register_node(client, settings, addrs).await?;
     make_pools(client, settings, &cluster.spec.cluster_guid).await.map_err(failed)?;
     let default: Name = "default".parse().expect("a constant name");
@@ -173,6 +189,24 @@ pub async fn register(
     create_if_missing(client, Object::new(default.clone(), felix)).await.map_err(failed)?;
     create_if_missing(client, Object::new(default, BgpConfiguration::new())).await.map_err(failed)?;
     write_file(paths.nodename_file(), settings.node.as_str())
+}
+
+/// Reads whether the datastore is locked.
+pub(crate) async fn is_locked(client: &Client) -> Result<bool, ClientError> {
+    let cluster = ClusterInformation::NAME.parse::<Name>().expect("a constant name");
+    match client.of::<ClusterInformation>().get(&cluster.into()).await {
+        Ok(cluster) => Ok(cluster.spec.datastore_ready == Some(false)),
+        Err(ClientError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn is_known(client: &Client, node: &NodeName) -> Result<bool, ClientError> {
+    match client.of::<Node>().get(&Name::from(node.clone()).into()).await {
+        Ok(_) => Ok(true),
+        Err(ClientError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Checks the pools that would be made; the network of an IPv6 pool that names none is not known yet, and always sound.

@@ -110,6 +110,42 @@ async fn a_configuration_that_is_not_valid_keeps_no_agent_from_starting() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// Locks the datastore, or ends that.
+async fn lock(client: &Client, locked: bool) {
+    let name: Name = ClusterInformation::NAME.parse().unwrap();
+    let write = |_: &mut _, cluster: &mut ClusterInformation| cluster.datastore_ready = Some(!locked);
+    client.of::<ClusterInformation>().modify(&name.into(), write).await.unwrap();
+}
+
+#[tokio::test]
+async fn while_the_datastore_is_locked_a_node_that_is_in_it_starts_and_a_new_one_waits() {
+    let client = Client::new(Arc::new(MemoryStore::new()), crate::stamp::stamp);
+    let (paths, folder) = folder("locked");
+    let first = settings(&[("IP", "172.16.6.1/24")]);
+    register(&client, &first, &addrs(), &paths).await.unwrap();
+    lock(&client, true).await;
+    std::fs::remove_file(paths.nodename_file()).unwrap();
+    let revision = async || client.of::<Node>().list(None).await.unwrap().revision;
+    let before = revision().await;
+    let moved = settings(&[("IP", "172.16.6.9/24"), ("WAIT_FOR_DATASTORE", "true")]);
+    register(&client, &moved, &addrs(), &paths).await.unwrap();
+    assert_eq!(revision().await, before, "nothing was written");
+    assert_eq!(std::fs::read_to_string(paths.nodename_file()).unwrap(), "n1");
+
+    let new = |wait| settings(&[("NODENAME", "n2"), ("IP", "172.16.6.2/24"), ("WAIT_FOR_DATASTORE", wait)]);
+    let error = register_in_time(&client, &new("false"), &paths).await.unwrap_err();
+    assert!(matches!(error, StartupError::Locked { .. }), "{error}");
+    let patient = new("true");
+    let (registered, ()) = tokio::join!(register_in_time(&client, &patient, &paths), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(revision().await, before);
+        lock(&client, false).await;
+    });
+    registered.unwrap();
+    assert_eq!(client.of::<Node>().list(None).await.unwrap().items.len(), 2);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn the_default_ipv6_network_is_the_clusters_own() {
     assert_eq!(unique_local("0123456789abcdef0123456789abcdef").unwrap().to_string(), "fd01:2345:6789::/48");

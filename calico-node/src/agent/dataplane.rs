@@ -294,7 +294,8 @@ impl Dataplane {
 
     /// Removes what an agent left in packet filters that are not used any more. Returns what could not be removed.
     pub(super) fn tidy_rules(&mut self) -> BTreeSet<String> {
-        tokio::task::block_in_place(|| self.filter.tidy())
+        let now = crate::clock::now();
+        tokio::task::block_in_place(|| self.filter.tidy(now))
     }
 
     /// Returns when live flows are to be asked about again: never while it is not known that the rules are in force.

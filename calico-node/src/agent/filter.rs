@@ -34,6 +34,8 @@ pub(super) struct Filter {
     guarded: bool,
     /// Whether nothing is left of other ways.
     alone: bool,
+    /// What could not be removed of them, and when that was tried.
+    left: Option<(Instant, BTreeSet<String>)>,
     /// Whether rules were written since that was asked.
     rewritten: bool,
 }
@@ -57,6 +59,7 @@ impl Filter {
             check: None,
             guarded: false,
             alone: false,
+            left: None,
             rewritten: false,
         }
     }
@@ -122,13 +125,19 @@ impl Filter {
     }
 
     /// Removes what was left in the packet filters that are not used, once rules are in force in the one that is. Returns what
-    /// could not be removed, one sentence each.
-    pub(super) fn tidy(&mut self) -> BTreeSet<String> {
+    /// could not be removed, one sentence each; that is tried again once in [`REFRESH`].
+    pub(super) fn tidy(&mut self, now: Instant) -> BTreeSet<String> {
         if self.alone || !self.known {
             return BTreeSet::new();
         }
+        if let Some((tried, left)) = &self.left
+            && now < *tried + REFRESH
+        {
+            return left.clone();
+        }
         let left = self.remove_leftovers();
         self.alone = left.is_empty();
+        self.left = (!self.alone).then(|| (now, left.clone()));
         left
     }
 
@@ -146,7 +155,7 @@ impl Filter {
             tracing::info!(%filter, "rules go to another packet filter");
             self.iptables = variant.map(Iptables::new);
             self.check = None;
-            self.alone = false;
+            (self.alone, self.left) = (false, None);
         }
         if variant != former || options != self.options {
             self.known = false;
@@ -265,3 +274,6 @@ pub(super) fn cleanup() -> Vec<String> {
     left.extend(iptables::cleanup_ipsets().err().map(|error| with_causes(&error)));
     left
 }
+
+#[cfg(test)]
+mod tests;

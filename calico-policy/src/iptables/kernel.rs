@@ -21,7 +21,8 @@ use super::{ApplyError, Operation, Options, Transaction, Variant};
 use crate::delta::Delta;
 use crate::ruleset::{ChainName, Ruleset};
 use closing::{dropping, looking_at};
-use sets::{destroy_patiently, restore_sets};
+pub(super) use sets::restore_sets;
+use sets::destroy_patiently;
 
 /// A way to one variant of the kernel's iptables, and to ipset. Programs run in the network namespace of the calling thread.
 #[derive(Debug)]

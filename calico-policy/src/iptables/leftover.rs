@@ -1,6 +1,7 @@
 //! What another mode left behind, and which variant of iptables others use.
 
 use super::command::run;
+use super::kernel::restore_sets;
 use super::{Actual, ApplyError, Iptables, SetOperation, Variant};
 
 /// What is removed of ours when another mode has taken over.
@@ -15,7 +16,7 @@ pub enum Leftover {
 /// Removes the sets that no rule looks at any more, once nothing of ours is in iptables. Reports whether there were any.
 ///
 /// # Errors
-/// When ipset is not permitted or refuses.
+/// When ipset is not permitted, or refuses to destroy some, as of sets that rules of others look at. The rest is gone then.
 pub fn cleanup_ipsets() -> Result<bool, ApplyError> {
     let mut actual = Actual::default();
     match run("ipset", &["save"], "") {
@@ -23,12 +24,14 @@ pub fn cleanup_ipsets() -> Result<bool, ApplyError> {
         Err(ApplyError::Missing { .. } | ApplyError::Refused { .. }) => return Ok(false),
         saved => actual.read_sets(&saved?),
     }
-    let destroyed: Vec<_> =
-        actual.sets.keys().map(|name| SetOperation::Destroy(name.clone()).to_string()).collect();
-    if destroyed.is_empty() {
-        return Ok(false);
+    let destroyed: Vec<_> = actual.sets.into_keys().map(SetOperation::Destroy).collect();
+    let refused = restore_sets(&destroyed)?;
+    if refused.is_empty() {
+        return Ok(!destroyed.is_empty());
     }
-    run("ipset", &["restore"], &(destroyed.join("\n") + "\n")).map(|_| true)
+    let said: Vec<String> =
+        refused.into_values().map(|refused| format!("{}: {}", refused.what, refused.why)).collect();
+    Err(ApplyError::Refused { program: "ipset".to_owned(), said: said.join("; ") })
 }
 
 /// Returns the variants that hold chains of ours on this machine: an agent's own, and while its rules go over, both.

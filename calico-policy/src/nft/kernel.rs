@@ -32,6 +32,9 @@ const PATIENCE_SECONDS: i64 = 30;
 const ATTEMPTS: usize = 10;
 /// What the kernel says of a change to what is there no more, or already. It says so of a missing module too.
 const RACES: [i32; 3] = [nix::libc::ENOENT, nix::libc::EEXIST, nix::libc::EBUSY];
+/// What the kernel says of a table that is not there, be it that it has no nf_tables (`nfnetlink_rcv_msg` answers EINVAL for a
+/// subsystem that it cannot load) or none for the family.
+const NO_TABLE: [i32; 3] = [nix::libc::ENOENT, nix::libc::EINVAL, nix::libc::EOPNOTSUPP];
 /// Room for answers: a transaction that fails may be told of once for each message.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
@@ -169,7 +172,7 @@ impl Nft {
         match self.ask(kind::GET_TABLE, 0, named, |found| {
             table = Some(Table { sound: found.number(2).unwrap_or(0) == 0, ..Table::default() });
         }) {
-            Err(Trouble::Refused(faults)) if faults.iter().any(|fault| fault.errno == nix::libc::ENOENT) => {
+            Err(Trouble::Refused(faults)) if has_no_table(&faults) => {
                 return Ok(Actual::default());
             }
             other => other?,
@@ -350,6 +353,11 @@ enum Trouble {
     Refused(Vec<Fault>),
 }
 
+/// Reports whether the kernel says that there is no table.
+fn has_no_table(faults: &[Fault]) -> bool {
+    faults.iter().any(|fault| NO_TABLE.contains(&fault.errno))
+}
+
 impl Trouble {
     fn into_error(self, doing: &'static str) -> ApplyError {
         match self {
@@ -376,6 +384,14 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;
+
+    #[test]
+    fn a_kernel_without_nf_tables_has_no_table_of_ours() {
+        let says = |errno| has_no_table(&[Fault { errno, operation: None, at: None }]);
+        use nix::libc::{EINVAL, ENOBUFS, ENOENT, EOPNOTSUPP, EPERM};
+        assert!([ENOENT, EINVAL, EOPNOTSUPP].into_iter().all(says));
+        assert!(![EPERM, ENOBUFS].into_iter().any(says));
+    }
 
     #[test]
     fn a_late_answer_to_what_was_asked_before_is_no_answer_to_a_batch() {

@@ -23,6 +23,8 @@ pub(super) struct Filter {
     options: iptables::Options,
     /// Whether the kernel holds the rules as they were when the compiler last told what changed; not after a failure.
     known: bool,
+    /// How often iptables is to be asked, as the configuration says.
+    refresh: Option<Duration>,
     /// What others changed in the rules and is not mended yet.
     foreign: Option<nft::Foreign>,
     /// When the kernel was asked last.
@@ -44,7 +46,7 @@ pub(super) struct Filter {
 const NFT_CHECK: Duration = Duration::from_secs(10);
 /// Iptables is compared with what it should hold so long after it was written, unless the configuration says otherwise,
 const AFTER_WRITE: Duration = Duration::from_secs(5);
-/// and then this often.
+/// and then this often. What was refused, and what could not be removed, is tried again as often.
 const REFRESH: Duration = Duration::from_secs(60);
 
 impl Filter {
@@ -54,6 +56,7 @@ impl Filter {
             iptables: None,
             options: iptables::Options::default(),
             known: false,
+            refresh: None,
             foreign: None,
             read: None,
             check: None,
@@ -157,9 +160,10 @@ impl Filter {
             self.check = None;
             (self.alone, self.left) = (false, None);
         }
-        if variant != former || options != self.options {
+        let refresh = felix.iptables_refresh_interval.as_ref().map(|interval| interval.get());
+        if variant != former || options != self.options || (variant.is_some() && refresh != self.refresh) {
             self.known = false;
-            self.options = options;
+            (self.options, self.refresh) = (options, refresh);
         }
         Ok(())
     }
@@ -209,15 +213,11 @@ impl Filter {
             }
         };
         let written = written.map_err(|error| with_causes(&error))?;
-        let pause = if written.transaction.is_empty() {
-            felix.iptables_refresh_interval.as_ref().map_or(REFRESH, |interval| interval.get())
-        } else {
+        if !written.transaction.is_empty() {
             self.rewritten = true;
             tracing::info!(changes = written.transaction.len(), "put rules in force");
-            felix.iptables_post_write_check_interval.as_ref().map_or(AFTER_WRITE, |interval| interval.get())
-        };
-        // Zero would be without pause.
-        self.check = Some(now + pause.max(Duration::from_secs(1)));
+        }
+        self.check = pause(felix, &written).map(|pause| now + pause);
         Ok(closed(&written.refused))
     }
 
@@ -242,6 +242,22 @@ impl Filter {
         problems.extend(removed.err().map(|error| with_causes(&error)));
         problems
     }
+}
+
+/// Returns how long iptables is left alone after it was asked; `None` for good, as `iptablesRefreshInterval: 0` has it. What was
+/// refused is tried again all the same.
+fn pause(felix: &FelixConfiguration, written: &iptables::Written) -> Option<Duration> {
+    let pause = if !written.transaction.is_empty() {
+        felix.iptables_post_write_check_interval.as_ref().map_or(AFTER_WRITE, |interval| interval.get())
+    } else {
+        match felix.iptables_refresh_interval.as_ref().map(|interval| interval.get()) {
+            Some(Duration::ZERO) if written.refused.is_empty() => return None,
+            None | Some(Duration::ZERO) => REFRESH,
+            Some(interval) => interval,
+        }
+    };
+    // Less would be without pause.
+    Some(pause.max(Duration::from_secs(1)))
 }
 
 fn closed_nft(refused: &nft::Refused, compiler: &Compiler) -> String {

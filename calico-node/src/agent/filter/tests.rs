@@ -1,3 +1,6 @@
+use calico_model::resource::felix::{IptablesBackend, NftablesMode};
+use calico_model::resource::Object;
+use calico_model::Update;
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
@@ -38,5 +41,36 @@ fn a_set_that_others_look_at_keeps_no_other_from_going_and_is_not_tried_in_each_
         assert_eq!(filter.tidy(late - Duration::from_secs(1)), left);
         assert_eq!(filter.tidy(late), BTreeSet::new());
         assert_eq!(run("ipset list -name"), "");
+    });
+}
+
+#[test]
+fn iptables_is_asked_as_often_as_configured_and_never_again_where_that_is_zero() {
+    alone(|| {
+        let node: NodeName = "node1".parse().unwrap();
+        let mut filter = Filter::new(Nft::new());
+        let mut compiler = Compiler::new(node.clone());
+        let start = crate::clock::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        // Asked at, and when it is due from then on.
+        for (interval, now, due) in [
+            ("0", 0, Some(5)),
+            ("0", 5, None),
+            ("0", 3600, None),
+            ("90s", 3601, Some(3691)),
+            ("100ms", 3602, Some(3603)),
+            ("0s", 3603, None),
+        ] {
+            let felix = FelixConfiguration {
+                nftables_mode: Some(NftablesMode::Disabled),
+                iptables_backend: Some(IptablesBackend::Nft),
+                iptables_refresh_interval: Some(interval.parse().unwrap()),
+                ..FelixConfiguration::new()
+            };
+            let felix = Object::new("default".parse().unwrap(), felix);
+            compiler.apply(Update::Put(Box::new(felix.into())));
+            filter.apply(&mut compiler, &node, true, at(now)).unwrap();
+            assert_eq!(filter.check_due(true), due.map(at), "{interval} at {now}");
+        }
     });
 }

@@ -17,7 +17,7 @@ use crate::actual::{Host, Link, LinkKind, LinkState};
 use crate::desired::Desired;
 use crate::device::{IPIP, Tunnel};
 use crate::ownership::PROTOCOL;
-use crate::route::{Class, Form, Gateway, Installed, NextHop, Reach, Route, RouteKey, Target};
+use crate::route::{Class, Form, Gateway, Installed, NextHop, Odd, Reach, Route, RouteKey, Target};
 
 /// Something that is wanted and has to wait for the machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -329,7 +329,11 @@ impl<'h> Resolver<'h> {
         match form {
             Form::Device(device) => self.usable(device).map(|()| one(gateway, device, false)),
             Form::Gateways(gateways) => Ok(gateways.clone()),
-            Form::Blackhole | Form::Other(_) => Err(Waiting::Unreachable(gateway)),
+            // The kernel does not look for gateways over such a route, so it is told.
+            Form::Other(Odd { device: Some(device), .. }) => {
+                self.usable(device).map(|()| one(gateway, device, true))
+            }
+            Form::Blackhole | Form::Other(Odd { device: None, .. }) => Err(Waiting::Unreachable(gateway)),
         }
     }
 

@@ -149,7 +149,7 @@ pub enum Form {
 pub struct Odd {
     /// What it is.
     pub what: String,
-    /// The device it leads over; of several, the first.
+    /// The device it leads over; of several, the first. Of a route of others, the first over which it leads without a gateway.
     pub device: Option<InterfaceName>,
     /// Whether it is chosen by more than the destination, such as a type of service, so that it stands beside the routes of its
     /// key: none takes its place.

@@ -51,14 +51,13 @@ impl Ways {
         for (key, routes) in &host.foreign {
             // Of the routes to one destination the one with the lowest metric comes first.
             if let Some(route) = routes.first() {
+                let distance = match route.form {
+                    Form::Gateways(_) => Distance::BehindGateway,
+                    Form::Device(_) | Form::Other(_) | Form::Blackhole => Distance::OnLink,
+                };
+                // A route of ours could not lead to where this says no.
                 let is_led = || resolver.straight(key.prefix.addr(), &route.form).is_ok();
-                led.entry(key.prefix).or_insert_with(|| match route.form {
-                    Form::Device(_) => is_led().then_some(Distance::OnLink),
-                    Form::Gateways(_) => is_led().then_some(Distance::BehindGateway),
-                    Form::Blackhole => None,
-                    // It leads somewhere, in a way that no route of ours could.
-                    Form::Other(_) => Some(Distance::BehindGateway),
-                });
+                led.entry(key.prefix).or_insert_with(|| is_led().then_some(distance));
             }
         }
         let addresses = host.links.values().flat_map(|link| link.addresses.keys()).map(|held| held.addr());

@@ -12,6 +12,9 @@ use super::codec::{
 };
 use crate::route::{Form, Gateway, Installed, Odd, RouteKey};
 
+/// A direct route over which the kernel does not look for gateways.
+const WIDE: &str = "without scope link";
+
 /// The names of devices by the kernel's numbers.
 pub(super) type Names = BTreeMap<u32, InterfaceName>;
 
@@ -72,7 +75,7 @@ impl RawRoute {
         if hops.is_empty() {
             let is_direct = single.gateway.is_none() && kind == RTN_UNICAST;
             if family == Family::V4 && is_direct && scope != RT_SCOPE_LINK {
-                oddities.push("without scope link");
+                oddities.push(WIDE);
             }
             hops.push(single);
         } else if hops.iter().any(|hop| hop.gateway.is_none()) {
@@ -108,16 +111,19 @@ impl RawRoute {
     }
 
     /// Returns the route as one of others, of which only the way matters: `None` where that depends on more than the
-    /// destination. Whatever drops packets (unreachable, prohibit) is a
-    /// blackhole then, and [`Form::Other`] leads somewhere.
+    /// destination. Whatever drops packets (unreachable, prohibit) is a blackhole then, and [`Form::Other`] leads to the far end
+    /// of its device, if it names one, in a way in which the kernel does not look for gateways: of several hops, or without
+    /// scope link.
     pub(super) fn foreign(self, names: &Names) -> Option<(RouteKey, Installed)> {
         if self.is_apart {
             return None;
         }
         let form = match self.form(names) {
+            Some(Form::Device(device)) if self.oddities.contains(&WIDE) => odd(Some(&device)),
             Some(form) => form,
             None if self.kind == RTN_UNICAST => {
-                Form::Other(Odd { what: "something else".to_owned(), ..Odd::default() })
+                let mut straight = self.hops.iter().filter(|hop| hop.gateway.is_none());
+                odd(straight.find_map(|hop| names.get(&hop.device)))
             }
             None => Form::Blackhole,
         };
@@ -137,6 +143,12 @@ impl RawRoute {
             _ => None,
         }
     }
+}
+
+fn odd(device: Option<&InterfaceName>) -> Form {
+    let over = |device| format!("something over dev {device}");
+    let what = device.map_or_else(|| "something else".to_owned(), over);
+    Form::Other(Odd { what, device: device.cloned(), ..Odd::default() })
 }
 
 impl Hop {

@@ -9,7 +9,7 @@ use calico_model::{Cidr, Snapshot, Update};
 use calico_route::actual::LinkState;
 use calico_route::encap::Source;
 use calico_route::fake::FakeKernel;
-use calico_route::route::{Form, Gateway, Installed, RouteKey};
+use calico_route::route::{Form, Gateway, Installed, Odd, RouteKey};
 use calico_route::{
     Change, Computer, Delta, Distance, Ownership, Ways, compute, plan, plan_delta, plan_unlearned,
 };
@@ -284,6 +284,19 @@ fn a_restart_leaves_the_blocks_where_they_lead_until_it_is_known_what_was_learne
     assert_eq!(changes, [] as [&str; 0]);
 }
 
+/// Whatever others' routes may be.
+fn forms() -> impl Strategy<Value = Form> {
+    let odd = |device: Option<&str>| {
+        let device = device.map(|device| device.parse().unwrap());
+        Form::Other(Odd { what: "something odd".to_owned(), device, ..Odd::default() })
+    };
+    let device = |device: &str| Form::Device(device.parse().unwrap());
+    let straight = [device("eth0"), device("eth2"), device("eth9")];
+    let odd = [odd(None), odd(Some("eth0")), odd(Some("eth2"))];
+    let others = [via("172.16.1.1", "eth0"), Form::Blackhole];
+    select(straight.into_iter().chain(odd).chain(others).collect::<Vec<_>>())
+}
+
 fn any_learned() -> impl Strategy<Value = LearnedRoutes> {
     let to =
         vec!["192.168.1.0/26", "192.168.2.0/26", "10.0.0.2/32", "10.0.0.0/30", "10.0.0.0/24", "0.0.0.0/0"];
@@ -304,13 +317,15 @@ proptest! {
     #[test]
     fn what_is_learned_bit_by_bit_ends_in_the_kernel_of_what_is_learned_at_once(
         steps in proptest::collection::vec(any_learned(), 1..8),
-        managed in proptest::option::of((select(vec!["0.0.0.0/0", "10.0.0.0/24", "10.1.0.0/16"]), 0..9u32)),
+        managed in proptest::option::of((select(vec!["0.0.0.0/0", "10.0.0.0/24", "10.1.0.0/16"]), 0..9u32, forms())),
     ) {
         let mut snapshot = racks();
         block(&mut snapshot, "192.168.2.0/26", "node3");
         let mut kernel = machine();
-        if let Some((prefix, metric)) = managed {
-            give(&mut kernel, prefix, metric, via("172.16.1.1", "eth0"));
+        kernel.add_link(&"eth2".parse().unwrap(), &[]);
+        kernel.set_link(&"eth2".parse().unwrap(), LinkState::Down);
+        if let Some((prefix, metric, form)) = managed {
+            give(&mut kernel, prefix, metric, form);
         }
         let ways = Ways::of(&kernel.read(&Ownership::default()).host);
         for hop in ["10.0.0.2", "10.0.0.3", "10.1.0.1", SWITCHES[0]] {
@@ -372,4 +387,34 @@ async fn a_default_route_and_a_loopback_that_two_switches_announce_lead_to_what_
     contains(&machine.ip("route show default"), "default via 198.51.100.1 dev mgmt metric 100");
     machine.ip("route del default metric 100");
     by(SWITCHES, SWITCHES, SWITCHES).await;
+}
+
+/// Two lines to the outside without a gateway between them, as of a machine with two modems: the kernel finds no gateway over such
+/// a route, and takes one that is said to be there.
+#[cfg(feature = "netlink")]
+#[tokio::test]
+async fn what_is_beyond_a_route_over_several_devices_is_led_to_and_bgp_knows() {
+    use crate::kernel::{contains, settle};
+
+    let machine = crate::namespace::TestNamespace::new();
+    for (device, address) in [("eth0", "172.16.1.1/24"), ("eth1", "172.16.2.1/24")] {
+        machine.ip(&format!("link add {device} type veth peer name far-{device}"));
+        machine.ip(&format!("address add {address} dev {device}"));
+        machine.ip(&format!("link set far-{device} up"));
+        machine.ip(&format!("link set {device} up"));
+    }
+    machine.ip("address add 10.0.0.1/32 dev lo");
+    let mut netlink = machine.connect();
+    let desired = compute(&racks(), &node_name("node1"), &learned(&[BLOCK]));
+    for (route, expected) in [
+        ("default nexthop dev eth0 nexthop dev eth1", "via 10.0.0.2 dev eth0 proto 80 metric 1024 onlink"),
+        ("default dev eth1 scope global", "via 10.0.0.2 dev eth1 proto 80 metric 1024 onlink"),
+        ("default dev eth1", "via 10.0.0.2 dev eth1 proto 80 metric 1024"),
+    ] {
+        machine.ip(&format!("route replace {route}"));
+        settle(&mut netlink, &desired).await;
+        contains(&machine.ip("route show"), &format!("192.168.1.0/26 {expected}"));
+        let host = netlink.read(&desired.ownership).await.unwrap().host;
+        assert_eq!(Ways::of(&host).to("10.0.0.2".parse().unwrap()), Some(Distance::OnLink), "{route}");
+    }
 }

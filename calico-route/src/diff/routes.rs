@@ -51,7 +51,11 @@ pub(super) fn changes(
                 Some(form) if is_taken(&form, &held) => form,
                 untaken => {
                     // What is there cannot be right, except that a workload's interface that is down comes back.
-                    if matches!(problem, Waiting::Unreachable(_)) && !held.is_empty() {
+                    let is_way = matches!(
+                        problem,
+                        Waiting::Unreachable(_) | Waiting::NodeAddressAbsent(..) | Waiting::NotOnLink { .. }
+                    );
+                    if is_way && !held.is_empty() {
                         routes.stranded.insert(*key);
                     }
                     let untaken = untaken.filter(|_| !actual.host.foreign.contains_key(key));

@@ -20,10 +20,15 @@ struct Machine {
 
 impl Machine {
     /// A machine with an interface for a workload, whose pools' packets are not wrapped, and the third node beyond a router.
-    #[expect(clippy::disallowed_methods, reason = "some instant to count from; nothing waits for it")]
     fn new() -> Self {
+        Self::with(EncapMode::Never)
+    }
+
+    /// The same, with another mode of VXLAN.
+    #[expect(clippy::disallowed_methods, reason = "some instant to count from; nothing waits for it")]
+    fn with(vxlan: EncapMode) -> Self {
         let mut snapshot = three_nodes();
-        pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, EncapMode::Never);
+        pool(&mut snapshot, "192.168.0.0/16", EncapMode::Never, vxlan);
         let setting = Some(ProgramClusterRoutes::Enabled);
         let spec = FelixConfiguration { program_cluster_routes: setting, ..FelixConfiguration::new() };
         snapshot.insert(Object::new("default".parse().unwrap(), spec));
@@ -85,6 +90,45 @@ fn what_leads_over_a_route_that_is_back_in_the_next_moment_stays() {
     assert_eq!(machine.pass(5900), [] as [&str; 0]);
     assert_eq!(machine.pass(6500), [] as [&str; 0]);
     assert_eq!(machine.pass(6900), [format!("route del {far}")]);
+}
+
+/// A program that renews the address of an interface may remove it first. Another address is left on the interface, so the kernel
+/// keeps the routes over it.
+#[test]
+fn routes_within_the_subnet_stay_while_the_nodes_address_is_away_for_a_moment() {
+    let mut machine = Machine::with(EncapMode::CrossSubnet);
+    machine.pass(0);
+    machine.pass(500);
+    assert_eq!(machine.pass(1000), [] as [&str; 0]);
+    let eth0 = "eth0".parse().unwrap();
+    let connected = RouteKey::main("172.16.6.0/24".parse().unwrap(), 0);
+    let near = |device| format!("192.168.1.0/26 metric 1024 via 172.16.6.2 dev {device}");
+    let whole = machine.kernel.clone();
+    // Away, and on a bridge that takes the interface in and has the whole prefix only later.
+    for (at, bridge) in [(5000, None), (15_000, Some("172.16.6.1/32"))] {
+        machine.kernel.links.get_mut(&eth0).unwrap().addresses.clear();
+        machine.kernel.routes.remove(&connected);
+        machine.kernel.routes.remove(&default());
+        if let Some(address) = bridge {
+            machine.kernel.add_link(&"br0".parse().unwrap(), &[address.parse().unwrap()]);
+        }
+        let before = machine.kernel.routes.clone();
+        machine.pass(at);
+        assert_eq!(machine.kernel.routes, before, "{bridge:?}");
+        assert_eq!(machine.next(at), Some(at + 1000), "it is looked at again");
+        if bridge.is_none() {
+            machine.kernel = whole.clone();
+            assert_eq!(machine.pass(at + 200), [] as [&str; 0]);
+        }
+    }
+    machine.kernel.add_link(&"br0".parse().unwrap(), &["172.16.6.1/24".parse().unwrap()]);
+    let moved = machine.pass(15_200);
+    assert!(moved.contains(&format!("route replace {}", near("br0"))), "{moved:?}");
+    // For good.
+    machine.kernel.links.get_mut(&"br0".parse().unwrap()).unwrap().addresses.clear();
+    assert_eq!(machine.pass(25_000), [] as [&str; 0]);
+    let removed = machine.pass(26_000);
+    assert!(removed.contains(&format!("route del {}", near("br0"))), "{removed:?}");
 }
 
 /// A CNI plugin of another kind gives its route a source address or the like.

@@ -346,7 +346,7 @@ impl Agent {
                 failed = true;
             }
         }
-        if let Err(error) = self.speaker.apply(self.desired.bgp().cloned(), self.dataplane.ways()).await {
+        if let Err(error) = self.speaker.apply(self.desired.bgp().cloned(), self.reconciler.ways()).await {
             problems.insert(with_causes(&error));
             failed = true;
         }

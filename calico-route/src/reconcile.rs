@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calico_model::InterfaceName;
@@ -18,6 +19,9 @@ use crate::change::Change;
 use crate::diff::Plan;
 use crate::ownership::Ownership;
 use crate::route::{Form, RouteKey};
+use crate::ways::Ways;
+
+mod ways;
 
 /// How patient the loop is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +39,8 @@ pub struct Settings {
     /// Passes that the kernel's events ask for are at least this far apart, and all of them while they fail. 100 ms.
     pub min_interval: Duration,
     /// Routes to which there is no way any more are left alone for this long: programs that look after the network remove a
-    /// route and put it back in the next moment, and what leads over it still does. 1 s.
+    /// route and put it back in the next moment, and what leads over it still does. For as long nobody is told that a way of
+    /// the machine's own is lost. 1 s.
     pub patience: Duration,
 }
 
@@ -84,6 +89,7 @@ pub struct Reconciler {
     first_seen: BTreeMap<InterfaceName, Instant>,
     /// Since when there is no way to routes.
     stranded: BTreeMap<RouteKey, Instant>,
+    told: ways::Told,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +110,7 @@ impl Reconciler {
             failures: 0,
             first_seen: BTreeMap::new(),
             stranded: BTreeMap::new(),
+            told: ways::Told::default(),
         }
     }
 
@@ -163,6 +170,23 @@ impl Reconciler {
             self.wake(end);
         }
         admitted
+    }
+
+    /// Takes in where the machine's own routes lead, as they were just read. What they lost is told only when it stays lost, each
+    /// destination on its own. Returns when to read them again for that, if something is lost; a pass comes by itself.
+    pub fn take_ways(&mut self, ways: Ways, now: Instant) -> Option<Instant> {
+        let due = self.told.take(ways, self.settings.patience, now);
+        if let Some(due) = due {
+            self.wake(due);
+        }
+        due
+    }
+
+    /// Returns where the machine's own routes lead, for those who decide by it; the same value as long as they do; `None` while
+    /// they were never read.
+    #[must_use]
+    pub fn ways(&self) -> Option<&Arc<Ways>> {
+        self.told.ways.as_ref()
     }
 
     /// Notes how the pass that [`Reconciler::next`] asked for ended.

@@ -75,11 +75,15 @@ impl Ways {
         Self { gateways, ..self }
     }
 
-    /// Reports whether these lead wherever `earlier` led: nothing was lost, if something may have come.
-    #[must_use]
-    pub fn keep(&self, earlier: &Self) -> bool {
+    /// Walks the destinations that `earlier` led to and these do not.
+    pub(crate) fn lost<'w>(&'w self, earlier: &'w Self) -> impl Iterator<Item = Cidr> + 'w {
         let led = |to: &Cidr| self.led.get(to).is_some_and(Option::is_some);
-        earlier.led.iter().all(|(to, way)| way.is_none() || led(to))
+        earlier.led.iter().filter(move |(to, way)| way.is_some() && !led(to)).map(|(to, _)| *to)
+    }
+
+    /// Leads to some destinations as `earlier` did.
+    pub(crate) fn hold<'w>(&mut self, earlier: &Self, to: impl IntoIterator<Item = &'w Cidr>) {
+        self.led.extend(to.into_iter().filter_map(|to| earlier.led.get_key_value(to)));
     }
 
     /// Returns how far away an address is; `None` where nothing leads to it.

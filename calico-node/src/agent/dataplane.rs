@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calico_model::resource::NodeInterface;
@@ -14,7 +13,7 @@ use calico_route::change::Change;
 use calico_route::departed::{Departed, Departures};
 use calico_route::netlink::{Event, Netlink, Subject, Watch, WriteError};
 use calico_route::ownership::Ownership;
-use calico_route::reconcile::{Reconciler, Settings};
+use calico_route::reconcile::Reconciler;
 use calico_route::sysctl::Sysctl;
 use calico_route::{Delta, Desired, Ways};
 use tokio::sync::mpsc;
@@ -80,10 +79,6 @@ pub(super) struct Dataplane {
     known: Option<Memory>,
     /// Whether routes wait for what other tables than the main one may hold.
     for_other_tables: bool,
-    /// Where the machine's own routes led when the kernel was last read.
-    ways: Option<Arc<Ways>>,
-    /// Since when they lead to less than that.
-    ways_lost: Option<Instant>,
     /// How ours was told from others' in the last pass.
     ownership: Ownership,
     /// When the settings are looked at again, of whose changes no event tells, and what they were the last time.
@@ -155,8 +150,6 @@ impl Dataplane {
             flows: Flows::default(),
             known: None,
             for_other_tables: false,
-            ways: None,
-            ways_lost: None,
             ownership: Ownership::default(),
             sweep: {
                 let mut sweep = tokio::time::interval(SWEEP);
@@ -260,12 +253,6 @@ impl Dataplane {
         self.known = None;
     }
 
-    /// Returns where the machine's own routes led when the kernel was last read; the same value as long as they do; `None`
-    /// while it was never read.
-    pub(super) fn ways(&self) -> Option<&Arc<Ways>> {
-        self.ways.as_ref()
-    }
-
     /// Returns when the rules are to be compared with the kernel's again.
     pub(super) fn audit_due(&self) -> Option<Instant> {
         self.filter.check_due(self.rules_watch.is_some())
@@ -359,7 +346,7 @@ impl Dataplane {
         }
         let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
         pass.interfaces = Some(interfaces::of(&actual.host, &desired.ownership));
-        let ways_held = self.hold_ways(Ways::of(&actual.host), reconciler, now);
+        let ways_due = reconciler.take_ways(Ways::of(&actual.host), now);
         let plan = match limits.keep {
             Some(keep) => calico_route::plan_unlearned(desired, &actual, keep),
             None => calico_route::plan(desired, &actual),
@@ -375,28 +362,10 @@ impl Dataplane {
         let departed = self.departures.pass(desired, &actual, &changes);
         let read = Memory { actual, since: now, ownership: desired.ownership.clone(), waiting: plan.waiting };
         self.make(&changes, &plan.tries, &departed, read, &mut pass).await;
-        if changes.len() < planned || ways_held {
+        if changes.len() < planned || ways_due.is_some() {
             self.known = None;
         }
         pass
-    }
-
-    /// Takes in where the machine's own routes lead. What they lost is lost only when it is for longer than the reconciler is
-    /// patient: a route that is back in the next moment has BGP withdraw nothing. Reports whether it is too soon to tell.
-    fn hold_ways(&mut self, ways: Ways, reconciler: &mut Reconciler, now: Instant) -> bool {
-        let is_kept = self.ways.as_deref().is_none_or(|held| ways.keep(held));
-        if !is_kept {
-            let until = *self.ways_lost.get_or_insert(now) + Settings::default().patience;
-            if now < until {
-                reconciler.kernel_changed(until);
-                return true;
-            }
-        }
-        self.ways_lost = None;
-        if self.ways.as_deref() != Some(&ways) {
-            self.ways = Some(Arc::new(ways));
-        }
-        false
     }
 
     /// Makes changes, tries others, and remembers what the kernel then holds unless a change was refused.

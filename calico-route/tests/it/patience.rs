@@ -7,7 +7,7 @@ use calico_model::resource::{EncapMode, FelixConfiguration, Object, ProgramClust
 use calico_route::fake::FakeKernel;
 use calico_route::reconcile::{End, Next, Settings};
 use calico_route::route::{Form, Gateway, Installed, Odd, RouteKey};
-use calico_route::{Desired, Reconciler, compute, plan};
+use calico_route::{Desired, Ownership, Reconciler, Ways, compute, plan};
 
 use crate::cluster::{node_name, pool, three_nodes};
 
@@ -169,4 +169,49 @@ fn a_route_that_another_one_hides_is_told_of() {
              metric (metric 32 blackhole protocol 12); remove it or give it a higher one"
         ]
     );
+}
+
+/// What came counts at once, and what went after a second of its own, whatever else comes and goes meanwhile.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "some instant to count from; nothing waits for it")]
+fn what_is_back_in_the_next_moment_is_not_lost_to_bgp() {
+    let ways = |devices: &str| {
+        let mut kernel = FakeKernel::default();
+        for device in devices.chars() {
+            let address = format!("172.16.{}.10/24", u32::from(device));
+            kernel.add_link(&format!("eth{device}").parse().unwrap(), &[address.parse().unwrap()]);
+        }
+        Ways::of(&kernel.read(&Ownership::default()).host)
+    };
+    let settings = || {
+        let mut settings = Settings::default();
+        settings.patience = Duration::from_millis(500);
+        settings
+    };
+    for (settings, patience) in [(Settings::default(), 1000), (settings(), 500)] {
+        let start = Instant::now();
+        let mut reconciler = Reconciler::new(settings);
+        reconciler.in_sync(start);
+        let first_pass = reconciler.next(start);
+        assert_eq!((first_pass, reconciler.ways()), (Next::Pass, None));
+        for (millis, seen, due, expected) in [
+            (0, "A", None, "A"),
+            (10, "AB", None, "AB"),
+            (20, "A", Some(20), "AB"),
+            (70, "AB", None, "AB"),
+            (100, "B", Some(100), "AB"),
+            (patience, "A", Some(patience), "AB"),
+            (patience + 50, "ACD", Some(patience), "ABCD"),
+            (patience + 60, "AD", Some(patience), "ABCD"),
+            (2 * patience - 1, "AD", Some(patience), "ABCD"),
+            (2 * patience, "AD", Some(patience + 60), "ACD"),
+            (2 * patience + 60, "AD", None, "AD"),
+        ] {
+            let now = start + Duration::from_millis(millis);
+            let due = due.map(|lost| start + Duration::from_millis(lost + patience));
+            assert_eq!(reconciler.take_ways(ways(seen), now), due, "{millis}");
+            assert_eq!(reconciler.ways().map(|told| Ways::clone(told)), Some(ways(expected)), "{millis}");
+        }
+        assert_eq!(reconciler.next(start), Next::Wait(start + Duration::from_millis(20 + patience)));
+    }
 }

@@ -5,7 +5,7 @@ use calico_model::resource::{
 };
 use calico_model::{Cidr, Family, Update};
 use calico_route::Computer;
-use calico_route::fake::FakeKernel;
+use calico_route::reconcile::Settings;
 use calico_route::route::{Form, Gateway, Installed, RouteKey};
 
 use super::*;
@@ -208,37 +208,6 @@ async fn while_rules_cannot_be_read_back() {
 #[test]
 fn live_flows_are_asked_about_again_where_it_was_not_known_whether_rules_were_written() {
     alone(while_rules_cannot_be_read_back);
-}
-
-#[tokio::test]
-async fn what_is_back_in_the_next_moment_is_not_lost_to_bgp() {
-    let ways = |devices: &[&str]| {
-        let addresses = [("eth0", "172.16.0.10/24"), ("eth1", "172.16.1.10/24")];
-        let mut kernel = FakeKernel::default();
-        for (device, address) in addresses.iter().filter(|(device, _)| devices.contains(device)) {
-            kernel.add_link(&device.parse().unwrap(), &[address.parse().unwrap()]);
-        }
-        Ways::of(&kernel.read(&Ownership::default()).host)
-    };
-    let start = crate::clock::now();
-    let at = |millis| start + Duration::from_millis(millis);
-    let mut dataplane = Dataplane::connect().await.unwrap();
-    let mut reconciler = Reconciler::new(Settings::default());
-    let (one, both) = (ways(&["eth0"]), ways(&["eth0", "eth1"]));
-    let told = |dataplane: &Dataplane| dataplane.ways().map(|ways| Ways::clone(ways));
-    // What comes counts at once, and what goes after a second of its own.
-    for (millis, seen, held, expected) in [
-        (0, &one, false, &one),
-        (10, &both, false, &both),
-        (20, &one, true, &both),
-        (70, &both, false, &both),
-        (900, &one, true, &both),
-        (1_899, &one, true, &both),
-        (1_900, &one, false, &one),
-    ] {
-        assert_eq!(dataplane.hold_ways(seen.clone(), &mut reconciler, at(millis)), held, "{millis}");
-        assert_eq!(told(&dataplane).as_ref(), Some(expected), "{millis}");
-    }
 }
 
 #[test]

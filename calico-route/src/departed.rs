@@ -77,7 +77,8 @@ impl Departures {
         self.finish(desired, actual, departed)
     }
 
-    /// Says which addresses leave their interface with these changes, and remembers where all will be after them.
+    /// Says which addresses leave their interface with these changes, and remembers where all will be after them. Changes that
+    /// are not made now are not among them: an address whose route stays has not left.
     pub fn pass(&mut self, desired: &Desired, actual: &Actual, changes: &[Change]) -> Departed {
         let found =
             actual.routes.iter().flat_map(|(key, routes)| routes.iter().filter_map(|r| place(key, &r.form)));
@@ -93,6 +94,14 @@ impl Departures {
                 && !replaced.contains(&Cidr::host(*addr))
                 && held.any(|(_, routes)| routes.iter().any(|route| route.form == form))
         };
+        let added: BTreeSet<Cidr> = changes.iter().filter_map(added).collect();
+        let stays = |addr: &IpAddr, device: &InterfaceName| {
+            let first = actual.routes.range(RouteKey::all_to(Cidr::host(*addr))).next();
+            let first = first.and_then(|(_, routes)| routes.first());
+            left_alone(addr, device)
+                && !added.contains(&Cidr::host(*addr))
+                && first.is_some_and(|route| route.form == Form::Device(device.clone()))
+        };
         let wanted: BTreeMap<IpAddr, InterfaceName> = desired
             .routes
             .iter()
@@ -104,6 +113,10 @@ impl Departures {
         for (addr, device) in &self.placed {
             match wanted.get(addr) {
                 Some(now) if now == device => {}
+                // Its way to the other interface is not opened yet.
+                Some(_) if stays(addr, device) => {
+                    next.insert(*addr, device.clone());
+                }
                 Some(_) => {
                     departed.before.insert(*addr);
                 }
@@ -145,6 +158,10 @@ fn node_address(problem: &Problem) -> Option<IpAddr> {
 
 fn removal(change: &Change) -> Option<(IpAddr, &InterfaceName)> {
     if let Change::RemoveRoute { key, route } = change { place(key, &route.form) } else { None }
+}
+
+fn added(change: &Change) -> Option<Cidr> {
+    if let Change::AddRoute { key, .. } = change { Some(key.prefix) } else { None }
 }
 
 fn replaced(change: &Change) -> Option<Cidr> {
@@ -219,6 +236,38 @@ mod tests {
         pass(&mut departures, &mut kernel, &on(Some("cali1")));
         assert_eq!(pass(&mut departures, &mut kernel, &on(Some("cali2"))).before, the_address());
         assert_eq!(pass(&mut departures, &mut kernel, &on(Some("cali2"))), Departed::default());
+    }
+
+    #[test]
+    fn an_address_whose_new_route_is_withheld_has_not_left_until_it_is_written() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        pass(&mut departures, &mut kernel, &on(Some("cali1")));
+        let moved = on(Some("cali2"));
+        let actual = kernel.read(&moved.ownership);
+        for _ in 0..2 {
+            assert_eq!(departures.pass(&moved, &actual, &[]), Departed::default());
+        }
+        assert_eq!(pass(&mut departures, &mut kernel, &moved).before, the_address());
+        assert_eq!(pass(&mut departures, &mut kernel, &moved), Departed::default());
+    }
+
+    /// As while a machine migrates: its route has another metric.
+    #[test]
+    fn an_address_that_has_another_route_beside_the_one_that_is_left_alone_has_left() {
+        let (mut departures, mut kernel) = (Departures::default(), machine());
+        pass(&mut departures, &mut kernel, &on(Some("cali1")));
+        let mut moved = on(None);
+        let target = Target::Device("cali2".parse().unwrap());
+        let key = RouteKey::main("10.0.0.1/32".parse().unwrap(), 512);
+        moved.routes.insert(key, Route { class: Class::LocalWorkload, target });
+        let actual = kernel.read(&moved.ownership);
+        let changes = diff(&moved, &actual);
+        let written: Vec<Change> = changes.into_iter().filter(|change| removal(change).is_none()).collect();
+        let departed = departures.clone().pass(&moved, &actual, &written);
+        assert_eq!(departed.before, the_address());
+        // Whoever wrote it.
+        kernel.apply(&written);
+        assert_eq!(departures.pass(&moved, &kernel.read(&moved.ownership), &[]).before, the_address());
     }
 
     #[test]

@@ -21,8 +21,8 @@ use super::{ApplyError, Operation, Options, Transaction, Variant};
 use crate::delta::Delta;
 use crate::ruleset::{ChainName, Ruleset};
 use closing::{dropping, looking_at};
-pub(super) use sets::restore_sets;
 use sets::destroy_patiently;
+pub(super) use sets::restore_sets;
 
 /// A way to one variant of the kernel's iptables, and to ipset. Programs run in the network namespace of the calling thread.
 #[derive(Debug)]

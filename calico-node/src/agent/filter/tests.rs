@@ -1,6 +1,6 @@
-use calico_model::resource::felix::{IptablesBackend, NftablesMode};
-use calico_model::resource::Object;
 use calico_model::Update;
+use calico_model::resource::Object;
+use calico_model::resource::felix::{IptablesBackend, NftablesMode};
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;

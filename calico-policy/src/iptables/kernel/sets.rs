@@ -15,7 +15,9 @@ const MOST_REFUSED: usize = 64;
 const ATTEMPTS: u32 = 12;
 
 /// Changes sets; returns those of which something was refused.
-pub(in super::super) fn restore_sets(operations: &[SetOperation]) -> Result<BTreeMap<SetName, Refused>, ApplyError> {
+pub(in super::super) fn restore_sets(
+    operations: &[SetOperation],
+) -> Result<BTreeMap<SetName, Refused>, ApplyError> {
     let mut broken = BTreeMap::new();
     let mut left: Vec<&SetOperation> = operations.iter().collect();
     while !left.is_empty() {

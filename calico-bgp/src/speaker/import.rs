@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use calico_model::{AsNumber, Family};
+use calico_model::{AsNumber, Cidr, Family};
 
 use super::Speaker;
 use super::config::{AsSets, Exchange, PeerConfig};
@@ -55,6 +55,8 @@ pub(super) enum Refusal {
     OwnCluster(Ipv4Addr),
     #[error("the next hop {0} is our own address")]
     OwnNextHop(IpAddr),
+    #[error("no packets can be sent to {0} by way of a router")]
+    Unroutable(Cidr),
     #[error("it is for customers only and must not have come this way (RFC 9234)")]
     Leaked,
 }
@@ -68,7 +70,7 @@ impl Refusal {
             Self::OwnOriginator => counters.originator_loops_in += 1,
             Self::OwnCluster(_) => counters.cluster_loops_in += 1,
             Self::AsSet(_) => counters.treated_as_withdrawn_in += 1,
-            Self::NothingIsTaken | Self::OwnNextHop(_) | Self::Leaked => {}
+            Self::NothingIsTaken | Self::OwnNextHop(_) | Self::Unroutable(_) | Self::Leaked => {}
         }
     }
 
@@ -77,7 +79,9 @@ impl Refusal {
         match self {
             Self::OwnAs(..) | Self::OwnOriginator | Self::OwnCluster(_) => {}
             Self::AsSet(_) => counters.prefixes_treated_as_withdrawn_in += prefixes,
-            Self::NothingIsTaken | Self::OwnNextHop(_) | Self::Leaked => counters.rejected_in += prefixes,
+            Self::NothingIsTaken | Self::OwnNextHop(_) | Self::Unroutable(_) | Self::Leaked => {
+                counters.rejected_in += prefixes;
+            }
         }
     }
 }
@@ -216,8 +220,7 @@ impl Speaker {
         let refusal = attributes.as_ref().and_then(|told| self.refusal(peer, &peer.config, told));
         if let (Some(mut attributes), None) = (attributes, &refusal) {
             self.complete(id, &mut attributes);
-            self.announce_all(id, list, &attributes);
-            return None;
+            return self.announce_all(id, list, &attributes);
         }
         self.withdraw_all(id, list);
         let prefixes = list.iter().count() as u64;
@@ -229,14 +232,26 @@ impl Speaker {
         refusal
     }
 
-    fn announce_all<A: Fed>(&mut self, id: PeerId, list: &Prefixes<'_, A>, attributes: &Attributes) {
+    /// Takes announced prefixes one by one, and returns why one was not that no packets can be sent to: such a prefix is
+    /// ignored (RFC 4271 section 6.3).
+    fn announce_all<A: Fed>(
+        &mut self,
+        id: PeerId,
+        list: &Prefixes<'_, A>,
+        attributes: &Attributes,
+    ) -> Option<Refusal> {
         self.hear_of(attributes.next_hop);
-        let Some(config) = self.peers.get(&id).map(|peer| &peer.config) else { return };
+        let config = self.peers.get(&id).map(|peer| &peer.config)?;
         let (import, peering) = (config.import.clone(), config.peering());
         let mut changed = (ChangeId::NONE, self.interner.intern(attributes));
         let detail = self.detail();
-        let (mut held, mut rejected) = (0, 0);
+        let (mut held, mut rejected, mut unroutable) = (0, 0, None);
         for nlri in list.iter() {
+            if !nlri.prefix.is_routable() {
+                rejected += 1;
+                unroutable = Some(nlri.prefix);
+                continue;
+            }
             let route =
                 || Route { prefix: nlri.prefix.cidr(), attributes: attributes.into(), teller: Teller::Peer };
             let Verdict::Pass(change) = import.decide(peering, route, &self.tables.own) else {
@@ -263,6 +278,7 @@ impl Speaker {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.counters.rejected_in += rejected;
         }
+        unroutable.map(|prefix| Refusal::Unroutable(prefix.cidr()))
     }
 
     pub(super) fn note<A: Fed>(&mut self, id: PeerId, prefix: Prefix<A>, path_id: u32, effect: Effect) {

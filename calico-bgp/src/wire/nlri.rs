@@ -32,6 +32,11 @@ pub trait Address: Copy + Ord + Hash + fmt::Debug + fmt::Display + Into<IpAddr> 
     /// Calls `take` with the octets.
     fn with_octets<R>(self, take: impl FnOnce(&[u8]) -> R) -> R;
 
+    /// Reports whether routers pass on packets to the prefix with this first address and length: not to groups, nor to what
+    /// every host or link has for itself, nor to addresses that nobody may have (RFC 6890). A prefix that only holds such
+    /// addresses among others, as the default route does, is another one.
+    fn is_routable(self, len: u8) -> bool;
+
     /// What prefixes are compared by: one number where that is possible, because tables compare them all the time.
     type Rank: Ord;
 
@@ -69,6 +74,13 @@ impl Address for Ipv4Addr {
         take(&self.octets())
     }
 
+    fn is_routable(self, len: u8) -> bool {
+        match self.octets()[0] {
+            0 => len < 8,
+            first => first != 127 && first < 224,
+        }
+    }
+
     type Rank = u64;
 
     fn rank(self, len: u8) -> u64 {
@@ -97,6 +109,14 @@ impl Address for Ipv6Addr {
 
     fn with_octets<R>(self, take: impl FnOnce(&[u8]) -> R) -> R {
         take(&self.octets())
+    }
+
+    fn is_routable(self, len: u8) -> bool {
+        match self.octets()[0] {
+            0 => len < 128 || u128::from(self) > 1,
+            0xfe => len < 10 || !self.is_unicast_link_local(),
+            first => first != 0xff,
+        }
     }
 
     type Rank = (u128, u8);
@@ -149,6 +169,11 @@ impl<A: Address> Prefix<A> {
     #[must_use]
     pub fn cidr(self) -> Cidr {
         Cidr::holding(self.addr.into(), self.len).unwrap_or_else(|| Cidr::host(self.addr.into()))
+    }
+
+    /// Reports whether routers pass on packets to its addresses; see [`Address::is_routable`].
+    pub(crate) fn is_routable(self) -> bool {
+        self.addr.is_routable(self.len)
     }
 
     fn wire_len(self) -> usize {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use calico_bgp::family::FamilySet;
 use calico_bgp::session::{ConnectionId, State};
 use calico_bgp::speaker::MaxPrefixes;
 use calico_bgp::wire::{self, MessageType, Notification, Open};
@@ -184,6 +185,70 @@ fn each_next_hop_of_an_update_is_looked_at_and_every_address_of_ours_is_one() {
         assert_eq!(status.counters.refused_in, refused.min(1), "one UPDATE");
         assert_eq!(status.last_refusal.is_some(), refused > 0);
     }
+}
+
+#[test]
+fn a_prefix_that_no_packets_can_be_sent_to_is_left_out_and_the_others_are_taken() {
+    let mut rig = Rig::new();
+    rig.change(EVIL, |peer| peer.families = FamilySet::BOTH);
+    let evil = rig.accept(EVIL);
+    let open = Open {
+        asn: asn(65066),
+        hold_time: wire::HoldTime::SUGGESTED,
+        router_id: EVIL.parse().unwrap(),
+        capabilities: wire::Capabilities {
+            four_octet_as: Some(asn(65066)),
+            families: Some(FamilySet::BOTH),
+            ..Default::default()
+        },
+    };
+    rig.receive(evil, &open.encode());
+    rig.receive(evil, &wire::keepalive());
+    let mut rejected = 0;
+    let mut told = |told: &[u8], v6: Option<&[u8]>| {
+        let mut attributes = good_attributes(65066);
+        if let Some(prefixes) = v6 {
+            let next_hop = "2001:db8::66".parse::<std::net::Ipv6Addr>().unwrap().octets();
+            let value = [&[0, 2, 1, 16][..], &next_hop, &[0], prefixes].concat();
+            attributes.extend([&[0x80, 14, value.len() as u8][..], &value].concat());
+        }
+        rig.receive(evil, &update(&attributes, told));
+        assert_eq!(rig.state(EVIL), State::Established);
+        let held: Vec<String> = rig.speaker.learned().unwrap().keys().map(ToString::to_string).collect();
+        let status = rig.speaker.status().into_iter().find(|status| status.address == ip(EVIL)).unwrap();
+        let refused =
+            status.counters.rejected_in - std::mem::replace(&mut rejected, status.counters.rejected_in);
+        (held, refused, status.last_refusal)
+    };
+    let (held, refused, why) = told(&[4, 224, 8, 20], None);
+    assert_eq!((held, refused), (vec!["20.0.0.0/8".to_owned()], 1));
+    assert_eq!(why.as_deref(), Some("no packets can be sent to 224.0.0.0/4 by way of a router"));
+    let impossible: &[u8] =
+        &[24, 239, 1, 2, 8, 127, 32, 127, 0, 0, 1, 8, 0, 16, 0, 9, 4, 240, 32, 255, 255, 255, 255, 3, 224];
+    assert_eq!(told(impossible, None).1, 8);
+    // The halves of everything, as the whole, hold more than what is impossible.
+    let (held, refused, _) = told(&[0, 1, 0, 1, 128, 7, 126], None);
+    assert_eq!((held.len(), refused), (5, 0));
+    let v6 = |octets: &[u8], len: u8| {
+        let mut prefix = vec![len];
+        prefix.extend((0..usize::from(len).div_ceil(8)).map(|at| octets.get(at).copied().unwrap_or(0)));
+        prefix
+    };
+    let one = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let all = [
+        v6(&[0xff], 8),
+        v6(&[0xff, 2], 128),
+        v6(&one, 128),
+        v6(&[], 128),
+        v6(&[0xfe, 0x80], 10),
+        v6(&[0xfe, 0x80], 64),
+    ];
+    let (held, refused, why) = told(&[], Some(&all.concat()));
+    assert_eq!((held.len(), refused), (5, 6));
+    assert_eq!(why.as_deref(), Some("no packets can be sent to fe80::/64 by way of a router"));
+    let good = [v6(&[], 0), v6(&[0xfd], 8), v6(&[0x20], 3), v6(&[], 127), v6(&[0xfe, 0xc0], 10)];
+    let (held, refused, _) = told(&[], Some(&good.concat()));
+    assert_eq!((held.len(), refused), (10, 0));
 }
 
 #[test]

@@ -98,14 +98,18 @@ pub fn speaker(snapshot: &Snapshot, node: &NodeName) -> Option<SpeakerConfig> {
     Some(config)
 }
 
-/// Makes a router id of a node's name: that of a node without an IPv4 address.
+/// Makes a router id of a node's name: that of a node without an IPv4 address. It looks like the address of a host, which
+/// the identifier has to be for speakers that do not know RFC 6286.
 #[must_use]
 pub fn hashed_id(node: &NodeName) -> RouterId {
     let fnv = |hash: u32, octet: u8| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193);
-    let hash = node.as_str().bytes().fold(0x811c_9dc5, fnv);
-    RouterId::new(Ipv4Addr::from(hash)).unwrap_or_else(|| {
-        RouterId::new(Ipv4Addr::LOCALHOST).expect("the loopback address is not the unspecified one")
-    })
+    let [first, rest @ ..] = node.as_str().bytes().fold(0x811c_9dc5, fnv).to_be_bytes();
+    let first = match first {
+        1..=126 | 128..=223 => first,
+        0 | 127 | 224.. => first ^ 0x40,
+    };
+    let [b, c, d] = rest;
+    RouterId::new(Ipv4Addr::new(first, b, c, d)).expect("the first octet is none of 0")
 }
 
 /// Decides where a node's speaker listens: on the configured port of every address, or of the node's own.

@@ -52,6 +52,15 @@ fn addresses(peers: &[PeerConfig]) -> Vec<String> {
 }
 
 #[test]
+fn an_identifier_that_is_made_of_a_name_looks_like_the_address_of_a_host() {
+    for number in 0..20_000 {
+        let id = hashed_id(&named_node(&format!("node{number}"))).addr();
+        let first = id.octets()[0];
+        assert!((1..=223).contains(&first) && first != 127, "node{number}: {id}");
+    }
+}
+
+#[test]
 fn every_node_peers_with_every_other_one() {
     let peers = peers(&cluster(), &named_node("node1"));
     assert_eq!(addresses(&peers), ["172.16.6.10", "172.16.199.12"]);

@@ -345,7 +345,9 @@ impl Owner {
     fn incoming(&mut self, stream: TcpStream, remote: SocketAddr, now: Instant) {
         let Ok(local) = stream.local_addr() else { return };
         let from = remote.ip();
-        let Some(distance) = self.speaker.expected(from).map(|peer| peer.distance) else { return };
+        let Some(distance) = self.speaker.expected(from).map(|peer| peer.distance) else {
+            return refusals::reject(stream);
+        };
         if !self.keys.let_in(from) || socket::set_distance(&stream, from, distance).is_err() {
             return;
         }
@@ -355,6 +357,7 @@ impl Owner {
                 self.start(connection, stream);
             }
             Err(refused) => {
+                refusals::reject(stream);
                 let warning = self.refusals.told(refused, now).map(|why| Event::Warning(from, why));
                 let _nobody_listens = warning.map(|warning| self.events.send(warning));
             }

@@ -1,8 +1,19 @@
 //! Connections of peers that are not taken, told in words now and then: whoever is refused tries again and again.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
+
 use crate::speaker::Refused;
+use crate::wire::{self, Notification};
+
+/// Closes a connection that is not taken, and says so, as far as the socket takes it (RFC 4486 section 4).
+pub(super) fn reject(stream: TcpStream) {
+    let said = wire::notification(&Notification::new(Notification::CONNECTION_REJECTED));
+    // Whoever does not hear it sees the connection closed.
+    let _unsaid = stream.into_std().and_then(|mut stream| stream.write_all(&said));
+}
 
 /// The shortest time between two that are told of.
 const REST: Duration = Duration::from_secs(60);

@@ -7,6 +7,7 @@ use calico_bgp::bfd::{BfdConfig, Change};
 use calico_bgp::net::{self, Handle, Station};
 use calico_bgp::session::{Initiation, State};
 use calico_bgp::speaker::{DynamicPeers, Password};
+use calico_bgp::wire::{self, MessageType, Notification};
 use calico_bgp::{Event, Origination, PeerConfig};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -119,6 +120,26 @@ async fn a_key_for_a_prefix_lets_in_only_those_who_have_it() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let here: Vec<_> = handle.status().await.unwrap().into_iter().map(|status| status.address).collect();
     assert_eq!(here, [ip("127.2.0.1")]);
+}
+
+#[tokio::test]
+async fn who_is_not_taken_is_told_so() {
+    let port = free_port();
+    let handle = ours(port).await;
+    let range = DynamicPeers {
+        prefix: "127.4.0.0/16".parse().unwrap(),
+        limit: 0,
+        settings: peer(US, US, 65001, port),
+    };
+    handle.set_dynamic_peers(vec![range]).await.unwrap();
+    for stranger in [[127, 0, 0, 3], [127, 4, 0, 1]] {
+        let mut connection = connect_from(stranger.into(), port).await;
+        let mut heard = Vec::new();
+        connection.read_to_end(&mut heard).await.unwrap();
+        let said = wire::frame(&heard, wire::MAX_MESSAGE).unwrap().expect("a message");
+        let said = (said.kind, wire::read_notification(said.body).kind());
+        assert_eq!(said, (MessageType::Notification, Notification::CONNECTION_REJECTED), "{stranger:?}");
+    }
 }
 
 #[tokio::test]

@@ -129,13 +129,18 @@ impl Watcher {
 
     /// Watches a peer from our address `local`, or changes how closely.
     pub fn watch(&mut self, peer: IpAddr, local: IpAddr, config: BfdConfig, now: Instant) {
-        if let Some((held, session)) = self.sessions.get_mut(&peer)
-            && *held == local
-        {
-            session.set_config(config, now);
-            return;
+        match self.sessions.get_mut(&peer) {
+            Some((held, session)) if *held == local && session.state() != State::AdminDown => {
+                return session.set_config(config, now);
+            }
+            // From another address it is another session, and one that ends does not come back.
+            Some((_, session)) => {
+                self.names.remove(&session.discriminator());
+                session.disable(now);
+                self.send_due(peer, now);
+            }
+            None => {}
         }
-        self.unwatch(peer);
         while self.names.contains_key(&self.next) {
             self.next = self.next.checked_add(1).unwrap_or(NonZeroU32::MIN);
         }
@@ -145,16 +150,16 @@ impl Watcher {
         self.next = self.next.checked_add(1).unwrap_or(NonZeroU32::MIN);
     }
 
-    /// Watches a peer no longer, and says so to it.
-    pub fn unwatch(&mut self, peer: IpAddr) {
-        if let Some((local, session)) = self.sessions.remove(&peer) {
-            self.names.remove(&session.discriminator());
-            self.outputs.push_back(Output::Send { peer, local, packet: session.farewell().encode() });
-            self.outputs.push_back(Output::Ended(peer));
+    /// Watches a peer no longer, and says so to it for as long as it takes to be heard ([`Session::disable`]).
+    pub fn unwatch(&mut self, peer: IpAddr, now: Instant) {
+        if let Some((_, session)) = self.sessions.get_mut(&peer) {
+            session.disable(now);
+            self.send_due(peer, now);
         }
     }
 
-    /// Returns what is believed of the path to a peer, if it is watched.
+    /// Returns what is believed of the path to a peer, if it is watched; [`State::AdminDown`] while it is told that it is not
+    /// any more.
     #[must_use]
     pub fn state(&self, peer: IpAddr) -> Option<State> {
         self.sessions.get(&peer).map(|(_, session)| session.state())
@@ -199,6 +204,12 @@ impl Watcher {
                 self.outputs.push_back(Output::Changed(peer, change));
             }
             self.send_due(peer, now);
+            let over = self.sessions.get(&peer).filter(|(_, session)| session.is_over(now));
+            if let Some(name) = over.map(|(_, session)| session.discriminator()) {
+                self.sessions.remove(&peer);
+                self.names.remove(&name);
+                self.outputs.push_back(Output::Ended(peer));
+            }
         }
     }
 

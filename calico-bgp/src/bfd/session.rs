@@ -56,6 +56,7 @@ pub struct Session {
     jitter: Jitter,
     send_at: Option<Instant>,
     detect_at: Option<Instant>,
+    over_at: Option<Instant>,
     answer: bool,
 }
 
@@ -75,6 +76,7 @@ impl Session {
             jitter: Jitter::new(seed),
             send_at: Some(now),
             detect_at: None,
+            over_at: None,
             answer: false,
         }
     }
@@ -101,7 +103,7 @@ impl Session {
     /// Changes how closely the path is watched. While the session is up, slower sending and faster expectation take
     /// effect only when the other side knows of it (RFC 5880 section 6.8.3).
     pub fn set_config(&mut self, config: BfdConfig, now: Instant) {
-        if self.config == config {
+        if self.config == config || self.state == State::AdminDown {
             return;
         }
         self.config = config;
@@ -119,7 +121,7 @@ impl Session {
     /// Returns when [`Session::timeout`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.send_at.into_iter().chain(self.detect_at).min()
+        self.send_at.into_iter().chain(self.detect_at).chain(self.over_at).min()
     }
 
     /// A deadline has passed.
@@ -149,10 +151,25 @@ impl Session {
         Some(self.make(poll))
     }
 
-    /// Makes the last packet of a session that the operator ends: the other side must not take it for a broken path.
+    /// Ends the session because the operator wants so, which the other side must not take for a broken path. It is said at
+    /// the pace that the other side knows for as long as it would wait for us, so that it is heard although packets get lost
+    /// (RFC 5880 section 6.8.16).
+    pub fn disable(&mut self, now: Instant) {
+        if self.state == State::AdminDown {
+            return;
+        }
+        self.polling = false;
+        let needed = self.interval().unwrap_or_default() * u32::from(self.config.multiplier.get());
+        self.state = State::AdminDown;
+        self.diagnostic = Diagnostic::AdminDown;
+        self.over_at = Some(now + needed);
+        self.send_at = Some(now);
+    }
+
+    /// Reports whether the session was ended and nothing is left to say.
     #[must_use]
-    pub fn farewell(&self) -> Packet {
-        Packet { state: State::AdminDown, diagnostic: Diagnostic::AdminDown, ..self.make(Poll::No) }
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.over_at.is_some_and(|at| at <= now)
     }
 
     /// Takes a packet of the other side (RFC 5880 section 6.8.6).

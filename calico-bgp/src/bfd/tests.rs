@@ -220,10 +220,46 @@ fn an_end_that_watches_no_longer_says_so_and_the_other_does_not_take_it_for_a_fa
     let mut pair = Pair::new();
     pair.run(Duration::from_secs(5));
     pair.changes.clear();
-    pair.ends[0].unwatch(B);
+    let now = pair.now;
+    pair.ends[0].unwatch(B, now);
     pair.exchange();
+    assert_eq!(pair.changes, [(1, Change::HeldDown)]);
     pair.run(Duration::from_secs(5));
     assert_eq!(pair.changes, [(1, Change::HeldDown)]);
+    assert_eq!((pair.ends[0].state(B), pair.ends[0].deadline()), (None, None), "nothing is left of it");
+    let now = pair.now;
+    pair.ends[0].watch(B, A, BfdConfig::default(), now);
+    pair.run(Duration::from_secs(5));
+    assert_eq!(pair.ends[0].state(B), Some(State::Up));
+}
+
+#[test]
+fn an_end_that_watches_no_longer_is_heard_although_its_first_packets_are_lost() {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(5));
+    pair.changes.clear();
+    pair.cut = true;
+    let now = pair.now;
+    pair.ends[0].unwatch(B, now);
+    pair.run(400 * MS);
+    pair.cut = false;
+    pair.run(Duration::from_secs(5));
+    assert_eq!(pair.changes, [(1, Change::HeldDown)]);
+}
+
+#[test]
+fn a_peer_that_is_watched_anew_while_it_hears_that_it_is_not_comes_up_again() {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(5));
+    pair.changes.clear();
+    let now = pair.now;
+    pair.ends[0].unwatch(B, now);
+    pair.run(100 * MS);
+    let now = pair.now;
+    pair.ends[0].watch(B, A, BfdConfig::default(), now);
+    pair.run(Duration::from_secs(8));
+    assert_eq!(pair.changes[0], (1, Change::HeldDown));
+    assert_eq!((pair.ends[0].state(B), pair.ends[1].state(A)), (Some(State::Up), Some(State::Up)));
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Watching {
             }
             Wish::Unwatch(peer) => {
                 self.unwatched.remove(&peer);
-                self.watcher.unwatch(peer);
+                self.watcher.unwatch(peer, clock());
             }
         }
     }

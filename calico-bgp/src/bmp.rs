@@ -49,8 +49,6 @@ pub enum PeerDown<'m> {
     Received(&'m [u8]),
     /// The connection went away without a word.
     Lost,
-    /// The peer is no longer watched, because it is configured no longer.
-    Deconfigured,
 }
 
 /// One counter or gauge (RFC 7854 section 4.8).
@@ -118,7 +116,6 @@ pub fn peer_down(peer: &PeerHeader, why: PeerDown<'_>) -> Vec<u8> {
             message.extend_from_slice(notification);
         }
         PeerDown::Lost => message.push(4),
-        PeerDown::Deconfigured => message.push(5),
     }
     finish(message)
 }

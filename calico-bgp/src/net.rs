@@ -160,6 +160,7 @@ impl Owner {
         self.listeners.clear();
         self.speaker.shut_down(text, clock());
         self.act();
+        let feeds: Vec<_> = std::mem::take(&mut self.stations).into_values().map(Feeding::end).collect();
         let rest = async {
             while !self.connections.is_empty() {
                 tokio::select! {
@@ -167,6 +168,9 @@ impl Owner {
                     () = self.ready.some() => self.serve().await,
                 }
                 self.act();
+            }
+            for feed in feeds {
+                let _ended = feed.await;
             }
         };
         let _cut_short = tokio::time::timeout(std::time::Duration::from_secs(2), rest).await;

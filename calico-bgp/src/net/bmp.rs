@@ -1,5 +1,6 @@
 //! Feeding monitoring stations (RFC 7854): one task for each, which connects, asks the speaker's owner for what the station
-//! does not know yet, and writes it at the station's pace.
+//! does not know yet, and writes it at the station's pace. Its `select!`s have only cancel-safe branches: a connection that is
+//! begun anew, a sleep and one-time channels.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,15 +8,18 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::handle::Command;
+use crate::bmp;
 use crate::speaker::FeedId;
 
 /// How long a station may take to answer, and the first rest after it was lost; each later one is twice as long.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a station may take to take one portion, of about 64 KiB: to one that takes nothing, what changes is owed meanwhile.
 const STALL: Duration = Duration::from_secs(60);
+/// How long it may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// The longest rest between two attempts.
 const LONGEST_REST: Duration = Duration::from_secs(300);
 /// How often stations hear what was counted.
@@ -30,41 +34,54 @@ pub struct Station {
     pub name: String,
 }
 
-/// The task that feeds a station. Dropping it ends the feed.
+/// The task that feeds a station. Dropping it ends the feed, after the portion that is being written and a goodbye.
 #[derive(Debug)]
-pub(super) struct Feeding(AbortHandle);
+pub(super) struct Feeding {
+    task: JoinHandle<()>,
+    /// Nothing is sent on it: the feed goes on for as long as it is there.
+    _goes_on: oneshot::Sender<()>,
+}
 
 impl Feeding {
     pub(super) fn start(station: Station, owner: mpsc::WeakSender<Command>) -> Self {
-        Self(tokio::spawn(feed(station, owner)).abort_handle())
+        let (_goes_on, ends) = oneshot::channel();
+        Self { task: tokio::spawn(feed(station, owner, ends)), _goes_on }
+    }
+
+    /// Ends the feed, and returns what ends with it.
+    pub(super) fn end(self) -> JoinHandle<()> {
+        self.task
     }
 }
 
-impl Drop for Feeding {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn feed(station: Station, owner: mpsc::WeakSender<Command>) {
+async fn feed(station: Station, owner: mpsc::WeakSender<Command>, mut ends: oneshot::Receiver<()>) {
     let mut rest = PATIENCE;
     loop {
-        if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, TcpStream::connect(station.address)).await {
+        let connecting = tokio::time::timeout(PATIENCE, TcpStream::connect(station.address));
+        let connected = tokio::select! {
+            connected = connecting => connected,
+            _ = &mut ends => return,
+        };
+        if let Ok(Ok(stream)) = connected {
             rest = PATIENCE;
-            if serve(stream, &station, &owner, STALL).await.is_none() {
+            if serve(stream, &station, &owner, &mut ends, STALL).await.is_none() {
                 return;
             }
         }
-        tokio::time::sleep(rest).await;
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            _ = &mut ends => return,
+        }
         rest = (rest * 2).min(LONGEST_REST);
     }
 }
 
-/// Feeds a connected station until it is lost, or takes nothing for so long; `None` when the speaker is gone.
+/// Feeds a connected station until it is lost, or takes nothing for so long; `None` when the feed or the speaker has ended.
 async fn serve(
     mut stream: TcpStream,
     station: &Station,
     owner: &mpsc::WeakSender<Command>,
+    ends: &mut oneshot::Receiver<()>,
     stall: Duration,
 ) -> Option<()> {
     let (answer, opened) = oneshot::channel();
@@ -74,7 +91,16 @@ async fn serve(
         let (answer, answered) = oneshot::channel();
         owner.upgrade()?.send(Command::Feed(feed.id, answer)).await.ok()?;
         // The answer may take as long as nothing happens, and never comes when the feed was cut off.
-        let Ok(octets) = answered.await else { return owner.upgrade().map(|_| ()) };
+        let octets = tokio::select! {
+            biased;
+            octets = answered => octets,
+            _ = &mut *ends => {
+                let goodbye = bmp::termination("the operator ends the feed");
+                let _unheard = tokio::time::timeout(GOODBYE, stream.write_all(&goodbye)).await;
+                return None;
+            }
+        };
+        let Ok(octets) = octets else { return owner.upgrade().map(|_| ()) };
         let Ok(Ok(())) = tokio::time::timeout(stall, stream.write_all(&octets)).await else {
             return Some(());
         };
@@ -142,7 +168,8 @@ mod tests {
             }
             portions
         });
-        let served = serve(stream, &station, &weak, Duration::from_millis(300));
+        let (_goes_on, mut ends) = oneshot::channel();
+        let served = serve(stream, &station, &weak, &mut ends, Duration::from_millis(300));
         assert_eq!(tokio::time::timeout(SOON, served).await, Ok(Some(())));
         let portions = tokio::time::timeout(SOON, told).await.unwrap().unwrap();
         assert!(portions > 1, "as much as the sockets hold");

@@ -170,7 +170,7 @@ async fn a_station_is_fed_and_when_it_went_away_it_is_fed_anew() {
     wait_for_routes(&handle, |routes| routes.len() == 1).await;
     let listener = TcpListener::bind((US, 0)).await.unwrap();
     let station = Station { address: listener.local_addr().unwrap(), name: "node1".to_owned() };
-    handle.set_stations(vec![station]).await.unwrap();
+    handle.set_stations(vec![station.clone()]).await.unwrap();
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut kinds = Vec::new();
     while kinds.len() < 4 {
@@ -188,9 +188,16 @@ async fn a_station_is_fed_and_when_it_went_away_it_is_fed_anew() {
     }
     assert_eq!(kinds, [4, 3, 0, 0], "who we are, a session, its route, the end");
     handle.set_stations(Vec::new()).await.unwrap();
+    const GOODBYE: [u8; 6] = [3, 0, 0, 0, 42, 5];
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
-    assert!(rest.is_empty());
+    assert_eq!(rest[..6], GOODBYE);
+    handle.set_stations(vec![station]).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.read_exact(&mut [0; 6]).await.unwrap();
+    handle.shut_down("").await.unwrap();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest[rest.len() - 42..][..6], GOODBYE);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //!   node                                          workload's network namespace
 //!   ────                                          ────────────────────────────
 //!   caliXXXXXXXXXXX  ee:ee:ee:ee:ee:ee ◀── veth ──▶ eth0   address/32
-//!     proxy_arp, forwarding, route_localnet           169.254.1.1 dev eth0 scope link
+//!     proxy_arp, forwarding                           169.254.1.1 dev eth0 scope link
 //!     address/32 dev caliXXXXXXXXXXX scope link       default via 169.254.1.1
 //! ```
 //!

@@ -186,7 +186,6 @@ fn create(attachment: &Attachment) -> Vec<Step> {
         },
     ];
     if attachment.has(Family::V4) {
-        steps.push(set(format!("ipv4/conf/{host}/route_localnet"), 1, Lenience::Strict));
         // Answer at once for the gateway; by default the kernel waits a random time up to 0.8 s.
         steps.push(set(format!("ipv4/neigh/{host}/proxy_delay"), 0, Lenience::Lenient));
         steps.push(set(format!("ipv4/conf/{host}/proxy_arp"), 1, Lenience::Strict));

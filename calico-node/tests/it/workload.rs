@@ -48,7 +48,7 @@ async fn a_workload_of_both_families_is_plugged_in_as_calico_does() {
     for (setting, value) in [
         ("ipv4/conf/cali0123456789a/proxy_arp", "1"),
         ("ipv4/conf/cali0123456789a/forwarding", "1"),
-        ("ipv4/conf/cali0123456789a/route_localnet", "1"),
+        ("ipv4/conf/cali0123456789a/route_localnet", "0"),
         ("ipv4/neigh/cali0123456789a/proxy_delay", "0"),
         ("ipv6/conf/cali0123456789a/proxy_ndp", "1"),
         ("ipv6/conf/cali0123456789a/forwarding", "1"),

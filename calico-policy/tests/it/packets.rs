@@ -101,7 +101,7 @@ fn pe70_pe71_a_host_reaches_its_workloads_and_they_do_not_reach_it() {
     assert!(other.namespace.within(|| connect("172.16.6.11:8080".parse().unwrap())).is_none());
 }
 
-/// CVE-2020-8558: with `route_localnet`, which workloads' interfaces have and Service proxies set for all.
+/// CVE-2020-8558: with `route_localnet`, which Service proxies set for all.
 #[test]
 fn pe76_loopback_addresses_are_reached_from_the_node_alone() {
     let mut world = golden::world("database");

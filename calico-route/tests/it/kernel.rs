@@ -443,31 +443,3 @@ async fn the_namespace_of_the_caller_stays_what_it_was() {
     settle(&mut netlink, &desired).await;
     assert_eq!(inode(), before);
 }
-
-#[tokio::test]
-async fn any_order_of_the_same_changes_ends_in_the_same_kernel() {
-    let machine = machine();
-    let desired = desired(&three_nodes());
-    let mut netlink = machine.connect();
-    settle(&mut netlink, &desired).await;
-    let listed = || {
-        let neighbours = machine.ip("neigh show nud permanent");
-        [machine.ip("route show"), neighbours, machine.run("bridge fdb show dev vxlan.calico")].map(|text| {
-            let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
-            lines.sort();
-            lines
-        })
-    };
-    let orderly = listed();
-    for turn in 0..8_usize {
-        assert!(netlink.cleanup(&desired.ownership).await.unwrap().is_empty());
-        let mut changes = diff(&desired, &netlink.read(&desired.ownership).await.unwrap());
-        changes.sort_by_key(|change| {
-            change.to_string().bytes().map(usize::from).sum::<usize>() * (turn + 7) % 101
-        });
-        // What comes before the device it needs is refused, and done in the pass after.
-        netlink.apply(&changes).await;
-        settle(&mut netlink, &desired).await;
-        assert_eq!(listed(), orderly);
-    }
-}

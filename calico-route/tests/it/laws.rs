@@ -31,7 +31,7 @@ const NODES: [(&str, &str); 4] =
 
 /// One thing that is known.
 #[derive(Debug, Clone)]
-enum Piece {
+pub(crate) enum Piece {
     Pool(u8, EncapMode, EncapMode),
     Node(usize, Option<u8>),
     Block(usize, usize, Option<(usize, usize)>),
@@ -41,7 +41,7 @@ enum Piece {
     Around(&'static str, Vec<&'static str>, Option<u32>),
 }
 
-fn piece() -> impl Strategy<Value = Piece> {
+pub(crate) fn piece() -> impl Strategy<Value = Piece> {
     let mode = || select(vec![EncapMode::Never, EncapMode::Always, EncapMode::CrossSubnet]);
     let setting = select(vec![
         ProgramClusterRoutes::Disabled,
@@ -67,7 +67,7 @@ fn piece() -> impl Strategy<Value = Piece> {
     ]
 }
 
-fn known(pieces: &[Piece]) -> Desired {
+pub(crate) fn known(pieces: &[Piece]) -> Desired {
     let (snapshot, learned) = told(pieces);
     compute(&snapshot, &node_name("n0"), &learned)
 }

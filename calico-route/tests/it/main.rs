@@ -25,6 +25,8 @@ mod namespace;
 mod next_hops;
 #[cfg(feature = "netlink")]
 mod on_link;
+#[cfg(feature = "netlink")]
+mod orders;
 mod patience;
 mod peering;
 mod services;

@@ -1,0 +1,105 @@
+//! In whatever order changes are made, a real kernel ends the same.
+
+use calico_model::resource::EncapMode;
+use calico_route::netlink::Netlink;
+use calico_route::{Change, Desired, diff};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use crate::laws::{Piece, known, piece};
+use crate::namespace::TestNamespace;
+
+fn machine() -> TestNamespace {
+    let machine = TestNamespace::new();
+    for name in ["eth0", "cali0", "cali1"] {
+        machine.ip(&format!("link add {name} type veth peer name {name}p"));
+        machine.ip(&format!("link set {name}p up"));
+        machine.ip(&format!("link set {name} up"));
+    }
+    machine.ip("address add 172.16.0.10/24 dev eth0");
+    machine.ip("route add default via 172.16.0.254");
+    machine
+}
+
+/// Reports whether all changes were made.
+async fn are_made(netlink: &mut Netlink, changes: &[Change]) -> bool {
+    netlink.apply(changes).await.iter().all(|outcome| outcome.result.is_ok())
+}
+
+async fn changes(netlink: &mut Netlink, desired: &Desired) -> Vec<Change> {
+    diff(desired, &netlink.read(&desired.ownership).await.unwrap())
+}
+
+/// Lays what is wanted, in order.
+async fn lay(netlink: &mut Netlink, desired: &Desired) {
+    let orderly = changes(netlink, desired).await;
+    for outcome in netlink.apply(&orderly).await {
+        assert!(outcome.result.is_ok(), "{}: {:?}", outcome.change, outcome.result);
+    }
+}
+
+fn listed(machine: &TestNamespace) -> Vec<String> {
+    let commands =
+        ["ip -o route show", "ip neigh show nud permanent", "bridge fdb show", "ip -o -4 address show"];
+    let mut lines: Vec<String> = commands
+        .iter()
+        .flat_map(|command| machine.run(command).lines().map(str::to_owned).collect::<Vec<_>>())
+        // Links that are made anew have other numbers.
+        .map(|line| line.split_once(": ").map_or(line.clone(), |(_, line)| line.to_owned()))
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// Pools of IP-in-IP would be refused where the kernel has none.
+fn without_ipip(piece: Piece) -> Piece {
+    if let Piece::Pool(pool, _, vxlan_mode) = piece {
+        Piece::Pool(pool, EncapMode::Never, vxlan_mode)
+    } else {
+        piece
+    }
+}
+
+/// From one thing that is known to another, and with nothing known before. What comes before the device that it needs is
+/// refused, and done in the pass after; where nothing is, one pass is enough in any order.
+#[tokio::test]
+async fn any_order_of_the_same_changes_ends_in_the_same_kernel() {
+    let machine = machine();
+    let mut netlink = machine.connect();
+    let mut runner = TestRunner::deterministic();
+    let drawn = (
+        proptest::collection::vec(piece().prop_map(without_ipip), 8..24),
+        proptest::collection::vec(piece().prop_map(without_ipip), 1..12),
+        proptest::collection::vec(any::<u16>(), 64),
+    );
+    let (mut in_one_pass, mut made) = (0, 0);
+    for turn in 0..24 {
+        let (pieces, more, seed) = drawn.new_tree(&mut runner).unwrap().current();
+        let (first, second) = (known(&pieces), known(&[pieces, more].concat()));
+        lay(&mut netlink, &first).await;
+        lay(&mut netlink, &second).await;
+        let orderly = listed(&machine);
+        if turn % 4 == 0 {
+            assert!(netlink.cleanup(&first.ownership).await.unwrap().is_empty());
+        } else {
+            lay(&mut netlink, &first).await;
+        }
+        let mut shuffled: Vec<_> = changes(&mut netlink, &second).await.into_iter().enumerate().collect();
+        shuffled.sort_by_key(|(at, _)| seed[at % seed.len()]);
+        let shuffled: Vec<Change> = shuffled.into_iter().map(|(_, change)| change).collect();
+        if are_made(&mut netlink, &shuffled).await {
+            in_one_pass += 1;
+            made += shuffled.len();
+        } else {
+            lay(&mut netlink, &second).await;
+        }
+        assert_eq!(
+            listed(&machine),
+            orderly,
+            "{:?}",
+            shuffled.iter().map(Change::to_string).collect::<Vec<_>>()
+        );
+    }
+    assert!(in_one_pass >= 8 && made >= 40, "{in_one_pass} of 24, {made} changes");
+}

@@ -75,6 +75,8 @@ pub struct Link {
     pub mtu: u32,
     /// The hardware address, when it is an Ethernet one.
     pub mac: Option<Mac>,
+    /// The kernel's number for the bridge, bond or VRF that it was put into.
+    pub master: Option<u32>,
     /// What kind of device it is.
     pub kind: LinkKind,
     /// Its addresses, each with its mark where it has one.
@@ -121,6 +123,7 @@ impl Actual {
             | Change::AddVxlan { .. }
             | Change::AddIpip { .. }
             | Change::SetLink { .. }
+            | Change::ReleaseLink { .. }
             | Change::StopChecksumOffload { .. }
             | Change::AddAddress { .. }
             | Change::RemoveAddress { .. } => return Knowledge::Lost,

@@ -49,6 +49,11 @@ pub enum Change {
         /// The MAC address, when it is to change.
         mac: Option<Mac>,
     },
+    /// Takes a device out of the bridge, bond or VRF that it was put into.
+    ReleaseLink {
+        /// The device.
+        device: InterfaceName,
+    },
     /// Has the kernel compute the checksums of what a device sends, instead of the hardware.
     StopChecksumOffload {
         /// The device.
@@ -136,6 +141,7 @@ impl Change {
             | Change::AddVxlan { device, .. }
             | Change::AddIpip { device, .. }
             | Change::SetLink { device, .. }
+            | Change::ReleaseLink { device }
             | Change::StopChecksumOffload { device }
             | Change::AddAddress { device, .. }
             | Change::RemoveAddress { device, .. }
@@ -147,6 +153,24 @@ impl Change {
             Change::AddRoute { form, .. }
             | Change::ReplaceRoute { form, .. }
             | Change::RemoveRoute { route: Installed { form, .. }, .. } => form.devices().next(),
+        }
+    }
+
+    /// Returns what the change is about, in the plural.
+    #[must_use]
+    pub fn subject(&self) -> &'static str {
+        match self {
+            Change::RemoveLink { .. }
+            | Change::AddVxlan { .. }
+            | Change::AddIpip { .. }
+            | Change::SetLink { .. }
+            | Change::ReleaseLink { .. }
+            | Change::StopChecksumOffload { .. } => "devices",
+            Change::AddAddress { .. } | Change::RemoveAddress { .. } => "addresses",
+            Change::SetSysctl { .. } => "settings",
+            Change::SetNeighbour { .. } | Change::RemoveNeighbour { .. } => "neighbours",
+            Change::SetFdb(_) | Change::ClearFdb { .. } | Change::RemoveFdb(_) => "forwarding entries",
+            Change::AddRoute { .. } | Change::ReplaceRoute { .. } | Change::RemoveRoute { .. } => "routes",
         }
     }
 
@@ -177,6 +201,7 @@ impl fmt::Display for Change {
                 }
                 f.write_str(" up")
             }
+            Change::ReleaseLink { device } => write!(f, "link set {device} nomaster"),
             Change::StopChecksumOffload { device } => write!(f, "ethtool -K {device} tx off"),
             Change::AddAddress { device, address, mark } => {
                 write!(f, "address add {address} dev {device}")?;

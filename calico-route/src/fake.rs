@@ -66,6 +66,7 @@ impl FakeKernel {
             state: LinkState::Up,
             mtu: 1500,
             mac: None,
+            master: None,
             kind: LinkKind::Other,
             addresses: addresses.iter().map(|address| (*address, None)).collect(),
         };
@@ -156,6 +157,7 @@ impl FakeKernel {
                 link.mtu = mtu.unwrap_or(link.mtu);
                 link.mac = mac.or(link.mac);
             }
+            Change::ReleaseLink { device } => self.link(device)?.master = None,
             Change::StopChecksumOffload { device } => {
                 self.link(device)?;
                 self.offloading.remove(device);

@@ -412,6 +412,7 @@ impl Kind {
             | Change::ReplaceRoute { .. }
             | Change::RemoveRoute { .. } => Kind::Entry,
         }
+            | Change::ReleaseLink { .. }
     }
 }
 

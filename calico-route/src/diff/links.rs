@@ -219,6 +219,10 @@ impl Links {
         if is_without && Family::of(wanted.address.addr()) == Family::V6 {
             self.first.push(Change::SetSysctl { sysctl: without, value: "0".to_owned() });
         }
+        // What comes out of a tunnel would go to the bridge, or be routed by another table.
+        if kept.is_some_and(|link| link.master.is_some()) {
+            self.first.push(Change::ReleaseLink { device: device.clone() });
+        }
         // A device that is made has its attributes from the start.
         self.attributes(device, Some(wanted.mac), Some(mtu).filter(|_| kept.is_some()), kept);
         let none = BTreeMap::new();

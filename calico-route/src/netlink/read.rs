@@ -7,14 +7,16 @@ use calico_model::{Family, InterfaceAddr, InterfaceName};
 
 use super::codec::{
     AF_BRIDGE, AF_UNSPEC, IFA_ADDRESS, IFA_LABEL, IFA_LOCAL, IFA_PROTO, IFF_LOOPBACK, IFF_UP, IFLA_ADDRESS,
-    IFLA_EXT_MASK, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU,
+    IFLA_EXT_MASK, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
     IFLA_VXLAN_COLLECT_METADATA, IFLA_VXLAN_DF, IFLA_VXLAN_GBP, IFLA_VXLAN_GPE, IFLA_VXLAN_GROUP,
     IFLA_VXLAN_GROUP6, IFLA_VXLAN_ID, IFLA_VXLAN_L2MISS, IFLA_VXLAN_L3MISS, IFLA_VXLAN_LABEL,
     IFLA_VXLAN_LEARNING, IFLA_VXLAN_LIMIT, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6,
-    IFLA_VXLAN_PORT, IFLA_VXLAN_PROXY, IFLA_VXLAN_RSC, IFLA_VXLAN_TOS, IFLA_VXLAN_TTL,
-    IFLA_VXLAN_TTL_INHERIT, NDA_DST, NDA_IFINDEX, NDA_LLADDR, NDA_NH_ID, NDA_PORT, NDA_VNI, NUD_PERMANENT,
-    RTA_TABLE, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR,
-    RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, address, af, attributes, family, mac, text, u16_at, u32_at,
+    IFLA_VXLAN_PORT, IFLA_VXLAN_PORT_RANGE, IFLA_VXLAN_PROXY, IFLA_VXLAN_REMCSUM_RX, IFLA_VXLAN_REMCSUM_TX,
+    IFLA_VXLAN_RSC, IFLA_VXLAN_TOS, IFLA_VXLAN_TTL, IFLA_VXLAN_TTL_INHERIT, IFLA_VXLAN_UDP_CSUM,
+    IFLA_VXLAN_UDP_ZERO_CSUM6_RX, IFLA_VXLAN_UDP_ZERO_CSUM6_TX, NDA_DST, NDA_IFINDEX, NDA_LLADDR, NDA_NH_ID,
+    NDA_PORT, NDA_VNI, NUD_PERMANENT, RTA_TABLE, RTEXT_FILTER_SKIP_STATS, RTM_GETADDR, RTM_GETLINK,
+    RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, address, af,
+    attributes, family, mac, text, u16_at, u32_at,
 };
 use super::route::{Names, RawRoute};
 use super::socket::{DumpError, NetlinkSocket};
@@ -263,6 +265,7 @@ fn raw_link(body: &[u8]) -> Option<RawLink> {
         state: if flags & IFF_UP != 0 { LinkState::Up } else { LinkState::Down },
         mtu: 0,
         mac: None,
+        master: None,
         kind: if flags & IFF_LOOPBACK != 0 { LinkKind::Loopback } else { LinkKind::Other },
         addresses: BTreeMap::new(),
     };
@@ -271,6 +274,7 @@ fn raw_link(body: &[u8]) -> Option<RawLink> {
             IFLA_IFNAME => name = text(value).and_then(|name| name.parse().ok()),
             IFLA_ADDRESS => link.mac = mac(value),
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            IFLA_MASTER => link.master = u32_at(value, 0),
             IFLA_LINKINFO => (link.kind, parent) = link_kind(value),
             _ => {}
         }
@@ -303,6 +307,7 @@ fn vxlan(data: &[u8]) -> (VxlanParams, Option<u32>) {
             IFLA_VXLAN_LOCAL | IFLA_VXLAN_LOCAL6 => params.local = address(value),
             IFLA_VXLAN_LEARNING => params.learning = value.first().is_some_and(|learning| *learning != 0),
             IFLA_VXLAN_PORT => params.port = u16::from_be(u16_at(value, 0).unwrap_or(0)),
+            IFLA_VXLAN_UDP_CSUM => params.others.extend((!is_set(value)).then_some("noudpcsum")),
             kind => params.others.extend(oddity(kind).filter(|_| is_set(value))),
         }
     }
@@ -328,6 +333,11 @@ fn oddity(kind: u16) -> Option<&'static str> {
         (IFLA_VXLAN_GBP, "gbp"),
         (IFLA_VXLAN_GPE, "gpe"),
         (IFLA_VXLAN_COLLECT_METADATA, "external"),
+        (IFLA_VXLAN_PORT_RANGE, "srcport"),
+        (IFLA_VXLAN_UDP_ZERO_CSUM6_TX, "udp6zerocsumtx"),
+        (IFLA_VXLAN_UDP_ZERO_CSUM6_RX, "udp6zerocsumrx"),
+        (IFLA_VXLAN_REMCSUM_TX, "remcsumtx"),
+        (IFLA_VXLAN_REMCSUM_RX, "remcsumrx"),
     ];
     names.into_iter().find(|(known, _)| *known == kind).map(|(_, name)| name)
 }

@@ -8,13 +8,13 @@ use calico_model::{Family, InterfaceAddr, InterfaceName, Mac};
 use super::VethPair;
 use super::codec::{
     AF_BRIDGE, AF_UNSPEC, Batch, IFA_ADDRESS, IFA_F_NODAD, IFA_LABEL, IFA_LOCAL, IFA_PROTO, IFF_UP,
-    IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, IFLA_NET_NS_FD,
-    IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING, IFLA_VXLAN_LINK,
-    IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, NDA_DST, NDA_LLADDR, NLM_F_CREATE, NLM_F_EXCL,
-    NLM_F_REPLACE, NTF_SELF, NUD_PERMANENT, RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RTA_DST,
-    RTA_ENCAP, RTA_ENCAP_TYPE, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY, RTA_TABLE,
-    RTA_VIA, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH,
-    RTM_NEWROUTE, RTN_BLACKHOLE, RTN_UNICAST, RTNH_F_ONLINK, VETH_INFO_PEER, af, attributes,
+    IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
+    IFLA_NET_NS_FD, IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_VXLAN_ID, IFLA_VXLAN_LEARNING,
+    IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_PORT, NDA_DST, NDA_LLADDR, NLM_F_CREATE,
+    NLM_F_EXCL, NLM_F_REPLACE, NTF_SELF, NUD_PERMANENT, RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE,
+    RTA_DST, RTA_ENCAP, RTA_ENCAP_TYPE, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY,
+    RTA_TABLE, RTA_VIA, RTM_DELADDR, RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK,
+    RTM_NEWNEIGH, RTM_NEWROUTE, RTN_BLACKHOLE, RTN_UNICAST, RTNH_F_ONLINK, VETH_INFO_PEER, af, attributes,
 };
 use crate::actual::FdbEntry;
 use crate::change::Change;
@@ -53,6 +53,7 @@ pub(super) fn encode(
         Change::AddVxlan { device, params, mac, mtu, .. } => writer.add_vxlan(device, params, *mac, *mtu),
         Change::AddIpip { device, .. } => writer.add_ipip(device),
         Change::SetLink { device, mtu, mac } => writer.set_link(device, *mtu, *mac),
+        Change::ReleaseLink { device } => writer.release_link(device),
         Change::AddAddress { device, address, mark } => {
             writer.address(RTM_NEWADDR, device, address, mark.as_ref())
         }
@@ -172,6 +173,14 @@ impl<I: Indexes> Writer<'_, I> {
         if let Some(mtu) = mtu {
             self.batch.number(IFLA_MTU, mtu);
         }
+        self.batch.end(open);
+        Ok(())
+    }
+
+    fn release_link(&mut self, device: &InterfaceName) -> Encoded {
+        let header = link_header(self.index(device)?, 0);
+        let open = self.batch.begin(RTM_NEWLINK, 0, self.sequence, &header);
+        self.batch.number(IFLA_MASTER, 0);
         self.batch.end(open);
         Ok(())
     }

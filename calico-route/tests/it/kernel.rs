@@ -169,6 +169,12 @@ async fn a_vxlan_device_with_another_attribute_that_stays_is_made_anew() {
         "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 proxy",
         "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 remote 172.16.6.9",
         "dstport 4789 local 172.16.6.1 dev eth0 external",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 noudpcsum",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 udp6zerocsumtx",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 udp6zerocsumrx",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 remcsumtx",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 remcsumrx",
+        "id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0 srcport 1000 2000",
     ] {
         machine.ip(&format!("link add vxlan.calico type vxlan {stale}"));
         let changes = settle(&mut netlink, &desired).await;

@@ -90,6 +90,24 @@ pub enum WriteError {
         /// The pools that ask for it.
         pools: Vec<Name>,
     },
+    /// Another VXLAN device has the network and the port.
+    #[error(
+        "{} {vni} at port {port} already, so {} {} not served; remove it, or set vxlanVNI or vxlanPort of the \
+         FelixConfiguration for all nodes",
+        holder_text(by.as_ref()),
+        pools_text(pools),
+        if pools.len() == 1 { "is" } else { "are" }
+    )]
+    VxlanTaken {
+        /// The other device. There is none here where it was made here and moved to another network namespace.
+        by: Option<InterfaceName>,
+        /// The network identifier.
+        vni: u32,
+        /// The UDP port.
+        port: u16,
+        /// The pools that ask for ours.
+        pools: Vec<Name>,
+    },
     /// A kernel setting could not be written.
     #[error("cannot set {path} to {value}")]
     Sysctl {
@@ -127,16 +145,10 @@ impl WriteError {
             WriteError::Refused { refusal, .. } => refusal.errno() == ENODEV,
             WriteError::NoIpip { .. }
             | WriteError::NoVxlan { .. }
+            | WriteError::VxlanTaken { .. }
             | WriteError::Sysctl { .. }
             | WriteError::Unanswered { .. } => false,
         }
-    }
-
-    /// Reports whether the kernel has no tunnels of the kind that was asked for, so that no later change of the device's
-    /// routes can succeed either.
-    #[must_use]
-    pub fn is_no_tunnel(&self) -> bool {
-        matches!(self, WriteError::NoIpip { .. } | WriteError::NoVxlan { .. })
     }
 
     /// Reports whether trying the change again soon may help. Otherwise somebody has to change a pool, the kernel or a
@@ -144,7 +156,10 @@ impl WriteError {
     #[must_use]
     pub fn requires_retry(&self) -> bool {
         match self {
-            WriteError::NoDevice { .. } | WriteError::NoIpip { .. } | WriteError::NoVxlan { .. } => false,
+            WriteError::NoDevice { .. }
+            | WriteError::NoIpip { .. }
+            | WriteError::NoVxlan { .. }
+            | WriteError::VxlanTaken { .. } => false,
             WriteError::Refused { .. } | WriteError::Sysctl { .. } | WriteError::Unanswered { .. } => true,
         }
     }
@@ -153,6 +168,14 @@ impl WriteError {
 fn pools_text(pools: &[Name]) -> String {
     let names: Vec<&str> = pools.iter().map(Name::as_str).collect();
     format!("{} {}", if names.len() == 1 { "pool" } else { "pools" }, names.join(", "))
+}
+
+/// Such as Docker's overlay networks, whose devices are made in the node's namespace and moved to their own.
+fn holder_text(by: Option<&InterfaceName>) -> String {
+    match by {
+        Some(device) => format!("the VXLAN device {device} has network identifier"),
+        None => "a VXLAN device that is in another network namespace has network identifier".to_owned(),
+    }
 }
 
 /// A refusal in the kernel's words.

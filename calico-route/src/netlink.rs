@@ -30,10 +30,10 @@ pub use crate::error::{ConnectError, ReadError, Refusal, WriteError};
 pub use conntrack::{Connection, ConntrackError, Tuple};
 pub use watch::{Event, Subject, Watch};
 
-use crate::actual::{Actual, Ipv6, Link};
+use crate::actual::{Actual, Ipv6, Link, LinkKind};
 use crate::change::Change;
 use crate::desired::Desired;
-use crate::device::Checksums;
+use crate::device::{Checksums, VxlanParams, vxlan_device};
 use crate::diff::diff;
 use crate::ownership::{Ownership, PROTOCOL};
 use crate::sysctl::Sysctl;
@@ -330,7 +330,20 @@ impl Netlink {
     }
 
     async fn write_link(&mut self, change: &Change) -> Result<(), WriteError> {
-        let result = self.write(std::slice::from_ref(change)).await.pop().unwrap_or(Ok(()));
+        let mut result = self.write(std::slice::from_ref(change)).await.pop().unwrap_or(Ok(()));
+        if let (Err(error), Change::AddVxlan { device, params, pools, .. }) = (&result, change)
+            && error.is_already_there()
+            && let Ok(links) = read::read_links(&mut self.socket).await
+            && !links.contains_key(device)
+        {
+            let VxlanParams { vni, port, .. } = *params;
+            let has_both = |link: &Link| matches!(&link.kind, LinkKind::Vxlan(its) if (its.vni, its.port) == (vni, port));
+            // Those of the two families may share them.
+            let other = Family::ALL.map(vxlan_device);
+            let by = links.into_iter().find(|(name, link)| !other.contains(name) && has_both(link));
+            let (by, pools) = (by.map(|(name, _)| name), pools.clone());
+            result = Err(WriteError::VxlanTaken { by, vni, port, pools });
+        }
         if let (Ok(()), Change::AddVxlan { device, .. } | Change::AddIpip { device, .. }) = (&result, change)
         {
             // Not found is not an error here: what needs the device says so.
@@ -399,6 +412,7 @@ impl Kind {
             | Change::AddVxlan { .. }
             | Change::AddIpip { .. }
             | Change::SetLink { .. }
+            | Change::ReleaseLink { .. }
             | Change::AddAddress { .. }
             | Change::RemoveAddress { .. } => Kind::Link,
             Change::StopChecksumOffload { .. } => Kind::Feature,
@@ -412,7 +426,6 @@ impl Kind {
             | Change::ReplaceRoute { .. }
             | Change::RemoveRoute { .. } => Kind::Entry,
         }
-            | Change::ReleaseLink { .. }
     }
 }
 

@@ -394,7 +394,9 @@ impl Dataplane {
                     if !follows(outcome.change, &error, &failed) {
                         pass.note(&error);
                     }
-                    failed.extend(error.is_no_tunnel().then(|| outcome.change.device()).flatten());
+                    if let Change::AddVxlan { device, .. } | Change::AddIpip { device, .. } = outcome.change {
+                        failed.insert(device);
+                    }
                 }
             }
         }

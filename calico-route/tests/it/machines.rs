@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use calico_model::Snapshot;
 use calico_model::resource::{EncapMode, Object};
 use calico_route::netlink::Netlink;
-use calico_route::{Desired, plan};
+use calico_route::{Desired, diff, plan};
 
 use crate::cluster::{block, node, pool, three_dual_nodes, three_nodes, workload};
 use crate::kernel::{contains, desired, settle};
@@ -163,4 +163,52 @@ async fn a_node_whose_address_is_inside_the_machine_has_the_mtu_of_its_narrowest
     machine.ip("link del far1");
     assert_eq!(told(&mut netlink, &desired).await.len(), 1, "the workload's interface is gone too");
     contains(&machine.ip("link show vxlan.calico"), "mtu 1410");
+}
+
+/// A bridge takes what comes out of the tunnel for itself.
+#[tokio::test]
+async fn a_tunnel_that_was_put_into_a_bridge_is_taken_out() {
+    let machine = machine();
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    settle(&mut netlink, &desired).await;
+    let before = machine.ip("link show vxlan.calico");
+    machine.ip("link add bridge1 type bridge");
+    machine.ip("link set vxlan.calico master bridge1");
+    let changes = settle(&mut netlink, &desired).await;
+    assert_eq!(
+        changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["link set vxlan.calico nomaster"]
+    );
+    assert_eq!(machine.ip("link show vxlan.calico"), before);
+}
+
+/// Somebody else has what ours would have; while it has, what belongs on ours waits.
+#[tokio::test]
+async fn a_vxlan_device_of_others_with_our_network_and_port_is_named() {
+    let machine = machine();
+    let desired = desired(&three_nodes());
+    let mut netlink = machine.connect();
+    let other = crate::namespace::TestNamespace::new();
+    let aside = ("the VXLAN device theirs has", "a VXLAN device that is in another network namespace has");
+    for (moved, holder) in [(false, aside.0), (true, aside.1)] {
+        machine.ip("link add theirs type vxlan id 4096 dstport 4789 nolearning local 172.16.6.1 dev eth0");
+        if moved {
+            machine.give("theirs", &other);
+        }
+        let changes = diff(&desired, &netlink.read(&desired.ownership).await.unwrap());
+        let outcomes = netlink.apply(&changes).await;
+        let mut errors = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err());
+        let first = errors.next().unwrap();
+        let expected = format!(
+            "{holder} network identifier 4096 at port 4789 already, so pool pool-192-168-0-0-16 is not served; remove it, or \
+             set vxlanVNI or vxlanPort of the FelixConfiguration for all nodes"
+        );
+        assert_eq!(first.to_string(), expected);
+        assert!(!first.requires_retry());
+        assert!(errors.all(|error| !error.requires_retry()));
+        if moved { &other } else { &machine }.ip("link del theirs");
+        settle(&mut netlink, &desired).await;
+        machine.ip("link del vxlan.calico");
+    }
 }

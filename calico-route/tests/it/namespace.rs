@@ -51,6 +51,11 @@ impl TestNamespace {
         other.ip(&format!("link set {far} up"));
     }
 
+    /// Moves a device into another namespace.
+    pub(crate) fn give(&self, device: &str, other: &TestNamespace) {
+        self.ip(&format!("link set {device} netns {}", other.0));
+    }
+
     /// Runs `ip`; it must succeed.
     pub(crate) fn ip(&self, args: &str) -> String {
         self.run(&format!("ip {args}"))

@@ -25,8 +25,10 @@ use super::interfaces;
 use super::memory::Memory;
 pub(super) use limits::{Kept, Limits};
 use limits::{leads_to_workload, leave_alone};
+use told::{Changed, Missing, Refused};
 
 mod limits;
+mod told;
 
 /// A kernel that cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,9 @@ pub(super) struct Dataplane {
     /// When one that failed may be opened again.
     reopened: Instant,
     departures: Departures,
+    /// When the last pass began.
+    began: Instant,
+    missing: Missing,
     flows: Flows,
     /// What the kernel holds: only while it is as wanted and nobody else changed it.
     known: Option<Memory>,
@@ -98,20 +103,29 @@ pub(super) struct RoutePass {
     pub(super) workload_mtu: Option<u32>,
     /// The machine's own interfaces, where they were looked at.
     pub(super) interfaces: Option<Vec<NodeInterface>>,
+    /// When there will be more to tell of what is wrong.
+    again: Option<Instant>,
 }
 
 impl RoutePass {
     fn with_mtu(workload_mtu: u32) -> Self {
-        Self { failed: false, problems: BTreeSet::new(), workload_mtu: Some(workload_mtu), interfaces: None }
+        Self {
+            failed: false,
+            problems: BTreeSet::new(),
+            workload_mtu: Some(workload_mtu),
+            interfaces: None,
+            again: None,
+        }
+    }
+
+    fn come_again(&self, reconciler: &mut Reconciler) {
+        if let Some(again) = self.again {
+            reconciler.kernel_changed(again);
+        }
     }
 
     fn failed(problem: String) -> Self {
-        Self { failed: true, problems: [problem].into(), workload_mtu: None, interfaces: None }
-    }
-
-    fn note(&mut self, error: &WriteError) {
-        self.problems.insert(with_causes(error));
-        self.failed |= error.requires_retry();
+        Self { failed: true, problems: [problem].into(), workload_mtu: None, interfaces: None, again: None }
     }
 }
 
@@ -147,6 +161,8 @@ impl Dataplane {
             former_overruns: 0,
             reopened: crate::clock::now(),
             departures: Departures::default(),
+            began: crate::clock::now(),
+            missing: Missing::default(),
             flows: Flows::default(),
             known: None,
             for_other_tables: false,
@@ -310,6 +326,7 @@ impl Dataplane {
         limits: Limits<'_>,
         now: Instant,
     ) -> RoutePass {
+        self.began = now;
         if self.ownership != desired.ownership {
             self.ownership.clone_from(&desired.ownership);
             if let Some(watch) = &mut self.watch {
@@ -329,6 +346,7 @@ impl Dataplane {
                 let made = self.make(&changes, &plan.tries, &departed, known, &mut pass).await;
                 // What was refused is looked at with the kernel's state in hand, before anything is said of it.
                 if made == Made::All {
+                    pass.come_again(reconciler);
                     return pass;
                 }
             }
@@ -365,6 +383,7 @@ impl Dataplane {
         if changes.len() < planned || ways_due.is_some() {
             self.known = None;
         }
+        pass.come_again(reconciler);
         pass
     }
 
@@ -381,10 +400,11 @@ impl Dataplane {
         let mut made = Made::All;
         let mut knowledge = Knowledge::Kept;
         let mut failed = BTreeSet::new();
+        let (mut changed, mut refused) = (Changed::default(), Refused::default());
         for outcome in self.netlink.apply(changes).await {
             match outcome.result {
                 Ok(()) => {
-                    tracing::info!(change = %outcome.change, "programmed");
+                    changed.note(outcome.change);
                     if known.actual.made(outcome.change) == Knowledge::Lost {
                         knowledge = Knowledge::Lost;
                     }
@@ -392,7 +412,8 @@ impl Dataplane {
                 Err(error) => {
                     made = Made::NotAll;
                     if !follows(outcome.change, &error, &failed) {
-                        pass.note(&error);
+                        refused.note(outcome.change, &error);
+                        pass.failed |= error.requires_retry();
                     }
                     if let Change::AddVxlan { device, .. } | Change::AddIpip { device, .. } = outcome.change {
                         failed.insert(device);
@@ -402,14 +423,18 @@ impl Dataplane {
         }
         for outcome in self.netlink.apply(tries).await {
             if let (Ok(()), Change::AddRoute { key, .. }) = (&outcome.result, outcome.change) {
-                tracing::info!(change = %outcome.change, "programmed");
+                changed.note(outcome.change);
                 // A route takes nothing else with it.
                 let _ = known.actual.made(outcome.change);
                 known.waiting.routes.remove(key);
             }
         }
+        changed.tell();
+        pass.problems.extend(refused.lines());
         self.for_other_tables = known.waiting.is_for_other_tables();
-        pass.problems.extend(known.waiting.iter().map(ToString::to_string));
+        let (told, again) = self.missing.told(&known.waiting, &known.ownership, self.began);
+        pass.problems.extend(told);
+        pass.again = again;
         self.forget(&departed.after, pass).await;
         self.known = (made == Made::All && knowledge == Knowledge::Kept).then_some(known);
         made

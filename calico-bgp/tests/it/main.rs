@@ -7,6 +7,7 @@ mod bird;
 mod calico;
 mod changes;
 mod chaos;
+mod communities;
 #[cfg(feature = "net")]
 mod daemons;
 mod day;
@@ -32,6 +33,7 @@ mod pair;
 mod recovery;
 mod refresh;
 mod refused;
+mod roles;
 mod slow;
 #[cfg(feature = "net")]
 mod sockets;

@@ -98,3 +98,81 @@ fn bird_hears_us_when_only_bird_dials() {
         bird.wait_for("show protocols ipv6_peer", "Established").await;
     });
 }
+
+/// Two namespaces with a router between them: two hops. Each pair of addresses is the last number of both.
+fn two_hops_apart(pairs: usize) -> (Namespace, Namespace, Namespace) {
+    let (ours, router, theirs) = (Namespace::new(), Namespace::new(), Namespace::new());
+    for (link, namespace) in [(1, &ours), (2, &theirs)] {
+        let addresses: Vec<String> = (1..=pairs)
+            .flat_map(|n| [format!("10.99.{link}.{n}/24"), format!("fd99:{link}::{n}/64")])
+            .collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let (v4, v6) = (format!("10.99.{link}.254"), format!("fd99:{link}::fe"));
+        namespace.wire(&addresses, &router, &[&format!("{v4}/24"), &format!("{v6}/64")]);
+        namespace.ip(&format!("route add default via {v4}"));
+        namespace.ip(&format!("-6 route add default via {v6}"));
+    }
+    for forwarding in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+        let status = router.command("sysctl").args(["-qw", forwarding]).status().unwrap();
+        assert!(status.success());
+    }
+    (ours, router, theirs)
+}
+
+/// The other side takes whatever comes: it is our side that keeps who is too far away out, whoever dials.
+#[test]
+fn a_peer_that_is_farther_away_or_hides_how_far_does_not_come_up() {
+    let cases = [
+        (Distance::Within(1), Distance::Within(2), false),
+        (Distance::Within(2), Distance::Within(2), true),
+        // Its packets leave with the system's usual time to live, as from 190 hops away.
+        (Distance::Within(2), Distance::Any, false),
+    ];
+    let initiations = [Initiation::Active, Initiation::Passive];
+    let all: Vec<_> = cases.iter().flat_map(|case| initiations.map(|dials| (*case, dials))).collect();
+    let (ours, _router, theirs) = two_hops_apart(all.len());
+    let mut ours_of = Vec::new();
+    let mut theirs_of = Vec::new();
+    let mut expected = Vec::new();
+    for (n, ((our_distance, their_distance, comes_up), dials)) in (1..).zip(all) {
+        for (us, them) in [
+            (format!("10.99.1.{n}"), format!("10.99.2.{n}")),
+            (format!("fd99:1::{n}"), format!("fd99:2::{n}")),
+        ] {
+            let mut our_side = neighbour(&them, &us, dials);
+            our_side.distance = our_distance;
+            let theirs_dials =
+                if dials == Initiation::Active { Initiation::Passive } else { Initiation::Active };
+            let mut their_side = neighbour(&us, &them, theirs_dials);
+            their_side.distance = their_distance;
+            ours_of.push(our_side);
+            theirs_of.push(their_side);
+            expected.push((them, comes_up));
+        }
+    }
+    let (done, mut end) = watch::channel(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            theirs.block_on(async {
+                let _running = start("10.99.2.1", theirs_of).await;
+                end.wait_for(|end| *end).await.unwrap();
+            });
+        });
+        // Dropped, and with it the other side's wait, when this panics.
+        let done = done;
+        ours.block_on(async {
+            let handle = start("10.99.1.1", ours_of).await;
+            for (address, _) in expected.iter().filter(|(_, comes_up)| *comes_up) {
+                wait_until_up(&handle, address).await;
+            }
+            // Each side that dials has tried several times by now.
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            let status = handle.status().await.unwrap();
+            for (address, comes_up) in &expected {
+                let peer = status.iter().find(|peer| peer.address == ip(address)).unwrap();
+                assert_eq!(peer.counters.established > 0, *comes_up, "{address}: {peer:?}");
+            }
+        });
+        done.send_replace(true);
+    });
+}

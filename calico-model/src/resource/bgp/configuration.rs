@@ -20,7 +20,8 @@ wire_struct! {
         as_number: Option<AsNumber> = "asNumber" optional(64512),
         /// The TCP port to listen on; `None` is 179.
         listen_port: Option<u16> = "listenPort" optional(179) [Limit::Range(1, 65_535)],
-        /// The log level of the BGP part.
+        /// Calico's log level of the BGP part. It is kept and has no effect: the agent is one process with one log, whose level
+        /// `CALICO_LOG` or `FELIX_LOGSEVERITYSCREEN` says.
         log_severity_screen: Severity = "logSeverityScreen" default(Severity::Info),
         /// Names for communities.
         communities: Vec<NamedCommunity> = "communities" empty [Limit::Items(0, 500)],

@@ -145,5 +145,5 @@ fn counters(PeerStatus { address, counters: c, .. }: &PeerStatus) -> Value {
 fn route(r: &RouteStatus) -> Value {
     json!({ "prefix": r.prefix, "from": r.peer, "nextHop": r.attributes.next_hop, "localPref": r.attributes.local_pref,
             "asPath": r.attributes.as_path.to_string(), "communities": r.attributes.communities(),
-            "best": r.lost_to.is_none(), "why": r.lost_to.map(|reason| reason.to_string()) })
+            "best": r.lost_to.is_none(), "why": r.why() })
 }

@@ -130,6 +130,26 @@ impl Reason {
         Self::PeerAddress,
         Self::PathId,
     ];
+
+    /// Says in words how the best path is better than those that lost last, where this is their reason.
+    #[must_use]
+    pub fn of_the_best(self) -> &'static str {
+        match self {
+            Self::Unreachable => "it is the only one whose next hop can be reached",
+            Self::NotLocal => "it begins on this node",
+            Self::LongLivedStale => "the peer that told it is not away",
+            Self::LocalPref => "it has a higher LOCAL_PREF",
+            Self::AsPathLength => "it has a shorter AS path",
+            Self::Origin => "it has a better origin",
+            Self::Med => "it has a lower MED",
+            Self::Internal => "it was learned from another AS directly",
+            Self::InteriorCost => "it has a nearer next hop",
+            Self::RouterId => "it comes from a lower router id",
+            Self::ClusterList => "it was reflected fewer times",
+            Self::PeerAddress => "it comes from a lower peer address",
+            Self::PathId => "it has a lower path identifier",
+        }
+    }
 }
 
 impl fmt::Display for Reason {

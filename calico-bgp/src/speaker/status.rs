@@ -113,6 +113,17 @@ pub struct RouteStatus {
     pub won_by: Option<Reason>,
 }
 
+impl RouteStatus {
+    /// Says in words why it is not the best one, or why it is where it is the best of several.
+    #[must_use]
+    pub fn why(&self) -> Option<String> {
+        match self.lost_to {
+            Some(lost) => Some(lost.to_string()),
+            None => self.won_by.map(|won| won.of_the_best().to_owned()),
+        }
+    }
+}
+
 impl Speaker {
     /// Returns every peer, by address.
     #[must_use]

@@ -366,6 +366,8 @@ fn why_a_path_is_the_best_one_or_is_not_can_be_asked_for_one_destination() {
     let why: Vec<_> = paths.iter().map(|path| (path.peer, path.lost_to, path.won_by)).collect();
     let longer = Some(Reason::AsPathLength);
     assert_eq!(why, [(Some(ip(A)), None, longer), (Some(ip(B)), longer, None)]);
+    let words: Vec<_> = paths.iter().filter_map(calico_bgp::RouteStatus::why).collect();
+    assert_eq!(words, ["it has a shorter AS path", "another path has a shorter AS path"]);
     assert!(world.speaker(C).routes_to("10.3.0.0/16".parse().unwrap()).is_empty());
 }
 

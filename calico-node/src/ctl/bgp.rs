@@ -12,7 +12,7 @@ fn headings(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// Writes the sessions as a table, and below it why those that are not up are not.
+/// Writes the sessions as a table, and below it why those that are not up are not and what was not taken of each.
 #[must_use]
 pub fn peers(peers: &[BgpPeer]) -> String {
     if peers.is_empty() {
@@ -37,11 +37,18 @@ pub fn peers(peers: &[BgpPeer]) -> String {
         if let Some(error) = peer.last_error.as_ref().filter(|_| peer.state != "Established") {
             let _ = writeln!(text, "{}: {error}", peer.address);
         }
-        if let Some(fault) = &peer.last_fault {
-            let _ = writeln!(text, "{}: survived a malformed UPDATE: {fault}", peer.address);
+        for words in troubles(peer) {
+            let _ = writeln!(text, "{}: {words}", peer.address);
         }
     }
     text
+}
+
+/// Says what was wrong with the last routes of a peer that were not taken as they came.
+fn troubles(peer: &BgpPeer) -> impl Iterator<Item = String> {
+    let refusal = peer.last_refusal.as_ref().map(|why| format!("refused routes of it: {why}"));
+    let fault = peer.last_fault.as_ref().map(|fault| format!("survived a malformed UPDATE: {fault}"));
+    refusal.into_iter().chain(fault)
 }
 
 /// Writes paths as a table; `*` marks the best one to each destination.
@@ -64,13 +71,21 @@ pub fn routes(routes: &[BgpRoute]) -> String {
     table::plain(&headings(&names), &routes.iter().map(row).collect::<Vec<_>>())
 }
 
-/// Says of each path to a destination why it is or is not the best one.
+/// Says of each path to a destination why it is or is not the best one; where there is none, why each peer's routes were
+/// not taken last.
 #[must_use]
-pub fn why(prefix: Cidr, routes: &[BgpRoute]) -> String {
-    if routes.is_empty() {
-        return format!("No peer tells a route to {prefix}, and none begins here.\n");
-    }
+pub fn why(prefix: Cidr, routes: &[BgpRoute], peers: &[BgpPeer]) -> String {
     let mut text = String::new();
+    if routes.is_empty() {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "No route to {prefix} is held, and none begins here.");
+        for peer in peers {
+            for words in troubles(peer) {
+                let _ = writeln!(text, "{}: last {words}", peer.address);
+            }
+        }
+        return text;
+    }
     for route in routes {
         let source = match (route.from, route.next_hop) {
             (Some(peer), Some(hop)) => format!("from {peer} via {hop}"),
@@ -80,6 +95,7 @@ pub fn why(prefix: Cidr, routes: &[BgpRoute]) -> String {
         let verdict = match &route.why {
             None if routes.len() == 1 => "is the only one, and in use".to_owned(),
             None => "is the best one".to_owned(),
+            Some(why) if route.best => format!("is the best one: {why}"),
             Some(why) => format!("is not used: {why}"),
         };
         let _ = writeln!(text, "The path to {prefix} {source} {verdict}.");
@@ -128,35 +144,13 @@ mod tests {
             local_pref: Some(2_147_482_623),
             med: None,
             communities: vec!["64512:7".to_owned()],
-            best: why.is_none(),
+            best: from.is_none(),
             why: why.map(str::to_owned),
         }
     }
 
-    #[test]
-    fn each_path_is_explained_in_a_sentence() {
-        let routes = [
-            path(None, None),
-            path(Some("172.16.6.9"), Some("a route that begins on this node is preferred")),
-        ];
-        assert_eq!(
-            why("192.168.0.0/26".parse().unwrap(), &routes),
-            "The path to 192.168.0.0/26 which begins on this node is the best one.\n  \
-             LOCAL_PREF 2147482623, communities 64512:7\n\
-             The path to 192.168.0.0/26 from 172.16.6.9 via 172.16.6.9 is not used: a route that begins on this node is \
-             preferred.\n  LOCAL_PREF 2147482623, communities 64512:7\n"
-        );
-        assert!(why("10.0.0.0/8".parse().unwrap(), &[]).starts_with("No peer tells a route to 10.0.0.0/8"));
-        let text = super::routes(&routes);
-        assert!(
-            text.lines().nth(1).is_some_and(|line| line.starts_with("*    192.168.0.0/26   this node")),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_session_that_is_not_up_has_its_error_below_the_table() {
-        let peer = BgpPeer {
+    fn peer() -> BgpPeer {
+        BgpPeer {
             address: "172.16.6.9".parse().unwrap(),
             name: "Mesh_172_16_6_9".to_owned(),
             as_number: 64512,
@@ -165,7 +159,7 @@ mod tests {
             seconds: 3_725,
             turned_seconds: 3_725,
             router_id: None,
-            last_error: Some("the peer closed the session: bad peer AS (2/2)".to_owned()),
+            last_error: None,
             last_refusal: None,
             last_sent: None,
             last_received: None,
@@ -181,9 +175,63 @@ mod tests {
                 faults_in: 0,
                 established: 0,
             },
+        }
+    }
+
+    #[test]
+    fn each_path_is_explained_in_a_sentence() {
+        let routes = [
+            path(None, Some("it begins on this node")),
+            path(Some("172.16.6.9"), Some("a route that begins on this node is preferred")),
+        ];
+        assert_eq!(
+            why("192.168.0.0/26".parse().unwrap(), &routes, &[]),
+            "The path to 192.168.0.0/26 which begins on this node is the best one: it begins on this node.\n  \
+             LOCAL_PREF 2147482623, communities 64512:7\n\
+             The path to 192.168.0.0/26 from 172.16.6.9 via 172.16.6.9 is not used: a route that begins on this node is \
+             preferred.\n  LOCAL_PREF 2147482623, communities 64512:7\n"
+        );
+        let text = super::routes(&routes);
+        assert!(
+            text.lines().nth(1).is_some_and(|line| line.starts_with("*    192.168.0.0/26   this node")),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn where_no_route_is_held_it_is_said_what_was_not_taken_last() {
+        let peers = [
+            BgpPeer { last_refusal: Some("the next hop 172.16.6.7 is our own address".to_owned()), ..peer() },
+            BgpPeer {
+                address: "fd00::9".parse().unwrap(),
+                last_fault: Some("path attribute 1: the origin is not one of three".to_owned()),
+                ..peer()
+            },
+            BgpPeer { address: "172.16.6.10".parse().unwrap(), ..peer() },
+        ];
+        assert_eq!(
+            why("10.0.0.0/8".parse().unwrap(), &[], &peers),
+            "No route to 10.0.0.0/8 is held, and none begins here.\n\
+             172.16.6.9: last refused routes of it: the next hop 172.16.6.7 is our own address\n\
+             fd00::9: last survived a malformed UPDATE: path attribute 1: the origin is not one of three\n"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_session_or_its_routes_is_below_the_table() {
+        let peer = BgpPeer {
+            last_error: Some("the peer closed the session: bad peer AS (2/2)".to_owned()),
+            last_refusal: Some("the next hop 172.16.6.7 is our own address".to_owned()),
+            ..peer()
         };
         let text = peers(&[peer]);
         assert!(text.contains("1h2m"), "{text}");
-        assert!(text.ends_with("172.16.6.9: the peer closed the session: bad peer AS (2/2)\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "172.16.6.9: the peer closed the session: bad peer AS (2/2)\n\
+                 172.16.6.9: refused routes of it: the next hop 172.16.6.7 is our own address\n"
+            ),
+            "{text}"
+        );
     }
 }

@@ -85,7 +85,7 @@ pub struct BgpRoute {
     pub communities: Vec<String>,
     /// Whether it is the best path to its destination.
     pub best: bool,
-    /// Why it is not, in words.
+    /// Why it is, where it is one of several, or why it is not, in words.
     pub why: Option<String>,
 }
 
@@ -142,7 +142,7 @@ pub async fn routes(speaker: &Handle, prefix: Option<Cidr>) -> Result<Vec<BgpRou
         med: route.attributes.med,
         communities: route.attributes.communities().iter().map(ToString::to_string).collect(),
         best: route.lost_to.is_none(),
-        why: route.lost_to.map(|reason| reason.to_string()),
+        why: route.why(),
     };
     let routes = match prefix {
         Some(prefix) => speaker.routes_to(prefix).await?,

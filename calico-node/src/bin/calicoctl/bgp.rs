@@ -49,7 +49,8 @@ pub async fn run(verb: Verb) -> anyhow::Result<Outcome> {
         Verb::Why { prefix, output } => {
             let routes: Option<Vec<BgpRoute>> = ask(&socket, Question::BgpRoutes(Some(prefix))).await?;
             let routes = routes.ok_or_else(off)?;
-            output.of(|| json!(routes), || bgp::why(prefix, &routes))
+            let peers: Option<Vec<BgpPeer>> = ask(&socket, Question::BgpPeers).await?;
+            output.of(|| json!(routes), || bgp::why(prefix, &routes, &peers.unwrap_or_default()))
         }
     }))
 }

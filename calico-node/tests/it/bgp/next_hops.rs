@@ -112,6 +112,9 @@ fn a_path_whose_next_hop_the_machine_cannot_reach_gives_way_to_another_until_it_
         "The path to 10.5.1.0/24 from 172.16.6.2 via 10.44.0.1 is not used: its next hop cannot be reached.";
     let said = eventually(why, |said| said.contains(reason));
     assert!(said.contains(reason), "{said}");
+    let best = "The path to 10.5.1.0/24 from 172.16.6.3 via 172.16.6.3 is the best one: it is the only one whose next \
+                hop can be reached.";
+    assert!(said.contains(best), "{said}");
     let problem = "the machine has no route to the next hop 10.44.0.1";
     assert_eq!(lab.status("node1").unwrap().problems, Vec::<String>::new(), "there is another way");
 

@@ -15,7 +15,7 @@ use super::secrets::{Missing, Secrets};
 use super::{PORT, STANDALONE_REFLECTOR, applies, as_number, cluster_id, object};
 use crate::bfd::BfdConfig;
 use crate::session::{Initiation, Peering};
-use crate::speaker::{Distance, DynamicPeers, LongLived, NextHopMode, PeerConfig, Reflection};
+use crate::speaker::{Distance, DynamicPeers, LongLived, MaxPrefixes, NextHopMode, PeerConfig, Reflection};
 use crate::wire::HoldTime;
 use crate::wire::open::AddPath;
 
@@ -339,6 +339,7 @@ impl<'s> Here<'s> {
         if let Some(hops) = peer.ttl_security.filter(|hops| *hops > 0) {
             config.distance = Distance::Within(hops);
         }
+        config.max_prefixes = peer.max_prefixes.map(MaxPrefixes::new);
         if peer.source_address == Some(SourceAddress::Any) {
             config.local_address = None;
         }

@@ -4,7 +4,7 @@ use calico_model::resource::{BgpConfiguration, IpPool, NodeBgp, WorkloadEndpoint
 use super::*;
 use crate::filter::{PrefixSet, Route, Teller, Verdict};
 use crate::session::{Initiation, Peering};
-use crate::speaker::{Distance, Exchange, Extent, NextHopMode, Reflection};
+use crate::speaker::{Distance, Exchange, Extent, MaxPrefixes, NextHopMode, Reflection};
 use crate::wire::Attributes;
 use calico_model::Community;
 use calico_model::resource::bgp;
@@ -237,6 +237,7 @@ fn every_field_of_a_bgppeer_has_its_effect() {
         source_address: Some(bgp::SourceAddress::Any),
         max_restart_time: Some("30s".parse().unwrap()),
         num_allowed_local_as_numbers: Some(2),
+        max_prefixes: Some(40),
         ttl_security: Some(3),
         reachable_by: Some("172.16.6.254".parse().unwrap()),
         ..BgpPeer::new()
@@ -249,6 +250,7 @@ fn every_field_of_a_bgppeer_has_its_effect() {
     assert_eq!(peer.next_hop, NextHopMode::Own);
     assert_eq!(peer.local_address, None);
     assert_eq!((peer.restart_time, peer.allow_own_as), (30, 2));
+    assert_eq!(peer.max_prefixes, Some(MaxPrefixes::new(40)));
     assert_eq!(peer.distance, Distance::Within(3));
     assert_eq!(plan.gateways, [("10.7.0.1".parse().unwrap(), "172.16.6.254".parse().unwrap())].into());
     assert!(super::plan(&snapshot, &named_node("node2"), &Secrets::default()).unwrap().gateways.is_empty());

@@ -311,11 +311,12 @@ rules! {
             r#"spec.asNumber: is required when peerIP is given"#,
             r#"spec.asNumber: is required when peerCIDR is given"#,
         ];
-        "BGPPeer" {"name": "x"} {"peerCIDR": "10.0.0.0/24", "asNumber": 1, "localWorkloadSelector": "all()", "maxPeers": 0} => [
+        "BGPPeer" {"name": "x"} {"peerCIDR": "10.0.0.0/24", "asNumber": 1, "localWorkloadSelector": "all()", "maxPeers": 0, "maxPrefixes": 0} => [
             r#"spec.maxPeers = 0: must be from 1 to 65535"#,
+            r#"spec.maxPrefixes = 0: must be from 1 to 4294967295"#,
             r#"spec.localWorkloadSelector = "all()": must be absent when peerCIDR is given"#,
         ];
-        "BGPPeer" {"name": "x"} {"peerCIDR": "10.0.0.0/24", "asNumber": 1, "maxPeers": 2000, "holdTime": "3s", "keepaliveTime": "1s", "restartMode": "LongLivedGracefulRestart", "longLivedStaleTime": "16777215s", "failureDetectionMode": "BFDIfDirectlyConnected"} => [];
+        "BGPPeer" {"name": "x"} {"peerCIDR": "10.0.0.0/24", "asNumber": 1, "maxPeers": 2000, "maxPrefixes": 1000000, "holdTime": "3s", "keepaliveTime": "1s", "restartMode": "LongLivedGracefulRestart", "longLivedStaleTime": "16777215s", "failureDetectionMode": "BFDIfDirectlyConnected"} => [];
         "BGPPeer" {"name": "x"} {"maxPeers": 7, "longLivedStaleTime": "1h", "holdTime": "2s", "keepaliveTime": "500ms"} => [
             r#"spec.maxPeers = 7: must be absent when peerCIDR is"#,
             r#"spec.longLivedStaleTime = "1h": must be absent unless restartMode is LongLivedGracefulRestart"#,

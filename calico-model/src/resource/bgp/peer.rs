@@ -66,7 +66,8 @@ wire_struct! {
     /// A `BGPPeer`: a session with a peer outside the mesh, for all nodes, one, or those selected. One that says neither
     /// an address nor a selector is no session yet.
     ///
-    /// `peerCIDR`, `maxPeers`, `holdTime` and `longLivedStaleTime` are ours: Calico has no names for what they say.
+    /// `peerCIDR`, `maxPeers`, `maxPrefixes`, `holdTime` and `longLivedStaleTime` are ours: Calico has no names for what they
+    /// say.
     pub struct BgpPeer {
         /// The node that peers; with no `nodeSelector` either, all do.
         node: Option<NodeName> = "node" omitempty [Limit::Length(253)],
@@ -78,6 +79,8 @@ wire_struct! {
         peer_cidr: Option<Cidr> = "peerCIDR" optional,
         /// How many peers may come from `peerCIDR` at once; `None` is 100.
         max_peers: Option<u32> = "maxPeers" optional(100) [Limit::Range(1, 65_535)],
+        /// How many prefixes of one family a peer may tell; one that tells more has its session ended. `None` is any number.
+        max_prefixes: Option<u32> = "maxPrefixes" optional [Limit::Range(1, 4_294_967_295)],
         /// The peer's AS number.
         as_number: Option<AsNumber> = "asNumber" optional,
         /// This side's AS number in this session; `None` is the node's own.
@@ -130,6 +133,7 @@ impl BgpPeer {
             peer_ip: None,
             peer_cidr: None,
             max_peers: None,
+            max_prefixes: None,
             as_number: None,
             local_as_number: None,
             peer_selector: None,

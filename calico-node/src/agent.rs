@@ -346,7 +346,8 @@ impl Agent {
                 failed = true;
             }
         }
-        if let Err(error) = self.speaker.apply(self.desired.bgp().cloned(), self.reconciler.ways()).await {
+        let (ways, found) = (self.reconciler.ways(), self.dataplane.found());
+        if let Err(error) = self.speaker.apply(self.desired.bgp().cloned(), ways, found).await {
             problems.insert(with_causes(&error));
             failed = true;
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use calico_bgp::Start;
 use calico_bgp::peers::{self, Concerns, Plan, STANDALONE_REFLECTOR, Secrets};
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::datastore::{Backoff, Change, Syncer};
@@ -152,7 +153,8 @@ impl Reflector {
         let mut problems: BTreeSet<String> = BTreeSet::new();
         problems.extend(self.snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
         problems.extend(self.plan.iter().flat_map(|plan| &plan.problems).map(ToString::to_string));
-        let applied = self.speaker.apply(self.plan.clone(), None).await;
+        // No packet goes by way of it: whatever its clients hold from it is as good as before.
+        let applied = self.speaker.apply(self.plan.clone(), None, Start::Recovering).await;
         problems.extend(applied.as_ref().err().map(|error| with_causes(error)));
         if applied.is_ok() {
             self.backoff.reset();

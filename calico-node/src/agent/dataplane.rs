@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use calico_bgp::Start;
 use calico_model::resource::NodeInterface;
 use calico_model::{InterfaceName, NodeName};
 use calico_policy::Compiler;
@@ -82,6 +83,8 @@ pub(super) struct Dataplane {
     flows: Flows,
     /// What the kernel holds: only while it is as wanted and nobody else changed it.
     known: Option<Memory>,
+    /// Whether an earlier agent's routes were there when the kernel was first read; `None` while it was not.
+    found: Option<Start>,
     /// Whether routes wait for what other tables than the main one may hold.
     for_other_tables: bool,
     /// How ours was told from others' in the last pass.
@@ -165,6 +168,7 @@ impl Dataplane {
             missing: Missing::default(),
             flows: Flows::default(),
             known: None,
+            found: None,
             for_other_tables: false,
             ownership: Ownership::default(),
             sweep: {
@@ -269,6 +273,11 @@ impl Dataplane {
         self.known = None;
     }
 
+    /// Returns whether packets went by an earlier agent's routes when this one began, as they do unless it is known better.
+    pub(super) fn found(&self) -> Start {
+        self.found.unwrap_or(Start::Recovering)
+    }
+
     /// Returns when the rules are to be compared with the kernel's again.
     pub(super) fn audit_due(&self) -> Option<Instant> {
         self.filter.check_due(self.rules_watch.is_some())
@@ -362,6 +371,8 @@ impl Dataplane {
         if let Some(watch) = &mut self.watch {
             watch.learn(&actual);
         }
+        let found = if actual.routes.is_empty() { Start::Fresh } else { Start::Recovering };
+        self.found.get_or_insert(found);
         let mut pass = RoutePass::with_mtu(desired.workload_mtu(&actual.host));
         pass.interfaces = Some(interfaces::of(&actual.host, &desired.ownership));
         let ways_due = reconciler.take_ways(Ways::of(&actual.host), now);

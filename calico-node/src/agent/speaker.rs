@@ -45,6 +45,8 @@ pub(crate) enum SpeakerError {
 #[derive(Default)]
 pub(crate) struct Speaker {
     running: Option<Running>,
+    /// Whether one ran already: what it learned may be in the kernel.
+    has_run: bool,
     /// Whom to ask; none while no speaker runs.
     handles: watch::Sender<Option<Handle>>,
     /// Whether the last one ended by itself, and that is not told yet.
@@ -96,18 +98,25 @@ impl Speaker {
     }
 
     /// Makes the speaker do what is wanted, and judge next hops by where the machine's own routes lead, once that is known.
-    /// What did not change is not touched.
+    /// What did not change is not touched. The first one starts as the machine was found: peers that kept the routes of an
+    /// earlier speaker drop them where no packet goes by them any more, as after a reboot (RFC 4724 section 4.1).
     pub(crate) async fn apply(
         &mut self,
         desired: Option<Plan>,
         host: Option<&Arc<Ways>>,
+        found: Start,
     ) -> Result<(), SpeakerError> {
-        let outcome = self.change(desired, host).await;
+        let outcome = self.change(desired, host, found).await;
         self.handles.send_replace(self.running.as_ref().map(|running| running.handle.clone()));
         outcome
     }
 
-    async fn change(&mut self, desired: Option<Plan>, host: Option<&Arc<Ways>>) -> Result<(), SpeakerError> {
+    async fn change(
+        &mut self,
+        desired: Option<Plan>,
+        host: Option<&Arc<Ways>>,
+        found: Start,
+    ) -> Result<(), SpeakerError> {
         let has_ended = std::mem::take(&mut self.has_ended);
         let Some(desired) = desired else {
             if let Some(running) = self.running.take() {
@@ -120,8 +129,12 @@ impl Speaker {
         }
         let mut current = match self.running.take() {
             Some(running) => running,
-            None => Running::start(&desired).await?,
+            None => {
+                let start = if self.has_run { Start::Recovering } else { found };
+                Running::start(&desired, start).await?
+            }
         };
+        self.has_run = true;
         // Whether the speaker is gone, the news say.
         if let Some(host) = host {
             current.judge(&desired, host).await;
@@ -216,10 +229,9 @@ impl Running {
         self.host = Some(Arc::clone(host));
     }
 
-    async fn start(desired: &Plan) -> Result<Self, ListenError> {
-        // The kernel may hold what an earlier speaker of this node learned.
+    async fn start(desired: &Plan, start: Start) -> Result<Self, ListenError> {
         let mut config = desired.speaker.clone();
-        config.start = Start::Recovering;
+        config.start = start;
         let handle = spawn(&desired.listen, config)?;
         let events = handle.events();
         // A speaker that has ended already has nothing to tell.
@@ -331,15 +343,15 @@ mod tests {
         let mut desired = plan(&snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap();
         desired.listen.clear();
         let mut speaker = Speaker::default();
-        speaker.apply(Some(desired.clone()), None).await.unwrap();
+        speaker.apply(Some(desired.clone()), None, Start::Fresh).await.unwrap();
         let handle = speaker.handles().borrow().clone().unwrap();
         handle.shut_down("a fault").await.unwrap();
         let ended = async { while !matches!(speaker.news().await, News::Ended) {} };
         tokio::time::timeout(Duration::from_secs(60), ended).await.expect("its end is noticed");
         assert!(speaker.handles().borrow().is_none() && speaker.status().await.is_none());
-        let told = speaker.apply(Some(desired.clone()), None).await.unwrap_err();
+        let told = speaker.apply(Some(desired.clone()), None, Start::Fresh).await.unwrap_err();
         assert!(matches!(told, SpeakerError::Ended), "{told}");
-        speaker.apply(Some(desired), None).await.unwrap();
+        speaker.apply(Some(desired), None, Start::Fresh).await.unwrap();
         assert!(speaker.status().await.is_some());
     }
 
@@ -364,7 +376,7 @@ mod tests {
         let mut speaker = Speaker::default();
         for id in ["10.0.0.1", "10.0.0.2"] {
             desired.speaker.router_id = id.parse().unwrap();
-            speaker.apply(Some(desired.clone()), None).await.unwrap();
+            speaker.apply(Some(desired.clone()), None, Start::Fresh).await.unwrap();
             let (mut feed, _) = tokio::time::timeout(Duration::from_secs(60), station.accept())
                 .await
                 .expect("a connection for each name")
@@ -374,6 +386,34 @@ mod tests {
             let text = String::from_utf8_lossy(&heard[..count]).into_owned();
             assert!(text.contains(&format!("calico-node {id}")), "{text:?}");
         }
+    }
+
+    /// A peer that never answers keeps a speaker that recovers waiting, and one on a machine that holds nothing not.
+    #[tokio::test]
+    async fn only_the_first_speaker_of_a_machine_without_routes_has_nothing_to_recover() {
+        let mut snapshot = Snapshot::default();
+        for (name, address) in [("node1", "127.0.0.1/8"), ("node2", "127.9.0.2/8")] {
+            let bgp = Some(NodeBgp::at(address.parse().unwrap()));
+            snapshot.insert(Object::new(name.parse().unwrap(), Node { bgp, ..Node::default() }));
+        }
+        let mut desired = plan(&snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap();
+        desired.listen.clear();
+        let mut speaker = Speaker::default();
+        let mut chosen = Vec::new();
+        for found in [Start::Fresh, Start::Fresh] {
+            speaker.apply(Some(desired.clone()), None, found).await.unwrap();
+            chosen.push(has_chosen(&speaker));
+            speaker.apply(None, None, found).await.unwrap();
+        }
+        let mut recovering = Speaker::default();
+        recovering.apply(Some(desired), None, Start::Recovering).await.unwrap();
+        chosen.push(has_chosen(&recovering));
+        assert_eq!(chosen, [true, false, false]);
+    }
+
+    /// Reports whether a speaker has made a choice.
+    fn has_chosen(speaker: &Speaker) -> bool {
+        speaker.running.as_ref().unwrap().learned.borrow().is_some()
     }
 
     /// A workload that peers with its node is there whatever the machine's own routes say; so is what its blocks hold.

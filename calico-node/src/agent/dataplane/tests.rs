@@ -212,6 +212,34 @@ fn live_flows_are_asked_about_again_where_it_was_not_known_whether_rules_were_wr
     alone(while_rules_cannot_be_read_back);
 }
 
+async fn an_empty_machine() {
+    let node: NodeName = "node1".parse().unwrap();
+    let mut computer = Computer::new(node.clone());
+    let mut pool = IpPool::new("192.0.2.0/24".parse().unwrap());
+    pool.vxlan_mode = EncapMode::Never;
+    computer.apply(&Update::Put(Box::new(Object::new("pool".parse().unwrap(), pool).into())));
+    computer.apply(&Update::PutBlock(Box::new(StoredBlock::on("192.0.2.0/26".parse().unwrap(), node))));
+    let delta = computer.settle();
+    for found in [Start::Fresh, Start::Recovering] {
+        let mut dataplane = Dataplane::connect().await.unwrap();
+        assert_eq!(dataplane.found(), Start::Recovering, "not looked yet");
+        let mut reconciler = Reconciler::new(Settings::default());
+        for _ in 0..2 {
+            let limits = Limits { keep: None, to_workloads: true };
+            let now = crate::clock::now();
+            let pass = dataplane.apply_routes(computer.desired(), &delta, &mut reconciler, limits, now).await;
+            assert!(!pass.failed, "{:?}", pass.problems);
+            assert_eq!(dataplane.found(), found);
+        }
+        assert!(ip("route show").contains("blackhole 192.0.2.0/26"));
+    }
+}
+
+#[test]
+fn the_routes_of_an_earlier_agent_are_those_that_were_there_before_ours() {
+    alone(an_empty_machine);
+}
+
 #[test]
 fn while_rules_of_before_are_in_force_no_way_to_a_workload_is_opened() {
     let ownership = Ownership::default();

@@ -59,7 +59,9 @@ pub enum Problem {
 pub struct Sessions {
     /// The peers, in the order of their addresses.
     pub peers: Vec<PeerConfig>,
-    /// The networks from which peers may come that nobody named, in the order of the networks.
+    /// The networks from which peers may come that nobody named, in the order of the networks. Nobody may come, with a
+    /// limit of 0, from the address or the network of a session that is left out: by a wider network it would be without
+    /// the password that is missing, and without its filters.
     pub dynamic: Vec<DynamicPeers>,
     /// What cannot be done as asked.
     pub problems: Vec<Problem>,
@@ -103,26 +105,43 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
             if !problems.contains(&problem) {
                 problems.push(problem);
             }
-            return None;
+            return Err(Box::new(config));
         }
         match secrets.of(password) {
             Ok(password) => config.password = password,
             Err(Missing { name, key }) => {
-                problems.push(Problem::NoPassword { peer: config.name, name, key });
-                return None;
+                problems.push(Problem::NoPassword { peer: config.name.clone(), name, key });
+                return Err(Box::new(config));
             }
         }
         (config.import, config.export) = policies.of(filters, config.peering(), standing, &mut problems);
-        Some(config)
+        Ok(config)
     };
-    let peers = wanted.into_values().filter_map(&mut finish).collect();
-    let dynamic = ranges
-        .into_iter()
-        .filter_map(|(prefix, (limit, session))| {
-            Some(DynamicPeers { prefix, limit, settings: finish(session)? })
-        })
-        .collect();
+    let (mut peers, mut open, mut closed) = (Vec::new(), Vec::new(), Vec::new());
+    let nobody = |prefix, settings| DynamicPeers { prefix, limit: 0, settings };
+    for session in wanted.into_values() {
+        match finish(session) {
+            Ok(config) => peers.push(config),
+            Err(config) => closed.push(nobody(Cidr::host(config.address), *config)),
+        }
+    }
+    for (prefix, (limit, session)) in ranges {
+        match finish(session) {
+            Ok(settings) => open.push(DynamicPeers { prefix, limit, settings }),
+            Err(settings) => closed.push(nobody(prefix, *settings)),
+        }
+    }
+    let dynamic = without(open, closed);
     Sessions { peers, dynamic, problems }
+}
+
+/// Puts to the networks that peers may come from those inside of them that nobody may come from.
+fn without(mut open: Vec<DynamicPeers>, mut closed: Vec<DynamicPeers>) -> Vec<DynamicPeers> {
+    open.retain(|range| closed.iter().all(|place| place.prefix != range.prefix));
+    closed.retain(|place| open.iter().any(|range| range.prefix.covers(&place.prefix)));
+    open.append(&mut closed);
+    open.sort_by_key(|range| range.prefix);
+    open
 }
 
 /// A session that something asks for, without what it is to keep secret and let pass.

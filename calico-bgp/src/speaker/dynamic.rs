@@ -19,7 +19,7 @@ const NUMBERS: u32 = 1 << 30;
 
 impl Speaker {
     /// Makes these the prefixes from which peers may come unannounced. Peers that are here by a prefix that is no longer
-    /// among them are removed; the others get its settings, and are reset only when the change needs it.
+    /// among them, or that nobody may come from any more, are removed; the others get its settings, and are reset only when the change needs it.
     pub fn set_dynamic_peers(&mut self, ranges: Vec<DynamicPeers>, now: Instant) {
         self.dynamic = ranges;
         for (address, id) in self.by_address.clone() {
@@ -50,10 +50,8 @@ impl Speaker {
 
     fn range_of(&self, address: IpAddr) -> Option<&DynamicPeers> {
         let host = Cidr::host(address);
-        self.dynamic
-            .iter()
-            .filter(|range| range.prefix.covers(&host))
-            .max_by_key(|range| range.prefix.prefix_len())
+        let ranges = self.dynamic.iter().filter(|range| range.prefix.covers(&host));
+        ranges.max_by_key(|range| range.prefix.prefix_len()).filter(|range| range.limit > 0)
     }
 
     /// Returns the peer that connects from an address, making one if it may come unannounced.
@@ -155,6 +153,22 @@ mod tests {
         assert_eq!((speaker.next_id, speaker.vacant.len()), (2, 1));
         assert!(speaker.peers.is_empty() && speaker.deadlines.is_empty() && speaker.departed.is_empty());
         assert!(speaker.tables.clients.is_empty());
+    }
+
+    #[test]
+    fn who_may_not_come_does_not_come_by_a_wider_prefix_either() {
+        let now = beginning();
+        let mut speaker = speaker(now);
+        speaker.accept(from(1), US, now).unwrap();
+        speaker.accept(from(2), US, now).unwrap();
+        let mut ranges = speaker.dynamic.clone();
+        let (prefix, settings) = (Cidr::host(from(1)), ranges[0].settings.clone());
+        ranges.push(DynamicPeers { prefix, limit: 0, settings });
+        speaker.set_dynamic_peers(ranges, now);
+        let here: Vec<IpAddr> = speaker.status().iter().map(|peer| peer.address).collect();
+        assert_eq!(here, [from(2)], "who is here already goes");
+        assert_eq!(speaker.accept(from(1), US, now), Err(Refused::Unknown(from(1))));
+        assert!(speaker.expected(from(1)).is_none() && speaker.expected(from(3)).is_some());
     }
 
     /// Brings up a session in which only IPv4 is spoken.

@@ -119,6 +119,42 @@ fn peers_may_come_from_a_network_with_the_settings_of_its_resource() {
     assert!(matches!(settings.export, Exchange::Filtered(_)), "resources decide what it is told");
 }
 
+/// They would be let in without a signature, and with the other resource's filters.
+#[test]
+fn who_is_left_out_for_a_password_does_not_come_in_by_a_wider_network() {
+    let outside = |network: &str| BgpPeer {
+        peer_cidr: Some(network.parse().unwrap()),
+        as_number: AsNumber::new(65001),
+        ..BgpPeer::new()
+    };
+    let key = bgp::SecretKey { name: "bgp".to_owned(), key: "rack".to_owned(), optional: None };
+    let secret = Some(bgp::Password { secret_key_ref: Some(key) });
+    let mut snapshot = cluster();
+    configure(&mut snapshot, |c| c.node_to_node_mesh_enabled = Some(false));
+    for (name, spec) in [
+        ("everyone", outside("10.7.0.0/16")),
+        ("rack", BgpPeer { password: secret.clone(), ..outside("10.7.1.0/24") }),
+        ("router", BgpPeer { password: secret.clone(), ..peer_at("10.7.0.1") }),
+        ("elsewhere", BgpPeer { password: secret.clone(), ..peer_at("10.8.0.1") }),
+        ("same", BgpPeer { password: secret, ..peer_at("10.9.0.1") }),
+        ("alone", outside("10.9.0.1/32")),
+    ] {
+        snapshot.insert(Object::new(name.parse::<Name>().unwrap(), spec));
+    }
+    let ranges = |secrets: &Secrets| -> Vec<(String, u32)> {
+        let plan = plan(&snapshot, &named_node("node1"), secrets).unwrap();
+        plan.dynamic.iter().map(|range| (range.prefix.to_string(), range.limit)).collect()
+    };
+    let are = |expected: &[(&str, u32)]| -> Vec<(String, u32)> {
+        expected.iter().map(|(network, limit)| ((*network).to_owned(), *limit)).collect()
+    };
+    let unknown = ranges(&Secrets::default());
+    assert_eq!(unknown, are(&[("10.7.0.0/16", 100), ("10.7.0.1/32", 0), ("10.7.1.0/24", 0)]));
+    let secret = (("bgp".to_owned(), "rack".to_owned()), Password::new("secret").unwrap());
+    let known = ranges(&[secret].into_iter().collect());
+    assert_eq!(known, are(&[("10.7.0.0/16", 100), ("10.7.1.0/24", 100), ("10.9.0.1/32", 100)]));
+}
+
 #[test]
 fn a_network_of_peers_is_for_the_nodes_that_its_resource_names() {
     let peer = BgpPeer {

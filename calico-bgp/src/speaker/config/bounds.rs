@@ -49,7 +49,8 @@ pub struct DynamicPeers {
     /// Where they come from. The longest prefix that holds a peer's address counts; a peer that is named comes before all
     /// of them.
     pub prefix: Cidr,
-    /// How many of them there may be at once; others are refused.
+    /// How many of them there may be at once; others are refused. With 0 nobody may come from the prefix, and not by a
+    /// wider one either.
     pub limit: u32,
     /// Their settings. The address is replaced by that of the peer, and nobody is dialed.
     pub settings: PeerConfig,

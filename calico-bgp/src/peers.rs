@@ -4,8 +4,10 @@
 //! name. Between two nodes the one with the address that is smaller *as text* dials; upstream's nodes compare in the
 //! same way, so exactly one side of each pair dials in a mixed mesh too.
 //!
-//! When several things ask for a session with one address, the mesh counts before a BGPPeer of the cluster, that before
-//! one of the node, and all of them before a peering back that follows from a BGPPeer of the other side, as upstream has it.
+//! When several things ask for a session with one address, a BGPPeer of the cluster counts before one of the node, as
+//! upstream has it, and that before a peering back that follows from a BGPPeer of the other side. The mesh comes last: a
+//! BGPPeer between two of its nodes says more of their session than the mesh does. Only stand-alone reflectors meet one
+//! another as such whatever leads the nodes to them.
 //!
 //! What cannot be done as asked is a [`Problem`] and costs only what asked for it: a session whose password is missing is
 //! left out rather than opened without one, and a peer whose filter is missing is told nothing and not believed.

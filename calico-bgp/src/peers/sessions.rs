@@ -1,6 +1,7 @@
 //! The sessions of a node.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use calico_model::name::{Name, NodeName};
@@ -40,6 +41,19 @@ pub enum Problem {
         "nothing is told to or taken from peers with the filter {0}: there is no valid BGPFilter of this name"
     )]
     NoFilter(Name),
+    /// Two BGPPeers ask for sessions that cannot both be.
+    #[error(
+        "the BGPPeer {left_out} is left out on this node for {peer}: the BGPPeer {kept} asks for another session with it, \
+         and there is one for each address, whatever its port"
+    )]
+    Twice {
+        /// The peer's address, or the network that peers come from.
+        peer: String,
+        /// The resource whose session it is.
+        kept: Name,
+        /// The other one.
+        left_out: Name,
+    },
     /// Sessions with workloads would be from an IPv6 address that means something only together with an interface.
     #[error(
         "sessions with workloads are left out: {0} is of one link only; set localWorkloadPeeringIPV6 of the \
@@ -75,26 +89,34 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
     let configuration = Configuration::of(snapshot, node);
     let here = Here { snapshot, local, configuration };
     let scope = |peer: &BgpPeer| u8::from(!is_global(peer));
-    let mut resources: Vec<&BgpPeer> = snapshot.bgp_peers.values().map(|peer| &peer.spec).collect();
-    resources.sort_by_key(|peer| scope(peer));
-    let ours = || resources.iter().copied().filter(|peer| applies(peer, local));
-    let answered = resources.iter().filter(|peer| peer.reverse_peering != Some(ReversePeering::Manual));
-    // What a resource says of this node counts before what follows from what another says of the peer.
-    let asked = here.mesh().chain(ours().flat_map(|peer| here.named(peer)));
-    let asked = asked.chain(answered.flat_map(|peer| here.reversed(peer)));
+    let mut resources: Vec<&Object<BgpPeer>> = snapshot.bgp_peers.values().map(AsRef::as_ref).collect();
+    resources.sort_by_key(|peer| scope(&peer.spec));
+    let ours = || resources.iter().copied().filter(|peer| applies(&peer.spec, local));
+    let answered = resources.iter().filter(|peer| peer.spec.reverse_peering != Some(ReversePeering::Manual));
+    // What a resource says of this node counts before what follows from what another says of the peer, and both before
+    // the mesh of the nodes; a resource that leads everyone to the stand-alone reflectors is not meant for their own.
+    let (first, last) =
+        if here.is_alone(local) { (Some(here.mesh()), None) } else { (None, Some(here.mesh())) };
+    let asked = first.into_iter().flatten().chain(ours().flat_map(|peer| here.named(peer)));
+    let asked = asked.chain(answered.flat_map(|peer| here.reversed(peer))).chain(last.into_iter().flatten());
+    let mut problems = Vec::new();
     let mut wanted: BTreeMap<IpAddr, Wanted<'_>> = BTreeMap::new();
     for session in asked {
-        wanted.entry(session.config.address).or_insert(session);
+        match wanted.entry(session.config.address) {
+            Entry::Vacant(free) => drop(free.insert(session)),
+            Entry::Occupied(kept) => problems.extend(kept.get().displaces(&session)),
+        }
     }
     let mut ranges: BTreeMap<Cidr, (u32, Wanted<'_>)> = BTreeMap::new();
     for peer in ours() {
-        if let Some((network, limit, session)) = here.range(peer) {
-            ranges.entry(network).or_insert((limit, session));
+        let Some((network, limit, session)) = here.range(peer) else { continue };
+        match ranges.entry(network) {
+            Entry::Vacant(free) => drop(free.insert((limit, session))),
+            Entry::Occupied(kept) => problems.extend(kept.get().1.displaces(&session)),
         }
     }
     let mut policies = Policies::new(snapshot, local, configuration);
-    let mut problems = Vec::new();
-    let mut finish = |Wanted { mut config, password, filters, standing }: Wanted<'_>| {
+    let mut finish = |Wanted { mut config, password, filters, standing, .. }: Wanted<'_>| {
         if let Some(IpAddr::V6(own)) = config.local_address
             && own.is_unicast_link_local()
         {
@@ -150,6 +172,29 @@ struct Wanted<'s> {
     password: Option<&'s bgp::Password>,
     filters: &'s [Name],
     standing: Standing,
+    /// The BGPPeer that asks this node for it, unless the mesh does or it answers one of another node.
+    by: Option<&'s Name>,
+}
+
+impl Wanted<'_> {
+    /// Says what is lost by it that another session with the same peer is not opened, if that is something a BGPPeer says
+    /// of this node.
+    fn displaces(&self, other: &Wanted<'_>) -> Option<Problem> {
+        let (kept, left_out) = (self.by?, other.by?);
+        let renamed = PeerConfig { name: other.config.name.clone(), ..self.config.clone() };
+        let is_same = (renamed == other.config)
+            && (self.password, self.filters, self.standing)
+                == (other.password, other.filters, other.standing);
+        let peer = match other.config.name.strip_prefix("Dynamic_") {
+            Some(network) => network.to_owned(),
+            None => other.config.address.to_string(),
+        };
+        (kept != left_out && !is_same).then(|| Problem::Twice {
+            peer,
+            kept: kept.clone(),
+            left_out: left_out.clone(),
+        })
+    }
 }
 
 /// The node that everything is decided for.
@@ -165,7 +210,7 @@ impl<'s> Here<'s> {
     fn mesh(self) -> impl Iterator<Item = Wanted<'s>> {
         let cluster = self.configuration.cluster();
         let enabled = self.configuration.mesh();
-        let alone = |node: &Object<Node>| node.metadata.labels.get(STANDALONE_REFLECTOR).is_some();
+        let alone = move |node| self.is_alone(node);
         let member = move |node: &Node| enabled && cluster_id(node).is_none();
         let meets = move |other: &&'s std::sync::Arc<Object<Node>>| {
             if alone(self.local) || alone(other) {
@@ -182,8 +227,13 @@ impl<'s> Here<'s> {
                 config.reflection = Reflection::NonClient;
             }
             let password = cluster.and_then(|cluster| cluster.node_mesh_password.as_ref());
-            Wanted { config, password, filters: &[], standing: Standing::Inside }
+            Wanted { config, password, filters: &[], standing: Standing::Inside, by: None }
         })
+    }
+
+    /// Reports whether a node is a stand-alone reflector.
+    fn is_alone(self, node: &Object<Node>) -> bool {
+        node.metadata.labels.get(STANDALONE_REFLECTOR).is_some()
     }
 
     /// The sessions, one for each family, between this node and another.
@@ -223,7 +273,8 @@ impl<'s> Here<'s> {
     }
 
     /// The sessions that a BGPPeer asks this node for.
-    fn named(self, peer: &'s BgpPeer) -> Vec<Wanted<'s>> {
+    fn named(self, resource: &'s Object<BgpPeer>) -> Vec<Wanted<'s>> {
+        let peer = &resource.spec;
         let selected = peer.peer_selector.iter().flat_map(|selector| {
             let nodes = self.snapshot.nodes.values().filter(|o| selector.matches(&o.metadata.labels));
             nodes.flat_map(|other| self.between_nodes(other, kind_of(peer)))
@@ -239,7 +290,7 @@ impl<'s> Here<'s> {
                 if let Some(own) = peer.local_as_number {
                     self.speak_as(own, &mut config);
                 }
-                self.with_settings(config, peer, standing)
+                Wanted { by: Some(&resource.metadata.name), ..self.with_settings(config, peer, standing) }
             })
             .collect()
     }
@@ -253,7 +304,8 @@ impl<'s> Here<'s> {
     }
 
     /// The other side of a BGPPeer: nodes that it selects, or whose address it names, peer back.
-    fn reversed(self, peer: &'s BgpPeer) -> Vec<Wanted<'s>> {
+    fn reversed(self, resource: &'s Object<BgpPeer>) -> Vec<Wanted<'s>> {
+        let peer = &resource.spec;
         let selected = peer.peer_selector.as_ref().is_some_and(|s| s.matches(&self.local.metadata.labels));
         let meant = peer.peer_ip.filter(|address| self.has(address.addr));
         if !selected && meant.is_none() {
@@ -325,8 +377,9 @@ impl<'s> Here<'s> {
     }
 
     /// The network from which a BGPPeer lets peers come, how many, and their session.
-    fn range(self, peer: &'s BgpPeer) -> Option<(Cidr, u32, Wanted<'s>)> {
+    fn range(self, resource: &'s Object<BgpPeer>) -> Option<(Cidr, u32, Wanted<'s>)> {
         const USUAL: u32 = 100;
+        let peer = &resource.spec;
         let (network, remote_as) = (peer.peer_cidr?, peer.as_number?);
         let us = self.local.spec.addr(network.family())?.addr();
         let mut config = self.with(network.addr(), remote_as, us);
@@ -337,7 +390,8 @@ impl<'s> Here<'s> {
             self.speak_as(own, &mut config);
         }
         let limit = peer.max_peers.unwrap_or(USUAL);
-        Some((network, limit, self.with_settings(config, peer, Standing::Outside)))
+        let session = self.with_settings(config, peer, Standing::Outside);
+        Some((network, limit, Wanted { by: Some(&resource.metadata.name), ..session }))
     }
 
     /// Reports whether packets to an address need no router: it is in a network of one of the node's interfaces.
@@ -375,7 +429,7 @@ impl<'s> Here<'s> {
         }
         let loops = peer.num_allowed_local_as_numbers.unwrap_or(0);
         config.allow_own_as = u8::try_from(loops).unwrap_or(u8::MAX);
-        Wanted { config, password: peer.password.as_ref(), filters: &peer.filters, standing }
+        Wanted { config, password: peer.password.as_ref(), filters: &peer.filters, standing, by: None }
     }
 }
 

@@ -100,3 +100,68 @@ fn a_resource_of_one_node_counts_before_the_answer_to_one_of_the_cluster() {
     assert_eq!(settings(&session(&snapshot, "node3", "172.16.6.10")), PLAIN, "it is answered");
     assert_eq!(settings(&session(&snapshot, "node1", "172.16.199.12")), PLAIN, "the cluster's comes first");
 }
+
+#[test]
+fn a_resource_between_nodes_of_the_mesh_counts_before_the_mesh_on_both_sides() {
+    let mut snapshot = cluster();
+    snapshot.insert(take_nothing());
+    assert_eq!(settings(&session(&snapshot, "node2", "172.16.6.9")), PLAIN);
+    let back = BgpPeer {
+        node: Some(named_node("node1")),
+        peer_ip: Some("172.16.6.10".parse().unwrap()),
+        as_number: Some(AsNumber::DEFAULT),
+        ..strict()
+    };
+    snapshot.insert(peer("one", back));
+    let both = |snapshot: &Snapshot| {
+        [session(snapshot, "node1", "172.16.6.10"), session(snapshot, "node2", "172.16.6.9")]
+    };
+    let before = both(&snapshot);
+    assert_eq!(before.each_ref().map(settings), [STRICT, STRICT]);
+    assert_eq!(session(&snapshot, "node1", "172.16.199.12").name, "Mesh_172_16_199_12", "the others stay");
+
+    // What has nothing to do with the session changes nothing of it.
+    snapshot.insert(node("node4", "172.16.200.13/24"));
+    configure(&mut snapshot, |c| c.node_mesh_max_restart_time = Some("60s".parse().unwrap()));
+    let router = BgpPeer {
+        peer_ip: Some("172.16.6.1".parse().unwrap()),
+        as_number: AsNumber::new(65001),
+        ..BgpPeer::new()
+    };
+    snapshot.insert(peer("aaa", router));
+    assert_eq!(both(&snapshot), before);
+}
+
+#[test]
+fn two_resources_that_ask_for_different_sessions_with_one_address_are_both_named() {
+    let at = |place: &str| BgpPeer {
+        peer_ip: Some(place.parse().unwrap()),
+        as_number: AsNumber::new(65001),
+        ..BgpPeer::new()
+    };
+    let problems = |one: BgpPeer, two: BgpPeer| -> Vec<String> {
+        let mut snapshot = racks();
+        snapshot.insert(peer("one", one));
+        snapshot.insert(peer("two", two));
+        let sessions = super::super::peers(&snapshot, &named_node("node1"), &secrets());
+        sessions.problems.iter().map(ToString::to_string).collect()
+    };
+    let said = |peer: &str| {
+        format!(
+            "the BGPPeer two is left out on this node for {peer}: the BGPPeer one asks for another session with it, and \
+             there is one for each address, whatever its port"
+        )
+    };
+    assert_eq!(problems(at("10.7.0.1:1790"), at("10.7.0.1:1791")), [said("10.7.0.1")]);
+    let one_node = BgpPeer { node: Some(named_node("node1")), ..at("10.7.0.1") };
+    assert_eq!(problems(at("10.7.0.1"), one_node.clone()), Vec::<String>::new(), "the same session");
+    let filtered = BgpPeer { filters: strict().filters, ..one_node };
+    assert_eq!(problems(at("10.7.0.1"), filtered), [said("10.7.0.1")]);
+    let network = |hops| BgpPeer {
+        peer_ip: None,
+        peer_cidr: Some("10.7.0.0/16".parse().unwrap()),
+        ttl_security: hops,
+        ..at("10.7.0.1")
+    };
+    assert_eq!(problems(network(Some(1)), network(None)), [said("10.7.0.0/16")]);
+}

@@ -20,8 +20,10 @@ use crate::speaker::Exchange;
 /// Who a peer is to this node, as far as policy goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
-    /// A node of the cluster, or one of its workloads.
+    /// A node of the cluster.
     Inside,
+    /// A workload of this node.
+    Workload,
     /// Somebody else.
     Outside,
 }
@@ -93,8 +95,9 @@ impl<'s> Policies<'s> {
             filters.iter().flat_map(of).collect()
         };
         let refused = match (peering, standing) {
-            (Peering::External, Standing::Outside) => self.refused(),
-            _ => PrefixSet::default(),
+            (_, Standing::Workload) => self.around().collect(),
+            (Peering::External, Standing::Outside) => self.around().chain(self.between_nodes()).collect(),
+            (Peering::Internal, Standing::Outside) | (_, Standing::Inside) => PrefixSet::default(),
         };
         let import = Program::import(imported, &facts, Import { refused });
         let export = Program::export(exported, &facts, self.export());
@@ -119,21 +122,25 @@ impl<'s> Policies<'s> {
         }
     }
 
-    /// The networks of which nothing is taken from outside the cluster: this node's own blocks and the subnet it is in,
-    /// and the addresses of other nodes. While nodes peer with one another they tell one another where workloads are, so
-    /// that nothing inside a pool is taken from outside either; without the mesh the fabric between them may carry it.
-    fn refused(&self) -> PrefixSet {
-        let node = self.local.metadata.name.as_str();
-        let blocks = self.snapshot.blocks.values();
-        let own = blocks.filter(|block| block.host().is_some_and(|host| host.as_str() == node));
-        let pools = self.snapshot.pools.values().filter(|_| self.configuration.mesh());
+    /// The networks of which nothing is taken from outside the cluster, nor from a workload, which is no more trusted: this
+    /// node's own blocks and the subnet it is in, and the addresses of other nodes.
+    fn around(&self) -> impl Iterator<Item = Cidr> + 's {
+        let (snapshot, local) = (self.snapshot, self.local);
+        let node = local.metadata.name.as_str();
+        let blocks = snapshot.blocks.values();
+        let own = blocks.filter(move |block| block.host().is_some_and(|host| host.as_str() == node));
         let addresses = |node: &'s Node| Family::ALL.into_iter().filter_map(|family| node.addr(family));
-        let nodes = self.snapshot.nodes.values().flat_map(|other| addresses(&other.spec));
+        let nodes = snapshot.nodes.values().flat_map(move |other| addresses(&other.spec));
         own.map(|block| block.cidr)
-            .chain(pools.map(|pool| pool.spec.cidr))
-            .chain(addresses(&self.local.spec).map(|address| address.subnet()))
+            .chain(addresses(&local.spec).map(|address| address.subnet()))
             .chain(nodes.map(|address| Cidr::host(address.addr())))
-            .collect()
+    }
+
+    /// The networks that nodes tell one another of, while they are in a mesh: inside a pool nothing is taken from outside
+    /// then; without the mesh the fabric between them may carry it. A workload may be the router of a pool's networks.
+    fn between_nodes(&self) -> impl Iterator<Item = Cidr> + 's {
+        let mesh = self.configuration.mesh();
+        self.snapshot.pools.values().filter(move |_| mesh).map(|pool| pool.spec.cidr)
     }
 
     /// The node's interfaces and their networks, without those that are ignored.

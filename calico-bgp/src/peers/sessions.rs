@@ -279,12 +279,13 @@ impl<'s> Here<'s> {
             let nodes = self.snapshot.nodes.values().filter(|o| selector.matches(&o.metadata.labels));
             nodes.flat_map(|other| self.between_nodes(other, kind_of(peer)))
         });
-        let inside = |config| (config, Standing::Inside);
+        let selected = selected.map(|config| (config, Standing::Inside));
+        let workloads = self.workloads(peer).into_iter().map(|config| (config, Standing::Workload));
         let addressed = self.addressed(peer).map(|config| {
             let standing = standing(self.snapshot, config.address);
             (config, standing)
         });
-        let configs = addressed.into_iter().chain(selected.chain(self.workloads(peer)).map(inside));
+        let configs = addressed.into_iter().chain(selected).chain(workloads);
         configs
             .map(|(mut config, standing)| {
                 if let Some(own) = peer.local_as_number {

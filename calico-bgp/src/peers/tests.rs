@@ -12,6 +12,7 @@ use calico_model::resource::bgp;
 mod order;
 mod services;
 mod settings;
+mod workloads;
 
 fn peers(snapshot: &Snapshot, node: &NodeName) -> Vec<PeerConfig> {
     super::peers(snapshot, node, &Secrets::default()).peers

@@ -1,7 +1,6 @@
 //! What each peer is told and believed.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use calico_model::name::Name;
 use calico_model::resource::bgp::ServiceNetwork;
@@ -155,10 +154,4 @@ impl<'s> Policies<'s> {
             })
             .collect()
     }
-}
-
-/// Returns who has an address: a node of the cluster, or somebody else.
-pub(super) fn standing(snapshot: &Snapshot, address: IpAddr) -> Standing {
-    let has = |node: &Node| node.addr(Family::of(address)).is_some_and(|own| own.addr() == address);
-    if snapshot.nodes.values().any(|node| has(&node.spec)) { Standing::Inside } else { Standing::Outside }
 }

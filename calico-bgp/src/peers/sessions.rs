@@ -11,7 +11,7 @@ use calico_model::snapshot::Snapshot;
 use calico_model::{AsNumber, Cidr, Family};
 
 use super::configuration::Configuration;
-use super::policy::{Policies, Standing, standing};
+use super::policy::{Policies, Standing};
 use super::secrets::{Missing, Secrets};
 use super::{PORT, STANDALONE_REFLECTOR, applies, as_number, cluster_id, object};
 use crate::bfd::BfdConfig;
@@ -197,6 +197,14 @@ impl Wanted<'_> {
     }
 }
 
+/// Who is on the other side of a session.
+#[derive(Clone, Copy)]
+enum Party<'s> {
+    Node(&'s Object<Node>),
+    Workload,
+    Stranger,
+}
+
 /// The node that everything is decided for.
 #[derive(Clone, Copy)]
 struct Here<'s> {
@@ -223,9 +231,6 @@ impl<'s> Here<'s> {
         others.flat_map(move |other| self.between_nodes(other, "Mesh")).map(move |mut config| {
             config.restart_time =
                 restart_time(cluster.and_then(|c| c.node_mesh_max_restart_time.as_ref()), &config);
-            if alone(self.local) {
-                config.reflection = Reflection::NonClient;
-            }
             let password = cluster.and_then(|cluster| cluster.node_mesh_password.as_ref());
             Wanted { config, password, filters: &[], standing: Standing::Inside, by: None }
         })
@@ -252,7 +257,6 @@ impl<'s> Here<'s> {
             if them.to_string() > us.to_string() {
                 peer.initiation = Initiation::Passive;
             }
-            reflect(&mut peer, &self.local.spec, Some(&other.spec));
             Some(peer)
         })
     }
@@ -277,31 +281,18 @@ impl<'s> Here<'s> {
         let peer = &resource.spec;
         let selected = peer.peer_selector.iter().flat_map(|selector| {
             let nodes = self.snapshot.nodes.values().filter(|o| selector.matches(&o.metadata.labels));
-            nodes.flat_map(|other| self.between_nodes(other, kind_of(peer)))
+            nodes.flat_map(|other| {
+                self.between_nodes(other, kind_of(peer)).map(move |config| (config, Party::Node(other)))
+            })
         });
-        let selected = selected.map(|config| (config, Standing::Inside));
-        let workloads = self.workloads(peer).into_iter().map(|config| (config, Standing::Workload));
-        let addressed = self.addressed(peer).map(|config| {
-            let standing = standing(self.snapshot, config.address);
-            (config, standing)
-        });
-        let configs = addressed.into_iter().chain(selected).chain(workloads);
+        let workloads = self.workloads(peer).into_iter().map(|config| (config, Party::Workload));
+        let configs = self.addressed(peer).into_iter().chain(selected).chain(workloads);
         configs
-            .map(|(mut config, standing)| {
-                if let Some(own) = peer.local_as_number {
-                    self.speak_as(own, &mut config);
-                }
-                Wanted { by: Some(&resource.metadata.name), ..self.with_settings(config, peer, standing) }
+            .map(|(mut config, party)| {
+                config.local_as = peer.local_as_number.unwrap_or(config.local_as);
+                Wanted { by: Some(&resource.metadata.name), ..self.with_settings(config, peer, party) }
             })
             .collect()
-    }
-
-    /// Has a session use another AS number of ours; who is in another AS then is no client.
-    fn speak_as(self, own: AsNumber, config: &mut PeerConfig) {
-        config.local_as = own;
-        if config.peering() == Peering::External {
-            config.reflection = Reflection::NonClient;
-        }
     }
 
     /// The other side of a BGPPeer: nodes that it selects, or whose address it names, peer back.
@@ -317,16 +308,18 @@ impl<'s> Here<'s> {
             meant.is_none_or(|meant| Family::of(meant.addr) == Family::of(config.address))
         };
         others
-            .flat_map(|other| self.between_nodes(other, kind_of(peer)))
-            .filter(of_family)
-            .map(|mut config| {
+            .flat_map(|other| {
+                let sessions = self.between_nodes(other, kind_of(peer)).filter(of_family);
+                sessions.map(move |config| (config, Party::Node(other)))
+            })
+            .map(|(mut config, party)| {
                 if let Some(theirs) = peer.local_as_number {
                     config.remote_as = theirs;
                 }
                 if let (Some(_), Some(ours)) = (meant, peer.as_number) {
                     config.local_as = ours;
                 }
-                self.with_settings(config, peer, Standing::Inside)
+                self.with_settings(config, peer, party)
             })
             .collect()
     }
@@ -336,7 +329,7 @@ impl<'s> Here<'s> {
     }
 
     /// The session with the address that a BGPPeer names.
-    fn addressed(self, peer: &BgpPeer) -> Option<PeerConfig> {
+    fn addressed(self, peer: &BgpPeer) -> Option<(PeerConfig, Party<'s>)> {
         let (address, remote_as) = (peer.peer_ip?, peer.as_number?);
         let family = Family::of(address.addr);
         let us = self.local.spec.addr(family)?.addr();
@@ -351,8 +344,7 @@ impl<'s> Here<'s> {
         if node.is_some() && address.addr.to_string() > us.to_string() {
             config.initiation = Initiation::Passive;
         }
-        reflect(&mut config, &self.local.spec, node.map(|node| &node.spec));
-        Some(config)
+        Some((config, node.map_or(Party::Stranger, |node| Party::Node(node))))
     }
 
     /// The sessions with workloads of this node that a BGPPeer selects.
@@ -386,12 +378,9 @@ impl<'s> Here<'s> {
         let mut config = self.with(network.addr(), remote_as, us);
         config.name = format!("Dynamic_{network}");
         config.initiation = Initiation::Passive;
-        reflect(&mut config, &self.local.spec, None);
-        if let Some(own) = peer.local_as_number {
-            self.speak_as(own, &mut config);
-        }
+        config.local_as = peer.local_as_number.unwrap_or(config.local_as);
         let limit = peer.max_peers.unwrap_or(USUAL);
-        let session = self.with_settings(config, peer, Standing::Outside);
+        let session = self.with_settings(config, peer, Party::Stranger);
         Some((network, limit, Wanted { by: Some(&resource.metadata.name), ..session }))
     }
 
@@ -403,8 +392,21 @@ impl<'s> Here<'s> {
         own.chain(interfaces).any(|own| own.subnet().covers(&Cidr::host(address)))
     }
 
+    /// Decides whether a peer is a client, by the AS numbers of the session as it will be. A node with a cluster id
+    /// reflects for peers of its AS that are not of the same cluster; those are ordinary peers.
+    fn reflection(self, peering: Peering, party: Party<'_>) -> Reflection {
+        let theirs = match party {
+            Party::Node(node) => cluster_id(&node.spec),
+            Party::Workload | Party::Stranger => None,
+        };
+        match (peering, cluster_id(&self.local.spec)) {
+            (Peering::Internal, Some(own)) if theirs != Some(own) => Reflection::Client,
+            (Peering::Internal | Peering::External, _) => Reflection::NonClient,
+        }
+    }
+
     /// Puts on a session what its BGPPeer says of it.
-    fn with_settings(self, mut config: PeerConfig, peer: &'s BgpPeer, standing: Standing) -> Wanted<'s> {
+    fn with_settings(self, mut config: PeerConfig, peer: &'s BgpPeer, party: Party<'_>) -> Wanted<'s> {
         config.next_hop = match peer.next_hop() {
             bgp::NextHopMode::SelfHop => NextHopMode::Own,
             bgp::NextHopMode::Keep => NextHopMode::Keep,
@@ -430,6 +432,12 @@ impl<'s> Here<'s> {
         }
         let loops = peer.num_allowed_local_as_numbers.unwrap_or(0);
         config.allow_own_as = u8::try_from(loops).unwrap_or(u8::MAX);
+        config.reflection = self.reflection(config.peering(), party);
+        let standing = match party {
+            Party::Node(_) => Standing::Inside,
+            Party::Workload => Standing::Workload,
+            Party::Stranger => Standing::Outside,
+        };
         Wanted { config, password: peer.password.as_ref(), filters: &peer.filters, standing, by: None }
     }
 }
@@ -454,16 +462,6 @@ fn stale_time(configured: Option<&GoDuration>) -> u32 {
 
 fn hold_time(time: &GoDuration) -> Option<HoldTime> {
     HoldTime::new(u16::try_from(time.get().as_secs()).ok()?)
-}
-
-/// A node with a cluster id reflects for peers of its AS that are not of the same cluster; those are ordinary peers.
-fn reflect(peer: &mut PeerConfig, local: &Node, other: Option<&Node>) {
-    if let Some(own) = cluster_id(local)
-        && peer.local_as == peer.remote_as
-        && other.and_then(cluster_id) != Some(own)
-    {
-        peer.reflection = Reflection::Client;
-    }
 }
 
 fn is_global(peer: &BgpPeer) -> bool {

@@ -146,6 +146,56 @@ fn reflectors_leave_the_mesh_and_their_clients_peer_back() {
 }
 
 #[test]
+fn who_is_in_the_as_of_its_session_with_a_reflector_is_a_client() {
+    let mut snapshot = cluster();
+    let mut reflector = node("node3", "172.16.199.12/24");
+    let bgp = reflector.spec.bgp.as_mut().unwrap();
+    bgp.route_reflector_cluster_id = Some("1.0.0.1".parse().unwrap());
+    bgp.as_number = AsNumber::new(64999);
+    snapshot.insert(reflector);
+    let outside = BgpPeer {
+        peer_ip: Some("10.7.0.1".parse().unwrap()),
+        as_number: AsNumber::new(65001),
+        ..BgpPeer::new()
+    };
+    let apart = BgpPeer { peer_ip: Some("10.7.0.2".parse().unwrap()), ..outside.clone() };
+    let joined = BgpPeer { local_as_number: AsNumber::new(65001), ..outside };
+    let to_reflector = BgpPeer {
+        node: Some(named_node("node1")),
+        peer_ip: Some("172.16.199.12".parse().unwrap()),
+        as_number: AsNumber::new(64999),
+        local_as_number: AsNumber::new(64999),
+        ..BgpPeer::new()
+    };
+    let mut router = WorkloadEndpoint::on(named_node("node3"));
+    router.ip_networks = vec!["192.168.0.7/32".parse().unwrap()];
+    let mut router = Object::new("router".parse::<Name>().unwrap(), router);
+    router.metadata.namespace = Some("default".parse().unwrap());
+    snapshot.insert(router);
+    let workloads = BgpPeer {
+        local_workload_selector: Some("all()".parse().unwrap()),
+        as_number: AsNumber::new(64999),
+        ..BgpPeer::new()
+    };
+    for (name, spec) in
+        [("apart", apart), ("client", to_reflector), ("joined", joined), ("workloads", workloads)]
+    {
+        snapshot.insert(Object::new(name.parse::<Name>().unwrap(), spec));
+    }
+    let kinds: Vec<(String, Reflection)> = peers(&snapshot, &named_node("node3"))
+        .into_iter()
+        .map(|peer| (peer.address.to_string(), peer.reflection))
+        .collect();
+    let expected = [
+        ("10.7.0.1", Reflection::Client),
+        ("10.7.0.2", Reflection::NonClient),
+        ("172.16.6.9", Reflection::Client),
+        ("192.168.0.7", Reflection::Client),
+    ];
+    assert_eq!(kinds, expected.map(|(address, reflection)| (address.to_owned(), reflection)));
+}
+
+#[test]
 fn a_node_of_the_same_subnet_and_a_block_of_a_pool_change_nothing_for_peers_outside() {
     let mut snapshot = cluster();
     let router = BgpPeer {

@@ -250,7 +250,8 @@ impl<'s> Here<'s> {
         let is_other = self.local.id() != other.id();
         Family::ALL.into_iter().filter(move |_| is_other).filter_map(move |family| {
             let us = self.local.spec.addr(family)?.addr();
-            let them = other.spec.addr(family)?.addr();
+            // Two nodes that claim one address are a mistake, and nobody has a session with itself.
+            let them = other.spec.addr(family).map(|them| them.addr()).filter(|them| *them != us)?;
             let mut peer = self.with(them, as_number(self.snapshot, &other.spec), us);
             peer.port = self.port_of(other);
             peer.name = peer_name(kind, them, peer.port);

@@ -83,6 +83,13 @@ fn exactly_one_side_of_each_pair_dials_and_addresses_are_compared_as_text() {
 }
 
 #[test]
+fn a_node_does_not_peer_with_its_own_address_under_another_name() {
+    let mut snapshot = cluster();
+    snapshot.insert(node("old-name", "172.16.6.9/24"));
+    assert_eq!(addresses(&peers(&snapshot, &named_node("node1"))), ["172.16.6.10", "172.16.199.12"]);
+}
+
+#[test]
 fn as_numbers_come_from_the_node_then_from_the_configuration() {
     let mut snapshot = cluster();
     configure(&mut snapshot, |c| c.as_number = AsNumber::new(65000));

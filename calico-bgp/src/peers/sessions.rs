@@ -5,7 +5,9 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use calico_model::name::{Name, NodeName};
-use calico_model::resource::bgp::{self, FailureDetection, RestartMode, ReversePeering, SourceAddress};
+use calico_model::resource::bgp::{
+    self, BindMode, FailureDetection, RestartMode, ReversePeering, SourceAddress,
+};
 use calico_model::resource::{BgpPeer, GoDuration, Node, Object};
 use calico_model::snapshot::Snapshot;
 use calico_model::{AsNumber, Cidr, Family};
@@ -348,7 +350,9 @@ impl<'s> Here<'s> {
         Some((config, node.map_or(Party::Stranger, |node| Party::Node(node))))
     }
 
-    /// The sessions with workloads of this node that a BGPPeer selects.
+    /// The sessions with workloads of this node that a BGPPeer selects: one for each family, with a workload's first
+    /// address. The workload dials, as with upstream's nodes; it has to be dialed only where the node does not listen at
+    /// the address that it is told.
     fn workloads(self, peer: &BgpPeer) -> Vec<PeerConfig> {
         let (Some(selector), Some(remote_as)) = (&peer.local_workload_selector, peer.as_number) else {
             return Vec::new();
@@ -357,14 +361,21 @@ impl<'s> Here<'s> {
         let workloads = self.snapshot.workloads.values().filter(|workload| {
             here(&workload.spec.node) && selector.matches(&self.snapshot.workload_labels(workload))
         });
-        let addresses = workloads.flat_map(|workload| workload.spec.ip_networks.iter().map(|ip| ip.addr()));
-        addresses
+        let first = workloads.flat_map(|workload| {
+            let addresses = workload.spec.ip_networks.iter().map(|ip| ip.addr());
+            let of = move |family| addresses.clone().find(|address| Family::of(*address) == family);
+            Family::ALL.into_iter().filter_map(of)
+        });
+        first
             .filter_map(|address| {
                 let family = Family::of(address);
                 let own = || self.local.spec.addr(family).map(|own| own.addr());
                 let us = self.configuration.local_workload_peering(family).or_else(own)?;
                 let mut config = self.with(address, remote_as, us);
                 config.name = peer_name("Local_Workload", address, PORT);
+                if self.configuration.bind_mode() == BindMode::All || self.has(us) {
+                    config.initiation = Initiation::Passive;
+                }
                 Some(config)
             })
             .collect()

@@ -51,3 +51,23 @@ fn a_workload_does_not_draw_what_is_for_nodes_or_for_its_neighbours_to_itself() 
         }
     }
 }
+
+#[test]
+fn a_workload_dials_from_the_first_of_its_addresses_of_each_family() {
+    let addresses = ["192.168.0.7", "192.168.0.8", "fd00:1::7", "fd00:1::8"];
+    let mut snapshot = with_workload(&addresses, BgpPeer::new());
+    let mut dual = node("node1", "172.16.6.9/24");
+    dual.spec.bgp.as_mut().unwrap().ipv6_address = Some("fd00:6::9/64".parse().unwrap());
+    snapshot.insert(dual);
+    let found = |snapshot: &Snapshot| -> Vec<(String, Initiation)> {
+        let sessions = sessions(snapshot).into_iter();
+        sessions.map(|peer| (peer.address.to_string(), peer.initiation)).collect()
+    };
+    let both = |v4| [("192.168.0.7".to_owned(), v4), ("fd00:1::7".to_owned(), Initiation::Passive)];
+    assert_eq!(found(&snapshot), both(Initiation::Passive));
+    configure(&mut snapshot, |c| {
+        c.local_workload_peering_ipv4 = Some("169.254.0.179".parse().unwrap());
+        c.bind_mode = Some(bgp::BindMode::NodeIp);
+    });
+    assert_eq!(found(&snapshot), both(Initiation::Active), "nobody listens at 169.254.0.179");
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use calico_model::name::{Name, NodeName};
 use calico_model::resource::bgp::{
@@ -458,11 +459,13 @@ impl<'s> Here<'s> {
 /// nodes of a mixed mesh rank what comes from outside alike. As a metric it is behind every ordinary one.
 const EXTERNAL_LOCAL_PREF: u32 = 100;
 
-/// How long a peer is asked to keep our routes, in the 12 bits that a capability has for it.
+/// How long a peer is asked to keep our routes, in the 12 bits that a capability has for it: the nearest number of seconds,
+/// as upstream has it.
 fn restart_time(configured: Option<&GoDuration>, usual: &PeerConfig) -> u16 {
     const LONGEST: u16 = 0xfff;
     configured.map_or(usual.restart_time, |time| {
-        u16::try_from(time.get().as_secs()).unwrap_or(LONGEST).min(LONGEST)
+        let nearest = time.get().saturating_add(Duration::from_millis(500)).as_secs();
+        u16::try_from(nearest).unwrap_or(LONGEST).min(LONGEST)
     })
 }
 

@@ -328,6 +328,14 @@ rules! {
             r#"spec.holdTime = "18h12m16s": must be 0s, or whole seconds from 3s to 65535s"#,
             r#"spec.longLivedStaleTime = "16777216s": must be whole seconds from 1s to 16777215s"#,
         ];
+        "BGPPeer" {"name": "x"} {"maxRestartTime": "4095s"} => [];
+        "BGPPeer" {"name": "x"} {"maxRestartTime": "68m16s"} => [
+            r#"spec.maxRestartTime = "68m16s": must be at most 4095s, for which BGP has room"#,
+        ];
+        "BGPConfiguration" {"name": "default"} {"nodeMeshMaxRestartTime": "4095s"} => [];
+        "BGPConfiguration" {"name": "default"} {"nodeMeshMaxRestartTime": "4096s"} => [
+            r#"spec.nodeMeshMaxRestartTime = "4096s": must be at most 4095s, for which BGP has room"#,
+        ];
         "BGPPeer" {"name": "x"} {"peerSelector": "all()", "reachableBy": "10.0.0.1"} => [
             r#"spec.reachableBy = "10.0.0.1": must be absent when peerIP is"#,
         ];

@@ -44,6 +44,15 @@ fn times_are_those_of_the_resource_or_the_usual_ones() {
 }
 
 #[test]
+fn a_restart_time_is_the_nearest_number_of_seconds() {
+    for (text, seconds) in [("1600ms", 2), ("1s499ms", 1), ("0s", 0), ("4095s", 4095), ("90m", 4095)] {
+        let time = text.parse().unwrap();
+        let peer = BgpPeer { max_restart_time: Some(time), ..peer_at("10.7.0.1") };
+        assert_eq!(session(peer).restart_time, seconds, "{text}");
+    }
+}
+
+#[test]
 fn routes_outlive_the_restart_time_where_the_restart_mode_says_so() {
     let long_lived = |mode, time: Option<&str>| {
         let time = time.map(|time| time.parse().unwrap());

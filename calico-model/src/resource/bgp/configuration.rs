@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::peer::{RESTART_TIME_RULE, is_too_long_a_restart};
 use super::{Password, PeerAddress};
 use crate::asn::{AsNumber, Community};
 use crate::net::Cidr;
@@ -177,6 +178,9 @@ fn check(configuration: &mut BgpConfiguration, mut rules: Rules<'_, '_, '_>) {
                 rules.broken(key, &["nodeToNodeMeshEnabled"], rule);
             }
         }
+    }
+    if is_too_long_a_restart(configuration.node_mesh_max_restart_time.as_ref()) {
+        rules.wrong("nodeMeshMaxRestartTime", RESTART_TIME_RULE);
     }
     if !configuration.communities.is_empty() && configuration.prefix_advertisements.is_empty() {
         rules.broken("communities", &[], "must be absent when no prefixAdvertisements use them");

@@ -1,6 +1,7 @@
 //! Sessions with peers outside the mesh.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{Password, PeerAddress};
 use crate::asn::AsNumber;
@@ -248,7 +249,18 @@ fn check_times(peer: &BgpPeer, rules: &mut Rules<'_, '_, '_>) {
     if !whole_within(&peer.hold_time, 3, 65_535) && !whole_within(&peer.hold_time, 0, 0) {
         rules.wrong("holdTime", "must be 0s, or whole seconds from 3s to 65535s");
     }
+    if is_too_long_a_restart(peer.max_restart_time.as_ref()) {
+        rules.wrong("maxRestartTime", RESTART_TIME_RULE);
+    }
     if !whole_within(&peer.long_lived_stale_time, 1, 16_777_215) {
         rules.wrong("longLivedStaleTime", "must be whole seconds from 1s to 16777215s");
     }
+}
+
+/// What [`is_too_long_a_restart`] asks for.
+pub(super) const RESTART_TIME_RULE: &str = "must be at most 4095s, for which BGP has room";
+
+/// Reports whether a restart time does not fit into the 12 bits that the capability has for it (RFC 4724 section 3).
+pub(super) fn is_too_long_a_restart(time: Option<&GoDuration>) -> bool {
+    time.is_some_and(|time| time.get() > Duration::from_secs(0xfff))
 }

@@ -57,6 +57,19 @@ pub enum Problem {
         /// The other one.
         left_out: Name,
     },
+    /// A BGPPeer names this node with an AS number or a port that the node has not.
+    #[error(
+        "this node does not peer back with the nodes of the BGPPeer {resource}, which names its address with another AS \
+         number or port: the node has the AS number {as_number} and the port {port}"
+    )]
+    Unanswered {
+        /// The resource.
+        resource: Name,
+        /// The node's AS number.
+        as_number: AsNumber,
+        /// The port that it listens on.
+        port: u16,
+    },
     /// Sessions with workloads would be from an IPv6 address that means something only together with an interface.
     #[error(
         "sessions with workloads are left out: {0} is of one link only; set localWorkloadPeeringIPV6 of the \
@@ -95,14 +108,16 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
     let mut resources: Vec<&Object<BgpPeer>> = snapshot.bgp_peers.values().map(AsRef::as_ref).collect();
     resources.sort_by_key(|peer| scope(&peer.spec));
     let ours = || resources.iter().copied().filter(|peer| applies(&peer.spec, local));
-    let answered = resources.iter().filter(|peer| peer.spec.reverse_peering != Some(ReversePeering::Manual));
+    let answered =
+        || resources.iter().filter(|peer| peer.spec.reverse_peering != Some(ReversePeering::Manual));
     // What a resource says of this node counts before what follows from what another says of the peer, and both before
     // the mesh of the nodes; a resource that leads everyone to the stand-alone reflectors is not meant for their own.
     let (first, last) =
         if here.is_alone(local) { (Some(here.mesh()), None) } else { (None, Some(here.mesh())) };
     let asked = first.into_iter().flatten().chain(ours().flat_map(|peer| here.named(peer)));
-    let asked = asked.chain(answered.flat_map(|peer| here.reversed(peer))).chain(last.into_iter().flatten());
-    let mut problems = Vec::new();
+    let asked =
+        asked.chain(answered().flat_map(|peer| here.reversed(peer))).chain(last.into_iter().flatten());
+    let mut problems: Vec<Problem> = answered().filter_map(|peer| here.unanswered(peer)).collect();
     let mut wanted: BTreeMap<IpAddr, Wanted<'_>> = BTreeMap::new();
     for session in asked {
         match wanted.entry(session.config.address) {
@@ -304,7 +319,7 @@ impl<'s> Here<'s> {
         let peer = &resource.spec;
         let selected = peer.peer_selector.as_ref().is_some_and(|s| s.matches(&self.local.metadata.labels));
         let meant = peer.peer_ip.filter(|address| self.has(address.addr));
-        if !selected && meant.is_none() {
+        if (!selected && meant.is_none()) || self.unanswered(resource).is_some() {
             return Vec::new();
         }
         let others = self.snapshot.nodes.values().filter(|other| applies(peer, other));
@@ -326,6 +341,17 @@ impl<'s> Here<'s> {
                 self.with_settings(config, peer, party)
             })
             .collect()
+    }
+
+    /// Says that a BGPPeer names this node's address with another AS number or port than the node has, so that nobody peers
+    /// back, as upstream's nodes do not. A stand-alone reflector is in the AS that each of its clients says.
+    fn unanswered(self, resource: &Object<BgpPeer>) -> Option<Problem> {
+        let named = resource.spec.peer_ip.filter(|address| self.has(address.addr))?;
+        let (own, port) = (as_number(self.snapshot, &self.local.spec), self.configuration.listen_port());
+        let is_right = resource.spec.as_number == Some(own) && named.port.is_none_or(|named| named == port);
+        let mut others = self.snapshot.nodes.values().filter(|other| self.local.id() != other.id());
+        (!is_right && !self.is_alone(self.local) && others.any(|other| applies(&resource.spec, other)))
+            .then(|| Problem::Unanswered { resource: resource.metadata.name.clone(), as_number: own, port })
     }
 
     fn has(self, address: IpAddr) -> bool {

@@ -165,3 +165,30 @@ fn two_resources_that_ask_for_different_sessions_with_one_address_are_both_named
     };
     assert_eq!(problems(network(Some(1)), network(None)), [said("10.7.0.0/16")]);
 }
+
+#[test]
+fn a_peering_with_an_address_is_answered_where_the_as_number_and_the_port_are_the_nodes() {
+    for (address, as_number, is_answered) in [
+        ("172.16.6.10", 64512, true),
+        ("172.16.6.10:179", 64512, true),
+        ("172.16.6.10:1790", 64512, false),
+        ("172.16.6.10", 64999, false),
+    ] {
+        let mut snapshot = racks();
+        let spec = BgpPeer {
+            node: Some(named_node("node1")),
+            peer_ip: Some(address.parse().unwrap()),
+            as_number: AsNumber::new(as_number),
+            ..BgpPeer::new()
+        };
+        snapshot.insert(peer("one", spec));
+        let answer = super::super::peers(&snapshot, &named_node("node2"), &secrets());
+        let problems: Vec<_> = answer.problems.iter().map(ToString::to_string).collect();
+        let said = "this node does not peer back with the nodes of the BGPPeer one, which names its address with another \
+                    AS number or port: the node has the AS number 64512 and the port 179";
+        let expected = if is_answered { (1, vec![]) } else { (0, vec![said.to_owned()]) };
+        assert_eq!((answer.peers.len(), problems), expected, "{address} in AS {as_number}");
+        let asks = super::super::peers(&snapshot, &named_node("node1"), &secrets());
+        assert_eq!((asks.peers.len(), asks.problems), (1, vec![]));
+    }
+}

@@ -16,6 +16,7 @@ mod concern;
 mod configuration;
 mod originated;
 mod policy;
+mod problem;
 mod secrets;
 mod services;
 mod sessions;
@@ -33,8 +34,9 @@ use crate::speaker::{DynamicPeers, METRIC_BASE, Origination, PeerConfig, Speaker
 pub use concern::Concerns;
 use configuration::Configuration;
 pub use originated::originated;
+pub use problem::Problem;
 pub use secrets::{Secrets, wanted_secrets};
-pub use sessions::{Problem, Sessions, peers};
+pub use sessions::{Sessions, peers};
 
 /// The port of BGP.
 pub const PORT: u16 = 179;

@@ -15,6 +15,7 @@ use calico_model::{AsNumber, Cidr, Family};
 
 use super::configuration::Configuration;
 use super::policy::{Policies, Standing};
+use super::problem::Problem;
 use super::secrets::{Missing, Secrets};
 use super::{PORT, STANDALONE_REFLECTOR, applies, as_number, cluster_id, object};
 use crate::bfd::BfdConfig;
@@ -22,67 +23,6 @@ use crate::session::{Initiation, Peering};
 use crate::speaker::{Distance, DynamicPeers, LongLived, MaxPrefixes, NextHopMode, PeerConfig, Reflection};
 use crate::wire::HoldTime;
 use crate::wire::open::AddPath;
-
-/// Something that cannot be done as asked.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-#[non_exhaustive]
-pub enum Problem {
-    /// A password is not known.
-    #[error(
-        "the session with {peer} is left out: the Secret {name} has no usable entry {key}; a password has 1 to 80 octets"
-    )]
-    NoPassword {
-        /// The peer's name.
-        peer: String,
-        /// The Secret's.
-        name: String,
-        /// The entry's.
-        key: String,
-    },
-    /// A filter is not there, or was never valid.
-    #[error(
-        "nothing is told to or taken from peers with the filter {0}: there is no valid BGPFilter of this name"
-    )]
-    NoFilter(Name),
-    /// Two BGPPeers ask for sessions that cannot both be.
-    #[error(
-        "the BGPPeer {left_out} is left out on this node for {peer}: the BGPPeer {kept} asks for another session with it, \
-         and there is one for each address, whatever its port"
-    )]
-    Twice {
-        /// The peer's address, or the network that peers come from.
-        peer: String,
-        /// The resource whose session it is.
-        kept: Name,
-        /// The other one.
-        left_out: Name,
-    },
-    /// A BGPPeer names this node with an AS number or a port that the node has not.
-    #[error(
-        "this node does not peer back with the nodes of the BGPPeer {resource}, which names its address with another AS \
-         number or port: the node has the AS number {as_number} and the port {port}"
-    )]
-    Unanswered {
-        /// The resource.
-        resource: Name,
-        /// The node's AS number.
-        as_number: AsNumber,
-        /// The port that it listens on.
-        port: u16,
-    },
-    /// Sessions with workloads would be from an IPv6 address that means something only together with an interface.
-    #[error(
-        "sessions with workloads are left out: {0} is of one link only; set localWorkloadPeeringIPV6 of the \
-         BGPConfiguration to one of fd00::/8"
-    )]
-    LinkLocalForWorkloads(IpAddr),
-    /// A node's own IPv6 address is one of that kind.
-    #[error(
-        "sessions over IPv6 are left out: the node's own address {0} is of one link only; set spec.bgp.ipv6Address of the \
-         Node to one that other hosts reach"
-    )]
-    LinkLocalNode(IpAddr),
-}
 
 /// A node's sessions.
 #[derive(Debug, Clone, PartialEq)]

@@ -111,7 +111,7 @@ fn call(
         "datastore_type": "sqlite",
         "datastore_path": host.environment.get("CALICO_DATASTORE_PATH"),
         "labels": workload.labels,
-        "ipam": {"type": "calico-ipam"},
+        "ipam": {"type": "calico-ipam", "assign_ipv6": host.environment.contains_key("IP6").to_string()},
     });
     if verb != "ADD" {
         configuration["prevResult"] = workload.attachment.clone().unwrap_or_default();

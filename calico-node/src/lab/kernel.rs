@@ -31,8 +31,9 @@ pub struct KernelEvents {
 
 /// The questions. Handles of rules and indices of links tell whether an object is the same one, or one that was made
 /// anew; `-s` leaves counters out.
-const QUESTIONS: [(&str, &[&str]); 8] = [
+const QUESTIONS: [(&str, &[&str]); 9] = [
     ("IPv4 addresses", &["ip", "-4", "-o", "address", "show"]),
+    ("IPv6 addresses", &["ip", "-6", "-o", "address", "show", "scope", "global"]),
     ("IPv4 routes", &["ip", "-4", "-d", "route", "show", "table", "all"]),
     ("IPv6 routes", &["ip", "-6", "-d", "route", "show", "table", "all"]),
     ("rules", &["ip", "rule", "show"]),
@@ -119,7 +120,7 @@ impl KernelObjects {
         let plain = |(name, lines): (&&'static str, &BTreeSet<String>)| {
             let plain = |line: &String| match *name {
                 "ruleset" => without_handles(line),
-                "links" | "IPv4 addresses" => {
+                "links" | "IPv4 addresses" | "IPv6 addresses" => {
                     line.split_once(':').map_or(line.clone(), |(_, rest)| rest.to_owned())
                 }
                 _ => line.clone(),

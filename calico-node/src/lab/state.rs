@@ -110,6 +110,7 @@ impl LabState {
                 ("CALICO_RUN_DIR".to_owned(), text(&run_dir)),
                 ("CALICO_LIB_DIR".to_owned(), text(&home.join("lib"))),
             ]);
+            environment.extend(host.ipv6.map(|(address, _)| ("IP6".to_owned(), address.to_string())));
             environment.extend(host.as_number.map(|number| ("AS".to_owned(), number.to_string())));
             HostState {
                 name: host.name.as_str().to_owned(),

@@ -14,15 +14,17 @@
 //! resources:
 //!   - policies.yaml
 //! ```
+//!
+//! With `cidr6` and `gateway6` of subnets, `address6` of hosts and an IPv6 pool, workloads have an IPv6 address besides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use calico_model::{AsNumber, Cidr, Fault, Faults, InterfaceAddr};
+use calico_model::{AsNumber, Cidr, Family, Fault, Faults, InterfaceAddr};
 use serde_json::{Value, json};
 
 use super::error::TopologyError;
@@ -64,6 +66,7 @@ pub(super) struct Subnet {
     pub(super) name: Label,
     pub(super) cidr: Cidr,
     pub(super) gateway: Ipv4Addr,
+    pub(super) ipv6: Option<(Cidr, Ipv6Addr)>,
 }
 
 /// A host.
@@ -72,6 +75,8 @@ pub(super) struct Host {
     pub(super) name: Label,
     pub(super) address: InterfaceAddr,
     pub(super) gateway: Ipv4Addr,
+    /// Its IPv6 address, and the gateway.
+    pub(super) ipv6: Option<(InterfaceAddr, Ipv6Addr)>,
     pub(super) subnet: usize,
     pub(super) as_number: Option<AsNumber>,
 }
@@ -147,7 +152,7 @@ impl Topology {
     /// own. Any others are applied before agents start.
     pub(super) fn pool_of_agents(&self) -> Option<&Pool> {
         match self.pools.as_slice() {
-            [only] if only.name.is_none() => Some(only),
+            [only] if only.name.is_none() && only.cidr.family() == Family::V4 => Some(only),
             _ => None,
         }
     }
@@ -264,8 +269,12 @@ fn check(value: Value, folder: &Path, faults: &mut Vec<Fault>) -> Option<Topolog
     unique("hosts and workloads", "name", names.map(Label::as_str), faults);
     let addresses: Vec<_> = hosts.iter().map(|host| host.address.addr().to_string()).collect();
     unique("hosts", "address", addresses.iter().map(String::as_str), faults);
-    let networks = subnets.iter().map(|subnet| &subnet.cidr).chain(pools.iter().map(|pool| &pool.cidr));
-    disjoint(&networks.copied().collect::<Vec<_>>(), faults);
+    let own = subnets.iter().flat_map(|subnet| [Some(subnet.cidr), subnet.ipv6.map(|(cidr, _)| cidr)]);
+    disjoint(&own.flatten().chain(pools.iter().map(|pool| pool.cidr)).collect::<Vec<_>>(), faults);
+    let is_ipv6 = |pool: &Pool| pool.cidr.family() == Family::V6;
+    if hosts.iter().any(|host| host.ipv6.is_some()) && !pools.iter().any(is_ipv6) {
+        faults.push(fault("pools", None, "must have one of IPv6 where hosts have an IPv6 address"));
+    }
 
     let naming = if bare { Naming::Bare } else { Naming::Prefixed };
     Some(Topology { name: LabName(name?), naming, subnets, hosts, pools, workloads, manifests })
@@ -296,12 +305,19 @@ fn subnet(fields: &mut Fields<'_>) -> Option<Subnet> {
     {
         fields.fault("gateway", Some(&gateway.to_string().into()), &format!("must be in {cidr}"));
     }
-    Some(Subnet { name: name?, cidr: cidr?, gateway: gateway? })
+    let cidr6 = fields.optional::<Cidr>("cidr6", "must be an IPv6 network such as 2001:db8:1::/64");
+    let gateway6 = fields.optional::<Ipv6Addr>("gateway6", "must be the router's IPv6 address in the subnet");
+    let ipv6 = cidr6.zip(gateway6);
+    if cidr6.is_some() != gateway6.is_some() || ipv6.is_some_and(|(cidr, own)| !cidr.contains(own.into())) {
+        fields.fault("gateway6", None, "must be there where cidr6 is, and in it");
+    }
+    Some(Subnet { name: name?, cidr: cidr?, gateway: gateway?, ipv6 })
 }
 
 fn host(fields: &mut Fields<'_>, subnets: &[Subnet]) -> Option<Host> {
     let name = fields.required("name", LABEL);
     let address = fields.required::<Ipv4Addr>("address", "must be an IPv4 address");
+    let address6 = fields.optional::<Ipv6Addr>("address6", "must be an IPv6 address");
     let as_number = fields.optional("as", "must be an AS number such as 64512");
     let address = address?;
     let Some(index) = subnets.iter().position(|subnet| subnet.cidr.contains(address.into())) else {
@@ -313,19 +329,30 @@ fn host(fields: &mut Fields<'_>, subnets: &[Subnet]) -> Option<Host> {
         fields.fault("address", Some(&address.to_string().into()), "is the router's address");
     }
     let address = InterfaceAddr::new(address.into(), subnet.cidr.prefix_len())?;
-    Some(Host { name: name?, address, gateway: subnet.gateway, subnet: index, as_number })
+    let ipv6 =
+        subnet.ipv6.zip(address6).filter(|((cidr, own), addr)| cidr.contains((*addr).into()) && own != addr);
+    if ipv6.is_none() && address6.is_some() {
+        fields.fault("address6", None, "must be in cidr6 of the host's subnet, and not the router's");
+    }
+    let ipv6 =
+        ipv6.and_then(|((cidr, own), addr)| Some((InterfaceAddr::new(addr.into(), cidr.prefix_len())?, own)));
+    Some(Host { name: name?, address, gateway: subnet.gateway, ipv6, subnet: index, as_number })
 }
 
 fn pool(fields: &mut Fields<'_>) -> Option<Pool> {
     let name = fields.optional("name", "must be a name");
-    let cidr = fields.required("cidr", "must be a network such as 192.168.0.0/16");
+    let cidr = fields.required::<Cidr>("cidr", "must be a network such as 192.168.0.0/16");
     let [ipip, vxlan] = ["ipipMode", "vxlanMode"].map(|field| mode(fields, field));
     if ipip != "Never" && vxlan != "Never" {
         fields.fault("ipipMode", Some(&ipip.as_str().into()), "must be Never where vxlanMode is not");
     }
-    let block_size = fields.optional("blockSize", "must be a prefix length").unwrap_or(26);
-    if !(20..=32).contains(&block_size) {
-        fields.fault("blockSize", Some(&block_size.into()), "must be between 20 and 32");
+    let (usual, least, most) = match cidr.map(|cidr| cidr.family()) {
+        Some(Family::V6) => (122, 116, 128),
+        Some(Family::V4) | None => (26, 20, 32),
+    };
+    let block_size = fields.optional("blockSize", "must be a prefix length").unwrap_or(usual);
+    if !(least..=most).contains(&block_size) {
+        fields.fault("blockSize", Some(&block_size.into()), &format!("must be between {least} and {most}"));
     }
     let nat_outgoing = fields.optional("natOutgoing", "must be true or false").unwrap_or(false);
     Some(Pool { name, cidr: cidr?, ipip, vxlan, block_size, nat_outgoing })

@@ -71,6 +71,40 @@ fn every_fault_is_told_at_once() {
 }
 
 #[test]
+fn hosts_may_have_an_ipv6_address_where_their_subnet_and_a_pool_do() {
+    let dual = GOOD
+        .replace(
+            "gateway: 10.1.0.254",
+            "gateway: 10.1.0.254, cidr6: '2001:db8:1::/64', gateway6: '2001:db8:1::ff'",
+        )
+        .replace("address: 10.1.0.1", "address: 10.1.0.1, address6: '2001:db8:1::1'")
+        .replace("pools:\n", "pools:\n  - {cidr: 'fd00::/48'}\n");
+    let topology: Topology = dual.parse().unwrap();
+    let (address, gateway) = topology.hosts[0].ipv6.unwrap();
+    assert_eq!(
+        (address.to_string(), gateway.to_string()),
+        ("2001:db8:1::1/64".into(), "2001:db8:1::ff".into())
+    );
+    assert_eq!((topology.hosts[1].ipv6, topology.pools[0].block_size), (None, 122));
+    let no_pool = faults(&dual.replace("  - {cidr: 'fd00::/48'}\n", ""));
+    assert_eq!(no_pool, ["pools: must have one of IPv6 where hosts have an IPv6 address"]);
+    for (right, wrong, expected) in [
+        ("address6: '2001:db8:1::1'", "address6: '2001:db8:2::1'", "hosts[0].address6: must be in cidr6"),
+        ("address6: '2001:db8:1::1'", "address6: '2001:db8:1::ff'", "hosts[0].address6: must be in cidr6"),
+        ("gateway6: '2001:db8:1::ff'", "gateway6: '2001:db8:2::ff'", "subnets[0].gateway6: must be there"),
+        (", gateway6: '2001:db8:1::ff'", "", "subnets[0].gateway6: must be there"),
+        (
+            "cidr: 'fd00::/48'",
+            "cidr: 'fd00::/48', blockSize: 26",
+            "pools[0].blockSize = 26: must be between 116 and 128",
+        ),
+    ] {
+        let told = faults(&dual.replace(right, wrong));
+        assert!(told.iter().any(|line| line.starts_with(expected)), "{expected} is not in {told:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_told_apart_is_refused() {
     let told = faults(&GOOD.replace("name: web,", "name: node1,"));
     assert_eq!(told, ["hosts and workloads: the name node1 is there more than once"]);

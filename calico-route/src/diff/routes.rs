@@ -12,6 +12,9 @@ use crate::ownership::PROTOCOL;
 use crate::resolve::{Resolver, Waiting};
 use crate::route::{Class, Form, Gateway, Installed, Route, RouteKey, Target};
 
+/// The protocol of routes to the subnets of the machine's addresses (`RTPROT_KERNEL`, rtnetlink(7)).
+const KERNEL: u8 = 2;
+
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     /// Removals of what is beside a wanted route under its key. The kernel may take the wanted one for what is removed,
@@ -66,7 +69,7 @@ pub(super) fn changes(
                 }
             },
         };
-        if let Some((other, first)) = shadow(actual, key).filter(|_| route.class != Class::Learned) {
+        if let Some((other, first)) = shadow(actual, key, route.class) {
             let wanted = format!("{key} {form}");
             let by = format!("metric {} {} protocol {}", other.priority, first.form, first.protocol);
             routes.waiting.insert(*key, Waiting::Shadowed { wanted, by });
@@ -116,12 +119,13 @@ impl Routes {
     }
 }
 
-/// Returns the route of others that the kernel uses in place of ours to the same destination.
-fn shadow<'a>(actual: &'a Actual, key: &RouteKey) -> Option<(&'a RouteKey, &'a Installed)> {
-    let others = actual.host.foreign.range(RouteKey::all_to(key.prefix)).next();
-    others
-        .filter(|(other, _)| other.priority < key.priority)
-        .and_then(|(other, held)| Some((other, held.first()?)))
+/// Returns the route of others that the kernel uses in place of ours to the same destination. That peers announce a link of the
+/// machine's own is as it should be: the kernel's route to it is the straight way.
+fn shadow<'a>(actual: &'a Actual, key: &RouteKey, class: Class) -> Option<(&'a RouteKey, &'a Installed)> {
+    let (other, held) = actual.host.foreign.range(RouteKey::all_to(key.prefix)).next()?;
+    let first = held.first().filter(|_| other.priority < key.priority)?;
+    let is_own_link = class == Class::Learned && first.protocol == KERNEL;
+    (!is_own_link).then_some((other, first))
 }
 
 /// Returns the route over a gateway that is not known to be on the link. The kernel is not told that it is: it asks the tables of

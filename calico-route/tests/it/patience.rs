@@ -7,9 +7,9 @@ use calico_model::resource::{EncapMode, FelixConfiguration, Object, ProgramClust
 use calico_route::fake::FakeKernel;
 use calico_route::reconcile::{End, Next, Settings};
 use calico_route::route::{Form, Gateway, Installed, Odd, RouteKey};
-use calico_route::{Desired, Ownership, Reconciler, Ways, compute, plan};
+use calico_route::{Desired, Ownership, Reconciler, Waiting, Ways, compute, plan};
 
-use crate::cluster::{node_name, pool, three_nodes};
+use crate::cluster::{learn, node_name, pool, three_nodes};
 
 struct Machine {
     kernel: FakeKernel,
@@ -214,4 +214,28 @@ fn what_is_back_in_the_next_moment_is_not_lost_to_bgp() {
         }
         assert_eq!(reconciler.next(start), Next::Wait(start + Duration::from_millis(20 + patience)));
     }
+}
+
+/// A route that BGP told is not used either while another program's is before it. To a link of its own the machine knows better.
+#[test]
+fn a_learned_route_that_another_one_hides_is_told_of() {
+    let mut machine = Machine::new();
+    let mut learned = LearnedRoutes::new();
+    for prefix in ["10.50.0.0/16", "0.0.0.0/0", "172.16.6.0/24"] {
+        learn(&mut learned, prefix, &["172.16.6.2"]);
+    }
+    machine.desired = compute(&three_nodes(), &node_name("node1"), &learned);
+    machine.pass(0);
+    let hidden = |machine: &Machine| {
+        let plan = plan(&machine.desired, &machine.kernel.read(&machine.desired.ownership));
+        let routes = plan.waiting.routes.into_iter();
+        let hidden = routes.filter(|(_, waiting)| matches!(waiting, Waiting::Shadowed { .. }));
+        hidden.map(|(key, _)| key.prefix.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(hidden(&machine), ["0.0.0.0/0"], "the machine's own default route has metric 0");
+    machine.kernel.routes.remove(&default());
+    assert_eq!(hidden(&machine), [] as [&str; 0]);
+    let key = RouteKey::main("10.50.0.0/16".parse().unwrap(), 32);
+    machine.kernel.routes.insert(key, vec![Installed { protocol: 12, form: Form::Blackhole }]);
+    assert_eq!(hidden(&machine), ["10.50.0.0/16"]);
 }

@@ -129,12 +129,18 @@ impl Computer {
             return;
         }
         let before = mem::replace(&mut self.learned, learned);
-        let differs = |(prefix, _): &(&Cidr, _)| before.get(prefix) != self.learned.get(prefix);
-        let gone = before.iter().filter(|(prefix, _)| !self.learned.contains_key(prefix));
-        for (prefix, _) in self.learned.iter().filter(differs).chain(gone) {
-            self.dirty.prefix(*prefix);
+        self.gateways.clear();
+        let mut old = before.iter().peekable();
+        for (prefix, route) in self.learned.iter() {
+            while let Some((gone, _)) = old.next_if(|(old, _)| *old < prefix) {
+                self.dirty.prefix(*gone);
+            }
+            if old.next_if(|(old, _)| *old == prefix).is_none_or(|(_, earlier)| earlier != route) {
+                self.dirty.prefix(*prefix);
+            }
+            self.gateways.extend(&route.next_hops);
         }
-        self.gateways = self.learned.values().flat_map(|route| &route.next_hops).copied().collect();
+        old.for_each(|(gone, _)| self.dirty.prefix(*gone));
     }
 
     /// Takes in what BGP sessions need.

@@ -54,9 +54,9 @@ fn iptables_is_asked_as_often_as_configured_and_never_again_where_that_is_zero()
         let at = |seconds| start + Duration::from_secs(seconds);
         // Asked at, and when it is due from then on.
         for (interval, now, due) in [
-            ("0", 0, Some(5)),
-            ("0", 5, None),
-            ("0", 3600, None),
+            ("0s", 0, Some(5)),
+            ("0s", 5, None),
+            ("0s", 3600, None),
             ("90s", 3601, Some(3691)),
             ("100ms", 3602, Some(3603)),
             ("0s", 3603, None),

@@ -258,6 +258,7 @@ impl Agent {
                     }
                 },
                 () = self.dataplane.event() => self.reconciler.kernel_changed(clock::now()),
+                () = self.requests.trouble() => self.tell().await,
                 () = self.tunnels.trouble() => self.reconciler.desired_changed(clock::now()),
                 () = alarm => {
                     if audit.is_some_and(|audit| audit <= clock::now()) {
@@ -362,15 +363,22 @@ impl Agent {
     /// Asks about live flows again, by the rules that are in force.
     async fn walk(&mut self) {
         let failure = self.dataplane.walk_flows(&mut self.compiler).await.err();
-        if let Some(error) = failure.as_ref().filter(|_| failure != self.unwalked) {
-            tracing::warn!(%error, "live flows cannot be asked about again yet");
+        let failure = failure.map(|why| {
+            format!(
+                "live flows cannot be asked about again, so that some go on that policy denies by now: {why}"
+            )
+        });
+        if std::mem::replace(&mut self.unwalked, failure) != self.unwalked {
+            self.tell().await;
         }
-        self.unwalked = failure;
     }
 
     async fn tell(&mut self) {
         self.report.set_bgp(self.speaker.status().await);
-        self.report.set_problems(self.speaker.problems().await);
+        let mut besides = self.speaker.problems().await;
+        besides.extend(self.unwalked.clone());
+        besides.extend(self.requests.problem());
+        self.report.set_problems(besides);
         self.report.set_kernel_overruns(self.dataplane.overruns());
         self.status.send_replace(self.report.status());
     }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use calico_bgp::net::Handle;
-use calico_model::datastore::{Change, Key, Precondition, Write};
+use calico_model::datastore::{Change, CommitError, Key, Precondition, Write};
 use calico_model::resource::node_status::NodeStatusClass;
 use calico_model::resource::{Document, Kind, Resource, ResourceKey};
 use calico_model::{Datastore, Family, NodeName, timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::dataplane::with_causes;
 use crate::clock;
 use crate::status::bgp::{self, BgpPeer, BgpRoute};
 use crate::status::{BgpStatus, NodeStatus};
@@ -34,6 +35,7 @@ struct Asked {
 pub(super) struct Requests {
     node: NodeName,
     known: watch::Sender<Asked>,
+    problem: watch::Receiver<Option<String>>,
 }
 
 impl Requests {
@@ -45,9 +47,22 @@ impl Requests {
         speaker: watch::Receiver<Option<Handle>>,
     ) -> Self {
         let known = watch::Sender::new(Asked::default());
+        let (tell, problem) = watch::channel(None);
         // It ends when the requests' sender is dropped with the agent.
-        tokio::spawn(answer(known.subscribe(), store, status, speaker));
-        Self { node, known }
+        tokio::spawn(answer(known.subscribe(), store, status, speaker, tell));
+        Self { node, known, problem }
+    }
+
+    /// Waits until there is another answer to [`Requests::problem`]. Cancel-safe.
+    pub(super) async fn trouble(&mut self) {
+        if self.problem.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Returns why a status was not written, when the last one was not.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problem.borrow().clone()
     }
 
     /// Takes in one change of the datastore.
@@ -112,7 +127,9 @@ async fn answer(
     store: Arc<dyn Datastore>,
     status: watch::Receiver<NodeStatus>,
     speaker: watch::Receiver<Option<Handle>>,
+    problem: watch::Sender<Option<String>>,
 ) {
+    let mut refused: BTreeMap<Key, String> = BTreeMap::new();
     let mut due: BTreeMap<Key, Instant> = BTreeMap::new();
     loop {
         let Asked { requests: wanted, is_locked } = asked.borrow_and_update().clone();
@@ -124,6 +141,7 @@ async fn answer(
             continue;
         }
         due.retain(|key, _| wanted.contains_key(key));
+        refused.retain(|key, _| wanted.contains_key(key));
         let now = clock::now();
         for (key, request) in &wanted {
             if due.get(key).is_some_and(|at| *at > now) {
@@ -133,10 +151,20 @@ async fn answer(
             let told = status.borrow().clone();
             let handle = speaker.borrow().clone();
             let value = told_of(&request.classes, &told, handle.as_ref()).await;
-            if let Err(error) = write(&*store, key, value).await {
-                tracing::debug!(%key, %error, "the status was not written; trying again when it is due");
+            match write(&*store, key, value).await {
+                Ok(()) => drop(refused.remove(key)),
+                Err(error) => {
+                    tracing::debug!(%key, %error, "the status was not written; trying again when it is due");
+                    // Who else writes it at that moment is no trouble; the next answer comes as well.
+                    if !matches!(error.downcast_ref(), Some(CommitError::Conflict { .. })) {
+                        refused.insert(key.clone(), with_causes(&*error));
+                    }
+                }
             }
         }
+        let first = refused.first_key_value();
+        let told = first.map(|(key, why)| format!("{key}: the status of this node cannot be written: {why}"));
+        problem.send_if_modified(|held| std::mem::replace(held, told.clone()) != told);
         let next = due.values().min().copied();
         let alarm = async {
             match next {
@@ -323,6 +351,39 @@ mod tests {
                 established: 1,
             },
         }
+    }
+
+    fn request(period: u32) -> Vec<u8> {
+        let resource = json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "CalicoNodeStatus", "metadata": {"name": "mine"},
+            "spec": {"node": "node1", "classes": ["Agent"], "updatePeriodSeconds": period},
+        });
+        serde_json::to_vec(&resource).unwrap()
+    }
+
+    fn key() -> Key {
+        "/calico/resources/v3/projectcalico.org/caliconodestatuses/mine".parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_status_that_cannot_be_written_is_told_of_until_it_can() {
+        let store: Arc<dyn Datastore> = Arc::new(calico_model::MemoryStore::new());
+        let put = async |value: Vec<u8>| {
+            store.commit(vec![Write::put(key(), value, Precondition::Any)]).await.unwrap();
+        };
+        put(b"{".to_vec()).await;
+        let (_status, newest) = watch::channel(told());
+        let (_speaker, speaker) = watch::channel(None);
+        let mut requests = Requests::spawn("node1".parse().unwrap(), Arc::clone(&store), newest, speaker);
+        let mut entry = store.get(&key()).await.unwrap().unwrap();
+        entry.value = request(1);
+        requests.observe(&Change::Put(entry));
+        let patience = Duration::from_secs(60);
+        tokio::time::timeout(patience, requests.trouble()).await.expect("it is told");
+        assert!(requests.problem().is_some_and(|problem| problem.contains("caliconodestatuses/mine")));
+        put(request(1)).await;
+        tokio::time::timeout(patience, requests.trouble()).await.expect("it is told no more");
+        assert_eq!(requests.problem(), None);
     }
 
     #[test]

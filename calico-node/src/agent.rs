@@ -330,6 +330,7 @@ impl Agent {
                 self.interfaces.want(found, self.compiler.snapshot(), &self.settings.node);
             }
         }
+        problems.extend(self.dataplane.unfollowed());
         match rules {
             Ok(closed) => {
                 problems.extend(closed);

@@ -24,10 +24,12 @@ use super::filter::{self, Filter};
 use super::flows::{Flows, Walked};
 use super::interfaces;
 use super::memory::Memory;
+use following::follow;
 pub(super) use limits::{Kept, Limits};
 use limits::{leads_to_workload, leave_alone};
 use told::{Changed, Missing, Refused};
 
+mod following;
 mod limits;
 mod told;
 
@@ -74,8 +76,9 @@ pub(super) struct Dataplane {
     watch: Option<Watch>,
     /// How often more changed than watches that failed could tell.
     former_overruns: u64,
-    /// When one that failed may be opened again.
+    /// When one that failed may be opened again, and why it is not open.
     reopened: Instant,
+    unwatched: Option<String>,
     departures: Departures,
     /// When the last pass began.
     began: Instant,
@@ -92,8 +95,13 @@ pub(super) struct Dataplane {
     /// When the settings are looked at again, of whose changes no event tells, and what they were the last time.
     sweep: tokio::time::Interval,
     settings: BTreeMap<Sysctl, String>,
-    /// What others change in the rules; `None` once it cannot be followed.
+    /// What others change in the rules; `None` from when it cannot be followed until it can again.
     rules_watch: Option<mpsc::Receiver<Result<nft::Foreign, String>>>,
+    /// When it may be tried again, and why it cannot be followed.
+    rules_reopened: Instant,
+    rules_unwatched: Option<String>,
+    /// When a pass is to try one of both again.
+    tries: BTreeSet<Instant>,
 }
 
 /// What became of the routes in a pass.
@@ -143,9 +151,6 @@ enum Made {
 /// and the pass after it are late.
 const SWEEP: Duration = Duration::from_millis(1500);
 
-/// How long a watch that failed is left alone: one that fails each time at once is not to have everything read in a circle.
-const REOPEN: Duration = Duration::from_secs(10);
-
 impl Dataplane {
     /// Connects in the network namespace of the calling thread.
     pub(super) async fn connect() -> Result<Self, ConnectError> {
@@ -159,10 +164,14 @@ impl Dataplane {
         Ok(Self {
             filter: Filter::new(nft),
             rules_watch: Some(follow(rules_watch)),
+            rules_reopened: crate::clock::now(),
+            rules_unwatched: None,
+            tries: BTreeSet::new(),
             netlink,
             watch: Some(watch),
             former_overruns: 0,
             reopened: crate::clock::now(),
+            unwatched: None,
             departures: Departures::default(),
             began: crate::clock::now(),
             missing: Missing::default(),
@@ -180,9 +189,16 @@ impl Dataplane {
         })
     }
 
-    /// Waits until the kernel was changed by somebody else. Cancel-safe.
+    /// Waits until the kernel was changed by somebody else, or a watch that failed may be opened again. Cancel-safe.
     pub(super) async fn event(&mut self) {
         loop {
+            let due = self.tries.first().copied();
+            let again = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             let Self { watch, rules_watch, sweep, .. } = self;
             let routes = async {
                 let Some(watch) = watch else { return std::future::pending().await };
@@ -202,6 +218,10 @@ impl Dataplane {
                     }
                 }
                 change = rules => return self.rules_changed(change),
+                () = again => {
+                    self.tries.pop_first();
+                    return;
+                }
                 _ = sweep.tick() => {
                     if self.settings_changed() {
                         self.known = None;
@@ -229,28 +249,6 @@ impl Dataplane {
         changed
     }
 
-    fn rules_changed(&mut self, change: Result<nft::Foreign, String>) {
-        match change {
-            Ok(change) => {
-                tracing::warn!(?change, "somebody else changed our rules; they are put right");
-                self.filter.changed(Some(change));
-            }
-            Err(error) => {
-                self.filter.changed(None);
-                tracing::warn!(%error, "others' changes of our rules cannot be followed any more; they are read again every so often");
-                self.rules_watch = None;
-            }
-        }
-    }
-
-    fn cannot_follow(&mut self, error: &std::io::Error) -> Event {
-        tracing::warn!(%error, "the kernel's changes cannot be followed; everything is read again until they can");
-        self.former_overruns = self.overruns();
-        self.reopened = crate::clock::now() + REOPEN;
-        self.watch = None;
-        Event::Overrun
-    }
-
     /// Returns what the kernel holds, if that is known without asking.
     fn remembered(&mut self, ownership: &Ownership, now: Instant) -> Option<Memory> {
         let known = self.known.take().filter(|known| known.serves(ownership, now));
@@ -261,11 +259,6 @@ impl Dataplane {
                 None
             }
         }
-    }
-
-    /// Returns how often more changed than the kernel could tell.
-    pub(super) fn overruns(&self) -> u64 {
-        self.former_overruns + self.watch.as_ref().map_or(0, Watch::overruns)
     }
 
     /// Forgets what the kernel holds: it will be read.
@@ -289,7 +282,9 @@ impl Dataplane {
         compiler: &mut Compiler,
         node: &NodeName,
     ) -> Result<BTreeSet<String>, String> {
-        let (followed, now) = (self.rules_watch.is_some(), crate::clock::now());
+        let now = crate::clock::now();
+        self.follow_rules(now);
+        let followed = self.rules_watch.is_some();
         // The kernel may take long for many rules; the other tasks go on meanwhile on another thread.
         let applied = tokio::task::block_in_place(|| self.filter.apply(compiler, node, followed, now));
         // Where it fails, the kernel may have taken some or all of them, which the next try finds in force already.
@@ -362,7 +357,10 @@ impl Dataplane {
         }
         if self.watch.is_none() && self.reopened <= now {
             // First it is listened, then read: nothing is missed between.
-            self.watch = self.netlink.watch(&desired.ownership).await.ok();
+            match self.netlink.watch(&desired.ownership).await {
+                Ok(watch) => (self.watch, self.unwatched) = (Some(watch), None),
+                Err(error) => self.stay_unwatched(&error),
+            }
         }
         let actual = match self.netlink.read(&desired.ownership).await {
             Ok(actual) => actual,
@@ -478,22 +476,6 @@ fn concerns(event: &Event, for_other_tables: bool) -> bool {
 fn follows(change: &Change, error: &WriteError, failed: &BTreeSet<&InterfaceName>) -> bool {
     let device = if let WriteError::NoDevice { device } = error { Some(device) } else { change.device() };
     device.is_some_and(|device| failed.contains(device))
-}
-
-/// Follows others' changes of our rules on a thread of its own, which ends when the socket fails or nobody listens. It tells a few
-/// changes ahead; what it has no room for stays with the kernel, which says when it had to leave something out.
-fn follow(mut watch: nft::Watch) -> mpsc::Receiver<Result<nft::Foreign, String>> {
-    let (sender, receiver) = mpsc::channel(4);
-    std::thread::spawn(move || {
-        loop {
-            let change = watch.wait().map_err(|error| with_causes(&error));
-            let ended = change.is_err();
-            if sender.blocking_send(change).is_err() || ended {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 /// An error and its causes, in one line.

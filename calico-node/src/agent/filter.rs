@@ -67,6 +67,11 @@ impl Filter {
         }
     }
 
+    /// Begins to follow what others change in our table.
+    pub(super) fn watch(&mut self) -> Result<nft::Watch, nft::ApplyError> {
+        nft::Watch::open(&mut self.nft)
+    }
+
     /// Returns whether the kernel holds the rules as they were compiled last.
     pub(super) fn is_in_force(&self) -> bool {
         self.known

@@ -257,3 +257,35 @@ fn while_rules_of_before_are_in_force_no_way_to_a_workload_is_opened() {
         assert!(!leads(&other), "{other}");
     }
 }
+
+async fn while_watches_have_failed() {
+    let mut dataplane = Dataplane::connect().await.unwrap();
+    dataplane.cannot_follow(&std::io::Error::other("a fault"));
+    dataplane.rules_changed(Err("a fault".to_owned()));
+    assert_eq!(dataplane.unfollowed().count(), 2);
+    let node: NodeName = "node1".parse().unwrap();
+    let (mut compiler, mut reconciler) = (Compiler::new(node.clone()), Reconciler::new(Settings::default()));
+    let mut pass = async |dataplane: &mut Dataplane| {
+        dataplane.apply_rules(&mut compiler, &node).unwrap();
+        let limits = Limits { keep: None, to_workloads: true };
+        let (desired, delta) = (Desired::default(), Delta::default());
+        dataplane.apply_routes(&desired, &delta, &mut reconciler, limits, crate::clock::now()).await;
+        dataplane.unfollowed().count()
+    };
+    assert_eq!(pass(&mut dataplane).await, 2, "not at once");
+    let now = crate::clock::now();
+    (dataplane.reopened, dataplane.rules_reopened, dataplane.tries) = (now, now, [now].into());
+    tokio::time::timeout(Duration::from_secs(1), dataplane.event())
+        .await
+        .expect("it is time for another try");
+    assert_eq!(pass(&mut dataplane).await, 0);
+    assert!(dataplane.watch.is_some() && dataplane.rules_watch.is_some());
+    while tokio::time::timeout(Duration::from_millis(200), dataplane.event()).await.is_ok() {}
+    nft("delete table inet calico");
+    tokio::time::timeout(Duration::from_secs(1), dataplane.event()).await.expect("it is followed again");
+}
+
+#[test]
+fn watches_that_have_failed_are_opened_again_when_it_is_time() {
+    alone(while_watches_have_failed);
+}

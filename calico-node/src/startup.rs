@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use calico_model::datastore::client::{Client, ClientError};
 use calico_model::datastore::{Backoff, CommitError, StoreError};
+use calico_model::name::node_configuration_name;
 use calico_model::resource::felix::Severity;
 use calico_model::resource::{
     BgpConfiguration, ClusterInformation, Document, FelixConfiguration, IpPool, Node, NodeBgp, Object,
@@ -238,18 +239,23 @@ async fn check_port(client: &Client, settings: &Settings, addrs: &[HostAddr]) ->
     })
 }
 
+/// Reads the port that the node's own configuration says, or else the cluster's.
 async fn configured_port(client: &Client, settings: &Settings) -> Result<Option<u16>, StartupError> {
-    let default = BgpConfiguration::DEFAULT.parse::<Name>().expect("a constant name");
-    match client.of::<BgpConfiguration>().get(&default.into()).await {
-        Ok(configuration) => Ok(configuration.spec.listen_port),
-        Err(ClientError::NotFound { .. }) => Ok(None),
-        // It counts as absent until it is mended, for all that the agent does; the agent's status tells of it.
-        Err(error @ (ClientError::Invalid(_) | ClientError::Corrupt { .. })) => {
-            tracing::warn!(error = %with_causes(&error), "the BGPConfiguration is left out of account");
-            Ok(None)
+    let cluster = BgpConfiguration::DEFAULT.parse::<Name>().expect("a constant name");
+    for name in node_configuration_name(&settings.node).ok().into_iter().chain([cluster]) {
+        match client.of::<BgpConfiguration>().get(&name.clone().into()).await {
+            Ok(configuration) if configuration.spec.listen_port.is_some() => {
+                return Ok(configuration.spec.listen_port);
+            }
+            Ok(_) | Err(ClientError::NotFound { .. }) => {}
+            // It counts as absent until it is mended, for all that the agent does; the agent's status tells of it.
+            Err(error @ (ClientError::Invalid(_) | ClientError::Corrupt { .. })) => {
+                tracing::warn!(%name, error = %with_causes(&error), "the BGPConfiguration is left out of account");
+            }
+            Err(source) => return Err(StartupError::Client { node: settings.node.clone(), source }),
         }
-        Err(source) => Err(StartupError::Client { node: settings.node.clone(), source }),
     }
+    Ok(None)
 }
 
 async fn register_node(client: &Client, settings: &Settings, addrs: &[HostAddr]) -> Result<(), StartupError> {

@@ -146,6 +146,21 @@ async fn while_the_datastore_is_locked_a_node_that_is_in_it_starts_and_a_new_one
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+#[tokio::test]
+async fn the_port_that_is_tried_is_the_nodes_own_before_the_clusters() {
+    let client = Client::new(Arc::new(MemoryStore::new()), crate::stamp::stamp);
+    let settings = settings(&[("IP", "172.16.6.1/24")]);
+    for (name, port, found) in [
+        ("default", Some(1790), Some(1790)),
+        ("node.n2", Some(1792), Some(1790)),
+        ("node.n1", Some(1791), Some(1791)),
+    ] {
+        let configuration = BgpConfiguration { listen_port: port, ..BgpConfiguration::new() };
+        client.of().create(Object::new(name.parse().unwrap(), configuration)).await.unwrap();
+        assert_eq!(configured_port(&client, &settings).await.unwrap(), found, "{name}");
+    }
+}
+
 #[test]
 fn the_default_ipv6_network_is_the_clusters_own() {
     assert_eq!(unique_local("0123456789abcdef0123456789abcdef").unwrap().to_string(), "fd01:2345:6789::/48");

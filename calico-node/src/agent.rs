@@ -134,9 +134,12 @@ pub(crate) fn seed(node: &NodeName) -> u64 {
     node.as_str().bytes().fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
-/// What status says of a locked datastore.
-const LOCKED: &str = "the datastore is locked (datastoreReady of ClusterInformation is false): nothing is written to it, such as new \
-                      addresses, until `calicoctl datastore migrate unlock`";
+/// What status says of a datastore that is locked. Pure.
+pub(crate) fn lock_problem(snapshot: &Snapshot) -> Option<String> {
+    const LOCKED: &str = "the datastore is locked (datastoreReady of ClusterInformation is false): nothing is written to it, such as \
+                          new addresses, until `calicoctl datastore migrate unlock`";
+    is_locked(snapshot).then(|| LOCKED.to_owned())
+}
 
 /// Whether the datastore is locked, as while it is migrated: nothing of it is to change then. Pure.
 fn is_locked(snapshot: &Snapshot) -> bool {
@@ -306,7 +309,7 @@ impl Agent {
         // What an earlier speaker learned may still be so.
         let is_waited_for = matches!(self.learned, Learned::Unknown) && self.desired.bgp().is_some();
         let mut problems: BTreeSet<String> = BTreeSet::new();
-        problems.extend(is_locked(snapshot).then(|| LOCKED.to_owned()));
+        problems.extend(lock_problem(snapshot));
         problems.extend(snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
         problems.extend(self.desired.routes().problems.iter().map(ToString::to_string));
         problems.extend(self.desired.bgp().iter().flat_map(|plan| &plan.problems).map(ToString::to_string));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use calico_bgp::Start;
 use calico_bgp::peers::{self, Concerns, Plan, STANDALONE_REFLECTOR, Secrets};
-use calico_model::datastore::client::{Client, ClientError};
+use calico_model::datastore::client::Client;
 use calico_model::datastore::{Backoff, Change, Syncer};
 use calico_model::name::{Name, NodeName};
 use calico_model::resource::block::all_blocks_prefix;
@@ -20,11 +20,12 @@ use tokio::sync::watch;
 
 use crate::agent::report::Report;
 use crate::agent::speaker::{News, Speaker};
-use crate::agent::with_causes;
+use crate::agent::{lock_problem, with_causes};
 use crate::clock;
 use crate::paths::Paths;
 use crate::secrets::SecretFiles;
 use crate::stamp;
+use crate::startup::{self, StartupError};
 use crate::status::StatusServer;
 
 /// What a reflector needs to run.
@@ -45,6 +46,8 @@ pub struct Options {
     pub datastore: String,
     /// The local socket.
     pub server: StatusServer,
+    /// Whether a datastore that does not answer, or is locked before the reflector is in it, is waited for.
+    pub wait_for_datastore: bool,
 }
 
 /// Passwords are looked for again this often, and what failed is tried again at least as often.
@@ -55,11 +58,30 @@ const SOON: Duration = Duration::from_millis(500);
 /// Runs the reflector until `shutdown` completes.
 ///
 /// # Errors
-/// When it cannot be written into the datastore. Everything that fails later is retried and reported.
-pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), ClientError> {
-    let Options { node, addresses, cluster_id, as_number, paths, store, datastore, server } = options;
+/// When it cannot be written into the datastore, as where a node that is no reflector has its name. Everything that fails later is
+/// retried and reported.
+pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), StartupError> {
+    let Options {
+        node,
+        addresses,
+        cluster_id,
+        as_number,
+        paths,
+        store,
+        datastore,
+        server,
+        wait_for_datastore,
+    } = options;
     let client = Client::new(Arc::clone(&store), stamp::stamp);
-    register(&client, &node, described(&addresses, cluster_id, as_number)).await?;
+    let bgp = described(&addresses, cluster_id, as_number);
+    tokio::pin!(shutdown);
+    tokio::select! {
+        registered = startup::in_time(&node, wait_for_datastore, || register(&client, &node, &bgp)) => registered?,
+        () = &mut shutdown => {
+            tracing::info!("asked to stop before the reflector was set up");
+            return Ok(());
+        }
+    }
     let seed = crate::agent::seed(&node);
     let mut reflector = Reflector {
         snapshot: Snapshot::default(),
@@ -78,7 +100,6 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let serving = tokio::spawn(server.serve(newest, reflector.speaker.handles()));
     let followed = vec![Kind::all_prefix(), all_blocks_prefix()];
     let mut syncer = Syncer::new(store, followed, seed, tokio::time::sleep);
-    tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
@@ -151,6 +172,7 @@ impl Reflector {
             self.known = secrets;
         }
         let mut problems: BTreeSet<String> = BTreeSet::new();
+        problems.extend(lock_problem(&self.snapshot));
         problems.extend(self.snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
         problems.extend(self.plan.iter().flat_map(|plan| &plan.problems).map(ToString::to_string));
         // No packet goes by way of it: whatever its clients hold from it is as good as before.
@@ -177,22 +199,29 @@ fn described(addresses: &[InterfaceAddr], cluster_id: RouterId, as_number: Optio
     }
 }
 
-/// Makes the reflector known, or brings what is known of it up to date.
-async fn register(client: &Client, node: &NodeName, bgp: NodeBgp) -> Result<(), ClientError> {
-    let name = Name::from(node.clone());
-    let mut object = Object::new(name.clone(), Node { bgp: Some(bgp.clone()), ..Node::new() });
-    object.metadata.labels = [(STANDALONE_REFLECTOR, "")].into_iter().collect();
-    let labels = object.metadata.labels.clone();
-    match client.of::<Node>().create(object).await {
-        Ok(_) => return Ok(()),
-        Err(ClientError::AlreadyExists { .. }) => {}
-        Err(error) => return Err(error),
+/// Makes the reflector known, or brings what is known of it up to date. While the datastore is locked, one that is in it goes on as
+/// it is there.
+async fn register(client: &Client, node: &NodeName, bgp: &NodeBgp) -> Result<(), StartupError> {
+    let failed = |source| StartupError::Client { node: node.clone(), source };
+    let known = startup::stored(client, node).await.map_err(failed)?;
+    if known.as_ref().is_some_and(|known| known.metadata.labels.get(STANDALONE_REFLECTOR).is_none()) {
+        return Err(StartupError::NotReflector { node: node.clone() });
     }
-    let write = |metadata: &mut calico_model::resource::Metadata, node: &mut Node| {
-        metadata.labels = metadata.labels.iter().chain(labels.iter()).collect();
-        node.bgp = Some(bgp.clone());
-    };
-    client.of::<Node>().modify(&ObjectId::from(name), write).await.map(|_| ())
+    match (startup::is_locked(client).await.map_err(failed)?, known) {
+        (true, None) => Err(StartupError::Locked { node: node.clone() }),
+        (true, Some(_)) => Ok(()),
+        (false, None) => {
+            let spec = Node { bgp: Some(bgp.clone()), ..Node::new() };
+            let mut object = Object::new(Name::from(node.clone()), spec);
+            object.metadata.labels = [(STANDALONE_REFLECTOR, "")].into_iter().collect();
+            client.of::<Node>().create(object).await.map(|_| ()).map_err(failed)
+        }
+        (false, Some(_)) => {
+            let id = ObjectId::from(Name::from(node.clone()));
+            let write = |_: &mut _, node: &mut Node| node.bgp = Some(bgp.clone());
+            client.of::<Node>().modify(&id, write).await.map(|_| ()).map_err(failed)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -200,8 +229,8 @@ mod tests {
     use std::net::TcpListener;
 
     use calico_model::MemoryStore;
-    use calico_model::resource::BgpConfiguration;
     use calico_model::resource::bgp::{Password, SecretKey};
+    use calico_model::resource::{BgpConfiguration, ClusterInformation};
 
     use super::*;
     use crate::lab::Stopwatch;
@@ -217,6 +246,35 @@ mod tests {
             }
             assert!(watch.elapsed() < Duration::from_secs(90), "{status:#?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reflector_takes_no_nodes_place_and_writes_nothing_while_the_datastore_is_locked() {
+        let client = Client::new(Arc::new(MemoryStore::new()), stamp::stamp);
+        let (node, other): (NodeName, NodeName) = ("node1".parse().unwrap(), "reflector".parse().unwrap());
+        let bgp = NodeBgp::at("172.16.6.1/24".parse().unwrap());
+        client.of().create(Object::new(Name::from(node.clone()), Node::new())).await.unwrap();
+        let refused = register(&client, &node, &bgp).await.unwrap_err();
+        assert!(matches!(refused, StartupError::NotReflector { .. }), "{refused}");
+        assert_eq!(startup::stored(&client, &node).await.unwrap().unwrap().spec, Node::new());
+
+        let moved = NodeBgp::at("172.16.6.2/24".parse().unwrap());
+        client.ensure_initialized("v0.1.0", "0123456789abcdef0123456789abcdef").await.unwrap();
+        let name: Name = ClusterInformation::NAME.parse().unwrap();
+        for (is_locked, bgp, told) in [
+            (true, &bgp, None),
+            (false, &bgp, Some(&bgp)),
+            (true, &moved, Some(&bgp)),
+            (false, &moved, Some(&moved)),
+        ] {
+            let write =
+                |_: &mut _, cluster: &mut ClusterInformation| cluster.datastore_ready = Some(!is_locked);
+            let id = name.clone().into();
+            client.of::<ClusterInformation>().modify(&id, write).await.unwrap();
+            assert_eq!(register(&client, &other, bgp).await.is_ok(), told.is_some());
+            let stored = startup::stored(&client, &other).await.unwrap();
+            assert_eq!(stored.and_then(|stored| stored.spec.bgp).as_ref(), told);
         }
     }
 
@@ -249,6 +307,7 @@ mod tests {
             store,
             datastore: String::new(),
             server: StatusServer::listen(&paths.status_socket()).unwrap(),
+            wait_for_datastore: false,
             paths: paths.clone(),
         };
         let running = tokio::spawn(run(options, std::future::pending()));

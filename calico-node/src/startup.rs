@@ -62,6 +62,15 @@ pub enum StartupError {
         /// The node.
         node: NodeName,
     },
+    /// A route reflector has the name of a node that is none.
+    #[error(
+        "node {node} is in the datastore and is no stand-alone route reflector: give the reflector another name (--name), or delete \
+         node {node} if it is gone"
+    )]
+    NotReflector {
+        /// The node.
+        node: NodeName,
+    },
     /// An object cannot be read or written.
     #[error("node {node} cannot be set up in the datastore")]
     Client {
@@ -138,13 +147,28 @@ pub async fn register_in_time(
     settings: &Settings,
     paths: &Paths,
 ) -> Result<(), StartupError> {
+    in_time(&settings.node, settings.wait_for_datastore, || async {
+        let addrs = host_addrs().map_err(StartupError::HostAddrs)?;
+        register(client, settings, &addrs, paths).await
+    })
+    .await
+}
+
+/// Makes an attempt; where it `waits`, again and again until the datastore is there and open.
+pub(crate) async fn in_time<F>(
+    node: &NodeName,
+    waits: bool,
+    attempt: impl Fn() -> F,
+) -> Result<(), StartupError>
+where
+    F: Future<Output = Result<(), StartupError>>,
+{
     let (first, longest) = (Duration::from_secs(1), Duration::from_secs(10));
-    let mut backoff = Backoff::new(crate::agent::seed(&settings.node), first, longest);
+    let mut backoff = Backoff::new(crate::agent::seed(node), first, longest);
     let mut is_told = false;
     loop {
-        let addrs = host_addrs().map_err(StartupError::HostAddrs)?;
-        match register(client, settings, &addrs, paths).await {
-            Err(error) if settings.wait_for_datastore && error.is_worth_waiting() => {
+        match attempt().await {
+            Err(error) if waits && error.is_worth_waiting() => {
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::warn!(error = %with_causes(&error), "waiting for the datastore");
                 }
@@ -172,7 +196,7 @@ pub async fn register(
     check_pools(settings)?;
     check_port(client, settings, addrs).await?;
     if is_locked(client).await.map_err(failed)? {
-        if !is_known(client, &settings.node).await.map_err(failed)? {
+        if stored(client, &settings.node).await.map_err(failed)?.is_none() {
             return Err(StartupError::Locked { node: settings.node.clone() });
         }
         tracing::warn!(
@@ -202,10 +226,11 @@ pub(crate) async fn is_locked(client: &Client) -> Result<bool, ClientError> {
     }
 }
 
-async fn is_known(client: &Client, node: &NodeName) -> Result<bool, ClientError> {
+/// Reads a Node, if there is one.
+pub(crate) async fn stored(client: &Client, node: &NodeName) -> Result<Option<Object<Node>>, ClientError> {
     match client.of::<Node>().get(&Name::from(node.clone()).into()).await {
-        Ok(_) => Ok(true),
-        Err(ClientError::NotFound { .. }) => Ok(false),
+        Ok(stored) => Ok(Some(stored)),
+        Err(ClientError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

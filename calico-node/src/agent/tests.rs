@@ -1,4 +1,4 @@
-use calico_model::resource::ObjectId;
+use calico_model::resource::{Object, ObjectId};
 
 use super::*;
 
@@ -21,4 +21,20 @@ fn what_no_decision_of_a_node_is_made_from_wakes_nobody_unless_it_was_told_as_in
     snapshot.apply(invalid);
     assert!(bears_on_node(&removed(Kind::CalicoNodeStatus), &snapshot));
     assert!(bears_on_node(&Update::InSync, &snapshot));
+}
+
+#[test]
+fn status_tells_of_a_datastore_that_is_locked() {
+    let mut snapshot = Snapshot::default();
+    for (ready, is_told) in [(None, false), (Some(false), true), (Some(true), false)] {
+        let cluster = ClusterInformation {
+            cluster_guid: String::new(),
+            cluster_type: String::new(),
+            calico_version: String::new(),
+            datastore_ready: ready,
+            variant: String::new(),
+        };
+        snapshot.insert(Object::new(ClusterInformation::NAME.parse().unwrap(), cluster));
+        assert_eq!(lock_problem(&snapshot).is_some(), is_told, "{ready:?}");
+    }
 }

@@ -127,6 +127,7 @@ async fn run() -> anyhow::Result<()> {
 }
 
 async fn reflect(wanted: Reflector) -> anyhow::Result<()> {
+    let stop = stopped()?;
     let paths = Paths::from_env();
     let loaded = DatastoreConfig::from_vars(|name| std::env::var(name).ok(), &paths)?;
     for warning in &loaded.warnings {
@@ -148,8 +149,9 @@ async fn reflect(wanted: Reflector) -> anyhow::Result<()> {
         store,
         datastore: loaded.datastore.describe(),
         server,
+        wait_for_datastore: std::env::var("WAIT_FOR_DATASTORE").as_deref() == Ok("true"),
     };
-    reflector::run(options, stopped()?).await?;
+    reflector::run(options, stop).await?;
     Ok(())
 }
 

@@ -130,7 +130,7 @@ async fn answer(
     problem: watch::Sender<Option<String>>,
 ) {
     let mut refused: BTreeMap<Key, String> = BTreeMap::new();
-    let mut due: BTreeMap<Key, Instant> = BTreeMap::new();
+    let mut answered: BTreeMap<Key, Instant> = BTreeMap::new();
     loop {
         let Asked { requests: wanted, is_locked } = asked.borrow_and_update().clone();
         if is_locked {
@@ -140,14 +140,14 @@ async fn answer(
             }
             continue;
         }
-        due.retain(|key, _| wanted.contains_key(key));
+        answered.retain(|key, _| wanted.contains_key(key));
         refused.retain(|key, _| wanted.contains_key(key));
         let now = clock::now();
         for (key, request) in &wanted {
-            if due.get(key).is_some_and(|at| *at > now) {
+            if answered.get(key).is_some_and(|at| *at + request.period > now) {
                 continue;
             }
-            due.insert(key.clone(), now + request.period);
+            answered.insert(key.clone(), now);
             let told = status.borrow().clone();
             let handle = speaker.borrow().clone();
             let value = told_of(&request.classes, &told, handle.as_ref()).await;
@@ -165,7 +165,8 @@ async fn answer(
         let first = refused.first_key_value();
         let told = first.map(|(key, why)| format!("{key}: the status of this node cannot be written: {why}"));
         problem.send_if_modified(|held| std::mem::replace(held, told.clone()) != told);
-        let next = due.values().min().copied();
+        let due = |(key, request): (&Key, &Request)| Some(*answered.get(key)? + request.period);
+        let next = wanted.iter().filter_map(due).min();
         let alarm = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -384,6 +385,28 @@ mod tests {
         put(request(1)).await;
         tokio::time::timeout(patience, requests.trouble()).await.expect("it is told no more");
         assert_eq!(requests.problem(), None);
+    }
+
+    #[tokio::test]
+    async fn a_shorter_period_counts_from_the_last_answer() {
+        let store: Arc<dyn Datastore> = Arc::new(calico_model::MemoryStore::new());
+        let (_status, newest) = watch::channel(told());
+        let (_speaker, speaker) = watch::channel(None);
+        let requests = Requests::spawn("node1".parse().unwrap(), Arc::clone(&store), newest, speaker);
+        store.commit(vec![Write::put(key(), request(3600), Precondition::Absent)]).await.unwrap();
+        let stored = async || store.get(&key()).await.unwrap().unwrap();
+        for period in [3600, 1] {
+            let mut entry = stored().await;
+            let before = entry.revision;
+            entry.value = request(period);
+            requests.observe(&Change::Put(entry));
+            let answer = async {
+                while stored().await.revision == before {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), answer).await.expect("an answer");
+        }
     }
 
     #[test]

@@ -35,8 +35,9 @@ fn leads_somewhere(addr: IpAddr) -> bool {
     }
 }
 
-/// What a Node is to tell, and what it told when that was found.
-type Wanted = Option<(Vec<NodeInterface>, Vec<NodeInterface>)>;
+/// What a Node is to tell, and the revision at which it was found not to: one that is written back afterwards has another, and is
+/// told again.
+type Wanted = Option<(Vec<NodeInterface>, Option<String>)>;
 
 /// The agent's end of the task that keeps the Node up to date.
 pub(super) struct Interfaces(watch::Sender<Wanted>);
@@ -51,10 +52,11 @@ impl Interfaces {
 
     /// Has the Node tell of these interfaces, unless it does, or the datastore is locked.
     pub(super) fn want(&self, interfaces: Vec<NodeInterface>, snapshot: &Snapshot, node: &NodeName) {
-        let Some(told) = snapshot.node(node).filter(|_| snapshot.in_sync).map(|node| &node.interfaces) else {
-            return;
-        };
-        let wanted = (*told != interfaces && !is_locked(snapshot)).then(|| (interfaces, told.clone()));
+        let id = ObjectId::from(Name::from(node.clone()));
+        let Some(known) = snapshot.nodes.get(&id).filter(|_| snapshot.in_sync) else { return };
+        let revision = || known.metadata.resource_version.clone();
+        let is_to_tell = known.spec.interfaces != interfaces && !is_locked(snapshot);
+        let wanted = is_to_tell.then(|| (interfaces, revision()));
         self.0.send_if_modified(|held| std::mem::replace(held, wanted.clone()) != wanted);
     }
 }
@@ -110,6 +112,25 @@ mod tests {
             snapshot.insert(Object::new(ClusterInformation::NAME.parse().unwrap(), cluster));
             interfaces.want(found.clone(), &snapshot, &node);
             assert_eq!(interfaces.0.borrow().is_none(), locked);
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_written_back_is_to_tell_of_interfaces_again() {
+        use calico_model::resource::Object;
+        let node: NodeName = "n1".parse().unwrap();
+        let interfaces = Interfaces(watch::Sender::new(None));
+        let mut asked = interfaces.0.subscribe();
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(calico_model::Update::InSync);
+        let found = vec![NodeInterface { name: "eth0".to_owned(), addresses: Vec::new() }];
+        for (revision, is_asked) in [("1", true), ("1", false), ("3", true)] {
+            let mut object = Object::new("n1".parse().unwrap(), Node::new());
+            object.metadata.resource_version = Some(revision.to_owned());
+            snapshot.insert(object);
+            interfaces.want(found.clone(), &snapshot, &node);
+            assert_eq!(asked.has_changed().unwrap(), is_asked, "{revision}");
+            asked.borrow_and_update();
         }
     }
 

@@ -114,19 +114,28 @@ impl Tunnels {
 /// Upkeep comes at least this often, and at most twice as often: no two nodes are to meet each time.
 const UPKEEP: Duration = Duration::from_secs(600);
 
+/// Another try after a failure comes this late, and then twice as late each time up to the longest, unless something changes before.
+const RETRY: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(300);
+
 /// Starts the keeper, which ends with the runtime.
 pub(super) fn spawn(node: NodeName, client: Client, store: Arc<dyn Datastore>, seed: u64) -> Tunnels {
-    spawn_with(node, client, store, Backoff::new(seed, UPKEEP, UPKEEP))
+    let (upkeep, retry) = (Backoff::new(seed, UPKEEP, UPKEEP), Backoff::new(seed, RETRY, LONGEST));
+    spawn_with(node, client, store, upkeep, retry)
 }
 
-fn spawn_with(node: NodeName, client: Client, store: Arc<dyn Datastore>, mut upkeep: Backoff) -> Tunnels {
+fn spawn_with(
+    node: NodeName,
+    client: Client,
+    store: Arc<dyn Datastore>,
+    mut upkeep: Backoff,
+    mut retry: Backoff,
+) -> Tunnels {
     let (wanted, mut newest) = watch::channel(Wanted::default());
     let (tell, problem) = watch::channel(None);
     let ipam = ipam(store);
     let keeper = Keeper { node, client, ipam: ipam.clone() };
     tokio::spawn(async move {
-        /// Another try after a failure comes this late, unless something changes before.
-        const RETRY: Duration = Duration::from_secs(5);
         let mut upkeep_due = clock::now();
         loop {
             let wanted = newest.borrow_and_update().clone();
@@ -142,16 +151,25 @@ fn spawn_with(node: NodeName, client: Client, store: Arc<dyn Datastore>, mut upk
             // A tunnel that gets no address is tried again often; what costs a look at all blocks is not.
             if clock::now() >= upkeep_due {
                 let kept = keeper.keep_blocks(&wanted, clock::wall()).await;
-                upkeep_due = clock::now() + if kept.is_ok() { upkeep.pause() } else { RETRY };
+                // Where it fails, it is part of the next try.
+                upkeep_due = clock::now() + if kept.is_ok() { upkeep.pause() } else { Duration::ZERO };
                 outcome = outcome.and(kept);
             }
             let text = outcome.as_ref().err().map(|error| with_causes(error));
             tell.send_if_modified(|told| std::mem::replace(told, text.clone()) != text);
-            let next = if outcome.is_err() { upkeep_due.min(clock::now() + RETRY) } else { upkeep_due };
+            let next = if outcome.is_err() {
+                clock::now() + retry.pause()
+            } else {
+                retry.reset();
+                upkeep_due
+            };
             match tokio::time::timeout_at(next.into(), newest.changed()).await {
                 Ok(Err(_)) => return,
                 // What is selected may be others by now.
-                Ok(Ok(())) => upkeep_due = clock::now(),
+                Ok(Ok(())) => {
+                    retry.reset();
+                    upkeep_due = clock::now();
+                }
                 Err(_) => {}
             }
         }
@@ -418,6 +436,34 @@ mod tests {
         });
     }
 
+    fn paced(every: Duration) -> Backoff {
+        Backoff::new(1, every, every)
+    }
+
+    #[test]
+    fn a_tunnel_that_gets_no_address_is_tried_less_and_less_often() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let tries = Arc::new(AtomicU32::new(0));
+        let note = Arc::clone(&tries);
+        // Between tries the thread parks, and nothing else wakes it.
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().on_thread_park(move || {
+            note.fetch_add(1, Ordering::Relaxed);
+        });
+        runtime.build().unwrap().block_on(async {
+            let client = Client::new(Arc::new(MemoryStore::new()), crate::stamp::stamp);
+            let store = Arc::clone(client.store());
+            let retry = Backoff::new(1, Duration::from_millis(5), Duration::from_secs(10));
+            let node: NodeName = "n1".parse().unwrap();
+            let tunnels = spawn_with(node.clone(), client, store, paced(UPKEEP), retry);
+            tunnels.want(Wanted::of(&snapshot(EncapMode::Always), &node));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(tunnels.problem().is_some(), "there is no pool in the datastore");
+        });
+        let tries = tries.load(Ordering::Relaxed);
+        assert!((3..30).contains(&tries), "{tries} in a second");
+    }
+
     #[tokio::test]
     async fn while_the_datastore_is_locked_a_tunnel_gets_no_address() {
         use calico_model::resource::ClusterInformation;
@@ -466,7 +512,7 @@ mod tests {
         known.insert(pool.clone());
 
         let every = Duration::from_millis(20);
-        let tunnels = spawn_with(node.clone(), client, Arc::clone(&store), Backoff::new(1, every, every));
+        let tunnels = spawn_with(node.clone(), client, Arc::clone(&store), paced(every), paced(every));
         tunnels.observe(&Change::InSync, clock::wall());
         tunnels.want(Wanted::of(&known, &node));
         // Only now, and by another process, there is something to do.

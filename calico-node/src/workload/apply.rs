@@ -1,12 +1,13 @@
 //! Doing what the plan says, and undoing it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use calico_model::{Cidr, InterfaceName};
 use calico_route::netlink::{Netlink, VethPair, WriteError};
-use calico_route::route::{Form, Gateway, RouteKey};
+use calico_route::route::{Form, Gateway, Installed, RouteKey};
 use calico_route::{Change, Ownership};
 
 use super::WorkloadError;
@@ -191,19 +192,25 @@ async fn add_workload_route(
     }
     let actual =
         kernel.read(&Ownership::default()).await.map_err(|error| WorkloadError::step(step, error))?;
-    let there = actual.routes.get(&key).or_else(|| actual.host.foreign.get(&key));
-    let there = there.and_then(|routes| routes.first()).map(|route| &route.form);
-    match there {
-        Some(there) if *there == form => Ok(()),
+    let held = |routes: &BTreeMap<RouteKey, Vec<Installed>>| {
+        routes.get(&key).and_then(|routes| routes.first()).cloned()
+    };
+    let (ours, others) = (held(&actual.routes), held(&actual.host.foreign));
+    match ours.as_ref().or(others.as_ref()).map(|route| &route.form) {
+        Some(there) if *there == form => return Ok(()),
         Some(Form::Device(other)) if is_workload(other, interface) => {
-            Err(WorkloadError::AddressInUse { step: Box::new(step.clone()), other: other.clone() })
+            return Err(WorkloadError::AddressInUse { step: Box::new(step.clone()), other: other.clone() });
         }
-        // Left over from when the address was another node's; the agent would replace it too, only later.
-        _ => {
-            let replaced = change(kernel, step, Change::ReplaceRoute { key, form }).await?;
-            replaced.map_err(|error| WorkloadError::step(step, error))
-        }
+        _ => {}
     }
+    // The kernel replaces the first of a key, and does not say whose that is.
+    if let Some(Installed { protocol, form }) = others {
+        let route = format!("{key} {form} protocol {protocol}");
+        return Err(WorkloadError::RouteTaken { step: Box::new(step.clone()), route });
+    }
+    // Left over from when the address was another node's; the agent would replace it too, only later.
+    let replaced = change(kernel, step, Change::ReplaceRoute { key, form }).await?;
+    replaced.map_err(|error| WorkloadError::step(step, error))
 }
 
 /// Reports whether `other` is named as the interfaces of workloads are, of which `one` is an example: a prefix and 11

@@ -59,6 +59,17 @@ pub enum WorkloadError {
         /// The other workload's interface.
         other: InterfaceName,
     },
+    /// A route of another program has the place of the one to the address.
+    #[error(
+        "could not {step}: a route of another program is there ({route}); remove it, give it another metric, or keep its addresses \
+         out of the IP pool, as with an IPReservation"
+    )]
+    RouteTaken {
+        /// The step.
+        step: Box<Step>,
+        /// The other's route.
+        route: String,
+    },
     /// The kernel's state could not be read.
     #[error("could not read {what} from the kernel")]
     Read {

@@ -134,6 +134,21 @@ async fn a_route_left_over_from_elsewhere_is_replaced() {
 }
 
 #[tokio::test]
+async fn another_programs_route_to_the_address_is_told_of_and_stays() {
+    for (address, ip) in [("10.65.0.2", "route"), ("fd80::2", "-6 route")] {
+        let (node, workload) = (Namespace::new("node"), Namespace::new("wl"));
+        node.ip("link add up0 type veth peer name up1");
+        node.ip("link set up0 up");
+        node.ip(&format!("{ip} add {address} dev up0 proto static metric 1024"));
+        let error = plug_in(&node, &workload, &attachment("cali00000000001", &[address])).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("dev up0 scope link protocol 4); remove it"), "{text}");
+        assert_eq!(node.interfaces(), ["lo", "up0", "up1"]);
+        assert_eq!(node.ip(&format!("{ip} show {address}"))[0]["dev"], "up0");
+    }
+}
+
+#[tokio::test]
 async fn what_is_changed_behind_our_back_is_told() {
     let (node, workload) = (Namespace::new("node"), Namespace::new("wl"));
     let wanted = attachment("cali00000000001", &["10.65.0.2"]);

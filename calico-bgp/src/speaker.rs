@@ -33,6 +33,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use calico_model::Cidr;
@@ -162,6 +163,8 @@ pub struct Speaker {
     feeds: Feeds,
     deferral: Option<Deferral>,
     asked: Asked,
+    /// Which next hops keep destinations from being reached, while that is known.
+    unreached: OnceLock<Arc<BTreeSet<IpAddr>>>,
     choice_changed: bool,
     next_round: Instant,
     deadlines: BTreeSet<(Instant, PeerId)>,
@@ -194,6 +197,7 @@ impl Speaker {
             feeds: Feeds::default(),
             deferral,
             asked: Asked::default(),
+            unreached: OnceLock::new(),
             choice_changed: false,
             next_round: now,
             deadlines: BTreeSet::new(),

@@ -30,7 +30,7 @@ pub(super) enum Command {
     Status(oneshot::Sender<Vec<PeerStatus>>),
     Routes(oneshot::Sender<Vec<RouteStatus>>),
     RoutesTo(Cidr, oneshot::Sender<Vec<RouteStatus>>),
-    Unreached(oneshot::Sender<BTreeSet<IpAddr>>),
+    Unreached(oneshot::Sender<Arc<BTreeSet<IpAddr>>>),
     Learned(oneshot::Sender<watch::Receiver<Option<Arc<LearnedRoutes>>>>),
     Reset(IpAddr, String),
     Refresh(IpAddr),
@@ -138,7 +138,7 @@ impl Handle {
     ///
     /// # Errors
     /// [`Gone`] when the speaker has ended.
-    pub async fn unreached(&self) -> Result<BTreeSet<IpAddr>, Gone> {
+    pub async fn unreached(&self) -> Result<Arc<BTreeSet<IpAddr>>, Gone> {
         let (answer, answered) = oneshot::channel();
         self.tell(Command::Unreached(answer)).await?;
         answered.await.map_err(|_| Gone)

@@ -315,6 +315,7 @@ impl Speaker {
         }
         self.feed_change(path.0, Nlri { prefix, path_id: path.1 });
         self.asked.changed(prefix.cidr());
+        self.forget_unreached(prefix, &effect);
         self.choice_changed |= effect.choice != Choice::SameOfMore;
         if let Some(detail) = detail {
             A::changes(&mut self.journal).note(prefix, path, effect, detail);

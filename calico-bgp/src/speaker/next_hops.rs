@@ -45,6 +45,11 @@ impl Asked {
         !self.due.is_empty()
     }
 
+    /// Reports whether there are next hops that the machine's own routes do not lead to.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
     /// Notes that a path to a destination came or went.
     pub(super) fn changed(&mut self, destination: Cidr) {
         if !self.lost.is_empty() {
@@ -129,6 +134,7 @@ impl Speaker {
         if changed.is_empty() {
             return;
         }
+        self.unreached.take();
         let change = |tables: &mut Tables| {
             let (before, touched) = tables.set_next_hops(next_hops, &changed);
             (Former::Sources(before), touched)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use calico_model::{AsNumber, Cidr, Family, LearnedRoute, LearnedRoutes, RouterId};
@@ -15,7 +16,7 @@ use super::peer::Peer;
 use crate::bfd::Change;
 use crate::decision::{self, Reason};
 use crate::family::PerFamily;
-use crate::rib::{Path, PeerId, Tabled};
+use crate::rib::{Choice, Effect, Path, PeerId, Tabled};
 use crate::session::{Negotiated, Peering, State};
 use crate::wire::{self, Attributes};
 
@@ -161,14 +162,34 @@ impl Speaker {
 
     /// Returns the next hops of the destinations to which no path is chosen, because none of them can be reached; none while
     /// a recovering speaker has not heard all that may lead to them.
+    /// The same value as long as nothing of that changes: the tables are looked at again only where a path came or went that has
+    /// to do with it.
     #[must_use]
-    pub fn unreached(&self) -> BTreeSet<IpAddr> {
-        let mut unreached = BTreeSet::new();
-        if self.deferral.is_none() && !self.tables.sources.next_hops.all_reached() {
-            self.add_unreached::<std::net::Ipv4Addr>(&mut unreached);
-            self.add_unreached::<std::net::Ipv6Addr>(&mut unreached);
+    pub fn unreached(&self) -> Arc<BTreeSet<IpAddr>> {
+        if self.deferral.is_some() {
+            return Arc::default();
         }
-        unreached
+        Arc::clone(self.unreached.get_or_init(|| {
+            let mut unreached = BTreeSet::new();
+            if !self.tables.sources.next_hops.all_reached() {
+                self.add_unreached::<std::net::Ipv4Addr>(&mut unreached);
+                self.add_unreached::<std::net::Ipv6Addr>(&mut unreached);
+            }
+            Arc::new(unreached)
+        }))
+    }
+
+    /// Forgets which next hops are [unreached](Self::unreached) where a path that came or went may make a difference: one to a
+    /// destination to which none was chosen before, or is now.
+    pub(super) fn forget_unreached<A: Tabled>(&mut self, prefix: wire::Prefix<A>, effect: &Effect) {
+        if self.unreached.get().is_none() || !self.asked.has_lost() {
+            return;
+        }
+        let before = if let Choice::Changed { before } = &effect.choice { before.as_ref() } else { None };
+        let after = A::table(&self.tables.rib).best(prefix);
+        if before.into_iter().chain(after).any(|best| !self.tables.sources.reaches(best)) {
+            self.unreached.take();
+        }
     }
 
     fn add_unreached<A: Tabled>(&self, unreached: &mut BTreeSet<IpAddr>) {

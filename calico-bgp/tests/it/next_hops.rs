@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use calico_bgp::decision::{NextHop, NextHops, Reachability, Reason};
@@ -277,6 +278,35 @@ fn another_address_of_ours_for_routes_of_the_other_family_is_told_at_once_on_the
     assert_eq!(world.speaker(B).status()[0].counters.established, 1);
 }
 
+/// The next hops of the destinations to which no path is chosen, by what is told of each path.
+fn unreached(world: &mut World) -> BTreeSet<IpAddr> {
+    let routes = world.speaker(MIDDLE).routes();
+    let chosen: BTreeSet<_> =
+        routes.iter().filter(|route| route.lost_to.is_none()).map(|route| route.prefix).collect();
+    let without = routes.iter().filter(|route| !chosen.contains(&route.prefix));
+    without.map(|route| route.attributes.next_hop).collect()
+}
+
+#[test]
+fn which_next_hops_are_out_of_reach_is_found_again_only_after_a_change_that_may_matter() {
+    let mut world = world();
+    on_link(&mut world, &[A]);
+    originate(&mut world, A, &[]);
+    originate(&mut world, B, &[("10.7.0.0/16", FAR)]);
+    let found = world.speaker(MIDDLE).unreached();
+    assert_eq!(*found, [ip(FAR)].into());
+    for routes in [&[("10.8.0.0/16", A)][..], &[("10.8.0.0/16", A), (BLOCK, A)], &[]] {
+        originate(&mut world, A, routes);
+        assert!(Arc::ptr_eq(&found, &world.speaker(MIDDLE).unreached()), "{routes:?}");
+    }
+    originate(&mut world, B, &[("10.7.0.0/16", FAR), ("10.8.0.0/16", FARTHER)]);
+    assert_eq!(*world.speaker(MIDDLE).unreached(), [ip(FAR), ip(FARTHER)].into());
+    originate(&mut world, A, &[("10.7.0.0/16", A)]);
+    assert_eq!(*world.speaker(MIDDLE).unreached(), [ip(FARTHER)].into());
+    originate(&mut world, B, &[]);
+    assert_eq!(*world.speaker(MIDDLE).unreached(), BTreeSet::new());
+}
+
 /// Whatever comes and goes, what is known of next hops is what it would be if all were asked about now.
 #[test]
 fn asked_as_it_changes_is_the_same_as_asked_at_once() {
@@ -307,6 +337,7 @@ fn asked_as_it_changes_is_the_same_as_asked_at_once() {
                 let learned = [MIDDLE, C, D].map(|at| world.learned_text(at));
                 (learned, heard(world), world.speaker(MIDDLE).routes())
             };
+            assert_eq!(*world.speaker(MIDDLE).unreached(), unreached(&mut world), "seed {seed}, turn {turn}");
             let before = state(&mut world);
             on_link(&mut world, &near);
             assert_eq!(state(&mut world), before, "seed {seed}, turn {turn}");

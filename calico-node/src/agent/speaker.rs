@@ -199,7 +199,7 @@ impl Speaker {
     pub(crate) async fn problems(&self) -> BTreeSet<String> {
         let Some(running) = &self.running else { return BTreeSet::new() };
         let unreached = running.handle.unreached().await.unwrap_or_default();
-        unreached.into_iter().map(|hop| Waiting::Unreachable(hop).to_string()).collect()
+        unreached.iter().map(|hop| Waiting::Unreachable(*hop).to_string()).collect()
     }
 
     pub(crate) async fn status(&self) -> Option<BgpStatus> {

@@ -376,6 +376,11 @@ impl Program {
         }
     }
 
+    /// Reports whether attributes may be what a change of this program has made of others.
+    pub(crate) fn may_have_changed(&self, attributes: &Attributes) -> bool {
+        self.changes.iter().any(|operations| bears(attributes, operations))
+    }
+
     fn add_change(&mut self, operations: Vec<Operation>) -> ChangeId {
         if operations.is_empty() {
             return ChangeId::NONE;
@@ -386,6 +391,20 @@ impl Program {
         });
         ChangeId(at as u32 + 1)
     }
+}
+
+/// Reports whether attributes are such as these steps leave behind.
+fn bears(attributes: &Attributes, operations: &[Operation]) -> bool {
+    let (mut preference, mut first) = (attributes.local_pref, attributes.as_path.neighbor());
+    let mut carried = true;
+    for operation in operations {
+        match operation {
+            Operation::AddCommunities(added) => carried &= added.iter().all(|one| attributes.carries(*one)),
+            Operation::Prepend(numbers) => first = numbers.first().map(|number| number.get()).or(first),
+            Operation::SetLocalPref(set) => preference = Some(*set),
+        }
+    }
+    carried && preference == attributes.local_pref && first == attributes.as_path.neighbor()
 }
 
 /// The metric that a route's LOCAL_PREF stands for.

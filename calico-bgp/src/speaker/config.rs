@@ -153,6 +153,11 @@ impl Exchange {
         matches!(self, Self::Filtered(policy) if policy.program().is_closed())
     }
 
+    /// Reports whether attributes may be what this has made of others.
+    pub(crate) fn may_have_changed(&self, attributes: &Attributes) -> bool {
+        matches!(self, Self::Filtered(policy) if policy.program().may_have_changed(attributes))
+    }
+
     /// Changes the attributes of a route that passes.
     pub(crate) fn apply(&self, change: ChangeId, attributes: &mut Attributes) {
         if let Self::Filtered(policy) = self {

@@ -43,7 +43,9 @@ impl Speaker {
         }
     }
 
-    /// Drops the paths of a peer that were taken under the settings it had, and are not under those it has.
+    /// Drops the paths of a peer that were taken under the settings it had, and are not under those it has. A path that a rule
+    /// may have changed is not put to the rules: they are for what the peer said, which is not kept. It stays until the peer
+    /// tells it again.
     fn judge(&mut self, id: PeerId, before: &PeerConfig) {
         self.judge_of::<Ipv4Addr>(id, before);
         self.judge_of::<Ipv6Addr>(id, before);
@@ -58,6 +60,7 @@ impl Speaker {
             let route =
                 || Route { prefix: prefix.cidr(), attributes: attributes.into(), teller: Teller::Peer };
             config.import.decide(config.peering(), route, &self.tables.own) == Verdict::LeaveOut
+                && !before.import.may_have_changed(&attributes.attributes())
                 || by_attributes && self.refusal(peer, config, &attributes.attributes()).is_some()
         };
         let goes = |prefix, path: &&Path| {

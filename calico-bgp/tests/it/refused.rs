@@ -6,7 +6,10 @@ use calico_bgp::speaker::Exchange;
 use calico_bgp::wire::open::Feature;
 use calico_bgp::wire::{self, MessageType, Refresh};
 use calico_model::name::Name;
-use calico_model::resource::{BgpPeer, Node, NodeBgp, Object};
+use calico_model::resource::filter::{
+    FilterAction, FilterOperation, FilterRule, MatchOperator, PrependAsPath, SetPriority,
+};
+use calico_model::resource::{BgpFilter, BgpPeer, Node, NodeBgp, Object};
 use calico_model::snapshot::Snapshot;
 use calico_model::{AsNumber, Family};
 
@@ -123,6 +126,54 @@ fn another_address_of_ours_takes_the_routes_that_lead_to_it_and_has_those_to_the
             assert_eq!(rig.speaker.status()[1].counters.established, 1);
         } else {
             assert_eq!(rig.notification(router).map(|why| why.kind()), Some((6, 4)));
+        }
+    }
+}
+
+/// What a rule has changed no longer looks as the rule found it: it is not to be taken for something that no rule took.
+#[test]
+fn what_a_rule_has_let_in_changed_stays_whatever_becomes_ours() {
+    let prepend = PrependAsPath { prefix: vec![AsNumber::new(65099).unwrap()] };
+    let nothing = FilterOperation { add_community: None, prepend_as_path: None, set_priority: None };
+    let prepend = FilterOperation { prepend_as_path: Some(prepend), ..nothing.clone() };
+    let prefer = FilterOperation { set_priority: Some(SetPriority { value: 7 }), ..nothing };
+    for operations in [vec![prepend.clone()], vec![prefer, prepend]] {
+        for (restarts, features) in [(false, &[][..]), (false, &[Feature::RouteRefresh][..]), (true, &[][..])] {
+            let mut snapshot = cluster();
+            let rule = FilterRule {
+                cidr: Some("10.9.0.7/32".parse().unwrap()),
+                match_operator: Some(MatchOperator::Equal),
+                as_path_prefix: vec![AsNumber::new(65066).unwrap()],
+                operations: operations.clone(),
+                ..FilterRule::new(FilterAction::Accept)
+            };
+            let filter = BgpFilter {
+                import_v4: vec![rule],
+                export_v4: Vec::new(),
+                import_v6: Vec::new(),
+                export_v6: Vec::new(),
+            };
+            snapshot.insert(Object::new(name("filter"), filter));
+            let router = BgpPeer {
+                peer_ip: Some(EVIL.parse().unwrap()),
+                as_number: AsNumber::new(65066),
+                filters: vec![name("filter")],
+                ..BgpPeer::new()
+            };
+            snapshot.insert(Object::new(name("router"), router));
+            let mut rig = Rig::new();
+            rig.change(EVIL, |peer| peer.import = import(&snapshot));
+            let router = establish_with(&mut rig, restarts, features);
+            rig.receive(router, &update(&good_attributes(65066), &[32, 10, 9, 0, 7, 32, 10, 9, 0, 8]));
+            assert_eq!(held(&rig), ["10.9.0.7/32", "10.9.0.8/32"]);
+            if restarts {
+                rig.speaker.closed(router, "gone".to_owned(), rig.now);
+                assert_ne!(rig.state(EVIL), State::Established);
+            }
+            put_node(&mut snapshot, "node2", "10.9.0.7/24");
+            put_node(&mut snapshot, "node3", "10.9.0.8/24");
+            rig.change(EVIL, |peer| peer.import = import(&snapshot));
+            assert_eq!(held(&rig), ["10.9.0.7/32"], "the rule takes the one, and no rule the other");
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct SpeakerConfig {
     /// How long a recovering speaker waits for peers that do not even connect: a peer that is down must not hold up
     /// the others.
     pub deferral_unreached: Duration,
-    /// The LOCAL_PREF given to routes from other ASes.
+    /// The LOCAL_PREF given to routes that are told without one, as those from other ASes are.
     pub default_local_pref: u32,
     /// The shortest time between two rounds of telling changes; the first change is told at once. Every thousand
     /// established peers add 25 ms, because a round costs as much as it has peers to write to.
@@ -281,7 +281,7 @@ pub struct PeerConfig {
     pub allow_own_as: u8,
     /// Communities put on every route told to it.
     pub add_communities: Vec<Community>,
-    /// The LOCAL_PREF of routes that it tells without one, because it is in another AS; without it the speaker's.
+    /// The LOCAL_PREF of routes that it tells without one, as it does from another AS; without it the speaker's.
     pub default_local_pref: Option<u32>,
     /// Which of its routes are taken.
     pub import: Exchange,

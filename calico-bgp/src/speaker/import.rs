@@ -170,20 +170,23 @@ impl Speaker {
         }
     }
 
-    /// Puts on a route what is ours to say of one from another AS.
+    /// Puts on a route what is ours to say of one from another AS, and a LOCAL_PREF where a peer of the own AS owed it (RFC
+    /// 4271 section 5.1.5), so that what others are told is what the route was chosen by.
     fn complete(&self, id: PeerId, attributes: &mut Attributes) {
-        let peer = self.peers.get(&id).filter(|peer| peer.config.peering() == Peering::External);
-        if let Some(peer) = peer {
-            let leaving = attributes.has_community(GRACEFUL_SHUTDOWN);
-            let usual = peer.config.default_local_pref.unwrap_or(self.config.default_local_pref);
-            attributes.local_pref = Some(if leaving { 0 } else { usual });
-            let from_above = [Role::Customer, Role::Peer, Role::RouteServerClient].map(Some);
-            if from_above.contains(&peer.config.role) {
-                let asn = peer.config.remote_as.get();
-                attributes.change_extra(|extra| {
-                    extra.only_to_customer.get_or_insert(asn);
-                });
-            }
+        let Some(config) = self.peers.get(&id).map(|peer| &peer.config) else { return };
+        let usual = config.default_local_pref.unwrap_or(self.config.default_local_pref);
+        if config.peering() == Peering::Internal {
+            attributes.local_pref.get_or_insert(usual);
+            return;
+        }
+        let leaving = attributes.has_community(GRACEFUL_SHUTDOWN);
+        attributes.local_pref = Some(if leaving { 0 } else { usual });
+        let from_above = [Role::Customer, Role::Peer, Role::RouteServerClient].map(Some);
+        if from_above.contains(&config.role) {
+            let asn = config.remote_as.get();
+            attributes.change_extra(|extra| {
+                extra.only_to_customer.get_or_insert(asn);
+            });
         }
     }
 

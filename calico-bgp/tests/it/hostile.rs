@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use calico_bgp::family::FamilySet;
-use calico_bgp::session::{ConnectionId, State};
-use calico_bgp::speaker::MaxPrefixes;
-use calico_bgp::wire::{self, MessageType, Notification, Open};
+use calico_bgp::session::{ConnectionId, Peering, State};
+use calico_bgp::speaker::{MaxPrefixes, Reflection};
+use calico_bgp::wire::{self, Dialect, MessageType, Notification, Open, Update};
 use calico_bgp::{Action, PeerConfig, Speaker};
 
 use crate::world::{asn, beginning, ip, settings};
@@ -249,6 +249,36 @@ fn a_prefix_that_no_packets_can_be_sent_to_is_left_out_and_the_others_are_taken(
     let good = [v6(&[], 0), v6(&[0xfd], 8), v6(&[0x20], 3), v6(&[], 127), v6(&[0xfe, 0xc0], 10)];
     let (held, refused, _) = told(&[], Some(&good.concat()));
     assert_eq!((held.len(), refused), (10, 0));
+}
+
+/// A peer of the own AS owes it (RFC 4271 section 5.1.5).
+#[test]
+fn a_route_that_came_without_a_preference_is_chosen_by_what_others_are_told() {
+    let mut rig = Rig::new();
+    for peer in [EVIL, GOOD] {
+        rig.change(peer, |peer| {
+            peer.remote_as = asn(65001);
+            peer.reflection = Reflection::Client;
+            peer.default_local_pref = Some(700);
+        });
+    }
+    let evil = rig.establish(EVIL, 65001);
+    let good = rig.establish(GOOD, 65001);
+    rig.receive(evil, &update(&good_attributes(65066), &[8, 20]));
+    let mut less = good_attributes(65066);
+    less[19] = 67;
+    less.extend_from_slice(&[0x40, 5, 4, 0, 0, 2, 0x58]);
+    rig.receive(good, &update(&less, &[8, 20]));
+    let learned = rig.speaker.learned().unwrap();
+    assert!(learned.values().all(|route| route.next_hops.contains(&ip(EVIL))), "700 is more than 600");
+    rig.now += std::time::Duration::from_secs(1);
+    rig.speaker.timeout(rig.now);
+    let told = rig.sent(good).into_iter().filter(|(kind, _)| *kind == MessageType::Update);
+    let preferences = told.filter_map(|(_, body)| {
+        let update = Update::decode(&body, &Dialect::plain(Peering::Internal)).unwrap();
+        update.attributes?.local_pref
+    });
+    assert_eq!(preferences.collect::<Vec<_>>(), [700]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Faults whose remedy depends on what else the message says.
 
+use std::net::Ipv6Addr;
+
 use super::*;
 
 /// The body of an UPDATE that withdraws 30.0.0.0/8, with these attributes and no announced IPv4 prefix.

@@ -138,7 +138,8 @@ fn what_a_rule_has_let_in_changed_stays_whatever_becomes_ours() {
     let prepend = FilterOperation { prepend_as_path: Some(prepend), ..nothing.clone() };
     let prefer = FilterOperation { set_priority: Some(SetPriority { value: 7 }), ..nothing };
     for operations in [vec![prepend.clone()], vec![prefer, prepend]] {
-        for (restarts, features) in [(false, &[][..]), (false, &[Feature::RouteRefresh][..]), (true, &[][..])] {
+        for (restarts, features) in [(false, &[][..]), (false, &[Feature::RouteRefresh][..]), (true, &[][..])]
+        {
             let mut snapshot = cluster();
             let rule = FilterRule {
                 cidr: Some("10.9.0.7/32".parse().unwrap()),

@@ -88,6 +88,8 @@ fn a_stand_alone_reflector_serves_the_nodes_whose_bgppeer_names_its_address() {
     lab.apply(MESH_OFF).unwrap();
     lab.end_agent("node1", Ending::Asked).unwrap();
     lab.exec("node1", "calico-node", &["cleanup"]).unwrap();
+    // A reflector takes the place of no node.
+    lab.calicoctl("node1", &["delete", "node", "node1"], "").unwrap();
     let host = lab.state().host("node1").unwrap().clone();
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &host.netns, env!("CARGO_BIN_EXE_calico-node"), "route-reflector"]);

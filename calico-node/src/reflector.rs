@@ -203,7 +203,8 @@ fn described(addresses: &[InterfaceAddr], cluster_id: RouterId, as_number: Optio
 /// it is there.
 async fn register(client: &Client, node: &NodeName, bgp: &NodeBgp) -> Result<(), StartupError> {
     let failed = |source| StartupError::Client { node: node.clone(), source };
-    let known = startup::stored(client, node).await.map_err(failed)?;
+    let (nodes, id) = (client.of::<Node>(), ObjectId::from(Name::from(node.clone())));
+    let known = nodes.find(&id).await.map_err(failed)?;
     if known.as_ref().is_some_and(|known| known.metadata.labels.get(STANDALONE_REFLECTOR).is_none()) {
         return Err(StartupError::NotReflector { node: node.clone() });
     }
@@ -214,12 +215,11 @@ async fn register(client: &Client, node: &NodeName, bgp: &NodeBgp) -> Result<(),
             let spec = Node { bgp: Some(bgp.clone()), ..Node::new() };
             let mut object = Object::new(Name::from(node.clone()), spec);
             object.metadata.labels = [(STANDALONE_REFLECTOR, "")].into_iter().collect();
-            client.of::<Node>().create(object).await.map(|_| ()).map_err(failed)
+            nodes.create(object).await.map(|_| ()).map_err(failed)
         }
         (false, Some(_)) => {
-            let id = ObjectId::from(Name::from(node.clone()));
             let write = |_: &mut _, node: &mut Node| node.bgp = Some(bgp.clone());
-            client.of::<Node>().modify(&id, write).await.map(|_| ()).map_err(failed)
+            nodes.modify(&id, write).await.map(|_| ()).map_err(failed)
         }
     }
 }
@@ -257,7 +257,10 @@ mod tests {
         client.of().create(Object::new(Name::from(node.clone()), Node::new())).await.unwrap();
         let refused = register(&client, &node, &bgp).await.unwrap_err();
         assert!(matches!(refused, StartupError::NotReflector { .. }), "{refused}");
-        assert_eq!(startup::stored(&client, &node).await.unwrap().unwrap().spec, Node::new());
+        assert_eq!(
+            client.of::<Node>().find(&Name::from(node.clone()).into()).await.unwrap().unwrap().spec,
+            Node::new()
+        );
 
         let moved = NodeBgp::at("172.16.6.2/24".parse().unwrap());
         client.ensure_initialized("v0.1.0", "0123456789abcdef0123456789abcdef").await.unwrap();
@@ -273,7 +276,7 @@ mod tests {
             let id = name.clone().into();
             client.of::<ClusterInformation>().modify(&id, write).await.unwrap();
             assert_eq!(register(&client, &other, bgp).await.is_ok(), told.is_some());
-            let stored = startup::stored(&client, &other).await.unwrap();
+            let stored = client.of::<Node>().find(&Name::from(other.clone()).into()).await.unwrap();
             assert_eq!(stored.and_then(|stored| stored.spec.bgp).as_ref(), told);
         }
     }

@@ -196,7 +196,8 @@ pub async fn register(
     check_pools(settings)?;
     check_port(client, settings, addrs).await?;
     if is_locked(client).await.map_err(failed)? {
-        if stored(client, &settings.node).await.map_err(failed)?.is_none() {
+        let id = Name::from(settings.node.clone()).into();
+        if client.of::<Node>().find(&id).await.map_err(failed)?.is_none() {
             return Err(StartupError::Locked { node: settings.node.clone() });
         }
         tracing::warn!(
@@ -219,20 +220,8 @@ pub async fn register(
 /// Reads whether the datastore is locked.
 pub(crate) async fn is_locked(client: &Client) -> Result<bool, ClientError> {
     let cluster = ClusterInformation::NAME.parse::<Name>().expect("a constant name");
-    match client.of::<ClusterInformation>().get(&cluster.into()).await {
-        Ok(cluster) => Ok(cluster.spec.datastore_ready == Some(false)),
-        Err(ClientError::NotFound { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Reads a Node, if there is one.
-pub(crate) async fn stored(client: &Client, node: &NodeName) -> Result<Option<Object<Node>>, ClientError> {
-    match client.of::<Node>().get(&Name::from(node.clone()).into()).await {
-        Ok(stored) => Ok(Some(stored)),
-        Err(ClientError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
+    let cluster = client.of::<ClusterInformation>().find(&cluster.into()).await?;
+    Ok(cluster.is_some_and(|cluster| cluster.spec.datastore_ready == Some(false)))
 }
 
 /// Checks the pools that would be made; the network of an IPv6 pool that names none is not known yet, and always sound.
@@ -268,11 +257,11 @@ async fn check_port(client: &Client, settings: &Settings, addrs: &[HostAddr]) ->
 async fn configured_port(client: &Client, settings: &Settings) -> Result<Option<u16>, StartupError> {
     let cluster = BgpConfiguration::DEFAULT.parse::<Name>().expect("a constant name");
     for name in node_configuration_name(&settings.node).ok().into_iter().chain([cluster]) {
-        match client.of::<BgpConfiguration>().get(&name.clone().into()).await {
-            Ok(configuration) if configuration.spec.listen_port.is_some() => {
+        match client.of::<BgpConfiguration>().find(&name.clone().into()).await {
+            Ok(Some(configuration)) if configuration.spec.listen_port.is_some() => {
                 return Ok(configuration.spec.listen_port);
             }
-            Ok(_) | Err(ClientError::NotFound { .. }) => {}
+            Ok(_) => {}
             // It counts as absent until it is mended, for all that the agent does; the agent's status tells of it.
             Err(error @ (ClientError::Invalid(_) | ClientError::Corrupt { .. })) => {
                 tracing::warn!(%name, error = %with_causes(&error), "the BGPConfiguration is left out of account");

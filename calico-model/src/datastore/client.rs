@@ -235,11 +235,18 @@ impl Client {
     /// # Errors
     /// [`ClientError::NotFound`], [`ClientError::Corrupt`] when what is stored is no resource, or the store's failure.
     pub async fn get(&self, key: &ResourceKey) -> Result<Document, ClientError> {
+        self.find(key).await?.ok_or_else(|| ClientError::NotFound { key: key.clone() })
+    }
+
+    /// Reads a resource, if there is one.
+    ///
+    /// # Errors
+    /// As [`Client::get`], but for [`ClientError::NotFound`].
+    pub async fn find(&self, key: &ResourceKey) -> Result<Option<Document>, ClientError> {
         if is_built_in(key) {
-            return Ok(built_in_profile());
+            return Ok(Some(built_in_profile()));
         }
-        let stored = Stored::of(self.store.as_ref(), key).await?.document(key)?;
-        stored.ok_or_else(|| ClientError::NotFound { key: key.clone() })
+        Stored::of(self.store.as_ref(), key).await?.document(key)
     }
 
     /// Reads all resources of a kind, of one namespace or of all. The built-in profile is among the profiles.
@@ -265,9 +272,8 @@ impl Client {
         if kind == Kind::IpamConfiguration {
             let key = ipam_configuration();
             items.retain(|document| document.key().as_ref() != Some(&key));
-            match self.get(&key).await {
-                Ok(document) => items.push(document),
-                Err(ClientError::NotFound { .. }) => {}
+            match self.find(&key).await {
+                Ok(document) => items.extend(document),
                 Err(ClientError::Corrupt { key, source }) => corrupt = vec![(key, source)],
                 Err(error) => return Err(error),
             }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calico_model::datastore::client::{Client, ClientError};
+use calico_model::datastore::client::Client;
 use calico_model::resource::{
     ClusterInformation, FelixConfiguration, Kind, Object, ObjectId, ResourceKey, WorkloadEndpoint,
 };
@@ -144,11 +144,11 @@ impl<'a> Plugin<'a> {
 
     async fn readiness(&self, client: &Client) -> Result<Readiness, CniError> {
         let name: Name = ClusterInformation::NAME.parse().expect("a constant name");
-        match client.of::<ClusterInformation>().get(&ObjectId::from(name)).await {
-            Ok(information) if information.spec.datastore_ready == Some(true) => Ok(Readiness::Ready),
-            Ok(_) => Ok(Readiness::Locked),
-            Err(ClientError::NotFound { .. }) => Ok(Readiness::Unset),
-            Err(error) => Err(CniError::datastore("read ClusterInformation(default)", error)),
+        let found = client.of::<ClusterInformation>().find(&ObjectId::from(name)).await;
+        match found.map_err(|error| CniError::datastore("read ClusterInformation(default)", error))? {
+            Some(information) if information.spec.datastore_ready == Some(true) => Ok(Readiness::Ready),
+            Some(_) => Ok(Readiness::Locked),
+            None => Ok(Readiness::Unset),
         }
     }
 
@@ -217,9 +217,6 @@ pub(super) async fn stored_endpoint(
     client: &Client,
     identity: &Identity,
 ) -> Result<Option<Object<WorkloadEndpoint>>, CniError> {
-    match client.of::<WorkloadEndpoint>().get(&identity.id()).await {
-        Ok(endpoint) => Ok(Some(endpoint)),
-        Err(ClientError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(CniError::datastore(format!("read WorkloadEndpoint({})", identity.id()), error)),
-    }
+    let found = client.of::<WorkloadEndpoint>().find(&identity.id()).await;
+    found.map_err(|error| CniError::datastore(format!("read WorkloadEndpoint({})", identity.id()), error))
 }

@@ -100,6 +100,14 @@ impl<'c, S: Spec> Typed<'c, S> {
         object_of(&self.client.get(&key::<S>(id)).await?)
     }
 
+    /// Reads an object, if there is one.
+    ///
+    /// # Errors
+    /// As [`Typed::get`], but for [`ClientError::NotFound`].
+    pub async fn find(&self, id: &ObjectId) -> Result<Option<Object<S>>, ClientError> {
+        self.client.find(&key::<S>(id)).await?.as_ref().map(object_of).transpose()
+    }
+
     /// Reads all objects of one namespace, or of all.
     ///
     /// # Errors

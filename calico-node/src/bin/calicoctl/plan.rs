@@ -138,11 +138,7 @@ async fn change(
     }
     document.check_input()?;
     let key = document.key().context("it has no name")?;
-    let was = match copy.client.get(&key).await {
-        Ok(was) => Some(was),
-        Err(ClientError::NotFound { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let was = copy.client.find(&key).await?;
     // The copy counts its revisions itself.
     if let Some(asked) = document.metadata("resourceVersion")
         && was.is_some()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use calico_model::datastore::client::{Client, ClientError};
+use calico_model::datastore::client::Client;
 use calico_model::resource::{ClusterInformation, Document, Kind, Object, ObjectId, ResourceKey, Scope};
 use calico_model::{Datastore, Name, Namespace, NodeName, Snapshot, Update};
 use calico_node::config::DatastoreConfig;
@@ -62,11 +62,7 @@ impl Session {
     /// Returns what the cluster says of itself, when it was initialised.
     pub async fn cluster(&self) -> anyhow::Result<Option<Object<ClusterInformation>>> {
         let information = key(Kind::ClusterInformation, ClusterInformation::NAME, None)?;
-        match self.client.of::<ClusterInformation>().get(&information.id).await {
-            Ok(cluster) => Ok(Some(cluster)),
-            Err(ClientError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.client.of::<ClusterInformation>().find(&information.id).await?)
     }
 
     /// Reports whether agents and plugins were told to leave the datastore alone.

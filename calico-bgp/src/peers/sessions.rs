@@ -62,7 +62,7 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
     for session in asked {
         match wanted.entry(session.config.address) {
             Entry::Vacant(free) => drop(free.insert(session)),
-            Entry::Occupied(kept) => problems.extend(kept.get().displaces(&session)),
+            Entry::Occupied(kept) => problems.extend(kept.get().displaces(&session, kept.key())),
         }
     }
     let mut ranges: BTreeMap<Cidr, (u32, Wanted<'_>)> = BTreeMap::new();
@@ -70,7 +70,7 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
         let Some((network, limit, session)) = here.range(peer) else { continue };
         match ranges.entry(network) {
             Entry::Vacant(free) => drop(free.insert((limit, session))),
-            Entry::Occupied(kept) => problems.extend(kept.get().1.displaces(&session)),
+            Entry::Occupied(kept) => problems.extend(kept.get().1.displaces(&session, kept.key())),
         }
     }
     let mut policies = Policies::new(snapshot, local, configuration);
@@ -137,18 +137,14 @@ struct Wanted<'s> {
 impl Wanted<'_> {
     /// Says what is lost by it that another session with the same peer is not opened, if that is something a BGPPeer says
     /// of this node.
-    fn displaces(&self, other: &Wanted<'_>) -> Option<Problem> {
+    fn displaces(&self, other: &Wanted<'_>, peer: &impl ToString) -> Option<Problem> {
         let (kept, left_out) = (self.by?, other.by?);
         let renamed = PeerConfig { name: other.config.name.clone(), ..self.config.clone() };
         let is_same = (renamed == other.config)
             && (self.password, self.filters, self.standing)
                 == (other.password, other.filters, other.standing);
-        let peer = match other.config.name.strip_prefix("Dynamic_") {
-            Some(network) => network.to_owned(),
-            None => other.config.address.to_string(),
-        };
         (kept != left_out && !is_same).then(|| Problem::Twice {
-            peer,
+            peer: peer.to_string(),
             kept: kept.clone(),
             left_out: left_out.clone(),
         })

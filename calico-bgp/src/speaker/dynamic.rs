@@ -19,7 +19,8 @@ const NUMBERS: u32 = 1 << 30;
 
 impl Speaker {
     /// Makes these the prefixes from which peers may come unannounced. Peers that are here by a prefix that is no longer
-    /// among them, or that nobody may come from any more, are removed; the others get its settings, and are reset only when the change needs it.
+    /// among them, or that nobody may come from any more, are removed; the others get its settings, and are reset only
+    /// when the change needs it.
     pub fn set_dynamic_peers(&mut self, ranges: Vec<DynamicPeers>, now: Instant) {
         self.dynamic = ranges;
         for (address, id) in self.by_address.clone() {

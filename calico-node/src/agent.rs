@@ -86,12 +86,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let Options { settings, paths, store, datastore, server } = options;
     let report = Report::new(&settings.node, datastore);
     let (status, newest) = watch::channel(report.status());
-    let speaker = Speaker::default();
+    let seed = seed(&settings.node);
+    let speaker = Speaker::new(seed);
     let requests =
         Requests::spawn(settings.node.clone(), Arc::clone(&store), newest.clone(), speaker.handles());
     let serving = tokio::spawn(server.serve(newest, speaker.handles()));
     let client = Client::new(Arc::clone(&store), crate::stamp::stamp);
-    let seed = seed(&settings.node);
     let interfaces = Interfaces::spawn(settings.node.clone(), client.clone(), seed);
     let tunnels = tunnel::spawn(settings.node.clone(), client, Arc::clone(&store), seed);
     let followed = vec![Kind::all_prefix(), all_blocks_prefix()];

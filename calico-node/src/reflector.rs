@@ -85,7 +85,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let seed = crate::agent::seed(&node);
     let mut reflector = Reflector {
         snapshot: Snapshot::default(),
-        speaker: Speaker::default(),
+        speaker: Speaker::new(seed),
         secrets: SecretFiles::new(paths.secrets_dir()),
         report: Report::new(&node, datastore),
         concerns: Concerns::of(node.clone()),

@@ -11,6 +11,7 @@ use calico_bgp::peers::Plan;
 use calico_bgp::session::State;
 use calico_bgp::speaker::Extent;
 use calico_bgp::{PeerStatus, Start};
+use calico_model::datastore::Backoff;
 use calico_model::{Cidr, Family, LearnedRoutes};
 use calico_route::{Distance, Waiting, Ways};
 use futures_util::TryFutureExt;
@@ -26,7 +27,8 @@ pub(crate) enum News {
     Learned(Option<Arc<LearnedRoutes>>),
     /// Something that changes the status.
     Status,
-    /// It has ended by itself. The next [`Speaker::apply`] fails of that, and the one after it starts another.
+    /// It has ended by itself. The next [`Speaker::apply`] fails of that, and one after it starts another: soon, or later
+    /// each time where they do not live long.
     Ended,
 }
 
@@ -42,7 +44,6 @@ pub(crate) enum SpeakerError {
 }
 
 /// A speaker that runs, or none.
-#[derive(Default)]
 pub(crate) struct Speaker {
     running: Option<Running>,
     /// Whether one ran already: what it learned may be in the kernel.
@@ -51,10 +52,20 @@ pub(crate) struct Speaker {
     handles: watch::Sender<Option<Handle>>,
     /// Whether the last one ended by itself, and that is not told yet.
     has_ended: bool,
+    /// When the next one may start after that.
+    restart: Instant,
+    backoff: Backoff,
 }
+
+/// How long after its end a speaker is started again: at first, and at most.
+const RESTART: Duration = Duration::from_millis(500);
+const LATEST_RESTART: Duration = Duration::from_secs(60);
+/// What ends after this long ended of something else than the one before it.
+const LONG_LIFE: Duration = Duration::from_secs(60);
 
 struct Running {
     handle: Handle,
+    started: Instant,
     /// When it was last told something else to do, in seconds since 1970.
     reconfigured: u64,
     desired: Plan,
@@ -92,6 +103,18 @@ impl Pace {
 }
 
 impl Speaker {
+    /// None runs yet. The seed decides the jitter of what is started again.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            running: None,
+            has_run: false,
+            handles: watch::Sender::default(),
+            has_ended: false,
+            restart: crate::clock::now(),
+            backoff: Backoff::new(seed, RESTART, LATEST_RESTART),
+        }
+    }
+
     /// Returns whom to ask about the speaker, now and later.
     pub(crate) fn handles(&self) -> watch::Receiver<Option<Handle>> {
         self.handles.subscribe()
@@ -124,7 +147,7 @@ impl Speaker {
             }
             return Ok(());
         };
-        if has_ended {
+        if has_ended || (self.running.is_none() && crate::clock::now() < self.restart) {
             return Err(SpeakerError::Ended);
         }
         let mut current = match self.running.take() {
@@ -190,6 +213,11 @@ impl Speaker {
                 }
             }
         }
+        let now = crate::clock::now();
+        if running.started + LONG_LIFE <= now {
+            self.backoff.reset();
+        }
+        self.restart = now + self.backoff.pause();
         (self.running, self.has_ended) = (None, true);
         self.handles.send_replace(None);
         News::Ended
@@ -241,9 +269,10 @@ impl Running {
         let _ = handle.set_dynamic_peers(desired.dynamic.clone()).await;
         let _ = handle.set_peers(desired.peers.clone()).await;
         let _ = handle.set_stations(stations(desired)).await;
-        let pace = Pace::begin(crate::clock::now());
+        let started = crate::clock::now();
+        let pace = Pace::begin(started);
         let (reconfigured, desired) = (seconds(), desired.clone());
-        Ok(Self { handle, reconfigured, desired, host: None, learned, events, pace })
+        Ok(Self { handle, started, reconfigured, desired, host: None, learned, events, pace })
     }
 }
 
@@ -342,17 +371,26 @@ mod tests {
         snapshot.insert(Object::new("node1".parse().unwrap(), Node { bgp, ..Node::default() }));
         let mut desired = plan(&snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap();
         desired.listen.clear();
-        let mut speaker = Speaker::default();
+        let mut speaker = Speaker::new(7);
         speaker.apply(Some(desired.clone()), None, Start::Fresh).await.unwrap();
-        let handle = speaker.handles().borrow().clone().unwrap();
-        handle.shut_down("a fault").await.unwrap();
-        let ended = async { while !matches!(speaker.news().await, News::Ended) {} };
-        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("its end is noticed");
-        assert!(speaker.handles().borrow().is_none() && speaker.status().await.is_none());
-        let told = speaker.apply(Some(desired.clone()), None, Start::Fresh).await.unwrap_err();
-        assert!(matches!(told, SpeakerError::Ended), "{told}");
-        speaker.apply(Some(desired), None, Start::Fresh).await.unwrap();
-        assert!(speaker.status().await.is_some());
+        let mut pauses = Vec::new();
+        for _ in 0..3 {
+            let handle = speaker.handles().borrow().clone().unwrap();
+            handle.shut_down("a fault").await.unwrap();
+            let ended = async { while !matches!(speaker.news().await, News::Ended) {} };
+            tokio::time::timeout(Duration::from_secs(60), ended).await.expect("its end is noticed");
+            assert!(speaker.handles().borrow().is_none() && speaker.status().await.is_none());
+            let told = speaker.apply(Some(desired.clone()), None, Start::Fresh).await.unwrap_err();
+            assert!(matches!(told, SpeakerError::Ended), "{told}");
+            let ended = crate::clock::now();
+            while speaker.apply(Some(desired.clone()), None, Start::Fresh).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            pauses.push(age(ended));
+            assert!(speaker.status().await.is_some());
+        }
+        // One that ends again and again is left alone for longer each time: at most 0.5 s, and at least 1 s.
+        assert!(pauses[2] > Duration::from_millis(900), "{pauses:?}");
     }
 
     #[tokio::test]
@@ -373,7 +411,7 @@ mod tests {
         let mut desired = plan(&snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap();
         desired.listen.clear();
 
-        let mut speaker = Speaker::default();
+        let mut speaker = Speaker::new(7);
         for id in ["10.0.0.1", "10.0.0.2"] {
             desired.speaker.router_id = id.parse().unwrap();
             speaker.apply(Some(desired.clone()), None, Start::Fresh).await.unwrap();
@@ -398,14 +436,14 @@ mod tests {
         }
         let mut desired = plan(&snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap();
         desired.listen.clear();
-        let mut speaker = Speaker::default();
+        let mut speaker = Speaker::new(7);
         let mut chosen = Vec::new();
         for found in [Start::Fresh, Start::Fresh] {
             speaker.apply(Some(desired.clone()), None, found).await.unwrap();
             chosen.push(has_chosen(&speaker));
             speaker.apply(None, None, found).await.unwrap();
         }
-        let mut recovering = Speaker::default();
+        let mut recovering = Speaker::new(7);
         recovering.apply(Some(desired), None, Start::Recovering).await.unwrap();
         chosen.push(has_chosen(&recovering));
         assert_eq!(chosen, [true, false, false]);

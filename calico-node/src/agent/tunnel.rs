@@ -116,7 +116,7 @@ const UPKEEP: Duration = Duration::from_secs(600);
 
 /// Another try after a failure comes this late, and then twice as late each time up to the longest, unless something changes before.
 const RETRY: Duration = Duration::from_secs(5);
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Starts the keeper, which ends with the runtime.
 pub(super) fn spawn(node: NodeName, client: Client, store: Arc<dyn Datastore>, seed: u64) -> Tunnels {

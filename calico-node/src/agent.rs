@@ -134,11 +134,12 @@ pub(crate) fn seed(node: &NodeName) -> u64 {
     node.as_str().bytes().fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
-/// What status says of a datastore that is locked. Pure.
-pub(crate) fn lock_problem(snapshot: &Snapshot) -> Option<String> {
+/// What status says of a datastore that is locked, and of what in it cannot be understood, a line each. Pure.
+pub(crate) fn datastore_problems(snapshot: &Snapshot) -> impl Iterator<Item = String> {
     const LOCKED: &str = "the datastore is locked (datastoreReady of ClusterInformation is false): nothing is written to it, such as \
                           new addresses, until `calicoctl datastore migrate unlock`";
-    is_locked(snapshot).then(|| LOCKED.to_owned())
+    let locked = is_locked(snapshot).then(|| LOCKED.to_owned());
+    locked.into_iter().chain(snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")))
 }
 
 /// Whether the datastore is locked, as while it is migrated: nothing of it is to change then. Pure.
@@ -308,9 +309,7 @@ impl Agent {
         }
         // What an earlier speaker learned may still be so.
         let is_waited_for = matches!(self.learned, Learned::Unknown) && self.desired.bgp().is_some();
-        let mut problems: BTreeSet<String> = BTreeSet::new();
-        problems.extend(lock_problem(snapshot));
-        problems.extend(snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
+        let mut problems: BTreeSet<String> = datastore_problems(snapshot).collect();
         problems.extend(self.desired.routes().problems.iter().map(ToString::to_string));
         problems.extend(self.desired.bgp().iter().flat_map(|plan| &plan.problems).map(ToString::to_string));
         problems.extend(self.tunnels.problem());

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::agent::report::Report;
 use crate::agent::speaker::{News, Speaker};
-use crate::agent::{lock_problem, with_causes};
+use crate::agent::{datastore_problems, with_causes};
 use crate::clock;
 use crate::paths::Paths;
 use crate::secrets::SecretFiles;
@@ -171,9 +171,7 @@ impl Reflector {
             self.plan = peers::plan(&self.snapshot, &self.node, &secrets);
             self.known = secrets;
         }
-        let mut problems: BTreeSet<String> = BTreeSet::new();
-        problems.extend(lock_problem(&self.snapshot));
-        problems.extend(self.snapshot.invalid.iter().map(|(key, problem)| format!("{key}: {problem}")));
+        let mut problems: BTreeSet<String> = datastore_problems(&self.snapshot).collect();
         problems.extend(self.plan.iter().flat_map(|plan| &plan.problems).map(ToString::to_string));
         // No packet goes by way of it: whatever its clients hold from it is as good as before.
         let applied = self.speaker.apply(self.plan.clone(), None, Start::Recovering).await;

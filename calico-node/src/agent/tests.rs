@@ -35,6 +35,6 @@ fn status_tells_of_a_datastore_that_is_locked() {
             variant: String::new(),
         };
         snapshot.insert(Object::new(ClusterInformation::NAME.parse().unwrap(), cluster));
-        assert_eq!(lock_problem(&snapshot).is_some(), is_told, "{ready:?}");
+        assert_eq!(datastore_problems(&snapshot).count() == 1, is_told, "{ready:?}");
     }
 }

@@ -18,6 +18,9 @@ use crate::jitter::Jitter;
 /// The shortest interval of sending while a session is not up (RFC 5880 section 6.8.3).
 pub const SLOW: Duration = Duration::from_secs(1);
 
+/// The longest goodbye: how long a peer would wait for us is its own word, and what it holds here meanwhile is ours.
+const LONGEST_GOODBYE: Duration = Duration::from_secs(30);
+
 /// What a session learns of the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -153,14 +156,16 @@ impl Session {
 
     /// Ends the session because the operator wants so, which the other side must not take for a broken path. It is said at
     /// the pace that the other side knows for as long as it would wait for us, so that it is heard although packets get lost
-    /// (RFC 5880 section 6.8.16).
+    /// (RFC 5880 section 6.8.16), but for 30 s at most. Section 6.8.7 would have it said once a second, which most others
+    /// would hear once or not at all.
     pub fn disable(&mut self, now: Instant) {
         if self.state == State::AdminDown {
             return;
         }
         self.polling = false;
-        let needed = self.interval().unwrap_or_default() * u32::from(self.config.multiplier.get());
         self.state = State::AdminDown;
+        let needed = self.interval().unwrap_or_default() * u32::from(self.config.multiplier.get());
+        let needed = needed.min(LONGEST_GOODBYE);
         self.diagnostic = Diagnostic::AdminDown;
         self.over_at = Some(now + needed);
         self.send_at = Some(now);

@@ -247,6 +247,23 @@ fn an_end_that_watches_no_longer_is_heard_although_its_first_packets_are_lost() 
     assert_eq!(pair.changes, [(1, Change::HeldDown)]);
 }
 
+/// How long a goodbye takes is the other side's word, up to half a minute.
+#[test]
+fn a_goodbye_is_as_long_as_the_other_side_would_wait_but_never_holds_a_place_for_hours() {
+    let mut patient = heard(State::Up);
+    patient.required_min_rx = Duration::from_secs(4000);
+    let mut demanding = heard(State::Up);
+    demanding.mode = Mode::Demand;
+    for (last, least) in [(heard(State::Up), 900 * MS), (patient, 30_000 * MS), (demanding, 900 * MS)] {
+        let now = beginning();
+        let mut session = in_state(State::Up, now);
+        session.receive(&last, now);
+        session.disable(now);
+        assert!(!session.is_over(now + least - MS), "{last:?}");
+        assert!(session.is_over(now + least), "{last:?}");
+    }
+}
+
 #[test]
 fn a_peer_that_is_watched_anew_while_it_hears_that_it_is_not_comes_up_again() {
     let mut pair = Pair::new();

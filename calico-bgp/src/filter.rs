@@ -313,7 +313,7 @@ impl Program {
             {
                 let is_refused = old.refused.iter().all(|(network, ())| now.refused.covers(network));
                 // What a rule has changed can no longer be judged as it came.
-                if is_refused && self.changes.is_empty() { Turn::Less } else { Turn::Freed }
+                if is_refused && !self.changes_some() { Turn::Less } else { Turn::Freed }
             }
             _ => Turn::Other,
         }
@@ -374,6 +374,11 @@ impl Program {
                 Operation::SetLocalPref(preference) => attributes.local_pref = Some(*preference),
             }
         }
+    }
+
+    /// Reports whether some routes are changed by it.
+    pub(crate) fn changes_some(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     /// Reports whether attributes may be what a change of this program has made of others.

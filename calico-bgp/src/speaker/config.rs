@@ -153,6 +153,11 @@ impl Exchange {
         matches!(self, Self::Filtered(policy) if policy.program().is_closed())
     }
 
+    /// Reports whether some routes are changed by it.
+    fn changes_some(&self) -> bool {
+        matches!(self, Self::Filtered(policy) if policy.program().changes_some())
+    }
+
     /// Reports whether attributes may be what this has made of others.
     pub(crate) fn may_have_changed(&self, attributes: &Attributes) -> bool {
         matches!(self, Self::Filtered(policy) if policy.program().may_have_changed(attributes))
@@ -350,6 +355,8 @@ impl PeerConfig {
             (AsSets::Refuse, AsSets::Refuse) | (AsSets::Accept, AsSets::Accept) => Turn::Same,
         };
         let own_as = match new.allow_own_as.cmp(&self.allow_own_as) {
+            // A number that a rule has put there can no longer be told from one that the peer said.
+            Ordering::Less if self.import.changes_some() => Turn::Freed,
             Ordering::Less => Turn::Less,
             Ordering::Equal => Turn::Same,
             Ordering::Greater => Turn::Other,

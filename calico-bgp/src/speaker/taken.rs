@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Speaker;
 use super::config::PeerConfig;
 use super::feed::Fed;
+use super::import::Refusal;
 use crate::filter::{Route, Teller, Turn, Verdict};
 use crate::rib::{Path, PeerId};
 use crate::session::{Input, Output};
@@ -44,8 +45,8 @@ impl Speaker {
     }
 
     /// Drops the paths of a peer that were taken under the settings it had, and are not under those it has. A path that a rule
-    /// may have changed is not put to the rules: they are for what the peer said, which is not kept. It stays until the peer
-    /// tells it again.
+    /// may have changed is neither put to the rules nor searched for our AS number: both are for what the peer said, which is
+    /// not kept. It stays until the peer tells it again.
     fn judge(&mut self, id: PeerId, before: &PeerConfig) {
         self.judge_of::<Ipv4Addr>(id, before);
         self.judge_of::<Ipv6Addr>(id, before);
@@ -59,9 +60,15 @@ impl Speaker {
             let attributes = &*path.attributes;
             let route =
                 || Route { prefix: prefix.cidr(), attributes: attributes.into(), teller: Teller::Peer };
+            let may_be_changed = || before.import.may_have_changed(&attributes.attributes());
             config.import.decide(config.peering(), route, &self.tables.own) == Verdict::LeaveOut
-                && !before.import.may_have_changed(&attributes.attributes())
-                || by_attributes && self.refusal(peer, config, &attributes.attributes()).is_some()
+                && !may_be_changed()
+                || by_attributes
+                    && match self.refusal(peer, config, &attributes.attributes()) {
+                        // A rule may have put our number there.
+                        Some(Refusal::OwnAs(..)) => !may_be_changed(),
+                        refusal => refusal.is_some(),
+                    }
         };
         let goes = |prefix, path: &&Path| {
             path.peer() == id && is_refused(&peer.config, prefix, path) && !is_refused(before, prefix, path)

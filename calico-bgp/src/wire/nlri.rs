@@ -77,6 +77,8 @@ impl Address for Ipv4Addr {
     fn is_routable(self, len: u8) -> bool {
         match self.octets()[0] {
             0 => len < 8,
+            // What is reserved for future use has long come into use inside of data centres.
+            240..=255 => !self.is_broadcast(),
             first => first != 127 && first < 224,
         }
     }

@@ -178,3 +178,44 @@ fn what_a_rule_has_let_in_changed_stays_whatever_becomes_ours() {
         }
     }
 }
+
+/// A rule may put our own AS number into a path: where fewer of them are allowed, only what the peer said of it counts.
+#[test]
+fn our_number_that_a_rule_has_put_into_a_path_makes_no_loop_of_it_once_fewer_are_allowed() {
+    for (features, askable) in [(&[][..], false), (&[Feature::RouteRefresh][..], true)] {
+        let mut snapshot = cluster();
+        let prepend = PrependAsPath { prefix: vec![AsNumber::new(65001).unwrap()] };
+        let prepend =
+            FilterOperation { add_community: None, prepend_as_path: Some(prepend), set_priority: None };
+        let rule = FilterRule {
+            cidr: Some("10.9.0.7/32".parse().unwrap()),
+            match_operator: Some(MatchOperator::Equal),
+            operations: vec![prepend],
+            ..FilterRule::new(FilterAction::Accept)
+        };
+        let filter = BgpFilter {
+            import_v4: vec![rule],
+            export_v4: Vec::new(),
+            import_v6: Vec::new(),
+            export_v6: Vec::new(),
+        };
+        snapshot.insert(Object::new(name("filter"), filter));
+        let router = BgpPeer {
+            peer_ip: Some(EVIL.parse().unwrap()),
+            as_number: AsNumber::new(65066),
+            filters: vec![name("filter")],
+            ..BgpPeer::new()
+        };
+        snapshot.insert(Object::new(name("router"), router));
+        let mut rig = Rig::new();
+        rig.change(EVIL, |peer| {
+            assert_eq!(peer.local_as.to_string(), "65001");
+            (peer.import, peer.allow_own_as) = (import(&snapshot), 1);
+        });
+        let router = establish_with(&mut rig, false, features);
+        rig.receive(router, &update(&good_attributes(65066), &[32, 10, 9, 0, 7, 8, 20]));
+        rig.change(EVIL, |peer| peer.allow_own_as = 0);
+        assert_eq!(held(&rig), ["10.9.0.7/32", "20.0.0.0/8"]);
+        assert_eq!(questions(&mut rig, router), usize::from(askable), "what was not changed may hold it");
+    }
+}

@@ -89,11 +89,18 @@ async fn serve(
     let feed = Open { id: opened.await.ok()?, owner };
     loop {
         let (answer, answered) = oneshot::channel();
-        owner.upgrade()?.send(Command::Feed(feed.id, answer)).await.ok()?;
-        // The answer may take as long as nothing happens, and never comes when the feed was cut off.
+        let asking = owner.upgrade()?;
+        let answered = async {
+            asking.send(Command::Feed(feed.id, answer)).await.ok()?;
+            // Where a clone of it stayed, the speaker would not end with its last handle.
+            drop(asking);
+            Some(answered.await)
+        };
+        // The answer may take as long as nothing happens, and never comes when the feed was cut off. An owner that ends
+        // takes no more questions.
         let octets = tokio::select! {
             biased;
-            octets = answered => octets,
+            octets = answered => octets?,
             _ = &mut *ends => {
                 let goodbye = bmp::termination("the operator ends the feed");
                 let _unheard = tokio::time::timeout(GOODBYE, stream.write_all(&goodbye)).await;
@@ -177,6 +184,32 @@ mod tests {
         tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut held).await.unwrap();
         assert!(held.len() < portions * 64 * 1024);
         drop(owner);
+    }
+
+    #[tokio::test]
+    async fn a_station_hears_goodbye_from_an_owner_that_takes_no_more_questions() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let station = Station { address: listener.local_addr().unwrap(), name: "n1".to_owned() };
+        let stream = TcpStream::connect(station.address).await.unwrap();
+        let (mut hears, _) = listener.accept().await.unwrap();
+        let id = open_feed(&speaker()).await;
+        let (owner, mut asked) = mpsc::channel(1);
+        let (goes_on, mut ends) = oneshot::channel::<()>();
+        let answers = async {
+            let Some(Command::OpenFeed(_, answer)) = asked.recv().await else {
+                panic!("it asks for a feed first")
+            };
+            owner.send(Command::CloseFeed(id)).await.unwrap();
+            answer.send(id).unwrap();
+            tokio::task::yield_now().await;
+            drop(goes_on);
+        };
+        let weak = owner.downgrade();
+        let served = async { tokio::join!(serve(stream, &station, &weak, &mut ends, STALL), answers).0 };
+        assert_eq!(tokio::time::timeout(SOON, served).await, Ok(None));
+        let mut heard = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut hears, &mut heard).await.unwrap();
+        assert_eq!(heard, bmp::termination("the operator ends the feed"));
     }
 
     #[tokio::test]

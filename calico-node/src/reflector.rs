@@ -208,7 +208,12 @@ async fn register(client: &Client, node: &NodeName, bgp: &NodeBgp) -> Result<(),
     }
     match (startup::is_locked(client).await.map_err(failed)?, known) {
         (true, None) => Err(StartupError::Locked { node: node.clone() }),
-        (true, Some(_)) => Ok(()),
+        (true, Some(_)) => {
+            tracing::warn!(
+                "the datastore is locked: the reflector goes on as it is stored, and what its settings say counts after a restart"
+            );
+            Ok(())
+        }
         (false, None) => {
             let spec = Node { bgp: Some(bgp.clone()), ..Node::new() };
             let mut object = Object::new(Name::from(node.clone()), spec);

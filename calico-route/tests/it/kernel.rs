@@ -1,5 +1,6 @@
 //! Against the real kernel. `ip` and `bridge` are the second opinion.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 
 use calico_model::learned::LearnedRoutes;
@@ -385,18 +386,57 @@ async fn a_refusal_carries_the_kernels_own_words_and_stops_nothing_else() {
     contains(&machine.ip("route show"), "10.2.0.0/16 via 172.16.6.9");
 }
 
+/// Routes of other tables are others', whatever their protocol and device, also where we have the same destination.
 #[tokio::test]
 async fn a_clean_up_leaves_only_what_belongs_to_others() {
     let machine = machine();
-    let before = machine.ip("route show");
-    let desired = desired(&three_nodes());
+    machine.ip("address add 2001:db8::1/64 dev eth0 nodad");
+    for theirs in [
+        "route add 10.200.0.0/16 via 172.16.6.254 proto static",
+        "route add 10.9.0.0/16 via 172.16.6.254 table 100 proto 80",
+        "route add 192.168.1.0/26 via 172.16.6.254 metric 1024 table 100 proto 80",
+        "route add 192.168.0.1 dev cali1 table 100",
+        "route add blackhole 10.8.0.0/16 table 1000 proto 80",
+        "neigh add 172.16.6.99 lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
+        "-6 route add fd77::/64 via 2001:db8::fe proto static",
+        "-6 route add fd09::/64 via 2001:db8::fe table 100 proto 80",
+        "-6 route add fd00::200/122 via 2001:db8::fe metric 1024 table 100 proto 80",
+        "-6 route add fd00::101 dev cali1 table 100",
+        "-6 route add blackhole fd08::/64 table 1000 proto 80",
+        "neigh add 2001:db8::99 lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
+    ] {
+        machine.ip(theirs);
+    }
+    let lists = ["-4 route show table all", "-6 route show table all", "neigh show nud permanent"];
+    // The kernel's own come and go with the links' carrier.
+    let list = |list: &&str| machine.ip(list).lines().map(str::to_owned).collect::<Vec<_>>();
+    let shown = || -> BTreeSet<String> {
+        lists.iter().flat_map(list).filter(|line| !line.contains("proto kernel")).collect()
+    };
+    let before = shown();
+    let desired = desired(&three_dual_nodes());
     let mut netlink = machine.connect();
     settle(&mut netlink, &desired).await;
+    let laid = shown();
+    assert_eq!(before.difference(&laid).collect::<Vec<_>>(), Vec::<&String>::new(), "after a pass");
+    let laid: String = laid.difference(&before).map(|line| format!("{line}\n")).collect();
+    for ours in [
+        "192.168.2.0/26 via 192.168.2.0 dev vxlan.calico proto 80",
+        "192.168.0.1 dev cali1 lladdr PERMANENT",
+        "fd00::101 dev cali1 proto 80",
+        "blackhole fd00::100/122 proto 80",
+        "fd00::200/122 via 2001:db8::2 dev eth0 proto 80",
+        "fd00::300/122 via fd00::300 dev vxlan-v6.calico proto 80",
+        "fd00::300 dev vxlan-v6.calico lladdr PERMANENT",
+        "fd00::101 dev cali1 lladdr PERMANENT",
+    ] {
+        contains(&laid, ours);
+    }
     let failed = netlink.cleanup(&desired.ownership).await.unwrap();
     assert!(failed.is_empty(), "{failed:?}");
-    assert_eq!(machine.ip("route show"), before);
-    assert!(!machine.ip("link show").contains("vxlan.calico"));
-    assert!(!machine.ip("neigh show dev cali1").contains("PERMANENT"));
+    assert_eq!(shown(), before);
+    let links = machine.ip("link show");
+    assert!(!links.contains("vxlan.calico") && !links.contains("vxlan-v6.calico"), "{links}");
 }
 
 #[tokio::test]

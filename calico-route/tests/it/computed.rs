@@ -8,7 +8,7 @@ use calico_model::{Cidr, Family, Snapshot};
 use calico_route::actual::{Ipv6, LinkState};
 use calico_route::device::{Mtu, ipip_device, vxlan_device};
 use calico_route::fake::FakeKernel;
-use calico_route::route::{Class, NextHop, Reach, Route, RouteKey, Target};
+use calico_route::route::{Class, Form, Installed, NextHop, Reach, Route, RouteKey, Target};
 use calico_route::{Change, Desired, Problem, Waits, compute, diff, plan};
 
 use crate::cluster::{
@@ -180,6 +180,54 @@ fn a_borrowed_address_is_an_exception_in_every_node_but_its_own() {
     assert_eq!(desired.routes[&key("192.168.0.7/32")], tunnel("192.168.2.0"));
     assert!(!desired.routes.contains_key(&key("192.168.2.9/32")), "ours is a workload's route or none");
     assert_eq!(desired.routes[&key("192.168.0.0/26")].class, Class::Blackhole);
+}
+
+/// Where BGP is the source, the node that has a borrowed address announces it, and nobody takes it from the datastore.
+#[test]
+fn a_borrowed_address_that_bgp_tells_of_is_an_exception_in_its_block_and_in_our_own() {
+    let mut snapshot = three_dual_nodes();
+    for cidr in ["192.168.0.0/16", "fd00::/48"] {
+        pool(&mut snapshot, cidr, EncapMode::Never, EncapMode::Never);
+    }
+    node(&mut snapshot, "node3", "172.16.6.3/24", "192.168.2.0");
+    dual_stack(&mut snapshot, "node3", "2001:db8::3/64", "fd00::300");
+    let mut kernel = FakeKernel::default();
+    let eth0 = ["172.16.6.1/24", "2001:db8::1/64"].map(|addr| addr.parse().unwrap());
+    kernel.add_link(&"eth0".parse().unwrap(), &eth0);
+    kernel.add_link(&"cali1".parse().unwrap(), &[]);
+    let families = [
+        ["192.168.0.0/26", "192.168.0.7/32", "192.168.1.0/26", "192.168.1.5/32", "172.16.6.2", "172.16.6.3"],
+        ["fd00::100/122", "fd00::107/128", "fd00::200/122", "fd00::205/128", "2001:db8::2", "2001:db8::3"],
+    ];
+    let mut learned = LearnedRoutes::new();
+    for [own, lent, other, borrowed, owner, borrower] in families {
+        lend(&mut snapshot, own, 7, "node3");
+        lend(&mut snapshot, other, 5, "node3");
+        let desired = on_node1(&snapshot);
+        assert!(!desired.routes.contains_key(&key(lent)), "the datastore is not the source");
+        assert!(!desired.routes.contains_key(&key(borrowed)), "the datastore is not the source");
+        learn(&mut learned, other, &[owner]);
+        learn(&mut learned, borrowed, &[borrower]);
+        learn(&mut learned, lent, &[borrower]);
+    }
+    let desired = compute(&snapshot, &node_name("node1"), &learned);
+    assert_eq!(problems(&desired), Vec::<String>::new());
+    let changes = diff(&desired, &kernel.read(&desired.ownership));
+    assert!(kernel.apply(&changes).iter().all(Result::is_ok), "{changes:?}");
+    let laid = |prefix: &str| match &kernel.routes[&key(prefix)][..] {
+        [Installed { form: Form::Gateways(gateways), .. }] => {
+            gateways.iter().map(|gateway| format!("{} over {}", gateway.address, gateway.device)).collect()
+        }
+        [Installed { form: Form::Blackhole, .. }] => "dropped".to_owned(),
+        others => format!("{others:?}"),
+    };
+    for [own, lent, other, borrowed, owner, borrower] in families {
+        assert_eq!(desired.routes[&key(borrowed)], via(Class::Learned, borrower, Reach::Resolved));
+        assert_eq!(laid(borrowed), format!("{borrower} over eth0"));
+        assert_eq!(laid(other), format!("{owner} over eth0"));
+        assert_eq!(laid(lent), format!("{borrower} over eth0"), "it left our block");
+        assert_eq!(laid(own), "dropped", "the rest of our block did not");
+    }
 }
 
 #[test]

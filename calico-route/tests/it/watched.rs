@@ -65,17 +65,21 @@ async fn the_watch_follows_which_interfaces_are_workloads() {
     assert_eq!(event, Event::Changed([Subject::Settings].into()));
 }
 
-/// Has somebody write ten thousand routes as if they were ours.
-pub(crate) async fn strays(machine: &TestNamespace, desired: &Desired) {
-    let mut other = machine.connect();
-    other.read(&desired.ownership).await.unwrap();
+/// Routes to so many networks, as if they were ours.
+pub(crate) fn stray_routes(count: u32) -> Vec<Change> {
     let stray = |number: u32| {
         let addr = std::net::Ipv4Addr::from((10 << 24) + (number << 6));
         let key = RouteKey::main(Cidr::holding(addr.into(), 26).unwrap(), 1024);
         Change::AddRoute { key, form: Form::Blackhole }
     };
-    let strays: Vec<Change> = (0..10_000).map(stray).collect();
-    assert!(other.apply(&strays).await.iter().all(|outcome| outcome.result.is_ok()));
+    (0..count).map(stray).collect()
+}
+
+/// Has somebody write ten thousand routes as if they were ours.
+pub(crate) async fn strays(machine: &TestNamespace, desired: &Desired) {
+    let mut other = machine.connect();
+    other.read(&desired.ownership).await.unwrap();
+    assert!(other.apply(&stray_routes(10_000)).await.iter().all(|outcome| outcome.result.is_ok()));
 }
 
 /// Reports whether a change of these is told within a time; the kernel says more of its own accord, such as that a link has its

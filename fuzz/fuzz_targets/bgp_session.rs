@@ -9,7 +9,7 @@ use calico_bgp::family::{FamilySet, PerFamily};
 use calico_bgp::session::{ConnectionId, Initiation, State};
 use calico_bgp::speaker::{DynamicPeers, MaxPrefixes};
 use calico_bgp::wire::open::{AddPath, Feature, Forwarding, GracefulRestart, OnNotification, RestartState};
-use calico_bgp::wire::{self, Capabilities, HoldTime, Open};
+use calico_bgp::wire::{self, Capabilities, HoldTime, MAX_EXTENDED_MESSAGE, Open};
 use calico_bgp::{Action, PeerConfig, Speaker, SpeakerConfig};
 use calico_model::AsNumber;
 use libfuzzer_sys::fuzz_target;
@@ -181,6 +181,10 @@ impl Rig {
         assert_eq!(routes.iter().filter(theirs).count(), 1, "its route stays");
         assert!(status.len() <= 4, "dynamic peers are bounded");
         assert!(self.evil.len() < 100, "connections are bounded: {}", self.evil.len());
+        let begun: usize = status.iter().map(|peer| peer.octets_begun).sum();
+        assert!(begun <= 2 * MAX_EXTENDED_MESSAGE * (1 + self.evil.len()), "{begun} octets of messages that are not whole");
+        let held = self.speaker.octets_held();
+        assert!(held <= 1 << 20, "{held} octets that nobody takes");
     }
 }
 

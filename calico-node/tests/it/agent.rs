@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use calico_node::lab::{Ending, Lab, Programs, Stopwatch, Verdict};
 
+use crate::article::interface;
 use crate::lab::{up, up_with};
 
 const ONE_SUBNET: &str = "
@@ -67,6 +68,46 @@ fn routes_of_a_pool_without_encapsulation_are_learned_by_bgp_and_outlive_the_age
     lab.await_mesh().unwrap();
     assert_eq!(routes(&lab, "node1"), before);
     assert_eq!(events.drain().unwrap(), Vec::<String>::new(), "nothing was written meanwhile");
+    lab.down().unwrap();
+}
+
+#[test]
+fn routes_that_the_kernel_dropped_as_a_link_flapped_are_back_within_a_second() {
+    let lab = up(&[ONE_SUBNET, POOL, WORKLOADS].concat());
+    let learned = eventually(|| routes(&lab, "node1"), |routes| routes.contains("via 172.16.6.249"));
+    let learned = learned.lines().find(|route| route.contains("via 172.16.6.249")).unwrap();
+    let remote = learned.split_whitespace().next().unwrap().to_owned();
+    let one = lab.address("one").unwrap().to_string();
+    let batch = lab.state().folder().join("flap");
+    // Like whoever looks after the machine's network: its way out is put back at once.
+    let back = "route add default via 172.16.6.254\n";
+    for (device, destination, besides) in
+        [(interface(&lab, "one"), one, ""), ("eth0".to_owned(), remote, back)]
+    {
+        let show = || lab.exec("node1", "ip", &["route", "show", &destination]).unwrap().stdout;
+        let before = show();
+        assert!(before.contains(&device), "{before}");
+        let flap =
+            format!("link set {device} down\nlink set {device} up\n{besides}route show {destination}\n");
+        std::fs::write(&batch, flap).unwrap();
+        let mut times = Vec::new();
+        let mut dropped = 0;
+        for _ in 0..5 {
+            lab.quiet_kernel_objects("node1", Duration::from_millis(300)).unwrap();
+            let watch = Stopwatch::start();
+            let flap = lab.exec("node1", "ip", &["-batch", batch.to_str().unwrap()]).unwrap();
+            assert_eq!(flap.stderr, "");
+            // Seldom the agent is faster than the question.
+            dropped += usize::from(flap.stdout.is_empty());
+            let after = eventually(show, |after| *after == before);
+            times.push(watch.elapsed());
+            assert_eq!(after, before, "{device}");
+        }
+        assert!(dropped > 0, "{device}: the kernel drops routes as a link goes down");
+        times.sort();
+        println!("{device}: repaired after {times:?}");
+        assert!(times[2] < Duration::from_secs(1), "{device}: {times:?}");
+    }
     lab.down().unwrap();
 }
 

@@ -40,6 +40,14 @@ pub struct StreamCount {
     pub longest_pause: Duration,
 }
 
+impl StreamCount {
+    /// Returns how many datagrams were sent each second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        if self.duration.is_zero() { 0.0 } else { self.sent as f64 / self.duration.as_secs_f64() }
+    }
+}
+
 #[derive(Debug)]
 struct Sent {
     count: u64,
@@ -55,7 +63,7 @@ struct Received {
 
 impl Lab {
     /// Starts a stream from a workload to a port of another, of `rate` datagrams a second, or as many as the machine
-    /// manages.
+    /// manages; [`StreamCount::rate`] tells how many those were.
     ///
     /// # Errors
     /// When there is no such workload, it has no address, or the port is taken.
@@ -144,8 +152,10 @@ fn receive(socket: &UdpSocket, total: &OnceLock<u64>) -> io::Result<Received> {
 fn send(to: SocketAddr, rate: NonZeroU32, end: &Interrupt) -> io::Result<Sent> {
     /// How many come from one port.
     const FROM_ONE_PORT: u64 = 100;
-    /// A sender that had to wait catches up by so much at once, for which any queue on the way has room.
-    const BURST: Duration = Duration::from_millis(20);
+    /// A sender that had to wait catches up by so many at once, for which any queue on the way has room.
+    const BURST: u64 = 100;
+    // The longest pause that it makes up for, so that a low rate is kept on a busy machine.
+    let burst = (Duration::from_secs(BURST) / rate.get()).max(Duration::from_millis(20));
     let clock = Stopwatch::start();
     let mut sent = Sent { count: 0, duration: Duration::ZERO, longest_pause: Duration::ZERO };
     let mut socket = connect(to)?;
@@ -154,7 +164,7 @@ fn send(to: SocketAddr, rate: NonZeroU32, end: &Interrupt) -> io::Result<Sent> {
     while end.check().is_ok() {
         thread::sleep(Duration::from_micros(500));
         let now = clock.elapsed();
-        let behind = (now - last).saturating_sub(BURST);
+        let behind = (now - last).saturating_sub(burst);
         sent.longest_pause = sent.longest_pause.max(now - last);
         skipped += behind;
         last = now;

@@ -15,7 +15,7 @@ pub(crate) struct Blackout {
     /// How often an agent is restarted; the first two of every four times by SIGKILL.
     #[arg(long, default_value = "100")]
     restarts: u32,
-    /// How many datagrams are sent each second.
+    /// How many datagrams are sent each second; fails when fewer than nine tenths of them were.
     #[arg(long, default_value = "5000")]
     rate: NonZeroU32,
     /// What is between the hosts.
@@ -82,8 +82,7 @@ pub(crate) fn run(arguments: &Blackout, interrupt: &Interrupt) -> anyhow::Result
     tell(&count);
     failure.map_or(Ok(()), Err)?;
     lab.down()?;
-    ensure!(count.sent > 0 && count.received == count.sent, "not all that was sent arrived");
-    Ok(())
+    judge(&count, arguments.rate)
 }
 
 /// Ends one of the two agents and waits until its successor has its sessions.
@@ -101,13 +100,25 @@ fn restart(lab: &mut Lab, number: u32, interrupt: &Interrupt) -> anyhow::Result<
 
 fn tell(count: &StreamCount) {
     let lost = count.sent - count.received;
-    let rate = count.sent as f64 / count.duration.as_secs_f64();
-    println!("  {} sent, {rate:.0} a second; {} received, {lost} lost", count.sent, count.received);
+    println!("  {} sent, {:.0} a second; {} received, {lost} lost", count.sent, count.rate(), count.received);
     println!(
         "  longest gap {} ms; the sender's longest pause {} ms",
         count.longest_gap.as_millis(),
         count.longest_pause.as_millis()
     );
+}
+
+/// Nothing may be lost, and of a stream that is thinner than was asked for that would say too little.
+fn judge(count: &StreamCount, asked: NonZeroU32) -> anyhow::Result<()> {
+    /// How much of the rate that was asked for must be reached.
+    const ENOUGH: f64 = 0.9;
+    ensure!(count.sent > 0 && count.received == count.sent, "not all that was sent arrived");
+    let reached = count.rate();
+    ensure!(
+        reached >= ENOUGH * f64::from(asked.get()),
+        "FAILED: this machine sent {reached:.0} datagrams a second, and {asked} were asked for; ask for fewer with `--rate`"
+    );
+    Ok(())
 }
 
 impl Encapsulation {
@@ -142,4 +153,26 @@ workloads:
   - {{name: sink, host: node2, labels: {{role: sink}}, listen: [7/udp]}}
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(sent: u64, received: u64) -> Option<String> {
+        let (duration, none) = (Duration::from_secs(10), Duration::ZERO);
+        let count = StreamCount { sent, received, duration, longest_gap: none, longest_pause: none };
+        judge(&count, NonZeroU32::new(5000).unwrap()).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_may_be_lost_and_nine_tenths_of_the_rate_must_be_reached() {
+        assert_eq!(judged(50_000, 50_000), None);
+        assert_eq!(judged(45_000, 45_000), None);
+        let thin = "FAILED: this machine sent 500 datagrams a second, and 5000 were asked for; ask for fewer with `--rate`";
+        assert_eq!(judged(5_000, 5_000).as_deref(), Some(thin));
+        assert!(judged(44_990, 44_990).is_some());
+        assert_eq!(judged(50_000, 49_999).as_deref(), Some("not all that was sent arrived"));
+        assert!(judged(0, 0).is_some());
+    }
 }

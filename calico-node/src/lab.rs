@@ -53,8 +53,11 @@ mod traffic;
 mod wait;
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+
+use calico_model::Family;
 
 pub use agents::{Ending, tail};
 pub use capture::{Capture, IPIP, IpHeader, Packet, UDP};
@@ -183,9 +186,21 @@ impl Lab {
     ///
     /// # Errors
     /// [`LabError::NoSuchMember`] when there is no such workload, or it is not attached.
-    pub fn address(&self, workload: &str) -> Result<std::net::IpAddr, LabError> {
+    pub fn address(&self, workload: &str) -> Result<IpAddr, LabError> {
         let workload = self.state.workload(workload)?;
         workload.address.ok_or_else(|| LabError::NotAttached { workload: workload.name.clone() })
+    }
+
+    /// Returns the address of a workload in one family.
+    ///
+    /// # Errors
+    /// [`LabError::NoSuchMember`] when there is no such workload, or it is not attached with such an address.
+    pub fn address_in(&self, workload: &str, family: Family) -> Result<IpAddr, LabError> {
+        let workload = self.state.workload(workload)?;
+        let attached = workload.attachment.as_ref().filter(|_| workload.address.is_some());
+        attached
+            .and_then(|result| cni::addresses(result).find(|address| Family::of(*address) == family))
+            .ok_or_else(|| LabError::NotAttached { workload: workload.name.clone() })
     }
 
     /// Lets the lab stay up when this value is dropped.

@@ -144,10 +144,14 @@ fn plain(mut answer: Answer) -> Answer {
     answer
 }
 
+/// The addresses that a result of the CNI names, in its order.
+pub(super) fn addresses(result: &Value) -> impl Iterator<Item = IpAddr> {
+    let listed = result.get("ips").and_then(Value::as_array).into_iter().flatten();
+    listed.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next()?.parse().ok())
+}
+
 fn address(result: &Value) -> Result<IpAddr, LabError> {
-    let text = result.pointer("/ips/0/address").and_then(Value::as_str).unwrap_or_default();
-    let address = text.split('/').next().and_then(|address| address.parse().ok());
-    address.ok_or_else(|| LabError::Answer {
+    addresses(result).next().ok_or_else(|| LabError::Answer {
         program: "calico (ADD)".to_owned(),
         reason: "it names no address".to_owned(),
         answer: result.to_string(),

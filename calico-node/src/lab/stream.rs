@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use calico_model::Family;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
@@ -62,13 +63,20 @@ struct Received {
 }
 
 impl Lab {
-    /// Starts a stream from a workload to a port of another, of `rate` datagrams a second, or as many as the machine
+    /// Starts a stream from a workload to a port of another's address in a family, of `rate` datagrams a second, or as many as the machine
     /// manages; [`StreamCount::rate`] tells how many those were.
     ///
     /// # Errors
     /// When there is no such workload, it has no address, or the port is taken.
-    pub fn stream(&self, from: &str, to: &str, port: u16, rate: NonZeroU32) -> Result<Stream, LabError> {
-        let target = SocketAddr::new(self.address(to)?, port);
+    pub fn stream(
+        &self,
+        from: &str,
+        to: &str,
+        family: Family,
+        port: u16,
+        rate: NonZeroU32,
+    ) -> Result<Stream, LabError> {
+        let target = SocketAddr::new(self.address_in(to, family)?, port);
         let listener = netns::within(self.state.netns(to)?, || listen(target))?;
         let listener = listener.map_err(LabError::io(format!("listen on {target}")))?;
         let (end, total) = (Interrupt::default(), Arc::new(OnceLock::new()));

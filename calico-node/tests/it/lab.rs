@@ -287,6 +287,29 @@ fn the_program_makes_a_lab_lists_it_enters_it_and_takes_it_down() {
     assert!(traces(&name).is_empty());
 }
 
+/// Few datagrams, since the machine may be busy. The program itself compares them with what went through the tunnel.
+fn assert_nothing_is_lost_over_restarts(encapsulation: &str, streams: usize) {
+    let name = fresh_name();
+    let few = ["--restarts", "2", "--rate", "200"];
+    let choice = ["blackout", "--name", name.as_str(), "--encapsulation", encapsulation];
+    let answer = calico_lab(&[&choice[..], &few].concat()).output().unwrap();
+    let told = String::from_utf8_lossy(&answer.stdout);
+    assert!(answer.status.success(), "{told}{}", String::from_utf8_lossy(&answer.stderr));
+    assert!(told.starts_with("2 restarts") && told.matches(" 0 lost").count() == streams, "{told}");
+    assert!(told.contains("went through vxlan"), "{told}");
+    assert!(traces(&name).is_empty());
+}
+
+#[test]
+fn nothing_is_lost_over_restarts_with_vxlan_over_ipv6() {
+    assert_nothing_is_lost_over_restarts("vxlan-v6", 1);
+}
+
+#[test]
+fn nothing_is_lost_over_restarts_with_vxlan_across_subnets_and_none_within_one() {
+    assert_nothing_is_lost_over_restarts("vxlan-cross-subnet", 2);
+}
+
 #[test]
 fn an_interrupt_of_the_program_takes_down_what_it_had_begun() {
     let name = fresh_name();

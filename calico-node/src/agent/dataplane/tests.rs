@@ -289,3 +289,78 @@ async fn while_watches_have_failed() {
 fn watches_that_have_failed_are_opened_again_when_it_is_time() {
     alone(while_watches_have_failed);
 }
+
+/// A workload's interface with its far end, switched on, and what may be told of it heard.
+fn attach(device: &str) {
+    for command in ["link add NEAR type veth peer name far-NEAR", "link set far-NEAR up", "link set NEAR up"]
+    {
+        ip(&command.replace("NEAR", device));
+    }
+}
+
+/// The agent's part in routes, and what it is asked for.
+struct Machine {
+    dataplane: Dataplane,
+    computer: Computer,
+    reconciler: Reconciler,
+}
+
+impl Machine {
+    /// A node with a pool, nothing of which is laid yet.
+    async fn new() -> Self {
+        // Link-local addresses that come by themselves are seconds late.
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+        let mut computer = Computer::new("node1".parse().unwrap());
+        let pool = Object::new("pool".parse().unwrap(), IpPool::new("192.0.2.0/24".parse().unwrap()));
+        let node = Node { bgp: Some(NodeBgp::at("198.51.100.1/24".parse().unwrap())), ..Node::new() };
+        computer.apply(&Update::Put(Box::new(Object::new("node1".parse().unwrap(), node).into())));
+        computer.apply(&Update::Put(Box::new(pool.into())));
+        let dataplane = Dataplane::connect().await.unwrap();
+        Self { dataplane, computer, reconciler: Reconciler::new(Settings::default()) }
+    }
+
+    async fn pass(&mut self, now: Instant) -> RoutePass {
+        let delta = self.computer.settle();
+        let limits = Limits { keep: None, to_workloads: true };
+        let desired = self.computer.desired();
+        let pass = self.dataplane.apply_routes(desired, &delta, &mut self.reconciler, limits, now).await;
+        assert!(!pass.failed, "{:?}", pass.problems);
+        pass
+    }
+
+    /// Makes passes until the kernel need not be read for one, and tells nothing.
+    async fn settle(&mut self) {
+        loop {
+            while self.pass(crate::clock::now()).await.interfaces.is_some() {}
+            if tokio::time::timeout(Duration::from_millis(200), self.dataplane.event()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn while_an_event_was_lost() {
+    attach("cali1");
+    let mut machine = Machine::new().await;
+    machine.computer.apply(&workload("one", "cali1", "192.0.2.1/32"));
+    let route = || ip("route show 192.0.2.1");
+    for change in ["route del 192.0.2.1", "route replace 192.0.2.1 dev far-cali1 proto 80 metric 1024"] {
+        machine.settle().await;
+        let settled = crate::clock::now();
+        assert!(route().contains("dev cali1"), "{}", route());
+        ip(change);
+        let lost = machine.dataplane.watch.as_mut().unwrap().already().unwrap();
+        assert_eq!(lost, Some(Event::Changed([Subject::Routes].into())));
+        let soon = machine.pass(settled + Duration::from_secs(1)).await;
+        assert!(soon.interfaces.is_none(), "nothing says that it is to be read");
+        assert!(!route().contains("dev cali1"), "{}", route());
+        let later = machine.pass(settled + Duration::from_secs(31)).await;
+        assert!(later.interfaces.is_some() && route().contains("dev cali1"), "{}", route());
+        machine.dataplane.forget_kernel();
+    }
+}
+
+#[test]
+fn a_change_of_routes_of_which_no_event_tells_is_put_right_by_the_next_sweep() {
+    alone(while_an_event_was_lost);
+}

@@ -1,3 +1,6 @@
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
 use calico_model::resource::block::StoredBlock;
 use calico_model::resource::felix::{IptablesBackend, NftablesMode};
 use calico_model::resource::{
@@ -7,6 +10,11 @@ use calico_model::{Cidr, Family, Update};
 use calico_route::Computer;
 use calico_route::reconcile::Settings;
 use calico_route::route::{Form, Gateway, Installed, RouteKey};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::*;
 
@@ -363,4 +371,87 @@ async fn while_an_event_was_lost() {
 #[test]
 fn a_change_of_routes_of_which_no_event_tells_is_put_right_by_the_next_sweep() {
     alone(while_an_event_was_lost);
+}
+
+/// What the kernel tells of one kind of thing, as it happens.
+struct Told(std::os::fd::OwnedFd);
+
+impl Told {
+    /// Listens in the namespace of the calling thread.
+    fn open(protocol: SockProtocol, groups: u32) -> Self {
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).unwrap();
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups)).unwrap();
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(10)).unwrap();
+        Self(socket)
+    }
+
+    fn is_told(&self, how: MsgFlags) -> bool {
+        recv(self.0.as_raw_fd(), &mut [0; 1 << 16], how).is_ok()
+    }
+
+    fn drain(&self) {
+        while self.is_told(MsgFlags::MSG_DONTWAIT) {}
+    }
+}
+
+/// Waits on a thread of its own until `second` is told of, and says whether `first` had been by then.
+fn in_order(first: &Arc<Told>, second: &Arc<Told>) -> std::thread::JoinHandle<bool> {
+    first.drain();
+    second.drain();
+    let (first, second) = (Arc::clone(first), Arc::clone(second));
+    let watching = move || {
+        assert!(second.is_told(MsgFlags::empty()), "nothing was told");
+        first.is_told(MsgFlags::MSG_DONTWAIT)
+    };
+    std::thread::spawn(watching)
+}
+
+async fn while_addresses_move() {
+    // rtnetlink(7): RTMGRP_IPV4_ROUTE. NFNLGRP_CONNTRACK_DESTROY is group 3.
+    let routes = Arc::new(Told::open(SockProtocol::NetlinkRoute, 0x40));
+    let ended = Arc::new(Told::open(SockProtocol::NetlinkNetFilter, 1 << 2));
+    ["cali1", "cali2"].into_iter().for_each(attach);
+    let mut machine = Machine::new().await;
+    machine.computer.apply(&workload("one", "cali1", "192.0.2.1/32"));
+    machine.settle().await;
+    let track = || {
+        let flow = "-I -p udp -s 198.51.100.7 -d 192.0.2.1 --sport 4000 --dport 53 -t 600";
+        let done = std::process::Command::new("conntrack").args(flow.split(' ')).output();
+        assert!(done.expect("this test needs conntrack").status.success());
+    };
+    // Often, since a watcher that comes late sees both.
+    for round in 0..40 {
+        let device = ["cali2", "cali1"][round % 2];
+        track();
+        let watching = in_order(&ended, &routes);
+        machine.computer.apply(&workload("one", device, "192.0.2.1/32"));
+        if round % 4 > 1 {
+            machine.dataplane.forget_kernel();
+        }
+        machine.pass(crate::clock::now()).await;
+        let is_before = watching.join().expect("the kernel tells");
+        assert!(
+            is_before,
+            "round {round}: the address was on {device} before its connections were forgotten"
+        );
+        assert!(ip("route show 192.0.2.1").contains(device));
+    }
+    // One that goes elsewhere is forgotten once no packet can bring its connections back.
+    track();
+    let watching = in_order(&routes, &ended);
+    let gone = workload("one", "cali1", "192.0.2.1/32");
+    let Update::Put(gone) = gone else { unreachable!("it is put") };
+    machine.computer.apply(&Update::Removed(gone.key()));
+    // Routes over an interface that is new are left alone at first.
+    machine.pass(crate::clock::now() + Duration::from_secs(11)).await;
+    assert!(
+        watching.join().expect("the kernel tells"),
+        "its connections were forgotten before its route was gone"
+    );
+    assert_eq!(ip("route show 192.0.2.1"), "");
+}
+
+#[test]
+fn the_connections_of_an_address_are_forgotten_before_it_is_on_another_interface() {
+    alone(while_addresses_move);
 }

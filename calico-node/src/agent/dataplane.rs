@@ -90,6 +90,9 @@ pub(super) struct Dataplane {
     found: Option<Start>,
     /// Whether routes wait for what other tables than the main one may hold.
     for_other_tables: bool,
+    /// When the kernel was last read, and when it is to be read again since other tables changed.
+    read: Instant,
+    read_again: Option<Instant>,
     /// How ours was told from others' in the last pass.
     ownership: Ownership,
     /// When the settings are looked at again, of whose changes no event tells, and what they were the last time.
@@ -179,6 +182,8 @@ impl Dataplane {
             known: None,
             found: None,
             for_other_tables: false,
+            read: crate::clock::now(),
+            read_again: None,
             ownership: Ownership::default(),
             sweep: {
                 let mut sweep = tokio::time::interval(SWEEP);
@@ -211,7 +216,7 @@ impl Dataplane {
             tokio::select! {
                 event = routes => {
                     let event = event.unwrap_or_else(|error| self.cannot_follow(&error));
-                    if concerns(&event, self.for_other_tables) {
+                    if self.concerns(&event, crate::clock::now()) {
                         self.known = None;
                         tracing::debug!(?event, "the kernel changed");
                         return;
@@ -253,7 +258,8 @@ impl Dataplane {
     fn remembered(&mut self, ownership: &Ownership, now: Instant) -> Option<Memory> {
         let known = self.known.take().filter(|known| known.serves(ownership, now));
         match self.watch.as_mut()?.already() {
-            Ok(event) => known.filter(|_| event.is_none_or(|event| !concerns(&event, self.for_other_tables))),
+            Ok(Some(event)) if self.concerns(&event, now) => None,
+            Ok(_) => known.filter(|_| self.read_again.is_none_or(|due| now < due)),
             Err(error) => {
                 self.cannot_follow(&error);
                 None
@@ -362,6 +368,7 @@ impl Dataplane {
                 Err(error) => self.stay_unwatched(&error),
             }
         }
+        (self.read, self.read_again) = (now, None);
         let actual = match self.netlink.read(&desired.ownership).await {
             Ok(actual) => actual,
             Err(error) => return RoutePass::failed(with_causes(&error)),
@@ -460,14 +467,6 @@ impl Dataplane {
                 self.departures.owe(addresses);
             }
         }
-    }
-}
-
-/// Reports whether what the kernel told may make a difference.
-fn concerns(event: &Event, for_other_tables: bool) -> bool {
-    match event {
-        Event::Changed(subjects) => for_other_tables || *subjects != [Subject::OtherTables].into(),
-        Event::Overrun | _ => true,
     }
 }
 

@@ -5,7 +5,26 @@ use super::*;
 /// How long a watch that failed is left alone: one that fails each time at once is not to have everything read in a circle.
 const REOPEN: Duration = Duration::from_secs(10);
 
+/// How often the kernel is read at most since other tables changed, which matters only to routes that wait: where somebody changes
+/// them all the time, a node is not to do nothing else.
+const OTHER_TABLES: Duration = Duration::from_secs(1);
+
 impl Dataplane {
+    /// Reports whether what the kernel told may make a difference now. Where it is to wait, a pass is made when it is time.
+    pub(super) fn concerns(&mut self, event: &Event, now: Instant) -> bool {
+        match event {
+            Event::Changed(subjects) if *subjects == [Subject::OtherTables].into() => {
+                let due = self.read + OTHER_TABLES;
+                if self.for_other_tables && now < due {
+                    self.read_again = Some(due);
+                    self.tries.insert(due);
+                }
+                self.for_other_tables && due <= now
+            }
+            Event::Changed(_) | Event::Overrun | _ => true,
+        }
+    }
+
     /// Returns how often more changed than the kernel could tell.
     pub(in super::super) fn overruns(&self) -> u64 {
         self.former_overruns + self.watch.as_ref().map_or(0, Watch::overruns)

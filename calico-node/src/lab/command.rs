@@ -10,8 +10,8 @@ use super::error::LabError;
 use super::netns;
 use super::wait::{Interrupt, wait_for};
 
-/// How long a program may take that configures something.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a program may take that configures something, where it is emulated on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A program's answer, and what it said beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use calico_node::lab::{Ending, Lab, Programs, Stopwatch, Verdict};
 
-use crate::article::interface;
+use crate::article::{Tunnel, interface, tunnel};
 use crate::lab::{up, up_with};
 
 const ONE_SUBNET: &str = "
@@ -127,6 +127,7 @@ resources:
     let lab = up(&[ONE_SUBNET, WORKLOADS, pools].concat());
     // A kernel with the ipip module has the device in every namespace; it serves the pool and has nothing to tell.
     let serves = !lab.exec("node1", "ip", &["link", "show", "tunl0"]).unwrap().stdout.is_empty();
+    assert!(serves || tunnel() != Tunnel::Ipip, "this kernel should have IP-in-IP");
     let line = "this kernel cannot make IP-in-IP devices; pool wrapped needs ipipMode Never or a kernel with the ipip \
                 module";
     let wanted = if serves { Vec::new() } else { vec![line.to_owned()] };
@@ -405,11 +406,10 @@ fn rel06_what_somebody_else_changes_in_the_rules_is_put_right() {
 
 #[test]
 fn a_clean_up_takes_away_what_is_ours_alone_and_an_agent_brings_it_back() {
-    const WRAPPED: &str = "
-pools:
-  - {cidr: 10.65.0.0/16, vxlanMode: Always}
-";
-    let mut lab = up(&[ONE_SUBNET, WRAPPED, WORKLOADS].concat());
+    let tunnel = tunnel();
+    let mode = if tunnel == Tunnel::Ipip { "ipipMode" } else { "vxlanMode" };
+    let wrapped = format!("\npools:\n  - {{cidr: 10.65.0.0/16, {mode}: Always}}\n");
+    let mut lab = up(&[ONE_SUBNET, &wrapped, WORKLOADS].concat());
     let two = lab.address("two").unwrap();
     assert_eq!(eventually(|| lab.ping("one", two).unwrap(), |v| *v == Verdict::Allowed), Verdict::Allowed);
     let host = |lab: &Lab, command: &str| {
@@ -420,10 +420,20 @@ pools:
     };
     host(&lab, "ip route add 10.200.0.0/16 via 172.16.6.254 proto static");
     host(&lab, "nft add table inet others");
+    if tunnel == Tunnel::Ipip {
+        host(&lab, "ip address add 10.99.0.1/32 dev tunl0");
+        let ask = || host(&lab, "ip address show dev tunl0");
+        let adopted = eventually(ask, |device| device.contains("tunl0:cali"));
+        assert!(adopted.contains("inet 10.65.") && host(&lab, "ip route").contains("dev tunl0"), "{adopted}");
+    }
     let before = lab.quiet_kernel_objects("node1", Duration::from_millis(500)).unwrap().without_numbers();
     lab.end_agent("node1", Ending::Asked).unwrap();
     host(&lab, concat!(env!("CARGO_BIN_EXE_calico-node"), " cleanup"));
     assert!(!host(&lab, "ip link").contains("vxlan.calico"));
+    if tunnel == Tunnel::Ipip {
+        let device = host(&lab, "ip address show dev tunl0");
+        assert!(device.contains("inet 10.99.0.1/32") && !device.contains("10.65."), "{device}");
+    }
     assert_eq!(host(&lab, "nft list tables").trim(), "table inet others");
     let left = host(&lab, "ip route");
     assert!(!left.contains("10.65.") && !left.contains("cali"), "{left}");

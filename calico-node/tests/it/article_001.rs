@@ -2,8 +2,9 @@
 //! the addresses of a published example. Where the kernel has IPIP the tunnel is that, elsewhere VXLAN.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
-use calico_node::lab::{Capture, IPIP, IpHeader, Lab, Packet, UDP, Verdict};
+use calico_node::lab::{Capture, Ending, IPIP, IpHeader, Lab, Packet, UDP, Verdict};
 
 use crate::agent::eventually;
 use crate::article::{Tunnel, assert_routes, interface, tunnel};
@@ -38,7 +39,7 @@ const BUSYBOX_3: Ipv4Addr = Ipv4Addr::new(192, 168, 121, 2);
 #[test]
 fn a_pool_has_its_routes_and_packets_without_a_tunnel_always_with_one_and_across_subnets_only() {
     let tunnel = tunnel();
-    let lab = up(TOPOLOGY);
+    let mut lab = up(TOPOLOGY);
     let born = host_links(&lab);
     if tunnel == Tunnel::Ipip {
         leave_things_on_tunl0(&lab);
@@ -62,6 +63,7 @@ fn a_pool_has_its_routes_and_packets_without_a_tunnel_always_with_one_and_across
     if tunnel == Tunnel::Ipip {
         tunl0_was_adopted(&lab, &born);
     }
+    an_agent_that_starts_anew_writes_nothing(&mut lab);
 
     lab.apply(&pool(tunnel, "off")).unwrap();
     assert_routes(&lab, "walker-1", &[constant_part(&lab), off()].concat());
@@ -217,6 +219,18 @@ fn tunl0_was_adopted(lab: &Lab, born: &str) {
     assert!(link.contains("mtu 1480") && link.contains(",UP"), "{link}");
     assert!(link.contains("inet 10.99.0.1/32"), "{link}");
     assert!(link.contains("inet 192.168.187.") && link.contains("tunl0:cali"), "{link}");
+}
+
+/// What walker-1 has in its kernel is right already, and its next agent sees that.
+fn an_agent_that_starts_anew_writes_nothing(lab: &mut Lab) {
+    let before = lab.quiet_kernel_objects("walker-1", Duration::from_millis(500)).unwrap();
+    lab.end_agent("walker-1", Ending::Killed).unwrap();
+    let writes = lab.kernel_events("walker-1").unwrap();
+    lab.start_agent("walker-1").unwrap();
+    lab.await_mesh().unwrap();
+    let after = lab.quiet_kernel_objects("walker-1", Duration::from_millis(500)).unwrap();
+    assert_eq!(before.difference(&after), Vec::<String>::new());
+    assert_eq!(writes.drain().unwrap(), Vec::<String>::new());
 }
 
 /// Our address is gone from it, and nothing else.

@@ -212,7 +212,8 @@ impl Snapshot {
     /// Applies one change.
     ///
     /// A resource that does not validate keeps its last good form. One that was never good is *closed*: a policy selects
-    /// as far as it can be read and allows nothing, a profile allows nothing, and any other kind is absent.
+    /// as far as it can be read and allows nothing, a profile allows nothing, a BGPConfiguration and a FelixConfiguration
+    /// say what of them can be read, with no mesh where that it is off or its password cannot, and any other kind is absent.
     pub fn apply(&mut self, update: Update) {
         match update {
             Update::Put(mut resource) => {

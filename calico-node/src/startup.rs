@@ -262,9 +262,9 @@ async fn configured_port(client: &Client, settings: &Settings) -> Result<Option<
                 return Ok(configuration.spec.listen_port);
             }
             Ok(_) => {}
-            // It counts as absent until it is mended, for all that the agent does; the agent's status tells of it.
+            // What of it is sound counts to the agent, whose status tells of it; a port is not worth more here.
             Err(error @ (ClientError::Invalid(_) | ClientError::Corrupt { .. })) => {
-                tracing::warn!(%name, error = %with_causes(&error), "the BGPConfiguration is left out of account");
+                tracing::warn!(%name, error = %with_causes(&error), "the BGPConfiguration is left out of account here");
             }
             Err(source) => return Err(StartupError::Client { node: settings.node.clone(), source }),
         }

@@ -1,15 +1,14 @@
-//! What stands in for a resource that was never valid: something that allows nothing.
+//! What stands in for a resource that was never valid: something that allows nothing, or a configuration of what of it is
+//! sound.
 
 use serde_json::{Map, Value};
 
-use crate::resource::{Document, Kind, Resource};
+use crate::resource::{BgpConfiguration, Document, Kind, Resource};
 
-/// Returns the document with every field that does not validate left out and every rule removed, when it is of a kind
-/// that allows traffic.
+/// Returns the document with every field that does not validate left out, when it is a configuration; and with every rule
+/// removed as well, when it is of a kind that allows traffic.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what is of any other kind is absent")]
 pub(super) fn stand_in(document: &Document) -> Option<Resource> {
-    if !matches!(document.kind(), Kind::NetworkPolicy | Kind::GlobalNetworkPolicy | Kind::Profile) {
-        return None;
-    }
     let mut closed = document.clone();
     let root = closed.value_mut().as_object_mut()?;
     root.retain(|key, _| ["apiVersion", "kind", "metadata", "spec"].contains(&key.as_str()));
@@ -18,15 +17,33 @@ pub(super) fn stand_in(document: &Document) -> Option<Resource> {
         *spec = Value::Object(Map::new());
     }
     let spec = spec.as_object_mut()?;
-    if document.kind() != Kind::Profile {
-        let types = types_meant(spec);
-        spec.insert("types".to_owned(), types);
+    match document.kind() {
+        Kind::NetworkPolicy | Kind::GlobalNetworkPolicy => {
+            let types = types_meant(spec);
+            spec.insert("types".to_owned(), types);
+        }
+        Kind::Profile | Kind::BgpConfiguration | Kind::FelixConfiguration => {}
+        _ => return None,
     }
     spec.remove("ingress");
     spec.remove("egress");
     let metadata = closed.value_mut().get_mut("metadata")?.as_object_mut()?;
     metadata.retain(|key, _| ["name", "namespace", "uid"].contains(&key.as_str()));
-    keep_sound_fields(closed)
+    let mut resource = keep_sound_fields(closed)?;
+    if let Resource::BgpConfiguration(configuration) = &mut resource {
+        close_mesh(&mut configuration.spec, document);
+    }
+    Some(resource)
+}
+
+/// Opens no node-to-node mesh where that it is off, or its password, cannot be read.
+fn close_mesh(sound: &mut BgpConfiguration, document: &Document) {
+    let says = |field: &str| document.value()["spec"].get(field).is_some_and(|value| !value.is_null());
+    if says("nodeToNodeMeshEnabled") && sound.node_to_node_mesh_enabled.is_none()
+        || says("nodeMeshPassword") && sound.node_mesh_password.is_none()
+    {
+        sound.node_to_node_mesh_enabled = Some(false);
+    }
 }
 
 /// The directions that the policy names, as far as they can be read; both when they cannot.

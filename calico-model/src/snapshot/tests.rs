@@ -42,6 +42,35 @@ fn a_policy_whose_selector_cannot_be_read_selects_everything_and_allows_nothing(
     assert_eq!(only_policy(&snapshot).types, [PolicyType::Ingress, PolicyType::Egress]);
 }
 
+/// An agent that starts must not take the mesh for on, or its AS number for the default, because of another field.
+#[test]
+fn an_invalid_configuration_that_was_never_good_says_what_of_it_can_be_read() {
+    let configuration = |spec: Value| {
+        let value = json!({"apiVersion": "projectcalico.org/v3", "kind": "BGPConfiguration",
+                           "metadata": {"name": "default", "labels": {"a": 1}}, "spec": spec});
+        let mut snapshot = Snapshot::default();
+        let key = "/calico/resources/v3/projectcalico.org/bgpconfigurations/default";
+        snapshot.apply(Update::from_entry(&entry(key, &value)).unwrap());
+        assert_eq!(snapshot.invalid.len(), 1);
+        snapshot.bgp_configurations.values().next().expect("a configuration").spec.clone()
+    };
+    let sound = configuration(json!({"asNumber": 65100, "nodeToNodeMeshEnabled": false, "listenPort": 0}));
+    assert_eq!(sound.as_number.unwrap().get(), 65100);
+    assert_eq!((sound.node_to_node_mesh_enabled, sound.listen_port), (Some(false), None));
+    let sound = configuration(json!({"asNumber": 65100, "listenPort": "none"}));
+    assert_eq!((sound.as_number.unwrap().get(), sound.node_to_node_mesh_enabled), (65100, None));
+    let password = json!({"secretKeyRef": {"name": "bgp", "key": "mesh"}});
+    for unknown in [
+        json!({"nodeToNodeMeshEnabled": "off"}),
+        json!({"nodeMeshPassword": 7}),
+        json!({"nodeToNodeMeshEnabled": false, "nodeMeshPassword": password}),
+    ] {
+        assert_eq!(configuration(unknown.clone()).node_to_node_mesh_enabled, Some(false), "{unknown}");
+    }
+    let sound = configuration(json!({"nodeMeshPassword": password, "listenPort": 0}));
+    assert!(sound.node_mesh_password.is_some() && sound.node_to_node_mesh_enabled.is_none());
+}
+
 #[test]
 fn an_invalid_policy_keeps_its_last_good_form_until_it_is_mended_or_deleted() {
     let good = policy_entry(&json!({"selector": "a == 'b'", "ingress": [{"action": "Allow"}]}));

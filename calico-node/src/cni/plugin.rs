@@ -154,7 +154,7 @@ impl<'a> Plugin<'a> {
 
     /// Reads the node's part of the agent's configuration.
     ///
-    /// One that does not validate counts as absent, as it does to an agent that starts. But when it names another prefix
+    /// Of one that does not validate what is sound counts, as to an agent that starts. But when it names another prefix
     /// of workloads' interfaces, it is not known which one the agent goes by: an interface with the wrong one would be
     /// open.
     pub(super) async fn felix(
@@ -175,7 +175,7 @@ impl<'a> Plugin<'a> {
                     let problem = format!("{key} names an interfacePrefix and is not valid: {problem}");
                     return Err(CniError::NotReady { problem });
                 }
-                tracing::warn!(%key, problem, "not valid, and left out of account");
+                tracing::warn!(%key, problem, "not valid: only what of it is sound counts");
             }
             known.apply(update);
         }

@@ -262,6 +262,11 @@ impl Known {
             Update::PutBlock(block) if !block.deleted => self.set_block(block.cidr, Some(block), dirty),
             Update::PutBlock(block) => self.set_block(block.cidr, None, dirty),
             Update::RemovedBlock(cidr) => self.set_block(*cidr, None, dirty),
+            Update::Invalid { key, .. }
+                if matches!(key.kind, Kind::FelixConfiguration | Kind::BgpConfiguration) =>
+            {
+                self.set_rule(update, dirty)
+            }
             // What is invalid keeps its last good form.
             Update::Invalid { .. } | Update::InvalidBlock { .. } | Update::InSync => {}
             _ => dirty.all(),

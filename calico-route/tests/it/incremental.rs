@@ -179,22 +179,31 @@ fn configuration() -> impl Strategy<Value = Update> {
         proptest::option::of(4095..4097u32),
         proptest::option::of(select(vec![100u16, 1400, 9000])),
     );
-    (select(vec!["default", "node.n0", "node.n1"]), sometimes(spec)).prop_map(|(text, spec)| {
-        let Some((ipv6_support, program_cluster_routes, priority, vxlan_vni, vxlan_mtu)) = spec else {
-            return removed(Kind::FelixConfiguration, text);
-        };
-        put(Object::new(
-            name(text),
-            FelixConfiguration {
-                ipv6_support,
-                program_cluster_routes,
-                ipv4_normal_route_priority: priority,
-                vxlan_vni,
-                vxlan_mtu,
-                ..FelixConfiguration::new()
-            },
-        ))
-    })
+    let invalid = proptest::bool::weighted(0.2);
+    (select(vec!["default", "node.n0", "node.n1"]), sometimes(spec), invalid).prop_map(
+        |(text, spec, invalid)| {
+            let Some((ipv6_support, program_cluster_routes, priority, vxlan_vni, vxlan_mtu)) = spec else {
+                return removed(Kind::FelixConfiguration, text);
+            };
+            let sound = put(Object::new(
+                name(text),
+                FelixConfiguration {
+                    ipv6_support,
+                    program_cluster_routes,
+                    ipv4_normal_route_priority: priority,
+                    vxlan_vni,
+                    vxlan_mtu,
+                    ..FelixConfiguration::new()
+                },
+            ));
+            match sound {
+                Update::Put(closed) if invalid => {
+                    Update::Invalid { key: closed.key(), problem: "odd".to_owned(), closed: Some(closed) }
+                }
+                sound => sound,
+            }
+        },
+    )
 }
 
 fn services() -> impl Strategy<Value = Update> {

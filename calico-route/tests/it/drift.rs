@@ -53,6 +53,9 @@ impl Driver {
     /// Runs until an instant has come.
     pub(crate) async fn run_until(&mut self, end: Instant) {
         while clock() < end {
+            if self.watch.already().unwrap().is_some() {
+                self.reconciler.kernel_changed(clock());
+            }
             let until = match self.reconciler.next(clock()) {
                 Next::Pass => {
                     self.pass().await;

@@ -86,22 +86,22 @@ impl FakeKernel {
             link.state = state;
         }
         if state == LinkState::Down {
-            self.forget_routes(name);
+            self.forget_routes(name, &Family::ALL);
         }
     }
 
     /// Removes a link with everything on it.
     pub fn remove_link(&mut self, name: &InterfaceName) {
         self.links.remove(name);
-        self.forget_routes(name);
+        self.forget_routes(name, &Family::ALL);
         self.neighbours.retain(|(device, _), _| device != name);
         self.fdb.retain(|entry| entry.device != *name);
         self.offloading.remove(name);
         self.sysctls.retain(|sysctl, _| sysctl.device() != Some(name));
     }
 
-    fn forget_routes(&mut self, name: &InterfaceName) {
-        for routes in self.routes.values_mut() {
+    fn forget_routes(&mut self, name: &InterfaceName, families: &[Family]) {
+        for (_, routes) in self.routes.iter_mut().filter(|(key, _)| families.contains(&key.prefix.family())) {
             routes.retain(|route| !route.form.devices().any(|device| device == name));
         }
         self.routes.retain(|_, routes| !routes.is_empty());
@@ -172,6 +172,10 @@ impl FakeKernel {
             }
             Change::SetSysctl { sysctl, value } => {
                 *self.sysctls.get_mut(sysctl).ok_or(Refusal::Absent)? = value.clone();
+                if let Some(device) = sysctl.device().filter(|_| sysctl.takes_ipv6_away(value)) {
+                    self.forget_routes(device, &[Family::V6]);
+                    self.neighbours.retain(|(held, addr), _| held != device || addr.is_ipv4());
+                }
             }
             Change::SetNeighbour { device, address, mac } => {
                 self.link(device)?;

@@ -49,6 +49,12 @@ impl Sysctl {
         Self::of_device(device, "conf", Family::V6, "disable_ipv6")
     }
 
+    /// Reports whether an interface goes without IPv6 where this has a value.
+    #[must_use]
+    pub fn takes_ipv6_away(&self, value: &str) -> bool {
+        value == "1" && self.device.as_ref().is_some_and(|device| *self == Self::disable_ipv6(device))
+    }
+
     /// Walks the settings of our VXLAN devices that are looked after.
     pub fn all_of_tunnels() -> impl Iterator<Item = Sysctl> {
         std::iter::once(Self::disable_ipv6(&vxlan_device(Family::V6)))

@@ -11,6 +11,7 @@ use crate::actual::{Actual, FdbEntry, LinkState};
 use crate::change::Change;
 use crate::desired::Desired;
 use crate::resolve::Resolver;
+use crate::sysctl::Sysctl;
 
 #[derive(Debug, Default)]
 pub(super) struct Tables {
@@ -26,7 +27,6 @@ pub(super) fn changes(
     scope: Scope<'_>,
 ) -> Tables {
     let mut tables = Tables::default();
-    tables.sysctls(desired, actual, scope);
     let is_up = |device: &InterfaceName| {
         resolver.planned.contains(device)
             || actual.host.links.get(device).is_some_and(|link| link.state == LinkState::Up)
@@ -69,16 +69,25 @@ pub(super) fn changes(
             tables.removals.extend(held.iter().map(|held| Change::RemoveFdb(entry(key, *held))));
         }
     }
+    tables.sysctls(desired, actual, scope);
     tables
 }
 
 impl Tables {
-    /// A setting that the kernel does not have (an interface that is not there, no IPv6) is passed over.
+    /// A setting that the kernel does not have (an interface that is not there, no IPv6) is passed over. An interface that is
+    /// to go without IPv6 loses its IPv6 routes and neighbours with that, and so the removals of these are before it; all other
+    /// settings are before everything.
     fn sysctls(&mut self, desired: &Desired, actual: &Actual, scope: Scope<'_>) {
-        for (sysctl, value) in scope.of(&desired.sysctls, |delta| &delta.sysctls) {
-            if actual.sysctls.get(sysctl).is_some_and(|held| held != value) {
-                self.upserts.push(Change::SetSysctl { sysctl: sysctl.clone(), value: value.clone() });
-            }
-        }
+        let differs = |(sysctl, value): &(&Sysctl, &String)| {
+            actual.sysctls.get(*sysctl).is_some_and(|held| held != *value)
+        };
+        let set = scope.of(&desired.sysctls, |delta| &delta.sysctls).filter(differs);
+        let (last, first): (Vec<_>, Vec<_>) = set.partition(|(sysctl, value)| sysctl.takes_ipv6_away(value));
+        let change = |(sysctl, value): (&Sysctl, &String)| Change::SetSysctl {
+            sysctl: sysctl.clone(),
+            value: value.clone(),
+        };
+        self.upserts.splice(..0, first.into_iter().map(change));
+        self.removals.extend(last.into_iter().map(change));
     }
 }

@@ -21,23 +21,64 @@ use proptest::sample::select;
 
 use crate::cluster::{block, lend, node_name};
 
-const BLOCKS: [&str; 6] =
-    ["10.0.0.0/30", "10.0.0.4/30", "10.0.1.0/32", "10.1.0.0/30", "10.1.0.4/30", "10.2.0.0/30"];
+const POOLS: [&str; 4] = ["10.0.0.0/16", "10.1.0.0/16", "10.2.0.0/16", "fd00::/64"];
+pub(crate) const BLOCKS: [&str; 9] = [
+    "10.0.0.0/30",
+    "10.0.0.4/30",
+    "10.0.1.0/32",
+    "10.1.0.0/30",
+    "10.1.0.4/30",
+    "10.2.0.0/30",
+    "fd00::/126",
+    "fd00::4/126",
+    "fd00::8/126",
+];
 /// Where a node may be announced by BGP, and by whom.
 const AROUND: [&str; 5] = ["0.0.0.0/0", "172.16.1.12/32", "172.16.1.0/24", "172.16.0.0/16", "10.2.0.1/32"];
 const SWITCHES: [&str; 4] = ["172.16.0.250", "172.16.0.251", "172.16.1.250", "10.2.0.1"];
-const NODES: [(&str, &str); 4] =
-    [("n0", "172.16.0.10/24"), ("n1", "172.16.0.11/24"), ("n2", "172.16.1.12/24"), ("n3", "10.2.0.1/24")];
+const NODES: [(&str, &str, &str); 4] = [
+    ("n0", "172.16.0.10/24", "2001:db8::10/64"),
+    ("n1", "172.16.0.11/24", "2001:db8::11/64"),
+    ("n2", "172.16.1.12/24", "2001:db8:1::12/64"),
+    ("n3", "10.2.0.1/24", "fd00::9/64"),
+];
+const WORKLOADS: [&str; 12] = [
+    "10.0.0.0/32",
+    "10.0.0.1/32",
+    "10.0.0.2/32",
+    "10.0.0.3/32",
+    "10.0.0.4/32",
+    "10.0.0.5/32",
+    "10.0.0.6/32",
+    "10.0.0.7/32",
+    "fd00::/128",
+    "fd00::1/128",
+    "fd00::5/128",
+    "fd00::6/128",
+];
+/// What nodes announce by BGP.
+const ANNOUNCED: [&str; 10] = [
+    "10.0.0.0/30",
+    "10.1.0.0/30",
+    "10.2.0.0/30",
+    "10.3.0.0/30",
+    "10.0.0.4/30",
+    "10.1.0.4/30",
+    "10.2.0.4/30",
+    "10.3.0.4/30",
+    "fd00::/126",
+    "fd00::4/126",
+];
 
 /// One thing that is known.
 #[derive(Debug, Clone)]
 pub(crate) enum Piece {
-    Pool(u8, EncapMode, EncapMode),
-    Node(usize, Option<u8>),
+    Pool(usize, EncapMode, EncapMode),
+    Node(usize, Option<u8>, Option<u8>),
     Block(usize, usize, Option<(usize, usize)>),
-    Workload(u8, u8, u8),
+    Workload(u8, u8, &'static str),
     Routes(ProgramClusterRoutes),
-    Learned(u8, u8, Option<u32>),
+    Learned(&'static str, usize, Option<u32>),
     Around(&'static str, Vec<&'static str>, Option<u32>),
 }
 
@@ -50,13 +91,15 @@ pub(crate) fn piece() -> impl Strategy<Value = Piece> {
         ProgramClusterRoutes::NoEncapOnly,
     ]);
     prop_oneof![
-        (0..3u8, mode(), mode()).prop_map(|(pool, ipip, vxlan)| Piece::Pool(pool, ipip, vxlan)),
-        (0..4usize, proptest::option::of(0..6u8)).prop_map(|(node, tunnel)| Piece::Node(node, tunnel)),
-        (0..6usize, 0..5usize, proptest::option::of((0..4usize, 0..4usize)))
+        (0..4usize, mode(), mode()).prop_map(|(pool, ipip, vxlan)| Piece::Pool(pool, ipip, vxlan)),
+        (0..4usize, proptest::option::of(0..6u8), proptest::option::of(0..6u8))
+            .prop_map(|(node, tunnel, tunnel_v6)| Piece::Node(node, tunnel, tunnel_v6)),
+        (0..9usize, 0..5usize, proptest::option::of((0..4usize, 0..4usize)))
             .prop_map(|(block, node, lent)| Piece::Block(block, node, lent)),
-        (0..4u8, 0..3u8, 0..8u8).prop_map(|(name, device, addr)| Piece::Workload(name, device, addr)),
+        (0..4u8, 0..3u8, select(&WORKLOADS[..]))
+            .prop_map(|(name, device, addr)| Piece::Workload(name, device, addr)),
         setting.prop_map(Piece::Routes),
-        (0..8u8, 0..4u8, proptest::option::of(1..3u32))
+        (select(&ANNOUNCED[..]), 0..4usize, proptest::option::of(1..3u32))
             .prop_map(|(to, hop, metric)| Piece::Learned(to, hop, metric)),
         (
             select(&AROUND[..]),
@@ -78,16 +121,23 @@ fn told(pieces: &[Piece]) -> (Snapshot, LearnedRoutes) {
     for piece in pieces {
         match piece {
             Piece::Pool(pool, ipip_mode, vxlan_mode) => {
-                let cidr = format!("10.{pool}.0.0/16").parse().unwrap();
-                let (ipip_mode, vxlan_mode) = (*ipip_mode, *vxlan_mode);
+                let cidr: Cidr = POOLS[*pool].parse().unwrap();
+                // There is no IP-in-IP for IPv6.
+                let ipip_mode = if cidr.addr().is_ipv6() { EncapMode::Never } else { *ipip_mode };
+                let vxlan_mode = *vxlan_mode;
                 let spec = IpPool { ipip_mode, vxlan_mode, ..IpPool::new(cidr) };
                 snapshot.insert(Object::new(format!("p{pool}").parse().unwrap(), spec));
             }
-            Piece::Node(at, tunnel) => {
-                let (name, addr) = NODES[*at];
-                let tunnel = tunnel.map(|tunnel| [10, 0, 9, tunnel].into());
-                let bgp = Some(NodeBgp::at(addr.parse().unwrap()));
-                let spec = Node { bgp, ipv4_vxlan_tunnel_addr: tunnel, ..Node::new() };
+            Piece::Node(at, tunnel, tunnel_v6) => {
+                let (name, addr, addr_v6) = NODES[*at];
+                let ipv6_address = Some(addr_v6.parse().unwrap());
+                let spec = Node {
+                    bgp: Some(NodeBgp { ipv6_address, ..NodeBgp::at(addr.parse().unwrap()) }),
+                    ipv4_vxlan_tunnel_addr: tunnel.map(|tunnel| [10, 0, 9, tunnel].into()),
+                    ipv6_vxlan_tunnel_addr: tunnel_v6
+                        .map(|tunnel| [0xfd00, 0, 0, 0, 0, 0, 9, tunnel.into()].into()),
+                    ..Node::new()
+                };
                 snapshot.insert(Object::new(name.parse().unwrap(), spec));
             }
             Piece::Block(at, owner, lent) => {
@@ -101,7 +151,7 @@ fn told(pieces: &[Piece]) -> (Snapshot, LearnedRoutes) {
             Piece::Workload(name, device, addr) => {
                 let spec = WorkloadEndpoint {
                     interface_name: Some(format!("cali{device}").parse().unwrap()),
-                    ip_networks: vec![format!("10.0.0.{addr}/32").parse().unwrap()],
+                    ip_networks: vec![addr.parse().unwrap()],
                     ..WorkloadEndpoint::on(node_name("n0"))
                 };
                 snapshot.insert(Object::new(format!("w{name}").parse().unwrap(), spec));
@@ -114,8 +164,10 @@ fn told(pieces: &[Piece]) -> (Snapshot, LearnedRoutes) {
                 snapshot.insert(Object::new("default".parse().unwrap(), spec));
             }
             Piece::Learned(to, hop, priority) => {
-                let prefix = format!("10.{}.0.{}/30", to % 4, (to / 4) * 4).parse().unwrap();
-                let hop: IpAddr = NODES[usize::from(*hop)].1.split('/').next().unwrap().parse().unwrap();
+                let prefix: Cidr = to.parse().unwrap();
+                let (_, addr, addr_v6) = NODES[*hop];
+                let addr = if prefix.addr().is_ipv6() { addr_v6 } else { addr };
+                let hop: IpAddr = addr.split('/').next().unwrap().parse().unwrap();
                 let route = LearnedRoute { next_hops: [hop].into(), priority: *priority };
                 learned.insert(prefix, route);
             }
@@ -156,7 +208,7 @@ enum Drift {
 
 fn drift() -> impl Strategy<Value = Drift> {
     prop_oneof![
-        (0..12u8, select(vec![0, 1, 1024]), select(vec![3, 4, PROTOCOL]), 0..5u8)
+        (0..15u8, select(vec![0, 1, 1024]), select(vec![3, 4, PROTOCOL]), 0..5u8)
             .prop_map(|(to, priority, protocol, over)| Drift::Route { to, priority, protocol, over }),
         (4095..4097u32).prop_map(Drift::StaleVxlan),
         (0..3u8).prop_map(Drift::DeviceDown),
@@ -167,7 +219,7 @@ fn drift() -> impl Strategy<Value = Drift> {
 fn machine(drifts: &[Drift]) -> FakeKernel {
     let mut kernel = FakeKernel::default();
     let eth0: InterfaceName = "eth0".parse().unwrap();
-    kernel.add_link(&eth0, &["172.16.0.10/24".parse().unwrap()]);
+    kernel.add_link(&eth0, &["172.16.0.10/24".parse().unwrap(), "2001:db8::10/64".parse().unwrap()]);
     let gateway = calico_route::route::Gateway {
         address: "172.16.0.254".parse().unwrap(),
         device: eth0,
@@ -188,8 +240,8 @@ fn machine(drifts: &[Drift]) -> FakeKernel {
                     3 => Form::Other(Odd { what: "something odd".to_owned(), ..Odd::default() }),
                     _ => Form::Device("eth0".parse().unwrap()),
                 };
-                let prefix =
-                    if *to < 6 { BLOCKS[usize::from(*to)].to_owned() } else { format!("10.0.0.{to}/32") };
+                let block = BLOCKS.get(usize::from(*to)).map(|block| (*block).to_owned());
+                let prefix = block.unwrap_or_else(|| format!("10.0.0.{to}/32"));
                 let key = RouteKey::main(prefix.parse().unwrap(), *priority);
                 kernel.routes.entry(key).or_default().push(Installed { protocol: *protocol, form });
             }
@@ -246,7 +298,7 @@ fn reconcile(kernel: &mut FakeKernel, desired: &Desired) {
 
 /// Reports whether routes wait for a tunnel that cannot be made as the datastore has it, which is told among the problems and
 /// nowhere else.
-fn lacks_tunnel(desired: &Desired) -> bool {
+pub(crate) fn lacks_tunnel(desired: &Desired) -> bool {
     let lacking =
         |tunnel: &Tunnel| matches!(tunnel, Tunnel::Vxlan(family) if !desired.vxlan.contains_key(family));
     let lacks = desired.tunnels.keys().any(lacking);
@@ -287,8 +339,9 @@ proptest! {
     ) {
         let (snapshot, learned) = told(&pieces);
         // The kernel does not tell which routes were resolved over learned ones themselves, and so are no ways.
-        let link: Cidr = "172.16.0.0/24".parse().unwrap();
-        let over_learned = |hop: &IpAddr| !link.contains(*hop) && learned.keys().any(|to| to.contains(*hop));
+        let links: [Cidr; 2] = ["172.16.0.0/24", "2001:db8::/64"].map(|link| link.parse().unwrap());
+        let on_link = |hop: &IpAddr| links.iter().any(|link| link.contains(*hop));
+        let over_learned = |hop: &IpAddr| !on_link(hop) && learned.keys().any(|to| to.contains(*hop));
         prop_assume!(!learned.values().flat_map(|route| &route.next_hops).any(over_learned));
         let mut kernel = machine(&drifts);
         reconcile(&mut kernel, &compute(&snapshot, &node_name("n0"), &learned));

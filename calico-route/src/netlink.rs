@@ -5,8 +5,8 @@
 //! with IO enabled. A runtime's thread is held up for as long as the kernel takes for one batch, and by [`Netlink::read`] for as
 //! long as eight small files of each workload's interface take.
 //!
-//! Routes, neighbours and forwarding entries are written in batches of 256, or of 64 KiB; links one by one, because what
-//! follows needs their numbers.
+//! Routes, neighbours and forwarding entries are written in batches of 256, or of 64 KiB, each answered once and before the
+//! next is sent; links one by one, because what follows needs their numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,7 +1,9 @@
 //! One netlink socket: requests in batches, and lists.
 //!
 //! Of a batch only the last message asks for an answer; the kernel answers a message that fails in any case. So a batch
-//! costs one answer, and every error still finds its message, by the sequence number.
+//! costs one answer, and every error still finds its message, by the sequence number. Batches are not overlapped: the answer
+//! of one is read before the next is sent. The kernel does the work while it is being sent, so that the answer is there at
+//! once, and refusals of one batch at most have to fit into the receive buffer.
 
 use std::io;
 

@@ -185,22 +185,20 @@ fn configuration() -> impl Strategy<Value = Update> {
             let Some((ipv6_support, program_cluster_routes, priority, vxlan_vni, vxlan_mtu)) = spec else {
                 return removed(Kind::FelixConfiguration, text);
             };
-            let sound = put(Object::new(
-                name(text),
-                FelixConfiguration {
-                    ipv6_support,
-                    program_cluster_routes,
-                    ipv4_normal_route_priority: priority,
-                    vxlan_vni,
-                    vxlan_mtu,
-                    ..FelixConfiguration::new()
-                },
-            ));
-            match sound {
-                Update::Put(closed) if invalid => {
-                    Update::Invalid { key: closed.key(), problem: "odd".to_owned(), closed: Some(closed) }
-                }
-                sound => sound,
+            let spec = FelixConfiguration {
+                ipv6_support,
+                program_cluster_routes,
+                ipv4_normal_route_priority: priority,
+                vxlan_vni,
+                vxlan_mtu,
+                ..FelixConfiguration::new()
+            };
+            let sound: Resource = Object::new(name(text), spec).into();
+            if invalid {
+                let (key, closed) = (sound.key(), Some(Box::new(sound)));
+                Update::Invalid { key, problem: "odd".to_owned(), closed }
+            } else {
+                put(sound)
             }
         },
     )

@@ -41,23 +41,40 @@ pub(crate) struct Setup {
     pub(crate) password: Option<&'static str>,
     /// Its neighbours are one hop away, checked by the time to live.
     pub(crate) one_hop: bool,
-    /// What it tells, with the communities [`TOLD`] on each route.
+    /// Its address of the other family, if both are exchanged: what routes of that family lead to.
+    pub(crate) other_address: Option<IpAddr>,
+    /// What it tells, with the communities [`TOLD`] and the route target [`TARGET`] on each route.
     pub(crate) routes: Vec<String>,
 }
 
 /// What every daemon puts on its routes.
 pub(crate) const TOLD: [Community; 2] = [Community::Standard(65000, 7), Community::Large(1, 2, 3)];
 
+/// The extended community that every daemon puts on its routes, a route target.
+pub(crate) const TARGET: (u16, u16) = (65000, 8);
+
 impl Setup {
-    pub(crate) fn is_v6(&self) -> bool {
-        self.address.is_ipv6()
+    /// Returns its address of each family that is exchanged.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [self.address].into_iter().chain(self.other_address)
     }
+
+    /// Returns the routes of the family of an address of its.
+    pub(crate) fn routes_by(&self, address: IpAddr) -> impl Iterator<Item = &String> {
+        self.routes.iter().filter(move |route| is_v6(route) == address.is_ipv6())
+    }
+}
+
+/// Whether a destination is of IPv6.
+fn is_v6(prefix: &str) -> bool {
+    prefix.contains(':')
 }
 
 /// What can work with a daemon or not: the rows of the README's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Feature {
     Ipv4AndIpv6,
+    BothFamilies,
     InternalAndExternal,
     Md5,
     Gtsm,
@@ -68,7 +85,9 @@ pub(crate) enum Feature {
     AddPath,
     ExtendedMessages,
     ShutdownText,
+    OurShutdownText,
     RouteRefresh,
+    TheirRefresh,
     EnhancedRefresh,
     MaxPrefixes,
     Communities,
@@ -76,22 +95,25 @@ pub(crate) enum Feature {
 }
 
 impl Feature {
-    pub(crate) const ALL: [(Feature, &'static str); 16] = [
+    pub(crate) const ALL: [(Feature, &'static str); 19] = [
         (Self::Ipv4AndIpv6, "sessions over IPv4 and IPv6"),
+        (Self::BothFamilies, "both families on one session (RFC 4760)"),
         (Self::InternalAndExternal, "iBGP and eBGP"),
-        (Self::Md5, "TCP MD5 (RFC 2385)"),
+        (Self::Md5, "TCP MD5, over IPv4 and IPv6 (RFC 2385)"),
         (Self::Gtsm, "GTSM (RFC 5082)"),
         (Self::WideAs, "4-octet AS numbers (RFC 6793)"),
         (Self::Reflection, "route reflection, racks of article 004 (RFC 4456)"),
         (Self::OurRestart, "graceful restart of ours (RFC 4724)"),
         (Self::TheirRestart, "graceful restart of theirs (RFC 4724)"),
-        (Self::AddPath, "several paths, both ways (RFC 7911)"),
+        (Self::AddPath, "two paths of one prefix, both ways (RFC 7911)"),
         (Self::ExtendedMessages, "extended messages (RFC 8654)"),
-        (Self::ShutdownText, "shutdown texts (RFC 9003)"),
-        (Self::RouteRefresh, "route refresh (RFC 2918)"),
+        (Self::ShutdownText, "their shutdown texts, as we read them (RFC 9003)"),
+        (Self::OurShutdownText, "our shutdown texts, as they read them (RFC 9003)"),
+        (Self::RouteRefresh, "route refresh that we ask for (RFC 2918)"),
+        (Self::TheirRefresh, "route refresh that they ask for (RFC 2918)"),
         (Self::EnhancedRefresh, "enhanced route refresh (RFC 7313)"),
-        (Self::MaxPrefixes, "maximum prefixes"),
-        (Self::Communities, "communities kept (RFC 1997, 8092)"),
+        (Self::MaxPrefixes, "our limit of prefixes"),
+        (Self::Communities, "communities kept through us: standard, extended, large (RFC 1997, 4360, 8092)"),
         (Self::LargeUpdates, "large updates, 3,000 routes"),
     ];
 }
@@ -123,13 +145,22 @@ pub(crate) trait Daemon: Sync {
     /// Returns what it says of a destination that it was told a route to, or `None` when it has none.
     fn heard(&self, running: &Running<'_>, prefix: &str) -> Option<String>;
 
+    /// Counts the paths that it has to a destination that it was told.
+    fn paths(&self, running: &Running<'_>, prefix: &str) -> usize;
+
     /// Returns how it writes a community.
     fn community(&self, community: Community) -> String {
         community.to_string()
     }
 
+    /// Returns how it writes the route target [`TARGET`].
+    fn target(&self) -> &'static str;
+
     /// Has it end the session with a text.
     fn shut_down(&self, running: &Running<'_>, text: &str);
+
+    /// Has it ask its first neighbour for everything again.
+    fn refresh(&self, running: &Running<'_>);
 }
 
 pub(crate) fn works(daemon: &dyn Daemon, feature: Feature) -> bool {
@@ -209,6 +240,31 @@ impl<'n> Running<'n> {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{}: {prefix} is never {wanted}; log:\n{}", self.daemon.name(), self.log());
+    }
+
+    /// Waits until it has this many paths to a destination.
+    pub(crate) async fn wait_for_paths(&self, prefix: &str, wanted: usize) {
+        let mut paths = 0;
+        for _ in 0..300 {
+            paths = self.daemon.paths(self, prefix);
+            if paths == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let heard = self.heard(prefix);
+        panic!("{}: {paths} paths, not {wanted}: {heard:?}; log:\n{}", self.daemon.name(), self.log());
+    }
+
+    /// Waits until it has written some words into its log.
+    pub(crate) async fn wait_for_words(&self, words: &str) {
+        for _ in 0..300 {
+            if self.log().contains(words) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{}: no {words} in\n{}", self.daemon.name(), self.log());
     }
 
     pub(crate) fn log(&self) -> String {

@@ -305,3 +305,12 @@ pub(crate) async fn paths(handle: &Handle, prefix: &str) -> Vec<RouteStatus> {
     let prefix = prefix.parse().unwrap();
     handle.routes().await.unwrap().into_iter().filter(|route| route.prefix == prefix).collect()
 }
+
+/// Waits until there are this many paths to a destination.
+pub(crate) async fn wait_for_paths(handle: &Handle, prefix: &str, wanted: usize) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while paths(handle, prefix).await.len() != wanted {
+        assert!(tokio::time::Instant::now() < deadline, "not {wanted}: {:?}", paths(handle, prefix).await);
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}

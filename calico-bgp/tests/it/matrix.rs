@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use calico_bgp::family::FamilySet;
 use calico_bgp::net::{self, Handle};
 use calico_bgp::session::{Negotiated, State};
 use calico_bgp::speaker::{Distance, MaxPrefixes, Password, Reflection};
@@ -18,7 +19,7 @@ use calico_model::{Cidr, Community, Family};
 use crate::daemons::{
     Bird2, DAEMONS, Daemon, Exabgp, Feature, Frr, Gobgp, Running, Setup, TOLD, table, works,
 };
-use crate::lab::{Namespace, Stream, paths, wait_for_peer, wait_for_routes, wait_until_up};
+use crate::lab::{Namespace, Stream, paths, wait_for_paths, wait_for_peer, wait_for_routes, wait_until_up};
 use crate::world::{asn, ip, settings};
 
 /// Our namespace and the peer's, joined by a wire.
@@ -36,6 +37,7 @@ fn setup(address: &str, asn: u32, neighbor: (&str, u32), routes: &[&str]) -> Set
         neighbors: vec![(ip(neighbor.0), neighbor.1)],
         password: None,
         one_hop: false,
+        other_address: None,
         routes: routes.iter().map(|route| (*route).to_owned()).collect(),
     }
 }
@@ -163,18 +165,106 @@ fn between_ases(daemon: &'static dyn Daemon) {
     });
 }
 
-/// iBGP over IPv6, with IPv6 routes.
+/// iBGP over IPv6 with a key: routes of both families on one session.
 fn over_ipv6(daemon: &'static dyn Daemon) {
     let (ours, theirs) = two();
-    let setup = setup("fd99::2", 64512, ("fd99::1", 64512), &["fd00:5::/64"]);
+    let mut setup = setup("fd99::2", 64512, ("fd99::1", 64512), &["fd00:5::/64", "192.168.5.0/26"]);
+    setup.password = Some("secret");
+    setup.other_address = Some(ip("10.99.0.2"));
+    let running = Running::start(daemon, &theirs, setup.clone());
+    let prefixes = ["fd00:1::/64", "192.168.1.0/26"].map(str::to_owned);
+    ours.block_on(async {
+        let mut us = peer(&setup);
+        us.families = FamilySet::BOTH;
+        us.other_next_hop = Some(ip("10.99.0.1"));
+        us.password = Password::new("another");
+        let handle = start(settings("10.99.0.1", 64512), us.clone(), &prefixes).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_ne!(handle.status().await.unwrap()[0].state, State::Established, "with another key");
+        us.password = Password::new("secret");
+        handle.set_peers(vec![us]).await.unwrap();
+        let status = wait_until_up(&handle, "fd99::2").await;
+        let negotiated = status.negotiated.expect("it is up");
+        Family::ALL.iter().for_each(|family| agreed_as_the_table_says(daemon, &negotiated, *family));
+        let learned = wait_for_routes(&handle, |routes| routes.len() == 2).await;
+        let hops = |prefix: &str| learned[&prefix.parse().unwrap()].next_hops.clone();
+        assert_eq!(hops("fd00:5::/64"), [ip("fd99::2")].into());
+        assert_eq!(hops("192.168.5.0/26"), [ip("10.99.0.2")].into());
+        for (prefix, next_hop) in prefixes.iter().zip(["fd99::1", "10.99.0.1"]) {
+            let heard = running.wait_for(prefix, true).await;
+            assert!(heard.contains(next_hop), "{next_hop} in {heard}");
+        }
+    });
+}
+
+/// Two paths of one prefix, both ways: we have one of our own and one of a third speaker's, tell the daemon both, and it tells
+/// both to a fourth. What keeps no table tells two of its own.
+fn two_paths(daemon: &'static dyn Daemon) {
+    const SHARED: &str = "10.5.0.0/16";
+    let (ours, theirs) = two();
+    ours.ip("addr add 10.99.0.3/32 dev lo");
+    ours.ip("addr add 10.99.0.4/32 dev lo");
+    let passes_on = daemon.name() != Exabgp.name();
+    let own: &[&str] = if passes_on { &[] } else { &[SHARED; 2] };
+    let mut setup = setup("10.99.0.2", 65002, ("10.99.0.1", 65001), own);
+    setup.neighbors.push((ip("10.99.0.4"), 65004));
+    let running = Running::start(daemon, &theirs, setup.clone());
+    let speaker = |address: &str, number: u32, peers: &[(&str, u32)]| {
+        let listen = [format!("{address}:179").parse().unwrap()];
+        let handle = net::spawn(&listen, settings(address, number)).unwrap();
+        let peers = peers.iter().map(|(peer, remote)| {
+            let mut peer = PeerConfig::new(ip(peer), asn(*remote), asn(number));
+            peer.local_address = Some(ip(address));
+            peer.connect_retry = Duration::from_secs(1);
+            peer.add_path = AddPath::Both;
+            peer
+        });
+        (handle, peers.collect::<Vec<_>>())
+    };
+    ours.block_on(async {
+        let (us, peers) = speaker("10.99.0.1", 65001, &[("10.99.0.2", 65002), ("10.99.0.3", 65003)]);
+        let (third, thirds_peers) = speaker("10.99.0.3", 65003, &[("10.99.0.1", 65001)]);
+        let (fourth, fourths_peers) = speaker("10.99.0.4", 65004, &[("10.99.0.2", 65002)]);
+        for (handle, peers) in [(&us, peers), (&third, thirds_peers), (&fourth, fourths_peers)] {
+            handle.set_peers(peers).await.unwrap();
+        }
+        for handle in [&us, &third] {
+            handle.set_originated(origins(&[SHARED.to_owned()])).await.unwrap();
+        }
+        running.wait_for_paths(SHARED, 2).await;
+        wait_for_paths(&fourth, SHARED, 2).await;
+
+        us.set_originated(origins(&[])).await.unwrap();
+        running.wait_for_paths(SHARED, 1).await;
+        wait_for_paths(&fourth, SHARED, if passes_on { 1 } else { 2 }).await;
+    });
+}
+
+/// The daemon asks for everything again and is told it; then we end the session, and it says why.
+fn asks_and_is_told(daemon: &'static dyn Daemon) {
+    let (ours, theirs) = two();
+    let setup = setup("10.99.0.2", 64512, ("10.99.0.1", 64512), &[]);
     let running = Running::start(daemon, &theirs, setup.clone());
     ours.block_on(async {
-        let handle = start(settings("10.99.0.1", 64512), peer(&setup), &["fd00:1::/64".to_owned()]).await;
-        let status = wait_until_up(&handle, "fd99::2").await;
-        agreed_as_the_table_says(daemon, &status.negotiated.expect("it is up"), Family::V6);
-        let learned = wait_for_routes(&handle, |routes| routes.len() == 1).await;
-        assert!(learned.values().all(|route| route.next_hops == [ip("fd99::2")].into()));
-        running.wait_for("fd00:1::/64", true).await;
+        let handle = start(settings("10.99.0.1", 64512), peer(&setup), &[]).await;
+        // Two prefixes that cannot be told in one message.
+        let mut told = origins(&["192.168.1.0/26", "192.168.2.0/26"].map(str::to_owned));
+        told.first_entry().unwrap().get_mut().communities = vec![Community::Standard(64512, 9)];
+        handle.set_originated(told).await.unwrap();
+        running.wait_for("192.168.1.0/26", true).await;
+        running.wait_for("192.168.2.0/26", true).await;
+        let before = wait_until_up(&handle, "10.99.0.2").await.counters;
+        if works(daemon, Feature::TheirRefresh) {
+            daemon.refresh(&running);
+            let again = |status: &PeerStatus| status.counters.updates_out >= before.updates_out + 2;
+            let status = wait_for_peer(&handle, "10.99.0.2", again).await;
+            assert_eq!(status.counters.established, before.established, "on the same session");
+        }
+
+        handle.shut_down("moving racks").await.unwrap();
+        if works(daemon, Feature::OurShutdownText) {
+            running.wait_for_words("moving racks").await;
+        }
     });
 }
 
@@ -268,6 +358,16 @@ macro_rules! against {
             }
 
             #[test]
+            fn two_paths() {
+                super::two_paths(&$daemon);
+            }
+
+            #[test]
+            fn asks_and_is_told() {
+                super::asks_and_is_told(&$daemon);
+            }
+
+            #[test]
             fn restarts() {
                 super::restarts(&$daemon);
             }
@@ -301,6 +401,7 @@ fn racks_with_a_pair_of_our_reflectors_each_carry_the_routes_of_nine_nodes_of_ot
                 neighbors,
                 password: None,
                 one_hop: false,
+                other_address: None,
                 routes: vec![block(node)],
             };
             Running::start(DAEMONS[node % 4], &namespaces[node], setup)
@@ -344,6 +445,12 @@ fn racks_with_a_pair_of_our_reflectors_each_carry_the_routes_of_nine_nodes_of_ot
                 for other in (0..9).filter(|other| *other != node) {
                     let heard = running.wait_for(&block(other), true).await;
                     assert!(heard.contains(&address(other)), "{other}'s next hop in {heard}");
+                    let standard_and_large = TOLD.map(|community| running.daemon.community(community));
+                    for community in
+                        standard_and_large.iter().map(String::as_str).chain([running.daemon.target()])
+                    {
+                        assert!(heard.contains(community), "{other}'s {community} in {heard}");
+                    }
                 }
             }
         });

@@ -1,11 +1,12 @@
 //! BIRD 2.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::path::Path;
 
 use calico_model::Community;
 
-use super::{Daemon, Feature, Running, Setup, TOLD, program};
+use super::{Daemon, Feature, Running, Setup, TARGET, TOLD, program};
 
 pub(crate) struct Bird2;
 
@@ -19,20 +20,26 @@ impl Daemon for Bird2 {
     }
 
     fn prepare(&self, setup: &Setup, folder: &Path) -> Vec<String> {
-        let family = if setup.is_v6() { "ipv6" } else { "ipv4" };
-        let mut text = format!(
-            "log stderr all;\nrouter id {};\nprotocol device {{}}\nprotocol direct {{ {family}; }}\nprotocol kernel {{ {family} \
-             {{ import none; export where source = RTS_BGP; }}; persist; graceful restart; }}\nprotocol static {{ {family};\n",
-            setup.router_id
-        );
-        for route in &setup.routes {
-            writeln!(text, "  route {route} blackhole;").unwrap();
+        let mut text = format!("log stderr all;\nrouter id {};\nprotocol device {{}}\n", setup.router_id);
+        for address in setup.addresses() {
+            let family = family(address);
+            write!(
+                text,
+                "protocol direct {{ {family}; }}\nprotocol kernel {{ {family} {{ import none; export where source = RTS_BGP; }}; \
+                 persist; graceful restart; }}\nprotocol static {{ {family};\n"
+            )
+            .unwrap();
+            for route in setup.routes_by(address) {
+                writeln!(text, "  route {route} blackhole;").unwrap();
+            }
+            text.push_str("}\n");
         }
-        text.push_str("}\n");
         let communities = TOLD.map(|community| match community {
             Community::Standard(a, b) => format!("bgp_community.add(({a},{b}));"),
             Community::Large(a, b, c) => format!("bgp_large_community.add(({a},{b},{c}));"),
         });
+        let (high, low) = TARGET;
+        let communities = communities.concat() + &format!(" bgp_ext_community.add((rt,{high},{low}));");
         for (at, (address, asn)) in setup.neighbors.iter().enumerate() {
             let password = setup.password.map_or(String::new(), |key| format!("password \"{key}\";"));
             let distance = match (setup.one_hop, *asn == setup.asn) {
@@ -40,6 +47,16 @@ impl Daemon for Bird2 {
                 (true, false) => "ttl security on;",
                 (false, _) => "multihop;",
             };
+            let channels: String = setup
+                .addresses()
+                .map(|address| {
+                    format!(
+                        "  {} {{ import all; add paths on; next hop address {address};
+    export filter {{ if source = RTS_BGP then accept; if source != RTS_STATIC then reject; {communities} accept; }}; }};\n",
+                        family(address)
+                    )
+                })
+                .collect();
             write!(
                 text,
                 "protocol bgp p{at} {{
@@ -48,13 +65,9 @@ impl Daemon for Bird2 {
   {password} {distance}
   connect delay time 1; connect retry time 1; error wait time 1,2;
   graceful restart on; enable extended messages on;
-  {family} {{ import all; add paths on; next hop self;
-    export filter {{ if source != RTS_STATIC then reject; {} accept; }}; }};
-}}
+{channels}}}
 ",
-                setup.address,
-                setup.asn,
-                communities.concat()
+                setup.address, setup.asn,
             )
             .unwrap();
         }
@@ -73,6 +86,10 @@ impl Daemon for Bird2 {
         answer.contains(&format!("{prefix} ")).then_some(answer).filter(|text| text.contains("BGP.origin"))
     }
 
+    fn paths(&self, running: &Running<'_>, prefix: &str) -> usize {
+        bird(running, &format!("show route all for {prefix}")).matches("BGP.origin:").count()
+    }
+
     fn community(&self, community: Community) -> String {
         match community {
             Community::Standard(a, b) => format!("({a},{b})"),
@@ -80,9 +97,21 @@ impl Daemon for Bird2 {
         }
     }
 
+    fn target(&self) -> &'static str {
+        "(rt, 65000, 8)"
+    }
+
     fn shut_down(&self, running: &Running<'_>, text: &str) {
         bird(running, &format!("disable p0 \"{text}\""));
     }
+
+    fn refresh(&self, running: &Running<'_>) {
+        bird(running, "reload in p0");
+    }
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { "ipv6" } else { "ipv4" }
 }
 
 fn bird(running: &Running<'_>, question: &str) -> String {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use calico_model::Community;
 
-use super::{Daemon, Feature, Running, Setup, TOLD, program};
+use super::{Daemon, Feature, Running, Setup, TARGET, TOLD, is_v6, program};
 
 pub(crate) struct Frr;
 
@@ -23,7 +23,8 @@ impl Daemon for Frr {
     fn prepare(&self, setup: &Setup, folder: &Path) -> Vec<String> {
         let Setup { address, router_id, asn, .. } = setup;
         let mut text = format!(
-            "router bgp {asn}\n bgp router-id {router_id}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
+            "router bgp {asn}\n bgp router-id {router_id}\n bgp log-neighbor-changes\n \
+             no bgp ebgp-requires-policy\n no bgp network import-check\n \
              no bgp default ipv4-unicast\n bgp disable-ebgp-connected-route-check\n bgp graceful-restart\n \
              bgp graceful-restart preserve-fw-state\n"
         );
@@ -38,16 +39,21 @@ impl Daemon for Frr {
                 writeln!(text, " neighbor {neighbor} ttl-security hops 1").unwrap();
             }
         }
-        let family = if setup.is_v6() { "ipv6" } else { "ipv4" };
-        writeln!(text, " address-family {family} unicast").unwrap();
-        for route in &setup.routes {
-            writeln!(text, "  network {route} route-map told").unwrap();
+        for own in setup.addresses() {
+            let family = if own.is_ipv6() { "ipv6" } else { "ipv4" };
+            writeln!(text, " address-family {family} unicast").unwrap();
+            for route in setup.routes_by(own) {
+                writeln!(text, "  network {route} route-map told").unwrap();
+            }
+            for (neighbor, _) in &setup.neighbors {
+                writeln!(text, "  neighbor {neighbor} activate\n  neighbor {neighbor} addpath-tx-all-paths")
+                    .unwrap();
+            }
+            text.push_str(" exit-address-family\n");
         }
-        for (neighbor, _) in &setup.neighbors {
-            writeln!(text, "  neighbor {neighbor} activate\n  neighbor {neighbor} addpath-tx-all-paths")
-                .unwrap();
-        }
-        text.push_str(" exit-address-family\nroute-map told permit 10\n");
+        text.push_str("route-map told permit 10\n");
+        let (high, low) = TARGET;
+        writeln!(text, " set extcommunity rt {high}:{low}").unwrap();
         for community in TOLD {
             match community {
                 Community::Standard(..) => writeln!(text, " set community {community}").unwrap(),
@@ -105,9 +111,22 @@ impl Daemon for Frr {
     }
 
     fn heard(&self, running: &Running<'_>, prefix: &str) -> Option<String> {
-        let family = if running.setup.is_v6() { "ipv6" } else { "ipv4" };
+        let family = if is_v6(prefix) { "ipv6" } else { "ipv4" };
         let answer = vty(running, &[&format!("show bgp {family} unicast {prefix}")]);
         answer.contains("valid").then_some(answer)
+    }
+
+    fn paths(&self, running: &Running<'_>, prefix: &str) -> usize {
+        self.heard(running, prefix).map_or(0, |heard| heard.matches("valid").count())
+    }
+
+    fn target(&self) -> &'static str {
+        "RT:65000:8"
+    }
+
+    fn refresh(&self, running: &Running<'_>) {
+        let (neighbor, _) = running.setup.neighbors[0];
+        vty(running, &[&format!("clear bgp ipv4 unicast {neighbor} soft in")]);
     }
 
     fn shut_down(&self, running: &Running<'_>, text: &str) {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Daemon, Feature, Running, Setup, TOLD, program, until_answered};
+use super::{Daemon, Feature, Running, Setup, TARGET, TOLD, is_v6, program, until_answered};
 
 pub(crate) struct Gobgp;
 
@@ -15,6 +15,8 @@ impl Daemon for Gobgp {
     fn lacks(&self) -> &'static [(Feature, &'static str)] {
         &[
             (Feature::ShutdownText, "sends none"),
+            (Feature::OurShutdownText, "logs octets, not words"),
+            (Feature::TheirRefresh, "never asks"),
             (Feature::ExtendedMessages, "not in this version"),
             (Feature::EnhancedRefresh, "no"),
         ]
@@ -25,7 +27,6 @@ impl Daemon for Gobgp {
         let mut text = format!(
             "[global.config]\nas = {asn}\nrouter-id = \"{router_id}\"\nlocal-address-list = [\"{address}\"]\n"
         );
-        let family = if setup.is_v6() { "ipv6-unicast" } else { "ipv4-unicast" };
         for (neighbor, remote) in &setup.neighbors {
             write!(
                 text,
@@ -42,11 +43,19 @@ impl Daemon for Gobgp {
                 text,
                 "[neighbors.transport.config]\nlocal-address = \"{address}\"\n[neighbors.timers.config]\n\
                  connect-retry = 1\nidle-hold-time-after-reset = 1\n[neighbors.graceful-restart.config]\nenabled = true\n\
-                 restart-time = 120\nnotification-enabled = true\n[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n\
-                 afi-safi-name = \"{family}\"\n[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n\
-                 [neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n"
+                 restart-time = 120\nnotification-enabled = true\n"
             )
             .unwrap();
+            for own in setup.addresses() {
+                let family = if own.is_ipv6() { "ipv6-unicast" } else { "ipv4-unicast" };
+                write!(
+                    text,
+                    "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{family}\"\n\
+                     [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n\
+                     [neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n"
+                )
+                .unwrap();
+            }
         }
         std::fs::write(folder.join("gobgp.toml"), text).expect("GoBGP's configuration");
         let file = folder.join("gobgp.toml").display().to_string();
@@ -74,16 +83,34 @@ impl Daemon for Gobgp {
                 calico_model::Community::Large(..) => format!("large-community {community}"),
             })
             .collect();
-        let (address, communities) = (running.setup.address.to_string(), communities.join(" "));
-        for route in &running.setup.routes {
-            let line = format!("global rib add {route} {communities} nexthop {address}");
-            until_answered(|| gobgp(running, &line).trim().is_empty());
+        let ((high, low), communities) = (TARGET, communities.join(" "));
+        for address in running.setup.addresses() {
+            for route in running.setup.routes_by(address) {
+                let line = format!(
+                    "global rib add {route} {communities} rt {high}:{low} nexthop {address}{}",
+                    of(route)
+                );
+                until_answered(|| gobgp(running, &line).trim().is_empty());
+            }
         }
     }
 
     fn heard(&self, running: &Running<'_>, prefix: &str) -> Option<String> {
-        let answer = gobgp(running, &format!("global rib {prefix}"));
+        let answer = gobgp(running, &format!("global rib {prefix}{}", of(prefix)));
         answer.contains(prefix).then_some(answer)
+    }
+
+    fn paths(&self, running: &Running<'_>, prefix: &str) -> usize {
+        self.heard(running, prefix).map_or(0, |heard| heard.matches(prefix).count())
+    }
+
+    fn target(&self) -> &'static str {
+        "{Extcomms: [65000:8]}"
+    }
+
+    fn refresh(&self, running: &Running<'_>) {
+        let (neighbor, _) = running.setup.neighbors[0];
+        gobgp(running, &format!("neighbor {neighbor} softresetin"));
     }
 
     fn shut_down(&self, running: &Running<'_>, text: &str) {
@@ -94,10 +121,12 @@ impl Daemon for Gobgp {
     }
 }
 
+/// Returns what tells it the family of a destination.
+fn of(prefix: &str) -> &'static str {
+    if is_v6(prefix) { " -a ipv6" } else { "" }
+}
+
 fn gobgp(running: &Running<'_>, words: &str) -> String {
-    let mut words: Vec<&str> = words.split(' ').collect();
-    if running.setup.is_v6() {
-        words.extend(["-a", "ipv6"]);
-    }
+    let words: Vec<&str> = words.split(' ').collect();
     running.ask(&program("gobgp", "gobgpd"), &words)
 }

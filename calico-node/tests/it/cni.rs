@@ -384,7 +384,7 @@ async fn a_configuration_that_is_not_valid_stops_no_add_unless_it_may_name_anoth
     assert_eq!((node.endpoints().await.len(), node.held().await), (0, 0));
     store(json!({ "vxlanMTU": "large" })).await;
     let answer = node.call("ADD", &container, &v4_only());
-    assert!(answer.log.contains("not valid, and left out of account"), "{}", answer.log);
+    assert!(answer.log.contains("not valid: only what of it is sound counts"), "{}", answer.log);
     assert_eq!(answer.ok()["interfaces"][0]["name"], "cali0123456789a");
 }
 

@@ -141,7 +141,7 @@ enum Condition {
     ToldByPeer,
     /// The next hop is in one of the networks of the interfaces that are meant.
     LeavesBy {
-        /// The networks of all interfaces, and whether they are meant.
+        /// The networks of interfaces, and whether they are meant; those that are as what is around them are left out.
         networks: Vec<(Cidr, bool)>,
         /// Whether it holds of a next hop in none of them.
         beyond: bool,
@@ -163,7 +163,7 @@ impl Condition {
             Self::LeavesBy { networks, beyond } => {
                 let next_hop: IpAddr = route.attributes.next_hop;
                 let around = networks.iter().filter(|(network, _)| network.contains(next_hop));
-                let nearest = around.max_by_key(|(network, meant)| (network.prefix_len(), *meant));
+                let nearest = around.max_by_key(|(network, _)| network.prefix_len());
                 route.teller == Teller::Peer && nearest.map_or(*beyond, |(_, meant)| *meant)
             }
             Self::Carries(community) => route.attributes.carries(*community),

@@ -15,8 +15,8 @@ use crate::speaker::METRIC_BASE;
 pub struct Facts {
     /// Whether the peer is in our AS, as seen in this session.
     pub peering: Peering,
-    /// The node's interfaces, with the networks they are in.
-    pub interfaces: Vec<(String, Vec<Cidr>)>,
+    /// The node's interfaces, with the networks they are in; `None` where no packet passes through the node.
+    pub interfaces: Option<Vec<(String, Vec<Cidr>)>>,
 }
 
 impl Program {
@@ -81,7 +81,7 @@ fn conditions(rule: &FilterRule, family: Family, facts: &Facts) -> Option<Vec<Co
         conditions.push(Condition::ToldByPeer);
     }
     if let Some(pattern) = &rule.interface {
-        conditions.push(leaves_by(pattern, rule.action, facts));
+        conditions.push(leaves_by(pattern, rule.action, family, facts));
     }
     for community in rule.communities.iter().flat_map(|wanted| &wanted.values) {
         conditions.push(Condition::Carries(*community));
@@ -97,21 +97,42 @@ fn conditions(rule: &FilterRule, family: Family, facts: &Facts) -> Option<Vec<Co
 
 /// What leaves by an interface whose name is like a pattern. What is in none of the networks leaves by one of the interfaces
 /// all the same; where that leaves it open whether it is one that is meant, less passes rather than more.
-fn leaves_by(pattern: &str, action: FilterAction, facts: &Facts) -> Condition {
+fn leaves_by(pattern: &str, action: FilterAction, family: Family, facts: &Facts) -> Condition {
     if pattern.chars().all(|c| c == '*') {
         return Condition::ToldByPeer;
     }
-    let is_meant = |(name, _): &(String, Vec<Cidr>)| is_like(pattern, name);
-    let interfaces = &facts.interfaces;
-    let beyond = match action {
-        FilterAction::Accept => !interfaces.is_empty() && interfaces.iter().all(is_meant),
-        FilterAction::Reject => interfaces.is_empty() || interfaces.iter().any(is_meant),
+    // No packet passes through a stand-alone reflector: nothing leaves by an interface of its own.
+    let Some(interfaces) = &facts.interfaces else {
+        return Condition::LeavesBy { networks: Vec::new(), beyond: false };
     };
-    let networks = interfaces.iter().flat_map(|interface| {
-        let is_meant = is_meant(interface);
-        interface.1.iter().map(move |network| (*network, is_meant))
-    });
-    Condition::LeavesBy { networks: networks.collect(), beyond }
+    let mut marks: BTreeMap<Cidr, Vec<bool>> = BTreeMap::new();
+    let mut ways = Vec::new();
+    for (name, networks) in interfaces {
+        let is_meant = is_like(pattern, name);
+        let mut of_family = networks.iter().filter(|network| network.family() == family).peekable();
+        if action == FilterAction::Reject || of_family.peek().is_some() {
+            ways.push(is_meant);
+        }
+        of_family.for_each(|network| marks.entry(*network).or_default().push(is_meant));
+    }
+    let is_agreed = |meant: &[bool]| match action {
+        FilterAction::Accept => !meant.is_empty() && meant.iter().all(|meant| *meant),
+        FilterAction::Reject => meant.is_empty() || meant.iter().any(|meant| *meant),
+    };
+    let beyond = is_agreed(&ways);
+    // What is marked as the network around it says nothing: an interface that comes is not to make another program of it.
+    let mut networks: Vec<(Cidr, bool)> = Vec::new();
+    let mut wide_first: Vec<(Cidr, Vec<bool>)> = marks.into_iter().collect();
+    wide_first.sort_by_key(|(network, _)| network.prefix_len());
+    for (network, marks) in wide_first {
+        let around = networks.iter().filter(|(wider, _)| wider.covers(&network));
+        let before = around.max_by_key(|(wider, _)| wider.prefix_len()).map_or(beyond, |(_, meant)| *meant);
+        let meant = is_agreed(&marks);
+        if meant != before {
+            networks.push((network, meant));
+        }
+    }
+    Condition::LeavesBy { networks, beyond }
 }
 
 fn operation(operation: &FilterOperation) -> Option<Operation> {

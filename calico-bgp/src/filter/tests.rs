@@ -23,7 +23,7 @@ fn facts() -> Facts {
     let interface = |name: &str, network: &str| (name.to_owned(), vec![cidr(network)]);
     Facts {
         peering: Peering::Internal,
-        interfaces: vec![interface("eth0", "172.16.6.0/24"), interface("eth1", "10.9.0.0/16")],
+        interfaces: Some(vec![interface("eth0", "172.16.6.0/24"), interface("eth1", "10.9.0.0/16")]),
     }
 }
 
@@ -139,6 +139,43 @@ fn a_rule_for_an_interface_that_may_lead_to_a_router_holds_of_what_is_behind_it_
         assert_eq!(by(interface, Accept, next_hop), accepted, "accept by {interface}: {next_hop}");
         assert_eq!(by(interface, Reject, next_hop), !rejected, "reject by {interface}: {next_hop}");
     }
+}
+
+#[test]
+fn where_no_packet_passes_through_no_rule_for_an_interface_holds_but_that_for_all() {
+    for (interface, action, passes) in [
+        ("eth0", FilterAction::Reject, true),
+        ("eth0", FilterAction::Accept, false),
+        ("*", FilterAction::Reject, false),
+    ] {
+        let rule = [FilterRule { interface: Some(interface.to_owned()), ..FilterRule::new(action) }];
+        let facts = Facts { interfaces: None, ..facts() };
+        let rest = FilterRule::new(if passes { FilterAction::Accept } else { FilterAction::Reject });
+        let program = Program::export(|_| rule.iter().chain([&rest]).collect(), &facts, Export::default());
+        let attributes = attributes();
+        let route =
+            Route { prefix: cidr("192.168.0.0/26"), attributes: (&attributes).into(), teller: Teller::Peer };
+        let passed = program.decide(&route, &PrefixSet::default()) != Verdict::LeaveOut;
+        assert_eq!(passed, passes, "{action:?} by {interface}");
+    }
+}
+
+/// Another program has peers asked for everything, or reset.
+#[test]
+fn an_interface_that_a_rule_does_not_mean_makes_no_other_program_of_it() {
+    let with = |more: &[(&str, &[&str])]| {
+        let mut facts = facts();
+        let more = more.iter().map(|(name, networks)| {
+            (name.to_string(), networks.iter().map(|network| cidr(network)).collect())
+        });
+        facts.interfaces.as_mut().unwrap().extend(more);
+        let rule =
+            [FilterRule { interface: Some("eth0".to_owned()), ..FilterRule::new(FilterAction::Accept) }];
+        Program::import(|_| rule.iter().collect(), &facts, Import::default())
+    };
+    assert_eq!(with(&[]), with(&[("docker0", &["172.17.0.0/16"])]));
+    assert_ne!(with(&[]), with(&[("docker0", &["172.16.6.128/25"])]), "it is nearer than eth0");
+    assert_ne!(with(&[]), with(&[("eth2", &["172.16.6.0/24"])]), "both are as near");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use calico_model::{Cidr, Family};
 
 use super::configuration::Configuration;
 use super::services::is_excluded;
-use super::{Problem, cluster_id};
+use super::{Problem, STANDALONE_REFLECTOR, cluster_id};
 use crate::filter::{Export, Facts, Import, Policy, PrefixSet, Program, is_like};
 use crate::session::Peering;
 use crate::speaker::Exchange;
@@ -142,16 +142,18 @@ impl<'s> Policies<'s> {
         self.snapshot.pools.values().filter(move |_| mesh).map(|pool| pool.spec.cidr)
     }
 
-    /// The node's interfaces and their networks, without those that are ignored.
-    fn interfaces(&self) -> Vec<(String, Vec<Cidr>)> {
+    /// The node's interfaces and their networks, without those that are ignored; `None` for a stand-alone reflector.
+    fn interfaces(&self) -> Option<Vec<(String, Vec<Cidr>)>> {
+        if self.local.metadata.labels.get(STANDALONE_REFLECTOR).is_some() {
+            return None;
+        }
         let ignored = self.configuration.ignored_interfaces();
         let counts = |name: &str| !ignored.iter().any(|pattern| is_like(pattern, name));
         let interfaces = self.local.spec.interfaces.iter().filter(|interface| counts(&interface.name));
-        interfaces
-            .map(|interface| {
-                let networks = interface.addresses.iter().map(|address| address.subnet()).collect();
-                (interface.name.clone(), networks)
-            })
-            .collect()
+        let networks = interfaces.map(|interface| {
+            let networks = interface.addresses.iter().map(|address| address.subnet()).collect();
+            (interface.name.clone(), networks)
+        });
+        Some(networks.collect())
     }
 }

@@ -323,7 +323,7 @@ fn a_peer_that_was_waited_for_is_dialed_from_any_state_once_we_are_to_dial() {
 fn what_is_kept_of_a_peer_that_is_away_is_judged_by_what_is_taken_from_it_now() {
     let only = |refused: &[&str]| {
         let refused = refused.iter().map(|network| network.parse::<Cidr>().unwrap()).collect();
-        let facts = Facts { peering: Peering::Internal, interfaces: Vec::new() };
+        let facts = Facts { peering: Peering::Internal, interfaces: None };
         Exchange::Filtered(Policy::new(Program::import(|_| Vec::new(), &facts, Import { refused })))
     };
     type Taken<'t> = (&'static str, &'t dyn Fn(&mut PeerConfig), &'static [&'static str]);

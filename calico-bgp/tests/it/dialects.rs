@@ -124,7 +124,7 @@ fn a_filter_that_makes_an_attribute_too_long_takes_the_route_away() {
             set_priority: None,
         })
         .collect();
-    let facts = Facts { peering: Peering::External, interfaces: Vec::new() };
+    let facts = Facts { peering: Peering::External, interfaces: None };
     let program = Program::import(|_| vec![&rule], &facts, Import::default());
     let mut rig = Rig::new();
     rig.change(EVIL, |peer| peer.import = Exchange::Filtered(Policy::new(program.clone())));

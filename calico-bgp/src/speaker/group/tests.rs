@@ -100,7 +100,7 @@ fn key(reflection: Reflection, several: bool) -> GroupKey {
 /// A policy that leaves out one prefix.
 fn all_but(number: u8) -> Policy {
     let refused = [prefix(number).cidr()].into_iter().collect();
-    let facts = Facts { peering: Peering::Internal, interfaces: Vec::new() };
+    let facts = Facts { peering: Peering::Internal, interfaces: None };
     Policy::new(Program::import(|_| Vec::new(), &facts, Import { refused }))
 }
 

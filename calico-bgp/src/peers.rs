@@ -73,7 +73,7 @@ pub struct Plan {
 /// Plans a node's speaker, or returns `None` while the node has no BGP address to be known by.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Option<Plan> {
-    let Sessions { peers, dynamic, problems } = peers(snapshot, node, secrets);
+    let Sessions { peers, dynamic, gateways, problems } = peers(snapshot, node, secrets);
     let workload_peering = workload_peering(snapshot, node, &peers);
     Some(Plan {
         speaker: speaker(snapshot, node)?,
@@ -82,7 +82,7 @@ pub fn plan(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Option<P
         dynamic,
         stations: Configuration::of(snapshot, node).stations(),
         originated: originated(snapshot, node),
-        gateways: gateways(snapshot, node),
+        gateways,
         workload_peering,
         problems,
     })
@@ -133,16 +133,6 @@ pub fn listen(snapshot: &Snapshot, node: &NodeName) -> Vec<SocketAddr> {
     };
     let port = configuration.listen_port();
     Family::ALL.into_iter().filter_map(address).map(|address| SocketAddr::new(address, port)).collect()
-}
-
-/// Decides by which gateways of their own peers are reached.
-fn gateways(snapshot: &Snapshot, node: &NodeName) -> BTreeMap<IpAddr, IpAddr> {
-    let Some(local) = object(snapshot, node) else { return BTreeMap::new() };
-    let led = |peer: &BgpPeer| {
-        let gateway = peer.reachable_by.filter(|_| applies(peer, local))?;
-        Some((peer.peer_ip?.addr, gateway))
-    };
-    snapshot.bgp_peers.values().filter_map(|peer| led(&peer.spec)).collect()
 }
 
 /// Finds the sessions with workloads at an address that is there for nothing else.

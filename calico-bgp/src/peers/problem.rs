@@ -39,6 +39,17 @@ pub enum Problem {
         /// The other one.
         left_out: Name,
     },
+    /// A BGPPeer without a password takes the place of a session that has one.
+    #[error(
+        "the session with {peer} has no password: the BGPPeer {resource} asks for it and names none, in the place of one that \
+         has; add the password to it"
+    )]
+    Unsigned {
+        /// The peer's address.
+        peer: String,
+        /// The resource.
+        resource: Name,
+    },
     /// A BGPPeer names this node with an AS number or a port that the node has not.
     #[error(
         "this node does not peer back with the nodes of the BGPPeer {resource}, which names its address with another AS \

@@ -33,6 +33,8 @@ pub struct Sessions {
     /// limit of 0, from the address or the network of a session that is left out: by a wider network it would be without
     /// the password that is missing, and without its filters.
     pub dynamic: Vec<DynamicPeers>,
+    /// The peers that are reached by a gateway of their own, with the gateway.
+    pub gateways: BTreeMap<IpAddr, IpAddr>,
     /// What cannot be done as asked.
     pub problems: Vec<Problem>,
 }
@@ -40,8 +42,13 @@ pub struct Sessions {
 /// Decides a node's sessions, in the order of the peers' addresses.
 #[must_use]
 pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Sessions {
-    let none = Sessions { peers: Vec::new(), dynamic: Vec::new(), problems: Vec::new() };
-    let Some(local) = object(snapshot, node) else { return none };
+    let none = || Sessions {
+        peers: Vec::new(),
+        dynamic: Vec::new(),
+        gateways: BTreeMap::new(),
+        problems: Vec::new(),
+    };
+    let Some(local) = object(snapshot, node) else { return none() };
     let configuration = Configuration::of(snapshot, node);
     let here = Here { snapshot, local, configuration };
     let scope = |peer: &BgpPeer| u8::from(!is_global(peer));
@@ -57,7 +64,7 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
     let asked = first.into_iter().flatten().chain(ours().flat_map(|peer| here.named(peer)));
     let asked =
         asked.chain(answered().flat_map(|peer| here.reversed(peer))).chain(last.into_iter().flatten());
-    let mut problems: Vec<Problem> = answered().filter_map(|peer| here.unanswered(peer)).collect();
+    let mut problems: Vec<Problem> = Vec::new();
     let mut wanted: BTreeMap<IpAddr, Wanted<'_>> = BTreeMap::new();
     for session in asked {
         match wanted.entry(session.config.address) {
@@ -65,6 +72,12 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
             Entry::Occupied(kept) => problems.extend(kept.get().displaces(&session, kept.key())),
         }
     }
+    let is_asked = |address: &IpAddr| wanted.get(address).is_some_and(|session| session.by.is_some());
+    let unanswered =
+        answered().filter(|resource| !here.askers(resource).all(|asker| asker.iter().any(is_asked)));
+    problems.extend(unanswered.filter_map(|resource| here.unanswered(resource)));
+    let gateways =
+        wanted.iter().filter_map(|(address, session)| Some((*address, session.gateway?))).collect();
     let mut ranges: BTreeMap<Cidr, (u32, Wanted<'_>)> = BTreeMap::new();
     for peer in ours() {
         let Some((network, limit, session)) = here.range(peer) else { continue };
@@ -112,7 +125,7 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
         }
     }
     let dynamic = without(open, closed);
-    Sessions { peers, dynamic, problems }
+    Sessions { peers, dynamic, gateways, problems }
 }
 
 /// Puts to the networks that peers may come from those inside of them that nobody may come from.
@@ -127,6 +140,8 @@ fn without(mut open: Vec<DynamicPeers>, mut closed: Vec<DynamicPeers>) -> Vec<Dy
 /// A session that something asks for, without what it is to keep secret and let pass.
 struct Wanted<'s> {
     config: PeerConfig,
+    /// By which gateway the peer is reached, where that is said.
+    gateway: Option<IpAddr>,
     password: Option<&'s bgp::Password>,
     filters: &'s [Name],
     standing: Standing,
@@ -138,11 +153,15 @@ impl Wanted<'_> {
     /// Says what is lost by it that another session with the same peer is not opened, if that is something a BGPPeer says
     /// of this node.
     fn displaces(&self, other: &Wanted<'_>, peer: &impl ToString) -> Option<Problem> {
-        let (kept, left_out) = (self.by?, other.by?);
+        let kept = self.by?;
+        let Some(left_out) = other.by else {
+            return (self.password.is_none() && other.password.is_some())
+                .then(|| Problem::Unsigned { peer: peer.to_string(), resource: kept.clone() });
+        };
         let renamed = PeerConfig { name: other.config.name.clone(), ..self.config.clone() };
         let is_same = (renamed == other.config)
-            && (self.password, self.filters, self.standing)
-                == (other.password, other.filters, other.standing);
+            && (self.password, self.filters, self.standing, self.gateway)
+                == (other.password, other.filters, other.standing, other.gateway);
         (kept != left_out && !is_same).then(|| Problem::Twice {
             peer: peer.to_string(),
             kept: kept.clone(),
@@ -186,7 +205,7 @@ impl<'s> Here<'s> {
             config.restart_time =
                 restart_time(cluster.and_then(|c| c.node_mesh_max_restart_time.as_ref()), &config);
             let password = cluster.and_then(|cluster| cluster.node_mesh_password.as_ref());
-            Wanted { config, password, filters: &[], standing: Standing::Inside, by: None }
+            Wanted { config, gateway: None, password, filters: &[], standing: Standing::Inside, by: None }
         })
     }
 
@@ -243,9 +262,12 @@ impl<'s> Here<'s> {
         let workloads = self.workloads(peer).into_iter().map(|config| (config, Party::Workload));
         let configs = self.addressed(peer).into_iter().chain(selected).chain(workloads);
         configs
+            .filter(|(config, party)| !self.stays_with_mesh(resource, config, *party))
             .map(|(mut config, party)| {
                 config.local_as = peer.local_as_number.unwrap_or(config.local_as);
-                Wanted { by: Some(&resource.metadata.name), ..self.with_settings(config, peer, party) }
+                let gateway = peer.reachable_by.filter(|_| peer.peer_ip.is_some());
+                let by = Some(&resource.metadata.name);
+                Wanted { by, gateway, ..self.with_settings(config, peer, party) }
             })
             .collect()
     }
@@ -277,6 +299,32 @@ impl<'s> Here<'s> {
                 self.with_settings(config, peer, party)
             })
             .collect()
+    }
+
+    /// The addresses of each of the other nodes that a BGPPeer is for.
+    fn askers(self, resource: &'s Object<BgpPeer>) -> impl Iterator<Item = Vec<IpAddr>> + 's {
+        let others = self.snapshot.nodes.values().filter(move |other| self.local.id() != other.id());
+        let addresses =
+            |other: &Node| Family::ALL.into_iter().filter_map(|f| Some(other.addr(f)?.addr())).collect();
+        others.filter(|other| applies(&resource.spec, other)).map(move |other| addresses(&other.spec))
+    }
+
+    /// Reports whether a session that a BGPPeer asks for with a node of the mesh could only fail, so that the mesh's is better:
+    /// the other node has not the AS number or the port that is named, and no BGPPeer of its own leads here.
+    fn stays_with_mesh(self, resource: &'s Object<BgpPeer>, config: &PeerConfig, party: Party<'s>) -> bool {
+        let Party::Node(node) = party else { return false };
+        let Ok(name) = node.metadata.name.as_str().parse::<NodeName>() else { return false };
+        let configuration = Configuration::of(self.snapshot, &name);
+        let there = Here { snapshot: self.snapshot, local: node, configuration };
+        let leads_here = |peer: &Object<BgpPeer>| {
+            let selects = peer.spec.peer_selector.as_ref();
+            applies(&peer.spec, node)
+                && (peer.spec.peer_ip.is_some_and(|named| self.has(named.addr))
+                    || selects.is_some_and(|selector| selector.matches(&self.local.metadata.labels)))
+        };
+        self.mesh().any(|session| session.config.address == config.address)
+            && there.unanswered(resource).is_some()
+            && !self.snapshot.bgp_peers.values().any(|peer| leads_here(peer))
     }
 
     /// Says that a BGPPeer names this node's address with another AS number or port than the node has, so that nobody peers
@@ -336,7 +384,8 @@ impl<'s> Here<'s> {
                 let us = self.configuration.local_workload_peering(family).or_else(own)?;
                 let mut config = self.with(address, remote_as, us);
                 config.name = peer_name("Local_Workload", address, PORT);
-                if self.configuration.bind_mode() == BindMode::All || self.has(us) {
+                let listens = own().is_some() && self.configuration.bind_mode() == BindMode::All;
+                if listens || self.has(us) {
                     config.initiation = Initiation::Passive;
                 }
                 Some(config)
@@ -413,7 +462,8 @@ impl<'s> Here<'s> {
             Party::Workload => Standing::Workload,
             Party::Stranger => Standing::Outside,
         };
-        Wanted { config, password: peer.password.as_ref(), filters: &peer.filters, standing, by: None }
+        let password = peer.password.as_ref();
+        Wanted { config, gateway: None, password, filters: &peer.filters, standing, by: None }
     }
 }
 

@@ -192,3 +192,84 @@ fn a_peering_with_an_address_is_answered_where_the_as_number_and_the_port_are_th
         assert_eq!((asks.peers.len(), asks.problems), (1, vec![]));
     }
 }
+
+/// node2 would refuse the session with another number, and the mesh's would be lost with it.
+#[test]
+fn a_resource_with_a_wrong_number_does_not_take_a_node_out_of_the_mesh() {
+    for (address, as_number) in [("172.16.6.10", 64999), ("172.16.6.10:1790", 64512)] {
+        let mut snapshot = cluster();
+        let wrong = BgpPeer {
+            peer_ip: Some(address.parse().unwrap()),
+            as_number: AsNumber::new(as_number),
+            ..BgpPeer::new()
+        };
+        snapshot.insert(peer("wrong", wrong));
+        assert_eq!(session(&snapshot, "node1", "172.16.6.10").name, "Mesh_172_16_6_10");
+        let there = super::super::peers(&snapshot, &named_node("node2"), &secrets());
+        assert!(matches!(there.problems[..], [Problem::Unanswered { .. }]), "{:?}", there.problems);
+
+        // One that says of node2 the other half makes two that fit.
+        let back = BgpPeer {
+            node: Some(named_node("node2")),
+            peer_ip: Some("172.16.6.9".parse().unwrap()),
+            as_number: Some(AsNumber::DEFAULT),
+            local_as_number: AsNumber::new(as_number),
+            ..BgpPeer::new()
+        };
+        snapshot.insert(peer("back", back));
+        assert!(session(&snapshot, "node1", "172.16.6.10").name.starts_with("Global_172_16_6_10"));
+    }
+}
+
+#[test]
+fn nobody_is_said_not_to_answer_who_has_a_resource_of_its_own_with_the_other() {
+    let mut snapshot = racks();
+    for (here, there, own, theirs) in
+        [("node1", "172.16.6.10", 65001, 65002), ("node2", "172.16.6.9", 65002, 65001)]
+    {
+        let spec = BgpPeer {
+            node: Some(named_node(here)),
+            peer_ip: Some(there.parse().unwrap()),
+            as_number: AsNumber::new(theirs),
+            local_as_number: AsNumber::new(own),
+            ..BgpPeer::new()
+        };
+        snapshot.insert(peer(here, spec));
+    }
+    for here in ["node1", "node2"] {
+        let sessions = super::super::peers(&snapshot, &named_node(here), &secrets());
+        assert_eq!((sessions.peers.len(), sessions.problems), (1, vec![]), "{here}");
+    }
+}
+
+#[test]
+fn a_resource_that_takes_the_password_from_a_session_is_named() {
+    let mut snapshot = cluster();
+    configure(&mut snapshot, |c| c.node_mesh_password = password());
+    let all = BgpPeer { peer_selector: Some("all()".parse().unwrap()), ..BgpPeer::new() };
+    for (spec, named) in [(all.clone(), 2), (BgpPeer { password: password(), ..all }, 0)] {
+        snapshot.insert(peer("all", spec));
+        let sessions = super::super::peers(&snapshot, &named_node("node1"), &secrets());
+        let unsigned = sessions.problems.iter().filter(|p| matches!(p, Problem::Unsigned { .. }));
+        assert_eq!((unsigned.count(), sessions.problems.len()), (named, named), "{:?}", sessions.problems);
+    }
+}
+
+#[test]
+fn a_peer_is_reached_by_the_gateway_of_the_resource_that_counts() {
+    let by = |gateway: &str| BgpPeer {
+        peer_ip: Some("10.7.0.1".parse().unwrap()),
+        as_number: AsNumber::new(65001),
+        reachable_by: Some(gateway.parse().unwrap()),
+        ..BgpPeer::new()
+    };
+    for names in [["a", "b"], ["b", "a"]] {
+        let mut snapshot = racks();
+        snapshot.insert(peer(names[0], by("172.16.6.253")));
+        snapshot.insert(peer(names[1], BgpPeer { node: Some(named_node("node1")), ..by("172.16.6.254") }));
+        let sessions = super::super::peers(&snapshot, &named_node("node1"), &secrets());
+        let gateways = [("10.7.0.1".parse().unwrap(), "172.16.6.253".parse().unwrap())];
+        assert_eq!(sessions.gateways, gateways.into(), "{names:?}");
+        assert!(matches!(sessions.problems[..], [Problem::Twice { .. }]), "{:?}", sessions.problems);
+    }
+}

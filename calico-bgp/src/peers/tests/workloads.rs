@@ -71,3 +71,13 @@ fn a_workload_dials_from_the_first_of_its_addresses_of_each_family() {
     });
     assert_eq!(found(&snapshot), both(Initiation::Active), "nobody listens at 169.254.0.179");
 }
+
+#[test]
+fn a_workload_of_a_family_that_the_node_does_not_listen_in_is_dialed() {
+    let mut snapshot = with_workload(&["fd00:1::7"], BgpPeer::new());
+    configure(&mut snapshot, |c| c.local_workload_peering_ipv6 = Some("fd12::1".parse().unwrap()));
+    let [peer] = &sessions(&snapshot)[..] else { panic!("one session") };
+    assert_eq!(peer.initiation, Initiation::Active);
+    let listens = listen(&snapshot, &named_node("node1"));
+    assert!(listens.iter().all(|place| place.is_ipv4()), "{listens:?}");
+}

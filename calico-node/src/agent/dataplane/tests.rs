@@ -166,7 +166,8 @@ async fn while_a_gateway_is_on_no_link() {
     // Somebody changes other tables all the time.
     let (began, mut woken, mut read) = (crate::clock::now(), 0, 0);
     while began.elapsed() < Duration::from_millis(2500) {
-        ip("route replace 203.0.113.128/25 dev eth0 table 101");
+        ip("route add 203.0.113.128/25 dev eth0 table 101");
+        ip("route del 203.0.113.128/25 dev eth0 table 101");
         let event = tokio::time::timeout(Duration::from_millis(10), dataplane.event()).await;
         woken += u64::from(event.is_ok());
         let (told, laid, is_read) = pass(&mut dataplane, &mut computer).await;

@@ -15,6 +15,7 @@ mod families;
 mod interfaces;
 mod listeners;
 mod mesh;
+mod multipath;
 mod next_hops;
 mod peers;
 mod services;

@@ -139,9 +139,9 @@ impl KernelObjects {
 
 impl KernelEvents {
     fn open() -> io::Result<Self> {
-        // rtnetlink(7): RTMGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE and _IPV4_RULE. Those of IPv6 are left out: the
-        // kernel itself announces addresses and routes for as long as duplicates are looked for.
-        const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80;
+        // rtnetlink(7): RTMGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR and _IPV6_ROUTE, and
+        // RTNLGRP_IPV6_RULE, which is group 19.
+        const ROUTE_GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18;
         /// NFNLGRP_NFTABLES is group 7.
         const NFTABLES_GROUP: u32 = 1 << 6;
         Ok(Self {
@@ -222,12 +222,22 @@ fn receive(socket: &OwnedFd, mut take: impl FnMut(u16, &[u8])) -> io::Result<()>
     }
 }
 
-/// Names a message of rtnetlink; `None` for neighbours that come and go with the traffic.
+/// Names a message of rtnetlink; `None` for neighbours that come and go with the traffic, and for what the kernel itself does
+/// about IPv6 for as long as it looks for duplicate addresses.
 fn route_write(kind: u16, body: &[u8]) -> Option<String> {
     const NUD_PERMANENT: u16 = 0x80;
+    const AF_INET6: u8 = 10;
+    const SCOPE_LINK: u8 = 253;
+    const PROTO_KERNEL: u8 = 2;
+    const PROTO_RA: u8 = 9;
     // `struct ndmsg`: the state is at the eighth byte.
     let state = body.get(8..10).map_or(0, |state| u16::from_ne_bytes([state[0], state[1]]));
+    let is_ipv6 = body.first() == Some(&AF_INET6);
     let name = match kind {
+        // `struct ifaddrmsg`: the scope is the fourth byte.
+        20 | 21 if is_ipv6 && body.get(3) == Some(&SCOPE_LINK) => return None,
+        // `struct rtmsg`: who made it is the sixth byte.
+        24 | 25 if is_ipv6 && matches!(body.get(5), Some(&(PROTO_KERNEL | PROTO_RA))) => return None,
         16 => "RTM_NEWLINK",
         17 => "RTM_DELLINK",
         20 => "RTM_NEWADDR",

@@ -80,6 +80,40 @@ fn an_agent_that_was_asked_to_end_leaves_everything_in_force() {
     }
 }
 
+const DUAL_STACK: &str = "
+name: any
+subnets:
+  - {name: left, cidr: 172.16.6.0/24, gateway: 172.16.6.254, cidr6: '2001:db8:6::/64', gateway6: '2001:db8:6::254'}
+  - {name: right, cidr: 172.16.199.0/24, gateway: 172.16.199.254, cidr6: '2001:db8:199::/64', gateway6: '2001:db8:199::254'}
+hosts:
+  - {name: node1, address: 172.16.6.47, address6: '2001:db8:6::47'}
+  - {name: node2, address: 172.16.199.114, address6: '2001:db8:199::114'}
+pools:
+  - {cidr: 192.168.0.0/16, vxlanMode: CrossSubnet}
+  - {cidr: 'fd00:10::/48', vxlanMode: CrossSubnet}
+workloads:
+  - {name: web, host: node1, listen: [80]}
+  - {name: far, host: node2, listen: [80]}
+";
+
+#[test]
+fn an_agent_of_two_address_families_that_was_killed_writes_nothing_when_it_is_back() {
+    let mut lab = up(DUAL_STACK);
+    all_reach_all(&lab);
+    let before = lab.quiet_kernel_objects("node1", Duration::from_secs(1)).unwrap();
+    let routes = stdout(&lab, "node1", "ip", &["-6", "route"]);
+    assert!(routes.contains("dev vxlan-v6.calico") && routes.contains("dev cali"), "{routes}");
+    let events = lab.kernel_events("node1").unwrap();
+    lab.end_agent("node1", Ending::Killed).unwrap();
+    lab.start_agent("node1").unwrap();
+    lab.await_mesh().unwrap();
+    // Longer than until the first look at everything.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(before.difference(&lab.kernel_objects("node1").unwrap()), Vec::<String>::new());
+    assert_eq!(events.drain().unwrap(), Vec::<String>::new());
+    lab.down().unwrap();
+}
+
 #[test]
 fn a_workload_that_comes_while_the_agent_is_dead_is_closed_until_the_agent_is_back() {
     let mut lab = cluster("right", "CrossSubnet");

@@ -229,6 +229,15 @@ fn writes_to_the_kernel_are_seen_and_told_apart() {
     let told = events.drain().unwrap();
     assert!(told.contains(&"RTM_NEWROUTE".to_owned()), "{told:?}");
     assert!(told.iter().any(|write| write.starts_with("nftables")), "{told:?}");
+    for (write, message) in [
+        ("ip -6 address add 2001:db8::1/128 dev lo nodad", "RTM_NEWADDR"),
+        ("ip -6 route add blackhole 2001:db8:1::/64", "RTM_NEWROUTE"),
+        ("ip -6 rule add to 2001:db8:1::/64 lookup 100", "RTM_NEWRULE"),
+    ] {
+        run(&write.split(' ').collect::<Vec<_>>());
+        let told = events.drain().unwrap();
+        assert!(!told.is_empty() && told.iter().all(|told| told == message), "{write}: {told:?}");
+    }
     let difference = before.difference(&lab.kernel_objects("node1").unwrap());
     assert!(difference.iter().any(|line| line.contains("blackhole 192.168.0.0/26")), "{difference:?}");
     assert!(difference.iter().any(|line| line.contains("\"name\":\"calico\"")), "{difference:?}");

@@ -1,5 +1,7 @@
 //! Against BIRD 2, in network namespaces.
 
+mod upstream;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -4,11 +4,12 @@
 //! A prefix is announced well, then badly with another path, then another prefix well: what becomes of the first one tells
 //! the outcome.
 
-use calico_bgp::session::State;
-use calico_bgp::wire::{self, AsPath};
+use calico_bgp::family::FamilySet;
+use calico_bgp::session::{ConnectionId, State};
+use calico_bgp::wire::{self, AsPath, Capabilities, HoldTime, MessageType, Notification, Open};
 
 use crate::hostile::{EVIL, GOOD, Rig, good_attributes, message, update};
-use crate::world::ip;
+use crate::world::{asn, ip};
 
 fn attribute(flags: u8, kind: u8, value: &[u8]) -> Vec<u8> {
     [&[flags, kind, value.len() as u8], value].concat()
@@ -190,7 +191,7 @@ fn each_malformed_update_has_an_outcome_that_the_rfcs_allow() {
 }
 
 fn old_path() -> AsPath {
-    AsPath::sequence(&[crate::world::asn(65066)])
+    AsPath::sequence(&[asn(65066)])
 }
 
 fn open(body: &[u8]) -> Vec<u8> {
@@ -281,5 +282,201 @@ fn each_malformed_header_and_open_has_an_outcome_that_the_rfcs_allow() {
         assert_eq!(rig.speaker.learned().unwrap().len(), 1, "{name}: the other peer's route");
         let status = rig.speaker.status().into_iter().find(|status| status.address == ip(EVIL)).unwrap();
         assert_eq!(status.last_sent.is_some(), got != "up", "{name}: {:?}", status.last_sent);
+    }
+}
+
+/// Attributes whose path is the peer's and nothing else.
+fn first_attributes() -> Vec<u8> {
+    [origin(), attribute(0x40, 2, &[2, 1, 0, 0, 0xfe, 0x2a])].concat()
+}
+
+/// An address of 2001:db8::/32 that ends so.
+fn v6(last: u8) -> Vec<u8> {
+    vec![0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]
+}
+
+/// MP_REACH_NLRI's value for IPv6, with these octets as the next hop and as the prefixes.
+fn reach(next_hop: &[u8], prefixes: &[u8]) -> Vec<u8> {
+    [&[0, 2, 1, next_hop.len() as u8], next_hop, &[0], prefixes].concat()
+}
+
+/// An UPDATE of good attributes and MP_REACH_NLRI.
+fn reaching(flags: u8, value: &[u8]) -> Vec<u8> {
+    update(&[origin(), as_path(), attribute(flags, 14, value)].concat(), &[])
+}
+
+/// An UPDATE of MP_UNREACH_NLRI alone.
+fn unreaching(flags: u8, value: &[u8]) -> Vec<u8> {
+    update(&attribute(flags, 15, value), &[])
+}
+
+/// What is malformed in the attributes of RFC 4760, on a session of both families on which 2020::/16 is announced.
+fn multiprotocol() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    const PREFIX: &[u8] = &[16, 0x20, 0x20];
+    let hop = |octets: &[u8]| reaching(0x80, &reach(octets, PREFIX));
+    let nlri = |octets: &[u8]| reaching(0x80, &reach(&v6(0x66), octets));
+    let good = || attribute(0x80, 14, &reach(&v6(0x66), PREFIX));
+    let gone = || attribute(0x80, 15, &[&[0, 2, 1], PREFIX].concat());
+    let of = |attributes: &[Vec<u8>]| update(&attributes.concat(), &[]);
+    let mapped = [&[0; 10][..], &[255, 255, 10, 0, 0, 66]].concat();
+    vec![
+        ("mp-reach-good", of(&[origin(), as_path(), good()]), "accept"),
+        ("mp-reach-empty", reaching(0x80, &[]), "3/9"),
+        ("mp-reach-3-octets", reaching(0x80, &[0, 2, 1]), "3/9"),
+        ("mp-reach-nexthop-overrun", reaching(0x80, &[0, 2, 1, 200, 1]), "3/9"),
+        ("mp-reach-no-reserved-octet", reaching(0x80, &reach(&v6(0x66), &[])[..20]), "3/9"),
+        ("mp-reach-nexthop-len-0", hop(&[]), "3/9"),
+        ("mp-reach-nexthop-len-4", hop(&[10, 0, 0, 66]), "3/9"),
+        ("mp-reach-nexthop-len-15", hop(&v6(0x66)[..15]), "3/9"),
+        ("mp-reach-nexthop-len-24", hop(&[&[0; 8], &v6(0x66)[..]].concat()), "3/9"),
+        ("mp-reach-nexthop-len-224", hop(&[1; 224]), "3/9"),
+        ("mp-reach-v4-nexthop-len-5", reaching(0x80, &[0, 1, 1, 5, 10, 0, 0, 66, 1, 0, 8, 20]), "3/9"),
+        ("mp-reach-nexthop-unspecified", hop(&[0; 16]), "withdraw"),
+        ("mp-reach-nexthop-loopback", hop(&[&[0; 15][..], &[1]].concat()), "withdraw"),
+        ("mp-reach-nexthop-multicast", hop(&[0xff; 16]), "withdraw"),
+        ("mp-reach-nexthop-mapped", hop(&mapped), "withdraw|accept"),
+        ("mp-reach-prefix-len-129", nlri(&[&[129][..], &[0x20; 17]].concat()), "3/9|3/10"),
+        ("mp-reach-prefix-len-255", nlri(&[&[255][..], &[0x20; 32]].concat()), "3/9|3/10"),
+        ("mp-reach-prefix-overrun", nlri(&[PREFIX, &[64, 0x20]].concat()), "3/9|3/10"),
+        ("mp-reach-twice", of(&[origin(), as_path(), good(), good()]), "3/1"),
+        ("mp-reach-flag-transitive", reaching(0xc0, &reach(&v6(0x66), PREFIX)), "withdraw"),
+        ("mp-reach-flag-wellknown", reaching(0x40, &reach(&v6(0x66), PREFIX)), "withdraw"),
+        ("mp-reach-without-origin", of(&[as_path(), good()]), "withdraw"),
+        ("mp-reach-without-aspath", of(&[origin(), good()]), "withdraw"),
+        ("mp-reach-attribute-overrun", of(&[origin(), as_path(), good()[..12].to_vec()]), "3/1"),
+        ("mp-reach-behind-an-overrun", of(&[origin(), as_path(), vec![0xc0, 99, 200], good()]), "3/1"),
+        ("mp-reach-unknown-family", reaching(0x80, &[0, 25, 70, 0, 0]), "up"),
+        ("mp-reach-unknown-safi", reaching(0x80, &[0, 2, 128, 3, 1, 2, 3, 0, 255]), "up"),
+        ("mp-unreach-good", of(&[gone()]), "gone"),
+        ("mp-unreach-empty", unreaching(0x80, &[]), "3/9"),
+        ("mp-unreach-2-octets", unreaching(0x80, &[0, 2]), "3/9"),
+        (
+            "mp-unreach-prefix-len-129",
+            unreaching(0x80, &[&[0, 2, 1, 129], &[0x20; 17][..]].concat()),
+            "3/9|3/10",
+        ),
+        ("mp-unreach-prefix-overrun", unreaching(0x80, &[0, 2, 1, 64, 0x20]), "3/9|3/10"),
+        ("mp-unreach-twice", of(&[gone(), gone()]), "3/1"),
+        ("mp-unreach-flag-transitive", unreaching(0xc0, &[&[0, 2, 1], PREFIX].concat()), "withdraw"),
+        ("mp-unreach-attribute-overrun", of(&[gone()[..5].to_vec()]), "3/1"),
+        ("mp-unreach-unknown-family", unreaching(0x80, &[0, 25, 70, 9, 9]), "up"),
+        ("mp-unreach-of-what-is-reached", of(&[origin(), as_path(), good(), gone()]), "accept"),
+    ]
+}
+
+/// What is malformed in the attributes that are only spoken inside an AS.
+fn internal() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let with = |flags, kind, value: &[u8]| {
+        let last = attribute(flags, kind, value);
+        all(&[origin(), as_path(), next_hop(), if kind == 5 { last } else { [local_pref(), last].concat() }])
+    };
+    vec![
+        ("localpref-good", with(0x40, 5, &[0, 0, 0, 7]), "accept"),
+        ("localpref-missing", all(&[origin(), as_path(), next_hop()]), "accept|withdraw"),
+        ("localpref-len-0", with(0x40, 5, &[]), "withdraw"),
+        ("localpref-len-3", with(0x40, 5, &[0; 3]), "withdraw"),
+        ("localpref-len-5", with(0x40, 5, &[0; 5]), "withdraw"),
+        ("localpref-flag-optional", with(0xc0, 5, &[0; 4]), "withdraw"),
+        ("originator-good", with(0x80, 9, &[10, 7, 7, 7]), "accept"),
+        ("originator-len-0", with(0x80, 9, &[]), "withdraw"),
+        ("originator-len-3", with(0x80, 9, &[1; 3]), "withdraw"),
+        ("originator-len-5", with(0x80, 9, &[1; 5]), "withdraw"),
+        ("originator-flag-transitive", with(0xc0, 9, &[1; 4]), "withdraw"),
+        ("originator-is-dut", with(0x80, 9, &[10, 0, 0, 1]), "gone"),
+        ("clusterlist-good", with(0x80, 10, &[1, 1, 1, 1, 2, 2, 2, 2]), "accept"),
+        ("clusterlist-len-0", with(0x80, 10, &[]), "withdraw"),
+        ("clusterlist-len-3", with(0x80, 10, &[1; 3]), "withdraw"),
+        ("clusterlist-len-5", with(0x80, 10, &[1; 5]), "withdraw"),
+        ("clusterlist-flag-transitive", with(0xc0, 10, &[1; 4]), "withdraw"),
+        ("clusterlist-has-dut", with(0x80, 10, &[1, 1, 1, 1, 10, 0, 0, 1]), "gone"),
+        ("aspath-empty", all(&[origin(), attribute(0x40, 2, &[]), next_hop(), local_pref()]), "accept"),
+    ]
+}
+
+fn local_pref() -> Vec<u8> {
+    attribute(0x40, 5, &[0, 0, 0, 100])
+}
+
+/// Tells a prefix well, then what is in the row, then another prefix well, and says what became of the first one.
+fn replay(rig: &mut Rig, evil: ConnectionId, octets: [&[u8]; 3], prefixes: [&str; 2]) -> String {
+    let held = |rig: &Rig, prefix: &str| {
+        rig.speaker.routes().into_iter().find(|route| route.prefix.to_string() == prefix)
+    };
+    rig.receive(evil, octets[0]);
+    let before = held(rig, prefixes[0]).unwrap();
+    rig.receive(evil, octets[1]);
+    if rig.state(EVIL) != State::Established {
+        assert!(held(rig, prefixes[0]).is_none(), "what a session told ends with it");
+        return rig.notification(evil).map_or_else(|| "closed".to_owned(), |what| said(&what));
+    }
+    rig.receive(evil, octets[2]);
+    assert!(held(rig, prefixes[1]).is_some(), "the sentinel");
+    let status = rig.speaker.status().into_iter().find(|status| status.address == ip(EVIL)).unwrap();
+    match (held(rig, prefixes[0]), status.counters.faults_in) {
+        (None, 0) => "gone",
+        (None, _) => "withdraw",
+        (Some(route), _) if route.attributes.as_path == before.attributes.as_path => "up",
+        (Some(_), 0) => "accept",
+        (Some(_), _) => "discard",
+    }
+    .to_owned()
+}
+
+fn said(what: &Notification) -> String {
+    format!("{}/{}", what.code, what.subcode)
+}
+
+/// The other peer's session and route are there, and nothing but what the rows' routes are to it has been sent to it.
+fn assert_unharmed(rig: &mut Rig, good: ConnectionId, name: &str) {
+    assert_eq!(rig.state(GOOD), State::Established, "{name}");
+    assert!(rig.speaker.routes().iter().any(|route| route.prefix.to_string() == "30.0.0.0/8"), "{name}");
+    assert!(rig.sent(good).iter().all(|(kind, _)| *kind == MessageType::Update), "{name}");
+}
+
+fn assert_allowed(name: &str, got: &str, allowed: &str) {
+    assert!(allowed.split('|').any(|allowed| allowed == got), "{name}: {got}, not {allowed}");
+}
+
+#[test]
+fn each_malformed_multiprotocol_attribute_has_the_outcome_of_rfc_7606() {
+    for (name, octets, allowed) in multiprotocol() {
+        let mut rig = Rig::new();
+        rig.change(EVIL, |peer| peer.families = FamilySet::BOTH);
+        let good = rig.establish(GOOD, 65002);
+        rig.receive(good, &update(&good_attributes(65002), &[8, 30]));
+        let evil = rig.accept(EVIL);
+        let open = Open {
+            asn: asn(65066),
+            hold_time: HoldTime::SUGGESTED,
+            router_id: EVIL.parse().unwrap(),
+            capabilities: Capabilities {
+                families: Some(FamilySet::BOTH),
+                four_octet_as: Some(asn(65066)),
+                ..Capabilities::default()
+            },
+        };
+        rig.receive(evil, &[open.encode(), wire::keepalive()].concat());
+        let well = |prefix: u8| {
+            let told = attribute(0x80, 14, &reach(&v6(0x66), &[16, 0x20, prefix]));
+            update(&[first_attributes(), told].concat(), &[])
+        };
+        let got = replay(&mut rig, evil, [&well(0x20), &octets, &well(0x21)], ["2020::/16", "2021::/16"]);
+        assert_allowed(name, &got, allowed);
+        assert_unharmed(&mut rig, good, name);
+    }
+}
+
+#[test]
+fn each_malformed_attribute_that_is_spoken_inside_an_as_has_the_outcome_of_rfc_7606() {
+    for (name, octets, allowed) in internal() {
+        let mut rig = Rig::new();
+        rig.change(EVIL, |peer| peer.remote_as = asn(65001));
+        let good = rig.establish(GOOD, 65002);
+        rig.receive(good, &update(&good_attributes(65002), &[8, 30]));
+        let evil = rig.establish(EVIL, 65001);
+        let well = |prefix: u8| update(&[good_attributes(65066), local_pref()].concat(), &[8, prefix]);
+        let got = replay(&mut rig, evil, [&well(20), &octets, &well(21)], ["20.0.0.0/8", "21.0.0.0/8"]);
+        assert_allowed(name, &got, allowed);
+        assert_unharmed(&mut rig, good, name);
     }
 }

@@ -325,7 +325,7 @@ fn a_reflector_passes_routes_between_its_clients_and_two_reflectors_make_no_loop
 }
 
 #[test]
-fn peers_that_are_told_the_same_share_one_encoding_and_late_comers_get_everything() {
+fn forty_peers_that_are_told_the_same_have_it_and_late_comers_get_everything() {
     let mut world = World::new();
     world.add(A, 64512);
     let nodes: Vec<String> = (1..=40).map(|n| format!("10.1.0.{n}")).collect();

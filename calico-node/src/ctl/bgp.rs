@@ -199,6 +199,27 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_a_table_in_which_the_best_ones_are_marked_and_what_is_not_there_is_a_dash() {
+        let from_outside = BgpRoute {
+            prefix: "2001:db8::/32".parse().unwrap(),
+            next_hop: Some("fd00::1".parse().unwrap()),
+            as_path: "65001 65002".to_owned(),
+            local_pref: None,
+            best: true,
+            ..path(Some("172.16.6.9"), None)
+        };
+        let all = [path(None, None), path(Some("172.16.6.9"), Some("")), from_outside];
+        let table = [
+            "     PREFIX           NEXT HOP     FROM         LOCAL_PREF   AS PATH",
+            "*    192.168.0.0/26   this node    -            2147482623   -",
+            "     192.168.0.0/26   172.16.6.9   172.16.6.9   2147482623   -",
+            "*    2001:db8::/32    fd00::1      172.16.6.9   -            65001 65002",
+        ];
+        assert_eq!(super::routes(&all).lines().collect::<Vec<_>>(), [&table[..], &[""]].concat());
+        assert_eq!(super::routes(&[]), "There are no BGP routes.\n");
+    }
+
+    #[test]
     fn where_no_route_is_held_it_is_said_what_was_not_taken_last() {
         let peers = [
             BgpPeer { last_refusal: Some("the next hop 172.16.6.7 is our own address".to_owned()), ..peer() },

@@ -3,10 +3,10 @@
 //! A [`Snapshot`] is what every decision is made from. It is built by applying [`Update`]s, in whatever order and
 //! grouping they come; the same final state of the datastore always gives the same snapshot.
 //!
-//! An object that does not validate never becomes half a value: the last good form stays in force, and one that was
-//! never good is held closed (see [`Snapshot::apply`]). Both are listed in [`Snapshot::invalid`] until they are mended.
+//! Of an object that does not validate the last good form stays in force. For one that was never good something stands in
+//! that allows less (see [`Snapshot::apply`]). Both are listed in [`Snapshot::invalid`] until they are mended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::datastore::{Entry, Key};
@@ -80,11 +80,15 @@ impl Update {
         let key = ResourceKey::from_datastore_key(&entry.key)?;
         let document = match Document::from_json(&entry.value) {
             Ok(document) => document,
-            Err(error) => return Some(Update::Invalid { key, problem: error.to_string(), closed: None }),
+            Err(error) => {
+                let closed = closed::of_unreadable(&key).map(Box::new);
+                return Some(Update::Invalid { key, problem: error.to_string(), closed });
+            }
         };
         if document.key().as_ref() != Some(&key) {
             let problem = "its kind, namespace and name are not those of its key".to_owned();
-            return Some(Update::Invalid { key, problem, closed: None });
+            let closed = closed::of_unreadable(&key).map(Box::new);
+            return Some(Update::Invalid { key, problem, closed });
         }
         let document = document.at_revision(entry.revision);
         Some(match document.check() {
@@ -121,6 +125,8 @@ macro_rules! snapshot {
             /// Whether everything that the datastore held at the start has been applied. Nothing may be written to a
             /// kernel before.
             pub in_sync: bool,
+            /// Those of which something stands in that was never good.
+            stand_ins: BTreeSet<ResourceKey>,
             shared: Shared,
         }
 
@@ -214,10 +220,14 @@ impl Snapshot {
     /// A resource that does not validate keeps its last good form. One that was never good is *closed*: a policy selects
     /// as far as it can be read and allows nothing, a profile allows nothing, a BGPConfiguration and a FelixConfiguration
     /// say what of them can be read, with no mesh where that it is off or its password cannot, and any other kind is absent.
+    /// What stands in follows what is stored.
     pub fn apply(&mut self, update: Update) {
         match update {
             Update::Put(mut resource) => {
                 self.shared.share(&mut resource);
+                if !self.stand_ins.is_empty() {
+                    self.stand_ins.remove(&resource.key());
+                }
                 if !self.invalid.is_empty() {
                     self.invalid.remove(&resource.key().datastore_key());
                 }
@@ -225,13 +235,16 @@ impl Snapshot {
             }
             Update::Removed(key) => {
                 self.invalid.remove(&key.datastore_key());
+                self.stand_ins.remove(&key);
                 self.remove(&key);
             }
             Update::Invalid { key, problem, closed } => {
-                if let Some(closed) = closed.filter(|_| !self.holds(&key)) {
-                    self.put(*closed);
-                }
+                let was_good = self.holds(&key) && !self.stand_ins.contains(&key);
                 self.invalid.insert(key.datastore_key(), problem);
+                if let Some(closed) = closed.filter(|_| !was_good) {
+                    self.put(*closed);
+                    self.stand_ins.insert(key);
+                }
             }
             Update::PutBlock(block) => {
                 self.invalid.remove(&crate::resource::block::block_key(&block.cidr));

@@ -12,10 +12,10 @@ use calico_model::datastore::{Backoff, CommitError, StoreError};
 use calico_model::name::node_configuration_name;
 use calico_model::resource::felix::Severity;
 use calico_model::resource::{
-    BgpConfiguration, ClusterInformation, Document, FelixConfiguration, IpPool, Node, NodeBgp, Object,
-    ObjectId, ReadError, Resource,
+    BgpConfiguration, ClusterInformation, Document, FelixConfiguration, IpPool, Kind, Node, NodeBgp, Object,
+    ObjectId, ReadError, Resource, ResourceKey,
 };
-use calico_model::{Cidr, Family, InterfaceAddr, Name, NodeName};
+use calico_model::{Cidr, Family, InterfaceAddr, Name, NodeName, Snapshot, Update};
 
 use crate::agent::with_causes;
 use crate::paths::Paths;
@@ -253,23 +253,23 @@ async fn check_port(client: &Client, settings: &Settings, addrs: &[HostAddr]) ->
     })
 }
 
-/// Reads the port that the node's own configuration says, or else the cluster's.
+/// Reads the port that the node's own configuration says, or else the cluster's. Of one that does not validate what is sound
+/// counts, as to the agent.
 async fn configured_port(client: &Client, settings: &Settings) -> Result<Option<u16>, StartupError> {
     let cluster = BgpConfiguration::DEFAULT.parse::<Name>().expect("a constant name");
+    let mut known = Snapshot::default();
+    let mut port = None;
     for name in node_configuration_name(&settings.node).ok().into_iter().chain([cluster]) {
-        match client.of::<BgpConfiguration>().find(&name.clone().into()).await {
-            Ok(Some(configuration)) if configuration.spec.listen_port.is_some() => {
-                return Ok(configuration.spec.listen_port);
-            }
-            Ok(_) => {}
-            // What of it is sound counts to the agent, whose status tells of it; a port is not worth more here.
-            Err(error @ (ClientError::Invalid(_) | ClientError::Corrupt { .. })) => {
-                tracing::warn!(%name, error = %with_causes(&error), "the BGPConfiguration is left out of account here");
-            }
-            Err(source) => return Err(StartupError::Client { node: settings.node.clone(), source }),
+        let key = ResourceKey { kind: Kind::BgpConfiguration, id: name.into() };
+        let stored = client.store().get(&key.datastore_key()).await;
+        let stored = stored
+            .map_err(|source| StartupError::Client { node: settings.node.clone(), source: source.into() })?;
+        if let Some(update) = stored.as_ref().and_then(Update::from_entry) {
+            known.apply(update);
         }
+        port = port.or(known.bgp_configurations.get(&key.id).and_then(|found| found.spec.listen_port));
     }
-    Ok(None)
+    Ok(port)
 }
 
 async fn register_node(client: &Client, settings: &Settings, addrs: &[HostAddr]) -> Result<(), StartupError> {

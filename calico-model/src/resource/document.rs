@@ -204,10 +204,10 @@ impl Document {
     }
 
     /// Returns how many faults a check finds.
-    pub(crate) fn faults(&self) -> usize {
+    pub(crate) fn faults(&self) -> Vec<crate::wire::Fault> {
         let mut report = Report::default();
         self.read_into(&mut report);
-        report.faults.len()
+        report.faults
     }
 
     fn read(&self) -> Result<(Resource, Vec<UnknownField>), ReadError> {

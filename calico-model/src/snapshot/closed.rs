@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::resource::{BgpConfiguration, Document, Kind, Resource};
+use crate::resource::{BgpConfiguration, Document, Kind, Object, Resource, ResourceKey};
+use crate::wire::Fault;
 
 /// Returns the document with every field that does not validate left out, when it is a configuration; and with every rule
 /// removed as well, when it is of a kind that allows traffic.
@@ -36,10 +37,21 @@ pub(super) fn stand_in(document: &Document) -> Option<Resource> {
     Some(resource)
 }
 
+/// What stands in for a document of which nothing can be read: no node-to-node mesh is opened.
+pub(super) fn of_unreadable(key: &ResourceKey) -> Option<Resource> {
+    let configuration =
+        BgpConfiguration { node_to_node_mesh_enabled: Some(false), ..BgpConfiguration::new() };
+    let stands_in = key.kind == Kind::BgpConfiguration;
+    stands_in.then(|| Resource::BgpConfiguration(Object::new(key.id.name.clone(), configuration)))
+}
+
 /// Opens no node-to-node mesh where that it is off, or its password, cannot be read.
 fn close_mesh(sound: &mut BgpConfiguration, document: &Document) {
-    let says = |field: &str| document.value()["spec"].get(field).is_some_and(|value| !value.is_null());
-    if says("nodeToNodeMeshEnabled") && sound.node_to_node_mesh_enabled.is_none()
+    let spec = &document.value()["spec"];
+    let says = |field: &str| spec.get(field).is_some_and(|value| !value.is_null());
+    let is_readable = spec.is_null() || spec.is_object();
+    if !is_readable
+        || says("nodeToNodeMeshEnabled") && sound.node_to_node_mesh_enabled.is_none()
         || says("nodeMeshPassword") && sound.node_mesh_password.is_none()
     {
         sound.node_to_node_mesh_enabled = Some(false);
@@ -66,14 +78,25 @@ fn keep_sound_fields(mut closed: Document) -> Option<Resource> {
             return Some(resource);
         }
         let keys: Vec<String> = closed.value().get("spec")?.as_object()?.keys().cloned().collect();
+        let faults = closed.faults();
+        // Faults may hide others; what has none of those that show is not to go for them.
+        let is_at = |key: &str| {
+            let inside = |fault: &Fault| {
+                let rest = fault.path.strip_prefix("spec.")?.strip_prefix(key)?;
+                Some(rest.is_empty() || rest.starts_with(['.', '[']))
+            };
+            faults.iter().any(|fault| inside(fault) == Some(true))
+        };
+        let faulty = keys.iter().any(|key| is_at(key));
         let (bad, _) = keys
             .iter()
+            .filter(|key| !faulty || is_at(key))
             .map(|key| {
                 let mut without = closed.clone();
                 if let Some(spec) = without.value_mut().get_mut("spec").and_then(Value::as_object_mut) {
                     spec.remove(key);
                 }
-                (key, without.faults())
+                (key, without.faults().len())
             })
             .min_by_key(|(_, faults)| *faults)?;
         let bad = bad.clone();

@@ -67,8 +67,42 @@ fn an_invalid_configuration_that_was_never_good_says_what_of_it_can_be_read() {
     ] {
         assert_eq!(configuration(unknown.clone()).node_to_node_mesh_enabled, Some(false), "{unknown}");
     }
+    for unreadable in [json!([1]), json!("mesh off")] {
+        assert_eq!(configuration(unreadable.clone()).node_to_node_mesh_enabled, Some(false), "{unreadable}");
+    }
+    // A fault that another one hides is no reason to let go of what has none.
+    let sound = configuration(json!({
+        "asNumber": 65100, "nodeToNodeMeshEnabled": true, "bindMode": "NodeIP",
+        "communities": [{"name": "a", "value": "65000:1"}],
+        "prefixAdvertisements": [{"cidr": "10.0.0.0/99", "communities": ["a"]}],
+    }));
+    assert_eq!((sound.as_number.unwrap().get(), sound.node_to_node_mesh_enabled), (65100, Some(true)));
+    assert!(sound.bind_mode.is_some() && sound.prefix_advertisements.is_empty());
     let sound = configuration(json!({"nodeMeshPassword": password, "listenPort": 0}));
     assert!(sound.node_mesh_password.is_some() && sound.node_to_node_mesh_enabled.is_none());
+}
+
+#[test]
+fn what_stands_in_follows_what_is_stored_until_something_good_has_been_there() {
+    let key = "/calico/resources/v3/projectcalico.org/felixconfigurations/default";
+    let mut snapshot = Snapshot::default();
+    let mut store = |spec: Value| {
+        let value = json!({"apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration",
+                           "metadata": {"name": "default"}, "spec": spec});
+        snapshot.apply(Update::from_entry(&entry(key, &value)).unwrap());
+        snapshot.felix_configurations.values().next().unwrap().spec.interface_prefix.is_some()
+    };
+    assert!(store(json!({"interfacePrefix": "tap", "vxlanMTU": "large"})));
+    assert!(!store(json!({"vxlanMTU": "large"})));
+    assert!(store(json!({"interfacePrefix": "tap"})));
+    assert!(store(json!({"vxlanMTU": "large"})), "the last good form");
+
+    let key = "/calico/resources/v3/projectcalico.org/bgpconfigurations/default";
+    let broken = Entry { key: key.parse().unwrap(), value: b"{,".to_vec(), revision: Revision(1) };
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(Update::from_entry(&broken).unwrap());
+    let spec = &snapshot.bgp_configurations.values().next().expect("something stands in").spec;
+    assert_eq!(spec.node_to_node_mesh_enabled, Some(false));
 }
 
 #[test]

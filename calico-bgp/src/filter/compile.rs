@@ -109,11 +109,11 @@ fn leaves_by(pattern: &str, action: FilterAction, family: Family, facts: &Facts)
     let mut ways = Vec::new();
     for (name, networks) in interfaces {
         let is_meant = is_like(pattern, name);
-        let mut of_family = networks.iter().filter(|network| network.family() == family).peekable();
-        if action == FilterAction::Reject || of_family.peek().is_some() {
+        if action == FilterAction::Reject || networks.iter().any(|network| network.family() == family) {
             ways.push(is_meant);
         }
-        of_family.for_each(|network| marks.entry(*network).or_default().push(is_meant));
+        // A next hop may be of the other family (RFC 8950).
+        networks.iter().for_each(|network| marks.entry(*network).or_default().push(is_meant));
     }
     let is_agreed = |meant: &[bool]| match action {
         FilterAction::Accept => !meant.is_empty() && meant.iter().all(|meant| *meant),

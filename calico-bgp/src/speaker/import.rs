@@ -151,8 +151,6 @@ impl Speaker {
         let has_set = || path.segments().any(|segment| segment.kind == SegmentKind::Set);
         if config.import == Exchange::Unsaid && config.peering() == Peering::External {
             Some(Refusal::NothingIsTaken)
-        } else if is_loop {
-            Some(Refusal::OwnAs(own, path.clone()))
         } else if config.as_sets == AsSets::Refuse && has_set() {
             Some(Refusal::AsSet(path.clone()))
         } else if extra.originator_id == Some(self.config.router_id.addr()) {
@@ -166,7 +164,8 @@ impl Speaker {
         } else if is_leaked(config, extra.only_to_customer) {
             Some(Refusal::Leaked)
         } else {
-            None
+            // The last, since it alone may be of a rule's making.
+            is_loop.then(|| Refusal::OwnAs(own, path.clone()))
         }
     }
 

@@ -373,7 +373,7 @@ fn is_next_hop(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => {
             let first = v4.octets()[0];
-            first != 0 && first != 127 && first < 224
+            first != 0 && first != 127 && !v4.is_multicast() && !v4.is_broadcast()
         }
         IpAddr::V6(v6) => {
             let global = !v6.is_unicast_link_local();

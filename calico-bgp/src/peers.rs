@@ -154,6 +154,11 @@ fn as_number(snapshot: &Snapshot, node: &Node) -> AsNumber {
     own.unwrap_or_else(|| configuration::as_number(snapshot))
 }
 
+/// Reports whether a node is a stand-alone reflector.
+fn is_standalone(node: &Object<Node>) -> bool {
+    node.metadata.labels.get(STANDALONE_REFLECTOR).is_some()
+}
+
 fn cluster_id(node: &Node) -> Option<RouterId> {
     node.bgp.as_ref()?.route_reflector_cluster_id
 }

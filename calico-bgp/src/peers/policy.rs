@@ -11,7 +11,7 @@ use calico_model::{Cidr, Family};
 
 use super::configuration::Configuration;
 use super::services::is_excluded;
-use super::{Problem, STANDALONE_REFLECTOR, cluster_id};
+use super::{Problem, cluster_id, is_standalone};
 use crate::filter::{Export, Facts, Import, Policy, PrefixSet, Program, is_like};
 use crate::session::Peering;
 use crate::speaker::Exchange;
@@ -144,7 +144,7 @@ impl<'s> Policies<'s> {
 
     /// The node's interfaces and their networks, without those that are ignored; `None` for a stand-alone reflector.
     fn interfaces(&self) -> Option<Vec<(String, Vec<Cidr>)>> {
-        if self.local.metadata.labels.get(STANDALONE_REFLECTOR).is_some() {
+        if is_standalone(self.local) {
             return None;
         }
         let ignored = self.configuration.ignored_interfaces();

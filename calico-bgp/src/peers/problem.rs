@@ -50,6 +50,17 @@ pub enum Problem {
         /// The resource.
         resource: Name,
     },
+    /// A BGPPeer names a node of the mesh with an AS number or a port that the node has not.
+    #[error(
+        "the BGPPeer {resource} is left out on this node: {peer} is a node with another AS number or port than it names; the \
+         session of the node-to-node mesh with it stays"
+    )]
+    StaysInMesh {
+        /// The resource.
+        resource: Name,
+        /// The address that it names.
+        peer: IpAddr,
+    },
     /// A BGPPeer names this node with an AS number or a port that the node has not.
     #[error(
         "this node does not peer back with the nodes of the BGPPeer {resource}, which names its address with another AS \

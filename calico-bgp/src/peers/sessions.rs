@@ -17,7 +17,7 @@ use super::configuration::Configuration;
 use super::policy::{Policies, Standing};
 use super::problem::Problem;
 use super::secrets::{Missing, Secrets};
-use super::{PORT, STANDALONE_REFLECTOR, applies, as_number, cluster_id, object};
+use super::{PORT, applies, as_number, cluster_id, is_standalone, object};
 use crate::bfd::BfdConfig;
 use crate::session::{Initiation, Peering};
 use crate::speaker::{Distance, DynamicPeers, LongLived, MaxPrefixes, NextHopMode, PeerConfig, Reflection};
@@ -54,17 +54,18 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
     let scope = |peer: &BgpPeer| u8::from(!is_global(peer));
     let mut resources: Vec<&Object<BgpPeer>> = snapshot.bgp_peers.values().map(AsRef::as_ref).collect();
     resources.sort_by_key(|peer| scope(&peer.spec));
-    let ours = || resources.iter().copied().filter(|peer| applies(&peer.spec, local));
+    let all = || resources.iter().copied().filter(|peer| applies(&peer.spec, local));
+    let mut problems: Vec<Problem> = all().filter_map(|peer| here.stays_with_mesh(peer)).collect();
+    let ours = || all().filter(|peer| here.stays_with_mesh(peer).is_none());
     let answered =
         || resources.iter().filter(|peer| peer.spec.reverse_peering != Some(ReversePeering::Manual));
     // What a resource says of this node counts before what follows from what another says of the peer, and both before
     // the mesh of the nodes; a resource that leads everyone to the stand-alone reflectors is not meant for their own.
     let (first, last) =
-        if here.is_alone(local) { (Some(here.mesh()), None) } else { (None, Some(here.mesh())) };
+        if is_standalone(local) { (Some(here.mesh()), None) } else { (None, Some(here.mesh())) };
     let asked = first.into_iter().flatten().chain(ours().flat_map(|peer| here.named(peer)));
     let asked =
         asked.chain(answered().flat_map(|peer| here.reversed(peer))).chain(last.into_iter().flatten());
-    let mut problems: Vec<Problem> = Vec::new();
     let mut wanted: BTreeMap<IpAddr, Wanted<'_>> = BTreeMap::new();
     for session in asked {
         match wanted.entry(session.config.address) {
@@ -72,10 +73,15 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
             Entry::Occupied(kept) => problems.extend(kept.get().displaces(&session, kept.key())),
         }
     }
-    let is_asked = |address: &IpAddr| wanted.get(address).is_some_and(|session| session.by.is_some());
-    let unanswered =
-        answered().filter(|resource| !here.askers(resource).all(|asker| asker.iter().any(is_asked)));
-    problems.extend(unanswered.filter_map(|resource| here.unanswered(resource)));
+    // Who has a BGPPeer of its own that fits needs no answer.
+    let fits = |resource: &BgpPeer, session: &Wanted<'_>| {
+        session.by.is_some() && resource.as_number == Some(session.config.local_as)
+    };
+    let is_met = |resource: &Object<BgpPeer>| {
+        let with = |asker: IpAddr| wanted.get(&asker).is_some_and(|session| fits(&resource.spec, session));
+        here.askers(resource).all(with)
+    };
+    problems.extend(answered().filter(|peer| !is_met(peer)).filter_map(|peer| here.unanswered(peer)));
     let gateways =
         wanted.iter().filter_map(|(address, session)| Some((*address, session.gateway?))).collect();
     let mut ranges: BTreeMap<Cidr, (u32, Wanted<'_>)> = BTreeMap::new();
@@ -191,11 +197,10 @@ impl<'s> Here<'s> {
     fn mesh(self) -> impl Iterator<Item = Wanted<'s>> {
         let cluster = self.configuration.cluster();
         let enabled = self.configuration.mesh();
-        let alone = move |node| self.is_alone(node);
         let member = move |node: &Node| enabled && cluster_id(node).is_none();
         let meets = move |other: &&'s std::sync::Arc<Object<Node>>| {
-            if alone(self.local) || alone(other) {
-                alone(self.local) && alone(other)
+            if is_standalone(self.local) || is_standalone(other) {
+                is_standalone(self.local) && is_standalone(other)
             } else {
                 member(&self.local.spec) && member(&other.spec)
             }
@@ -207,11 +212,6 @@ impl<'s> Here<'s> {
             let password = cluster.and_then(|cluster| cluster.node_mesh_password.as_ref());
             Wanted { config, gateway: None, password, filters: &[], standing: Standing::Inside, by: None }
         })
-    }
-
-    /// Reports whether a node is a stand-alone reflector.
-    fn is_alone(self, node: &Object<Node>) -> bool {
-        node.metadata.labels.get(STANDALONE_REFLECTOR).is_some()
     }
 
     /// The sessions, one for each family, between this node and another.
@@ -262,7 +262,6 @@ impl<'s> Here<'s> {
         let workloads = self.workloads(peer).into_iter().map(|config| (config, Party::Workload));
         let configs = self.addressed(peer).into_iter().chain(selected).chain(workloads);
         configs
-            .filter(|(config, party)| !self.stays_with_mesh(resource, config, *party))
             .map(|(mut config, party)| {
                 config.local_as = peer.local_as_number.unwrap_or(config.local_as);
                 let gateway = peer.reachable_by.filter(|_| peer.peer_ip.is_some());
@@ -301,30 +300,35 @@ impl<'s> Here<'s> {
             .collect()
     }
 
-    /// The addresses of each of the other nodes that a BGPPeer is for.
-    fn askers(self, resource: &'s Object<BgpPeer>) -> impl Iterator<Item = Vec<IpAddr>> + 's {
+    /// The addresses of the other nodes that a BGPPeer is for, of the family of the address that it names.
+    fn askers(self, resource: &'s Object<BgpPeer>) -> impl Iterator<Item = IpAddr> + 's {
+        let family = resource.spec.peer_ip.map(|named| Family::of(named.addr));
         let others = self.snapshot.nodes.values().filter(move |other| self.local.id() != other.id());
-        let addresses =
-            |other: &Node| Family::ALL.into_iter().filter_map(|f| Some(other.addr(f)?.addr())).collect();
-        others.filter(|other| applies(&resource.spec, other)).map(move |other| addresses(&other.spec))
+        let others = others.filter(|other| applies(&resource.spec, other));
+        others.filter_map(move |other| Some(other.spec.addr(family?)?.addr()))
     }
 
-    /// Reports whether a session that a BGPPeer asks for with a node of the mesh could only fail, so that the mesh's is better:
-    /// the other node has not the AS number or the port that is named, and no BGPPeer of its own leads here.
-    fn stays_with_mesh(self, resource: &'s Object<BgpPeer>, config: &PeerConfig, party: Party<'s>) -> bool {
-        let Party::Node(node) = party else { return false };
-        let Ok(name) = node.metadata.name.as_str().parse::<NodeName>() else { return false };
-        let configuration = Configuration::of(self.snapshot, &name);
+    /// Says that the session which a BGPPeer asks this node for with a node of the mesh could only fail, so that the mesh's is
+    /// better: the other node has not the AS number or the port that is named, and no BGPPeer of its own that fits.
+    fn stays_with_mesh(self, resource: &'s Object<BgpPeer>) -> Option<Problem> {
+        let named = resource.spec.peer_ip?.addr;
+        let family = Family::of(named);
+        let at = |node: &Object<Node>| node.spec.addr(family).is_some_and(|own| own.addr() == named);
+        let node = self.snapshot.nodes.values().find(|node| at(node))?;
+        let configuration = Configuration::of(self.snapshot, &node.metadata.name.as_str().parse().ok()?);
         let there = Here { snapshot: self.snapshot, local: node, configuration };
-        let leads_here = |peer: &Object<BgpPeer>| {
-            let selects = peer.spec.peer_selector.as_ref();
-            applies(&peer.spec, node)
-                && (peer.spec.peer_ip.is_some_and(|named| self.has(named.addr))
-                    || selects.is_some_and(|selector| selector.matches(&self.local.metadata.labels)))
+        there.unanswered(resource)?;
+        let fits = |peer: &Object<BgpPeer>| {
+            let spec = &peer.spec;
+            let leads_here =
+                spec.peer_ip.is_some_and(|back| Family::of(back.addr) == family && self.has(back.addr))
+                    || spec.peer_selector.as_ref().is_some_and(|s| s.matches(&self.local.metadata.labels));
+            let theirs = spec.local_as_number.unwrap_or_else(|| as_number(self.snapshot, &node.spec));
+            applies(spec, node) && leads_here && Some(theirs) == resource.spec.as_number
         };
-        self.mesh().any(|session| session.config.address == config.address)
-            && there.unanswered(resource).is_some()
-            && !self.snapshot.bgp_peers.values().any(|peer| leads_here(peer))
+        let is_left = !self.snapshot.bgp_peers.values().any(|peer| fits(peer))
+            && self.mesh().any(|session| session.config.address == named);
+        is_left.then(|| Problem::StaysInMesh { resource: resource.metadata.name.clone(), peer: named })
     }
 
     /// Says that a BGPPeer names this node's address with another AS number or port than the node has, so that nobody peers
@@ -334,7 +338,7 @@ impl<'s> Here<'s> {
         let (own, port) = (as_number(self.snapshot, &self.local.spec), self.configuration.listen_port());
         let is_right = resource.spec.as_number == Some(own) && named.port.is_none_or(|named| named == port);
         let mut others = self.snapshot.nodes.values().filter(|other| self.local.id() != other.id());
-        (!is_right && !self.is_alone(self.local) && others.any(|other| applies(&resource.spec, other)))
+        (!is_right && !is_standalone(self.local) && others.any(|other| applies(&resource.spec, other)))
             .then(|| Problem::Unanswered { resource: resource.metadata.name.clone(), as_number: own, port })
     }
 

@@ -193,6 +193,27 @@ fn a_peering_with_an_address_is_answered_where_the_as_number_and_the_port_are_th
     }
 }
 
+/// Each leads to the other, and neither fits: the mesh's session is better, and both are named.
+#[test]
+fn two_resources_with_wrong_numbers_do_not_make_each_other_right() {
+    let mut snapshot = cluster();
+    for (name, address) in [("a", "172.16.6.10"), ("b", "172.16.6.9")] {
+        let wrong = BgpPeer {
+            peer_ip: Some(address.parse().unwrap()),
+            as_number: AsNumber::new(64999),
+            ..BgpPeer::new()
+        };
+        snapshot.insert(peer(name, wrong));
+    }
+    for (here, there) in [("node1", "172.16.6.10"), ("node2", "172.16.6.9")] {
+        assert!(session(&snapshot, here, there).name.starts_with("Mesh"), "{here}");
+        let sessions = super::super::peers(&snapshot, &named_node(here), &secrets());
+        let mut said: Vec<String> = sessions.problems.iter().map(|problem| format!("{problem:?}")).collect();
+        said.sort();
+        assert!(said[0].starts_with("StaysInMesh") && said[1].starts_with("Unanswered"), "{said:?}");
+    }
+}
+
 /// node2 would refuse the session with another number, and the mesh's would be lost with it.
 #[test]
 fn a_resource_with_a_wrong_number_does_not_take_a_node_out_of_the_mesh() {
@@ -205,6 +226,8 @@ fn a_resource_with_a_wrong_number_does_not_take_a_node_out_of_the_mesh() {
         };
         snapshot.insert(peer("wrong", wrong));
         assert_eq!(session(&snapshot, "node1", "172.16.6.10").name, "Mesh_172_16_6_10");
+        let here = super::super::peers(&snapshot, &named_node("node1"), &secrets());
+        assert!(matches!(here.problems[..], [Problem::StaysInMesh { .. }]), "{:?}", here.problems);
         let there = super::super::peers(&snapshot, &named_node("node2"), &secrets());
         assert!(matches!(there.problems[..], [Problem::Unanswered { .. }]), "{:?}", there.problems);
 

@@ -368,7 +368,10 @@ impl Dataplane {
                 Err(error) => self.stay_unwatched(&error),
             }
         }
-        (self.read, self.read_again) = (now, None);
+        self.read = now;
+        if let Some(due) = self.read_again.take() {
+            self.tries.remove(&due);
+        }
         let actual = match self.netlink.read(&desired.ownership).await {
             Ok(actual) => actual,
             Err(error) => return RoutePass::failed(with_causes(&error)),

@@ -142,6 +142,9 @@ impl Speaker {
     ) -> Result<(), SpeakerError> {
         let has_ended = std::mem::take(&mut self.has_ended);
         let Some(desired) = desired else {
+            // What is switched on again is another one.
+            self.backoff.reset();
+            self.restart = crate::clock::now();
             if let Some(running) = self.running.take() {
                 let _ = running.handle.shut_down("BGP is switched off on this node").await;
             }

@@ -160,7 +160,8 @@ fn receive(socket: &UdpSocket, total: &OnceLock<u64>) -> io::Result<Received> {
 fn send(to: SocketAddr, rate: NonZeroU32, end: &Interrupt) -> io::Result<Sent> {
     /// How many come from one port.
     const FROM_ONE_PORT: u64 = 100;
-    /// A sender that had to wait catches up by so many at once, for which any queue on the way has room.
+    /// A sender that had to wait catches up by so many at once, or by what is owed of 20 ms where that is more: any queue on the
+    /// way has room for them.
     const BURST: u64 = 100;
     // The longest pause that it makes up for, so that a low rate is kept on a busy machine.
     let burst = (Duration::from_secs(BURST) / rate.get()).max(Duration::from_millis(20));

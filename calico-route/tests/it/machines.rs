@@ -111,8 +111,8 @@ async fn a_device_of_another_kind_under_the_name_of_the_ipip_device_is_told_of()
     let machine = machine();
     // A kernel that has IP-in-IP may have made its own already.
     let _ = machine.command("ip link set tunl0 name aside").output().unwrap();
+    // It is off: the kernel tells a little later of one that is on whether it has a carrier.
     machine.ip("link add tunl0 type veth peer name tunlfar mtu 1400");
-    machine.ip("link set tunl0 up");
     let before = machine.ip("link show tunl0");
     let mut snapshot = three_nodes();
     pool(&mut snapshot, "10.77.0.0/16", EncapMode::Always, EncapMode::Never);

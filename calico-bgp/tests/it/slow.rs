@@ -11,6 +11,7 @@ use calico_bgp::wire::{
 use calico_bgp::{Action, PeerConfig, Speaker};
 use calico_model::Community;
 
+use crate::hostile::{EVIL, GOOD, Rig, good_attributes, message, update as announcement};
 use crate::world::{asn, beginning, ip, settings};
 
 const US: &str = "10.0.0.1";
@@ -330,4 +331,43 @@ fn who_takes_nothing_while_paths_come_and_go_without_end_is_given_up_and_the_oth
     assert!(told > 100_000, "{told}");
     assert_eq!(state(&stage, 2).last_sent.as_deref(), Some("out of resources (6/8)"));
     assert_eq!(state(&stage, 1).state, State::Established);
+}
+
+/// A message has room for 1,018 prefixes of four octets.
+#[test]
+fn what_is_withdrawn_fills_messages_and_what_comes_and_goes_unheard_is_not_said() {
+    let mut rig = Rig::new();
+    rig.change(EVIL, |peer| peer.max_prefixes = None);
+    let (evil, good) = (rig.establish(EVIL, 65066), rig.establish(GOOD, 65002));
+    let prefixes: Vec<u8> =
+        (0..3_000_u16).flat_map(|n| [24, 20, n.to_be_bytes()[0], n.to_be_bytes()[1]]).collect();
+    let withdrawal = |prefixes: &[u8]| {
+        let length = (prefixes.len() as u16).to_be_bytes();
+        message(2, &[&length[..], prefixes, &[0, 0]].concat())
+    };
+    // What is said a second later, but for the ends of tables.
+    let said = |rig: &mut Rig| {
+        rig.now += Duration::from_secs(1);
+        rig.speaker.timeout(rig.now);
+        let updates = rig.sent(good).into_iter().filter(|(kind, _)| *kind == MessageType::Update);
+        updates.map(|(_, body)| body).filter(|body| body.len() > 4).collect::<Vec<_>>()
+    };
+    for part in prefixes.chunks(400) {
+        rig.receive(evil, &announcement(&good_attributes(65066), part));
+    }
+    let announced = said(&mut rig);
+    assert!(announced.iter().map(Vec::len).sum::<usize>() > prefixes.len(), "all of them");
+    assert!(announced.len() <= 4, "{} messages", announced.len());
+    for part in prefixes.chunks(4) {
+        rig.receive(evil, &withdrawal(part));
+    }
+    let withdrawn = said(&mut rig);
+    assert!(withdrawn.len() <= 3, "{} messages", withdrawn.len());
+    let octets =
+        withdrawn.iter().map(|body| usize::from(u16::from_be_bytes([body[0], body[1]]))).sum::<usize>();
+    assert_eq!(octets, prefixes.len());
+
+    rig.receive(evil, &announcement(&good_attributes(65066), &prefixes[..400]));
+    rig.receive(evil, &withdrawal(&prefixes[..400]));
+    assert_eq!(said(&mut rig), Vec::<Vec<u8>>::new());
 }

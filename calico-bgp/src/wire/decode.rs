@@ -371,13 +371,7 @@ fn aggregator(value: &[u8], kind: u8, width: AsWidth) -> Result<(AsNumber, Ipv4A
 /// is no address to route to, whoever it is told on to; it may only follow a global one (RFC 2545 section 3).
 fn is_next_hop(addr: IpAddr) -> bool {
     match addr {
-        IpAddr::V4(v4) => {
-            let first = v4.octets()[0];
-            first != 0 && first != 127 && !v4.is_multicast() && !v4.is_broadcast()
-        }
-        IpAddr::V6(v6) => {
-            let global = !v6.is_unicast_link_local();
-            global && !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast()
-        }
+        IpAddr::V4(v4) => v4.is_routable(<Ipv4Addr as Address>::BITS),
+        IpAddr::V6(v6) => v6.is_routable(<Ipv6Addr as Address>::BITS),
     }
 }

@@ -33,8 +33,8 @@ pub trait Address: Copy + Ord + Hash + fmt::Debug + fmt::Display + Into<IpAddr> 
     fn with_octets<R>(self, take: impl FnOnce(&[u8]) -> R) -> R;
 
     /// Reports whether routers pass on packets to the prefix with this first address and length: not to groups, nor to what
-    /// every host or link has for itself, nor to the address of no host or of all of them (RFC 6890). A prefix that only holds such
-    /// addresses among others, as the default route does, is another one.
+    /// every host or link has for itself, nor to the address of no host or of all of them (RFC 6890). A prefix that only
+    /// holds such addresses among others, as the default route does, is another one.
     fn is_routable(self, len: u8) -> bool;
 
     /// What prefixes are compared by: one number where that is possible, because tables compare them all the time.

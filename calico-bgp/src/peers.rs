@@ -6,7 +6,7 @@
 //!
 //! When several things ask for a session with one address, a BGPPeer of the cluster counts before one of the node, as
 //! upstream has it, and that before a peering back that follows from a BGPPeer of the other side. The mesh comes last: a
-//! BGPPeer between two of its nodes says more of their session than the mesh does. Only stand-alone reflectors meet one
+//! BGPPeer between two of its nodes says more of their session than the mesh does, unless it can only fail. Only stand-alone reflectors meet one
 //! another as such whatever leads the nodes to them.
 //!
 //! What cannot be done as asked is a [`Problem`] and costs only what asked for it: a session whose password is missing is

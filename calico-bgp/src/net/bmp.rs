@@ -1,6 +1,6 @@
 //! Feeding monitoring stations (RFC 7854): one task for each, which connects, asks the speaker's owner for what the station
-//! does not know yet, and writes it at the station's pace. Its `select!`s have only cancel-safe branches: a connection that is
-//! begun anew, a sleep and one-time channels.
+//! does not know yet, and writes it at the station's pace. Its `select!`s have only branches that may be dropped: a connection
+//! that is begun anew, a sleep, one-time channels, and a question of a feed that ends.
 
 use std::net::SocketAddr;
 use std::time::Duration;

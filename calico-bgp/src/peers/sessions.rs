@@ -25,7 +25,7 @@ use crate::wire::HoldTime;
 use crate::wire::open::AddPath;
 
 /// A node's sessions.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sessions {
     /// The peers, in the order of their addresses.
     pub peers: Vec<PeerConfig>,
@@ -42,28 +42,26 @@ pub struct Sessions {
 /// Decides a node's sessions, in the order of the peers' addresses.
 #[must_use]
 pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Sessions {
-    let none = || Sessions {
-        peers: Vec::new(),
-        dynamic: Vec::new(),
-        gateways: BTreeMap::new(),
-        problems: Vec::new(),
-    };
-    let Some(local) = object(snapshot, node) else { return none() };
+    let Some(local) = object(snapshot, node) else { return Sessions::default() };
     let configuration = Configuration::of(snapshot, node);
     let here = Here { snapshot, local, configuration };
     let scope = |peer: &BgpPeer| u8::from(!is_global(peer));
     let mut resources: Vec<&Object<BgpPeer>> = snapshot.bgp_peers.values().map(AsRef::as_ref).collect();
     resources.sort_by_key(|peer| scope(&peer.spec));
-    let all = || resources.iter().copied().filter(|peer| applies(&peer.spec, local));
-    let mut problems: Vec<Problem> = all().filter_map(|peer| here.stays_with_mesh(peer)).collect();
-    let ours = || all().filter(|peer| here.stays_with_mesh(peer).is_none());
+    let (mut ours, mut problems) = (Vec::new(), Vec::new());
+    for peer in resources.iter().copied().filter(|peer| applies(&peer.spec, local)) {
+        match here.stays_with_mesh(peer) {
+            Some(problem) => problems.push(problem),
+            None => ours.push(peer),
+        }
+    }
     let answered =
         || resources.iter().filter(|peer| peer.spec.reverse_peering != Some(ReversePeering::Manual));
     // What a resource says of this node counts before what follows from what another says of the peer, and both before
     // the mesh of the nodes; a resource that leads everyone to the stand-alone reflectors is not meant for their own.
     let (first, last) =
         if is_standalone(local) { (Some(here.mesh()), None) } else { (None, Some(here.mesh())) };
-    let asked = first.into_iter().flatten().chain(ours().flat_map(|peer| here.named(peer)));
+    let asked = first.into_iter().flatten().chain(ours.iter().flat_map(|peer| here.named(peer)));
     let asked =
         asked.chain(answered().flat_map(|peer| here.reversed(peer))).chain(last.into_iter().flatten());
     let mut wanted: BTreeMap<IpAddr, Wanted<'_>> = BTreeMap::new();
@@ -85,7 +83,7 @@ pub fn peers(snapshot: &Snapshot, node: &NodeName, secrets: &Secrets) -> Session
     let gateways =
         wanted.iter().filter_map(|(address, session)| Some((*address, session.gateway?))).collect();
     let mut ranges: BTreeMap<Cidr, (u32, Wanted<'_>)> = BTreeMap::new();
-    for peer in ours() {
+    for peer in ours {
         let Some((network, limit, session)) = here.range(peer) else { continue };
         match ranges.entry(network) {
             Entry::Vacant(free) => drop(free.insert((limit, session))),
@@ -313,8 +311,7 @@ impl<'s> Here<'s> {
     fn stays_with_mesh(self, resource: &'s Object<BgpPeer>) -> Option<Problem> {
         let named = resource.spec.peer_ip?.addr;
         let family = Family::of(named);
-        let at = |node: &Object<Node>| node.spec.addr(family).is_some_and(|own| own.addr() == named);
-        let node = self.snapshot.nodes.values().find(|node| at(node))?;
+        let node = self.node_at(named)?;
         let configuration = Configuration::of(self.snapshot, &node.metadata.name.as_str().parse().ok()?);
         let there = Here { snapshot: self.snapshot, local: node, configuration };
         there.unanswered(resource)?;
@@ -346,6 +343,14 @@ impl<'s> Here<'s> {
         self.local.spec.addr(Family::of(address)).is_some_and(|own| own.addr() == address)
     }
 
+    /// The node that has an address.
+    fn node_at(self, address: IpAddr) -> Option<&'s Object<Node>> {
+        let has = |node: &Object<Node>| {
+            node.spec.addr(Family::of(address)).is_some_and(|own| own.addr() == address)
+        };
+        self.snapshot.nodes.values().map(AsRef::as_ref).find(|node| has(node))
+    }
+
     /// The session with the address that a BGPPeer names.
     fn addressed(self, peer: &BgpPeer) -> Option<(PeerConfig, Party<'s>)> {
         let (address, remote_as) = (peer.peer_ip?, peer.as_number?);
@@ -354,15 +359,14 @@ impl<'s> Here<'s> {
         if us == address.addr {
             return None;
         }
-        let has = |node: &Object<Node>| node.spec.addr(family).is_some_and(|a| a.addr() == address.addr);
-        let node = self.snapshot.nodes.values().find(|node| has(node));
+        let node = self.node_at(address.addr);
         let mut config = self.with(address.addr, remote_as, us);
         config.port = address.port.unwrap_or_else(|| node.map_or(PORT, |node| self.port_of(node)));
         config.name = peer_name(kind_of(peer), address.addr, config.port);
         if node.is_some() && address.addr.to_string() > us.to_string() {
             config.initiation = Initiation::Passive;
         }
-        Some((config, node.map_or(Party::Stranger, |node| Party::Node(node))))
+        Some((config, node.map_or(Party::Stranger, Party::Node)))
     }
 
     /// The sessions with workloads of this node that a BGPPeer selects: one for each family, with a workload's first

@@ -7,7 +7,9 @@ use super::status::check_status;
 use super::{Kind, Metadata, ObjectId, Resource, ResourceKey, Scope};
 use crate::name::{Name, Namespace};
 use crate::revision::Revision;
-use crate::wire::{Faults, FromWire, Path, Report, Rules, SHOWN, ToWire, UnknownField, cut, merge, quoted};
+use crate::wire::{
+    Fault, Faults, FromWire, Path, Report, Rules, SHOWN, ToWire, UnknownField, cut, merge, quoted,
+};
 
 /// The API version of every resource.
 pub const API_VERSION: &str = "projectcalico.org/v3";
@@ -203,8 +205,8 @@ impl Document {
         Some(value)
     }
 
-    /// Returns how many faults a check finds.
-    pub(crate) fn faults(&self) -> Vec<crate::wire::Fault> {
+    /// Returns the faults that a check finds.
+    pub(crate) fn faults(&self) -> Vec<Fault> {
         let mut report = Report::default();
         self.read_into(&mut report);
         report.faults

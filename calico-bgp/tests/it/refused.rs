@@ -36,6 +36,24 @@ fn put_node(snapshot: &mut Snapshot, node: &str, address: &str) {
     snapshot.insert(Object::new(name(node), spec));
 }
 
+/// Lets a rule decide what is taken from the router.
+fn import_by(snapshot: &mut Snapshot, rule: FilterRule) {
+    let filter = BgpFilter {
+        import_v4: vec![rule],
+        export_v4: Vec::new(),
+        import_v6: Vec::new(),
+        export_v6: Vec::new(),
+    };
+    snapshot.insert(Object::new(name("filter"), filter));
+    let router = BgpPeer {
+        peer_ip: Some(EVIL.parse().unwrap()),
+        as_number: AsNumber::new(65066),
+        filters: vec![name("filter")],
+        ..BgpPeer::new()
+    };
+    snapshot.insert(Object::new(name("router"), router));
+}
+
 /// What is taken from the router.
 fn import(snapshot: &Snapshot) -> Exchange {
     let plan = peers::plan(snapshot, &"node1".parse().unwrap(), &Secrets::default()).unwrap();
@@ -148,20 +166,7 @@ fn what_a_rule_has_let_in_changed_stays_whatever_becomes_ours() {
                 operations: operations.clone(),
                 ..FilterRule::new(FilterAction::Accept)
             };
-            let filter = BgpFilter {
-                import_v4: vec![rule],
-                export_v4: Vec::new(),
-                import_v6: Vec::new(),
-                export_v6: Vec::new(),
-            };
-            snapshot.insert(Object::new(name("filter"), filter));
-            let router = BgpPeer {
-                peer_ip: Some(EVIL.parse().unwrap()),
-                as_number: AsNumber::new(65066),
-                filters: vec![name("filter")],
-                ..BgpPeer::new()
-            };
-            snapshot.insert(Object::new(name("router"), router));
+            import_by(&mut snapshot, rule);
             let mut rig = Rig::new();
             rig.change(EVIL, |peer| peer.import = import(&snapshot));
             let router = establish_with(&mut rig, restarts, features);
@@ -193,20 +198,7 @@ fn our_number_that_a_rule_has_put_into_a_path_makes_no_loop_of_it_once_fewer_are
             operations: vec![prepend],
             ..FilterRule::new(FilterAction::Accept)
         };
-        let filter = BgpFilter {
-            import_v4: vec![rule],
-            export_v4: Vec::new(),
-            import_v6: Vec::new(),
-            export_v6: Vec::new(),
-        };
-        snapshot.insert(Object::new(name("filter"), filter));
-        let router = BgpPeer {
-            peer_ip: Some(EVIL.parse().unwrap()),
-            as_number: AsNumber::new(65066),
-            filters: vec![name("filter")],
-            ..BgpPeer::new()
-        };
-        snapshot.insert(Object::new(name("router"), router));
+        import_by(&mut snapshot, rule);
         let mut rig = Rig::new();
         rig.change(EVIL, |peer| {
             assert_eq!(peer.local_as.to_string(), "65001");
